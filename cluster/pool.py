@@ -1,0 +1,178 @@
+"""The pool: Ray actors that hold an engine each, and the queue of blocks that streams to whoever is free.
+
+There is no barrier. A free worker goes on with the recipe that it holds, else takes one that nobody works on, else
+helps with the recipe that has most left. A worker that dies is replaced and its block asked again; a block that
+was on three workers when they died makes its recipe fail.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+from cluster.worker import Worker, WorkerSpec
+from orchestrator.recipe import Recipe
+from orchestrator.records import Asked, Block, Failure
+
+ATTEMPTS = 3
+
+
+class EngineStartError(Exception):
+    """No worker could start its engine; nothing was asked."""
+
+
+@dataclass
+class Slot:
+    """One place for a worker: its current actor, and what that does."""
+
+    index: int
+    actor: Any = None
+    holds: str | None = None
+    block: Block | None = None
+
+
+class Pool:
+    """
+    Args:
+        spec: what each worker is told.
+        limit: at most this many workers, if there is less work than places.
+    """
+
+    def __init__(self, spec: WorkerSpec, limit: int) -> None:
+        self.spec = spec
+        self.options = {
+            "num_cpus": spec.workers.cpus,
+            "num_gpus": spec.workers.gpus,
+            "accelerator_type": spec.workers.accelerator_type,
+            "max_restarts": 0,
+        }
+        self.slots = [Slot(index) for index in range(min(limit, spec.workers.count or self._room()))]
+        self.pids: dict[int, int] = {}
+        self._refs: dict[Any, Slot] = {}
+        self._queue: dict[str, deque[Block]] = {}
+        self._deaths: Counter[str] = Counter()
+
+    def __enter__(self) -> Pool:
+        for slot in self.slots:
+            self._start(slot)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for slot in self.slots:
+            ray.kill(slot.actor)
+
+    def run(
+        self, recipes: dict[str, Recipe], blocks: Sequence[Block], stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[Asked | Failure | None]:
+        """Ask all blocks; yields each as it is done, and None once a second while nothing is.
+
+        Args:
+            stop: once true, no further block is handed out, and those under way are waited for.
+        """
+        for block in blocks:
+            self._queue.setdefault(block.recipe_id, deque()).append(block)
+        while self._queue or any(slot.block for slot in self.slots):
+            if not stop():
+                self._hand_out(recipes)
+            elif not any(slot.block for slot in self.slots):
+                return
+            ready, _ = ray.wait(list(self._refs), timeout=1.0)
+            if not ready:
+                yield None
+            for ref in ready:
+                result = self._collect(ref, self._refs.pop(ref))
+                if isinstance(result, Failure):
+                    self._queue.pop(result.recipe_id, None)
+                if result is not None:
+                    yield result
+
+    # ---------------------------------------------------------------- workers
+    def _room(self) -> int:
+        have, workers = ray.cluster_resources(), self.spec.workers
+        places = [int(have.get("CPU", 0) // workers.cpus)]
+        if workers.gpus:
+            places.append(int(have.get("GPU", 0) // workers.gpus))
+        if min(places) < 1:
+            raise EngineStartError(
+                f"a worker needs {workers.cpus} CPUs and {workers.gpus} GPUs, but the cluster has "
+                f"{have.get('CPU', 0)} and {have.get('GPU', 0)}; change workers.cpus or workers.gpus"
+            )
+        return min(places)
+
+    def _start(self, slot: Slot) -> None:
+        slot.actor = ray.remote(Worker).options(**self.options).remote(self.spec, slot.index)
+        slot.holds, slot.block = None, None
+        self._refs[slot.actor.start.remote()] = slot
+
+    def _replace(self, slot: Slot) -> None:
+        ray.kill(slot.actor)
+        self._start(slot)
+
+    def _collect(self, ref: Any, slot: Slot) -> Asked | Failure | None:
+        """What came of one call: a result to hand on, or None when there is nothing to tell."""
+        block = slot.block
+        try:
+            result = ray.get(ref, timeout=60)
+        except (RayActorError, GetTimeoutError) as error:
+            self._replace(slot)
+            return self._died(block, f"{type(error).__name__}: {str(error).splitlines()[0]}")
+        except RayTaskError as error:
+            raise EngineStartError(str(error)) from error
+        if block is None:
+            self.pids[slot.index] = result
+            self._deaths.pop("start", None)
+            slot.holds = ""
+            return None
+        slot.block = None
+        if isinstance(result, Failure) and result.status == "failed" and result.stage == "ask":
+            # An engine that raised while it answered may be broken for good (CUDA errors are).
+            self._replace(slot)
+            return self._died(block, result.message, result)
+        slot.holds = block.recipe_id
+        assert isinstance(result, Asked | Failure)
+        return result
+
+    def _died(self, block: Block | None, message: str, failure: Failure | None = None) -> Failure | None:
+        key = block.id if block else "start"
+        self._deaths[key] += 1
+        if self._deaths[key] < ATTEMPTS:
+            if block:
+                self._queue.setdefault(block.recipe_id, deque()).appendleft(block)
+            return None
+        if block is None:
+            raise EngineStartError(f"workers died {ATTEMPTS} times while their engine started ({message})")
+        told = f"block {block.id} was on {ATTEMPTS} workers that broke; the last said: {message}"
+        detail = failure.detail if failure else ""
+        return Failure(block.recipe_id, "failed", "worker", told, detail)
+
+    # ---------------------------------------------------------------- the queue
+    def _hand_out(self, recipes: dict[str, Recipe]) -> None:
+        for slot in self.slots:
+            if slot.holds is None or slot.block is not None:
+                continue
+            block = self._next(slot)
+            if block is None:
+                return
+            slot.block = block
+            self._refs[slot.actor.ask.remote(recipes[block.recipe_id], block)] = slot
+
+    def _next(self, slot: Slot) -> Block | None:
+        if not self._queue:
+            return None
+        busy = {other.block.recipe_id for other in self.slots if other.block}
+        idle = [recipe_id for recipe_id in self._queue if recipe_id not in busy]
+        if slot.holds in self._queue:
+            chosen = str(slot.holds)
+        elif idle:
+            chosen = idle[0]
+        else:
+            chosen = max(self._queue, key=lambda recipe_id: len(self._queue[recipe_id]))
+        block = self._queue[chosen].popleft()
+        if not self._queue[chosen]:
+            del self._queue[chosen]
+        return block

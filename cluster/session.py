@@ -1,0 +1,66 @@
+"""Ray, joined or started: an existing cluster when RAY_ADDRESS names one, else a local one that ends with us."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchestrator.config import UserError
+
+PACKAGES = ("orchestrator", "tasks", "tune", "cluster")
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TQDM_DISABLE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""Nobody's usage is reported to anyone, and workers do not talk over the progress bar."""
+
+
+def check_packages() -> None:
+    """The four packages have common names; say so when another distribution's stands in the way.
+
+    Raises:
+        UserError: one of them is not the one beside this file.
+    """
+    home = Path(__file__).resolve().parent.parent
+    for name in PACKAGES:
+        spec = importlib.util.find_spec(name)
+        found = Path(spec.origin).resolve().parent.parent if spec and spec.origin else None
+        if found != home:
+            raise UserError(
+                f"the package {name!r} would be imported from {found}, not from {home}; another distribution has "
+                "the same name: run mergefront from its own environment (make setup), without PYTHONPATH"
+            )
+
+
+@contextlib.contextmanager
+def session() -> Iterator[None]:
+    """Ray for the time of a sweep. A cluster that was there before is left running."""
+    os.environ.update({key: os.environ.get(key, value) for key, value in QUIET.items()})
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    local = {} if address else {"include_dashboard": False, "num_cpus": os.cpu_count()}
+    ray.init(
+        address=address,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env={"env_vars": dict(QUIET)},
+        **local,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()

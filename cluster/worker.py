@@ -1,0 +1,95 @@
+"""The Ray actor that holds one engine for the whole sweep, on the GPU (or CPU share) that Ray gave it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from orchestrator.config import Workers
+from orchestrator.recipe import Recipe, Source
+from orchestrator.records import Asked, Block, Failure, Serving
+from tasks.engine import Engine, Held, InvalidWeights, VllmEngine
+from tasks.fake import FakeEngine
+from tasks.merge import MergeRefused
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """All that a worker is told; it travels through Ray, so that the nodes need no folder in common."""
+
+    serving: Serving
+    tokenizer_files: dict[str, bytes]
+    boot: Source
+    dtype: str
+    workers: Workers
+    scratch: str
+    keep: str | None
+
+
+class Worker:
+    def __init__(self, spec: WorkerSpec, index: int) -> None:
+        self.spec = spec
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.index = index
+        self.held: str | None = None
+        self.engine: Engine | None = None
+
+    def start(self) -> int:
+        """Boot the engine. Returns the process id.
+
+        Raises:
+            Exception: whatever vLLM says when the model does not fit or the settings do not go together.
+        """
+        from cluster.session import check_packages
+
+        check_packages()
+        if self.spec.workers.backend == "fake":
+            self.engine = FakeEngine(self.spec.workers.fake_seconds)
+        else:
+            self.engine = self._vllm()
+        return os.getpid()
+
+    def _vllm(self) -> Engine:
+        from orchestrator.parents import fetch
+
+        tokenizer = Path(tempfile.mkdtemp(prefix="mergefront-tokenizer-"))
+        for name, data in self.spec.tokenizer_files.items():
+            (tokenizer / name).write_bytes(data)
+        boot, _ = fetch("parents", self.spec.boot.model, self.spec.boot.revision, True)
+        return VllmEngine(
+            boot,
+            tokenizer,
+            self.spec.serving,
+            self.spec.dtype,
+            self.spec.workers,
+            Path(self.spec.scratch) / str(self.index),
+            Path(self.spec.keep) if self.spec.keep else None,
+        )
+
+    def ask(self, recipe: Recipe, block: Block) -> Asked | Failure:
+        """Hold the recipe, if it is not held yet, and ask a block of questions."""
+        assert self.engine is not None, "start() comes first"
+        stage: Literal["merge", "ask"] = "merge"
+        try:
+            held = Held(0.0, 0.0)
+            if self.held != recipe.id:
+                self.held = None
+                held = self.engine.hold(recipe)
+                self.held = recipe.id
+            stage = "ask"
+            start = time.perf_counter()
+            answers = self.engine.answer(block.questions)
+            spent = time.perf_counter() - start
+            return Asked(block, tuple(answers), held.merge_s, held.load_s, spent, self.name)
+        except (MergeRefused, InvalidWeights) as error:
+            return Failure(recipe.id, "invalid", stage, str(error).splitlines()[0], traceback.format_exc())
+        except Exception as error:
+            # A worker must outlive what one recipe does to it; the pool decides who tries again.
+            message = f"{type(error).__name__}: {error}".splitlines()[0]
+            return Failure(recipe.id, "failed", stage, message, traceback.format_exc())

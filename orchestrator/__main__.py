@@ -1,0 +1,123 @@
+"""The command line. Heavy imports wait until a command needs them: `--help` is instant."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orchestrator.board import Board
+
+DONE, SOME_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="mergefront",
+        description="Find the Pareto front of the merges of two language models.",
+        epilog="Exit codes: 0 done; 1 finished, but recipes failed (named); 2 wrong input; 130 interrupted.",
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    plan = commands.add_parser(
+        "plan", help="what would run: recipes, questions, tokens, memory, disk; starts no engine"
+    )
+    plan.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
+    plan.add_argument("--json", action="store_true", help="for machines")
+    run = commands.add_parser("run", help="run a sweep, or go on with it")
+    run.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
+    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="results folder")
+    run.add_argument("--max-gpu-hours", type=_positive, metavar="H", help="stop cleanly after this much worker time")
+    report = commands.add_parser("report", help="rebuild scores and report from the stored answers alone")
+    report.add_argument("dir", type=Path, metavar="DIR")
+    compare = commands.add_parser("compare", help="two recipes: paired differences per task, and what flipped")
+    compare.add_argument("dir", type=Path, metavar="DIR")
+    compare.add_argument("a", metavar="A", help="recipe id, parent's name, or label such as 'linear alpha=0.4'")
+    compare.add_argument("b", metavar="B")
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    from orchestrator.config import UserError
+
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        return {"plan": _plan, "run": _run, "report": _report, "compare": _compare}[args.command](args)
+    except UserError as error:
+        print(f"mergefront: error: {error}", file=sys.stderr)
+        return WRONG_INPUT
+    except KeyboardInterrupt:
+        print("\nmergefront: interrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _plan(args: argparse.Namespace) -> int:
+    import dataclasses
+    import json
+
+    from orchestrator.config import load_config
+    from orchestrator.plan import describe, make_plan
+
+    plan = make_plan(load_config(args.sweep))
+    print(json.dumps(dataclasses.asdict(plan), indent=1) if args.json else describe(plan))
+    return DONE
+
+
+def _run(args: argparse.Namespace) -> int:
+    from orchestrator.sweep import run_sweep
+
+    return _show(run_sweep(args.sweep, args.out, args.max_gpu_hours), args.out)
+
+
+def _report(args: argparse.Namespace) -> int:
+    from orchestrator.sweep import locked, publish, reopen_sweep
+
+    sweep = reopen_sweep(args.dir)
+    with locked(args.dir):
+        return _show(publish(sweep), args.dir)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from orchestrator.report.terminal import print_difference
+    from orchestrator.sweep import make_board, reopen_sweep
+
+    board = make_board(reopen_sweep(args.dir))
+    print_difference(board, board.find(args.a), board.find(args.b), Console())
+    return DONE
+
+
+def _show(board: Board, out: Path) -> int:
+    """The leaderboard, where the report is, and the recipes that have no score."""
+    from rich.console import Console
+
+    from orchestrator.report.terminal import print_board
+
+    print_board(board, Console())
+    lost = [row for row in board.rows if row.status in {"invalid", "failed"}]
+    for row in lost:
+        assert row.failure is not None, "a recipe without a score says why"
+        print(
+            f"mergefront: {row.status}: {row.recipe.id} ({row.recipe.label}): {row.failure.message}",
+            file=sys.stderr,
+        )
+    pending = sum(row.status == "pending" for row in board.rows)
+    if pending:
+        print(f"mergefront: {pending} recipes are not finished; the same command goes on", file=sys.stderr)
+    print(f"report: {(out / 'report.html').resolve()}")
+    return SOME_FAILED if lost else DONE
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, but got {text}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""The leaderboard: a row a recipe, derived from the ledger's answers and never stored as truth."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.config import SweepConfig, UserError, hint
+from orchestrator.files import write_atomic, write_json
+from orchestrator.front import near_front, pareto_front
+from orchestrator.ledger import COSTS
+from orchestrator.recipe import Recipe
+from orchestrator.records import Failure, Profile, Serving
+from orchestrator.scores import Score, as_row
+
+Status = Literal["scored", "invalid", "failed", "pending"]
+
+
+@dataclass(frozen=True)
+class Row:
+    recipe: Recipe
+    status: Status
+    """`pending`: some of its questions are not asked yet."""
+    scores: dict[str, Score]
+    """Objective → score; empty unless scored."""
+    costs: dict[str, float]
+    on_front: bool = False
+    near_front: bool = False
+    failure: Failure | None = None
+
+    @property
+    def method(self) -> str:
+        return self.recipe.points[0].method
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return dict(self.recipe.points[0].parameters)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What the report tells about one task."""
+
+    objective: str
+    task: str
+    metrics: tuple[str, ...]
+    documents: int
+    questions: int
+    truncated: int
+
+
+@dataclass(frozen=True)
+class Board:
+    config: SweepConfig
+    serving: Serving
+    profile: Profile
+    suites: tuple[Suite, ...]
+    rows: tuple[Row, ...]
+    slerp: dict[str, dict[str, float]]
+    """`first/second` → tensors, curved (the share with |cos| <= 0.9995), lowest_cosine; see tasks.merge."""
+    notes: tuple[str, ...] = ()
+    """What the reader must know: damaged blocks, a fake backend."""
+
+    @property
+    def objectives(self) -> list[str]:
+        """The axes of the front, in the sweep's order."""
+        return [name for name, objective in self.config.objectives.items() if objective.front]
+
+    @property
+    def front(self) -> list[Row]:
+        return [row for row in self.rows if row.on_front]
+
+    def find(self, name: str) -> Row:
+        """A row by recipe id (or the start of one), by a parent's name, or by a label such as `linear alpha=0.4`.
+
+        Raises:
+            UserError: none, or several.
+        """
+        labels = {point.label: row for row in self.rows for point in row.recipe.points}
+        names = {str(dict(p.parameters).get("name")): r for r in self.rows for p in r.recipe.points}
+        found = {row.recipe.id: row for row in self.rows if row.recipe.id.startswith(name) and len(name) >= 4}
+        exact = labels.get(name) or names.get(name)
+        if exact is not None:
+            return exact
+        if len(found) == 1:
+            return next(iter(found.values()))
+        known = [*labels, *(row.recipe.id for row in self.rows)]
+        what = f"stands for {len(found)} recipes" if found else "is no recipe of this sweep"
+        raise UserError(
+            f"{name!r} {what}{hint(name, known)}; take an id, a parent's name, or one of: {', '.join(labels)}"
+        )
+
+
+def mark(config: SweepConfig, rows: list[Row]) -> list[Row]:
+    """Say which of the scored rows are on the front and which are near it."""
+    signs = {
+        name: 1.0 if objective.direction == "maximize" else -1.0
+        for name, objective in config.objectives.items()
+        if objective.front
+    }
+    scored = {row.recipe.id: row.scores for row in rows if row.status == "scored"}
+    points = {key: [signs[name] * scores[name].value for name in signs] for key, scores in scored.items()}
+    front = pareto_front(points)
+    near = near_front(scored, signs, front)
+    return [replace(row, on_front=row.recipe.id in front, near_front=row.recipe.id in near) for row in rows]
+
+
+def write_board(board: Board, out: Path) -> None:
+    """leaderboard.parquet, front.json, and the recipes as mergekit YAML."""
+    rows = [_leaderboard_row(board, row) for row in board.rows]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=_schema(board)), sink)
+    write_atomic(out / "leaderboard.parquet", sink.getvalue().to_pybytes())
+    (out / "recipes").mkdir(mode=0o700, exist_ok=True)
+    for row in board.rows:
+        write_atomic(out / "recipes" / f"{row.recipe.id}.yaml", row.recipe.to_yaml())
+    front = [
+        {
+            "recipe_id": row.recipe.id,
+            "method": row.method,
+            "parameters": row.parameters,
+            "objectives": {name: {"value": row.scores[name].value, "se": row.scores[name].se} for name in row.scores},
+        }
+        for row in board.front
+    ]
+    directions = {name: board.config.objectives[name].direction for name in board.objectives}
+    near = [row.recipe.id for row in board.rows if row.near_front]
+    write_json(out / "front.json", {"objectives": directions, "front": front, "near_front": near})
+
+
+def _schema(board: Board) -> pa.Schema:
+    columns = [("recipe_id", pa.string()), ("method", pa.string()), ("parameters", pa.string())]
+    columns += [("status", pa.string()), ("on_front", pa.bool_()), ("near_front", pa.bool_())]
+    columns += [(key, pa.float64()) for name in board.config.objectives for key in (name, f"{name}_se")]
+    return pa.schema([*columns, *((key, pa.float64()) for key in COSTS)])
+
+
+def _leaderboard_row(board: Board, row: Row) -> dict[str, Any]:
+    return {
+        "recipe_id": row.recipe.id,
+        "method": row.method,
+        "parameters": json.dumps(row.parameters),
+        "status": row.status,
+        "on_front": row.on_front,
+        "near_front": row.near_front,
+        **as_row(row.scores),
+        **row.costs,
+    }

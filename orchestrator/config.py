@@ -1,0 +1,347 @@
+"""The sweep file: the only thing a YAML file becomes.
+
+`load_config` reads and checks a sweep without importing torch, ray or vllm, so that a wrong key is
+answered at once. Whatever needs the parents' files is checked in `orchestrator.parents`; whatever
+needs lm-eval's task index in `tasks.suites`. All three raise `UserError`: one message with the key's
+path, the value, and the way out.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+MAX_GRID = 10_000
+
+
+class UserError(Exception):
+    """The user's input is wrong. The message names the key, the value and the way out."""
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def _expand_span(value: Any) -> Any:
+    """`{start: 0, stop: 1, step: 0.1}` → the list it stands for, ends included; lists pass through."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return [value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) != {"start", "stop", "step"}:
+        raise ValueError(f"a span has the keys start, stop and step, but got {sorted(map(str, value))}")
+    start, stop, step = (value[key] for key in ("start", "stop", "step"))
+    if any(isinstance(x, bool) or not isinstance(x, int | float) or not math.isfinite(x) for x in (start, stop, step)):
+        raise ValueError(f"start, stop and step are finite numbers, but got {value}")
+    if step <= 0 or stop < start:
+        raise ValueError(f"`step > 0` and `start <= stop` must hold, but got {value}")
+    count = math.floor((stop - start) / step + 1e-9) + 1
+    if count > MAX_GRID:
+        raise ValueError(f"this span has {count} values; at most {MAX_GRID} are taken: use a larger step")
+    # Rounded, so that 0.1 + 0.2 in a span is the same recipe as 0.3 in a list.
+    return [round(start + i * step, 10) for i in range(count)]
+
+
+def _check_ratios(values: list[float]) -> list[float]:
+    if not values:
+        raise ValueError("the grid is empty; give at least one value between 0 and 1")
+    for value in values:
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"a mixing ratio lies in [0, 1], but got {value}; 0 is the first parent, 1 the second")
+    return values
+
+
+def grid_values(value: Any) -> list[Any]:
+    """The values that a parameter of a recipe takes: those of `{grid: …}`, else the one value itself."""
+    if not (isinstance(value, dict) and set(value) == {"grid"}):
+        return [value]
+    values = _expand_span(value["grid"])
+    if not isinstance(values, list) or not values:
+        raise ValueError(f"grid takes a list of values, or start, stop and step, but got {value['grid']!r}")
+    return values
+
+
+def _check_parameter(where: str, key: str, value: Any) -> None:
+    """Refuse a grid that is none, and fractions outside [0, 1]; mergekit checks the rest of a method's own."""
+    try:
+        values = grid_values(value)
+    except ValueError as error:
+        raise ValueError(f"{where}.{key}: {error}") from None
+    for number in values:
+        if key in {"density", "t"} and isinstance(number, int | float) and not 0 <= number <= 1:
+            raise ValueError(f"{where}.{key}: this parameter lies in [0, 1], but got {number}")
+
+
+def _check_name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name; use letters, digits, '_', '-' and '.', such as clinical")
+    return name
+
+
+Span = Annotated[list[float], BeforeValidator(_expand_span)]
+Ratios = Annotated[Span, AfterValidator(_check_ratios)]
+Name = Annotated[str, AfterValidator(_check_name)]
+
+
+class Parent(Strict):
+    model: str = Field(min_length=1)
+    """Hub id, or a folder (relative ones are taken from the sweep file's folder)."""
+    revision: str | None = None
+    """Commit, tag or branch on the hub; pin a commit to get the same weights tomorrow."""
+    lora: str | None = None
+    """A LoRA adapter to merge into the model first (mergekit's `model+lora`): hub id or folder."""
+
+
+class RecipeGrid(Strict):
+    """One merge method and the values to try. `{grid: [...]}` in place of a value grids that value; a plain
+    list keeps mergekit's own meaning (a gradient over the layers)."""
+
+    method: str
+    """`linear`, `slerp`, or any other merge method of mergekit."""
+    alpha: Ratios | None = None
+    """linear: the second parent's share."""
+    t: Ratios | None = None
+    """slerp: position between the first parent (0) and the second (1)."""
+    between: list[str] | None = Field(default=None, min_length=2, max_length=2)
+    """The two parents that alpha or t run between; needed when there are more than two parents."""
+    base_model: str | None = None
+    models: dict[str, dict[str, Any]] | None = None
+    """Parent name → mergekit's per-model parameters (weight, density, …)."""
+    parameters: dict[str, Any] = {}
+    """mergekit's parameters of the whole merge (normalize, int8_mask, lambda, …)."""
+
+    @model_validator(mode="after")
+    def _one_form(self) -> RecipeGrid:
+        short = {"linear": "alpha", "slerp": "t"}
+        given = [key for key in ("alpha", "t") if getattr(self, key) is not None]
+        for key in given:
+            if short.get(self.method) != key:
+                owner = next(method for method, own in short.items() if own == key)
+                raise ValueError(f"{key} belongs to method {owner}, but the method here is {self.method!r}")
+        if given and self.models is not None:
+            raise ValueError(f"give either {given[0]} or models, not both")
+        if not given and self.models is None:
+            way = f"{short[self.method]} (a list of ratios) or models" if self.method in short else "models"
+            raise ValueError(f"method {self.method!r} needs {way}: which parents, with which parameters")
+        for name, parameters in (self.models or {}).items():
+            for key, value in parameters.items():
+                _check_parameter(f"models.{name}", key, value)
+        for key, value in self.parameters.items():
+            _check_parameter("parameters", key, value)
+        return self
+
+
+class TaskUse(Strict):
+    task: str
+    """A task, group or tag of lm-eval, or of a folder in include_path."""
+    num_fewshot: int | None = Field(default=None, ge=0)
+    limit: int | None = Field(default=None, ge=1)
+    metric: str | list[str] | None = None
+    gen_kwargs: dict[str, Any] = {}
+
+
+class Objective(Strict):
+    """A suite of lm-eval tasks and how it becomes one number."""
+
+    tasks: list[str | TaskUse] = Field(min_length=1)
+    metric: str | list[str] | None = None
+    """lm-eval's metric name (`acc`, `exact_match,flexible-extract`); several are averaged; default: each
+    task's first metric."""
+    average: Literal["tasks", "questions"] = "tasks"
+    """Unweighted mean over the tasks, or every question counting the same."""
+    direction: Literal["maximize", "minimize"] = "maximize"
+    num_fewshot: int | None = Field(default=None, ge=0)
+    """Default: the task file's own."""
+    limit: int | None = Field(default=None, ge=1)
+    """The first so many documents of each task; default: all."""
+    gen_kwargs: dict[str, Any] = {}
+    """Laid over the task's generation_kwargs (max_gen_toks, temperature, …), as lm-eval's --gen_kwargs."""
+    apply_chat_template: bool = False
+    front: bool = True
+    """False: measured and reported, but no axis of the front."""
+
+
+class Engine(Strict):
+    """vLLM's engine arguments of the same names."""
+
+    max_model_len: int = Field(default=2048, ge=16)
+    max_num_seqs: int = Field(default=128, ge=1)
+    max_num_batched_tokens: int | None = Field(default=None, ge=1)
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    enforce_eager: bool = False
+    kv_cache_gib: float = Field(default=1.0, gt=0)
+    """KV cache per CPU worker in GiB (vLLM's VLLM_CPU_KVCACHE_SPACE); unused on GPUs."""
+
+
+class Workers(Strict):
+    count: int | None = Field(default=None, ge=1)
+    """How many engines at once; default: as many as the cluster has room for."""
+    cpus: float = Field(default=1, gt=0)
+    gpus: float = Field(default=0, ge=0)
+    accelerator_type: str | None = None
+    """Ray's name of the kind of GPU (`H100`, …): pins the workers to it and becomes part of the profile."""
+    backend: Literal["vllm", "fake"] = "vllm"
+    """`fake` answers from a hash, to rehearse a sweep without a model; its report says so on every page."""
+    block: int = Field(default=128, ge=1)
+    """Questions per block, the unit of work that is stored, resumed and retried."""
+    engine: Engine = Engine()
+    fake_seconds: float = Field(default=0.0, ge=0)
+    """Seconds that the fake backend takes over a question."""
+
+
+class Checkpoints(Strict):
+    keep: bool = False
+    """Keep every merged checkpoint under DIR/checkpoints."""
+    disk_gb: float | None = Field(default=None, gt=0)
+    """Refuse to start when the checkpoints that exist at one time would need more (10^9 bytes)."""
+
+
+class SweepConfig(Strict):
+    parents: dict[Name, Parent] = Field(min_length=2)
+    recipes: list[RecipeGrid] = []
+    candidates: dict[Name, Parent] = {}
+    """Checkpoints that were merged elsewhere and take part as they are."""
+    objectives: dict[Name, Objective] = Field(min_length=1)
+    include_path: list[str] = []
+    """Folders with the user's own lm-eval task files."""
+    data_root: str | None = None
+    """A folder in the hub's layout (org/name/…) that data sets are taken from, without a network."""
+    tokenizer: str | None = None
+    """The parent whose tokenizer and chat template serve every recipe; default: the one that has a template."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Of the merged weights and of the engine."""
+    seed: int = Field(default=0, ge=0)
+    """Few-shot sampling, sampled decoding, and the random merge methods (dare, della)."""
+    workers: Workers = Workers()
+    checkpoints: Checkpoints = Checkpoints()
+
+    @model_validator(mode="after")
+    def _names(self) -> SweepConfig:
+        for index, grid in enumerate(self.recipes):
+            used = [
+                *(grid.between or []),
+                *(grid.models or {}),
+                *([grid.base_model] if grid.base_model else []),
+            ]
+            _known(f"recipes[{index}]", used, self.parents)
+            if grid.between is None and (grid.alpha or grid.t) and len(self.parents) > 2:
+                raise ValueError(
+                    f"recipes[{index}].between is needed: with {len(self.parents)} parents it is open which two "
+                    f"the ratio runs between; write between: {list(self.parents)[:2]}"
+                )
+        if self.tokenizer is not None:
+            _known("tokenizer", [self.tokenizer], self.parents)
+        both = sorted(set(self.parents) & set(self.candidates))
+        if both:
+            raise ValueError(f"candidates.{both[0]}: {both[0]!r} is a parent's name too; choose another")
+        if not any(objective.front for objective in self.objectives.values()):
+            raise ValueError("objectives: every one has front: false; the front needs at least one")
+        return self
+
+
+def _known(where: str, names: list[str], parents: dict[str, Parent]) -> None:
+    for name in names:
+        if name not in parents:
+            raise ValueError(
+                f"{where} names {name!r}, which is not in parents: {', '.join(parents)}{hint(name, parents)}"
+            )
+
+
+def hint(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(str(word), list(map(str, known)), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def load_config(path: Path) -> SweepConfig:
+    """Read, check and resolve a sweep file; relative folders become absolute.
+
+    Raises:
+        UserError: no such file, no YAML, or a key that is unknown, missing, of a wrong type or out of range.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a sweep file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8 text; give the path of a sweep file") from None
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: holds {type(data).__name__}, not keys; a sweep has parents, recipes and objectives")
+    try:
+        config = SweepConfig.model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_explain(error)}") from None
+    return _absolute(config, path.resolve().parent)
+
+
+def _explain(error: ValidationError) -> str:
+    """pydantic's first complaint as one sentence: the key's path, what is wrong, the value, the way out."""
+    first = error.errors(include_url=False)[0]
+    # A union names its branches in the location; only the parts that the user wrote are kept.
+    parts = [
+        p for p in first["loc"] if isinstance(p, int) or (p.isidentifier() and p not in {"str", "TaskUse"}) or "-" in p
+    ]
+    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
+    kind, value, message = first["type"], first["input"], first["msg"]
+    if kind == "extra_forbidden":
+        known = _fields_at(parts[:-1])
+        return f"{where}: unknown key{hint(str(parts[-1]), known)} (known here: {', '.join(known)})"
+    if kind == "missing":
+        return f"{where}: this key is missing; add it"
+    if kind == "value_error":
+        return f"{where}: {first['ctx']['error']}".removeprefix(": ")
+    more = len(error.errors()) - 1
+    return f"{where}: {message[0].lower()}{message[1:]}, but got {value!r}" + (f" (and {more} more)" if more else "")
+
+
+def _fields_at(parts: list[Any]) -> list[str]:
+    """The keys that may stand at this place of a sweep file."""
+    places: dict[str, type[BaseModel]] = {
+        "parents": Parent, "candidates": Parent, "recipes": RecipeGrid, "objectives": Objective,
+        "workers": Workers, "engine": Engine, "checkpoints": Checkpoints, "tasks": TaskUse,
+    }  # fmt: skip
+    named = [part for part in parts if part in places]
+    return list((places[named[-1]] if named else SweepConfig).model_fields)
+
+
+def _absolute(config: SweepConfig, folder: Path) -> SweepConfig:
+    def local(value: str | None) -> str | None:
+        """A folder if it is written as one or exists; else a hub id, left as it is."""
+        if value is None:
+            return None
+        path = (folder / Path(value).expanduser()).resolve()
+        return str(path) if path.exists() or value.startswith((".", "/", "~")) else value
+
+    def parent(item: Parent) -> Parent:
+        return item.model_copy(update={"model": local(item.model), "lora": local(item.lora)})
+
+    update: dict[str, Any] = {
+        "parents": {name: parent(item) for name, item in config.parents.items()},
+        "candidates": {name: parent(item) for name, item in config.candidates.items()},
+        "include_path": [str((folder / Path(item).expanduser()).resolve()) for item in config.include_path],
+        "data_root": str((folder / Path(config.data_root).expanduser()).resolve()) if config.data_root else None,
+    }
+    for key, items in (("include_path", update["include_path"]), ("data_root", [update["data_root"]])):
+        for item in items:
+            if item is not None and not Path(item).is_dir():
+                raise UserError(f"{key}: the folder {item} does not exist; correct the path or create it")
+    return config.model_copy(update=update)

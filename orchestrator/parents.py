@@ -1,0 +1,189 @@
+"""From a parent's name in the sweep to files on disk: found, checked for compatibility, and identified.
+
+A source's digest is made of the SHA-256 of its safetensors files and its config, so the same weights are the
+same recipe wherever they lie. Hashes of large files are remembered by path, size and modification time.
+Nothing but JSON and safetensors headers is read here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config import Parent, SweepConfig, UserError
+from orchestrator.files import write_atomic
+from orchestrator.recipe import Source
+
+SAME = (
+    "architectures", "model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "vocab_size", "tie_word_embeddings",
+)  # fmt: skip
+"""Keys of config.json in which the parents must agree for their tensors to fit one another."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """A parent on this machine."""
+
+    source: Source
+    folder: Path
+    config: dict[str, Any]
+    parameters: int
+    """Number of weights, from the safetensors headers."""
+    weight_bytes: int
+
+
+def resolve(config: SweepConfig, *, weights: bool = True) -> dict[str, Files]:
+    """Find every parent and candidate, fetch hub models, and check that they fit one another.
+
+    Args:
+        weights: False fetches only the configs and tokenizers of hub models, for `plan`.
+
+    Raises:
+        UserError: a missing folder or file, weights that are not safetensors, or parents of different
+            architecture or vocabulary.
+    """
+    items = [("parents", *item) for item in config.parents.items()]
+    items += [("candidates", *item) for item in config.candidates.items()]
+    found = {name: _open(f"{section}.{name}", name, parent, weights) for section, name, parent in items}
+    first, *others = found
+    section = {name: where for where, name, _ in items}
+    for name in others:
+        _check_same(f"{section[name]}.{name}.model", found[name], f"parents.{first}", found[first])
+    return found
+
+
+def _open(where: str, name: str, parent: Parent, weights: bool) -> Files:
+    folder, revision = fetch(f"{where}.model", parent.model, parent.revision, weights)
+    model_config = _read_json(f"{where}.model", folder / "config.json")
+    shards = sorted(folder.glob("*.safetensors"))
+    if not shards and (weights or _is_folder(parent.model)):
+        raise UserError(
+            f"{where}.model: {folder} holds no *.safetensors file; only safetensors are read, so convert the "
+            "weights with save_pretrained(folder, safe_serialization=True)"
+        )
+    files = [*shards, folder / "config.json"]
+    if parent.lora is not None:
+        adapter, _ = fetch(f"{where}.lora", parent.lora, None, weights)
+        _read_json(f"{where}.lora", adapter / "adapter_config.json")
+        if not list(adapter.glob("*.safetensors")):
+            raise UserError(f"{where}.lora: {adapter} holds no *.safetensors file; save the adapter as safetensors")
+        files += [*sorted(adapter.glob("*.safetensors")), adapter / "adapter_config.json"]
+    digest = hashlib.sha256("".join(_sha256(file) for file in files).encode()).hexdigest()[:20]
+    source = Source(digest, name, parent.model, revision, parent.lora)
+    parameters = sum(_count_parameters(f"{where}.model", shard) for shard in shards)
+    return Files(source, folder, model_config, parameters, sum(shard.stat().st_size for shard in shards))
+
+
+def _is_folder(model: str) -> bool:
+    return model.startswith(("/", ".", "~")) or Path(model).is_dir()
+
+
+def fetch(where: str, model: str, revision: str | None, weights: bool) -> tuple[Path, str | None]:
+    """The model's folder on this machine and, for hub models, the commit that it is at.
+
+    Raises:
+        UserError: no such folder, or the hub does not give it.
+    """
+    if _is_folder(model):
+        folder = Path(model)
+        if not folder.is_dir():
+            raise UserError(f"{where}: the folder {model} does not exist; correct the path, or give a hub id")
+        if revision is not None:
+            raise UserError(f"{where}: {model} is a folder, and revision {revision!r} is for hub ids; remove it")
+        return folder, None
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    patterns = ["*.json", "*.jinja", "tokenizer.model", *(["*.safetensors"] if weights else [])]
+    try:
+        folder = Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+    except (HFValidationError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{where}: {model!r} is no folder here and could not be had from the hub ({reason}); correct the "
+            "path or the id, log in with `hf auth login` if it is gated, or download it first"
+        ) from None
+    return folder, folder.name
+
+
+def _read_json(where: str, path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{where}: {path} does not exist; give a folder as save_pretrained writes it") from None
+    except ValueError as error:
+        raise UserError(f"{where}: {path} is not valid JSON ({error}); download or save the model again") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: {path} holds no JSON object; download or save the model again")
+    return value
+
+
+def _count_parameters(where: str, path: Path) -> int:
+    """Elements of all tensors of a safetensors file, from its header (8 bytes of length, then JSON)."""
+    try:
+        with path.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(length))
+        tensors = [value for key, value in header.items() if key != "__metadata__"]
+        end = max((tensor["data_offsets"][1] for tensor in tensors), default=0)
+        if path.stat().st_size != 8 + length + end:
+            raise ValueError(f"{path.stat().st_size} bytes, but its header says {8 + length + end}")
+    except (struct.error, ValueError, KeyError, MemoryError) as error:
+        raise UserError(f"{where}: {path} is damaged or cut off ({error}); download or save it again") from None
+    total = 0
+    for tensor in tensors:
+        count = 1
+        for size in tensor["shape"]:
+            count *= size
+        total += count
+    return total
+
+
+def _check_same(where: str, files: Files, first_where: str, first: Files) -> None:
+    for key in SAME:
+        mine, theirs = files.config.get(key), first.config.get(key)
+        if mine != theirs:
+            raise UserError(
+                f"{where}: {key} is {mine!r}, but {theirs!r} in {first_where}; merging needs parents of one "
+                "architecture and vocabulary"
+            )
+    mine, theirs = _vocabulary(files.folder), _vocabulary(first.folder)
+    if mine is not None and theirs is not None and mine != theirs:
+        token = sorted(set(mine.items()) ^ set(theirs.items()))[0][0]
+        raise UserError(
+            f"{where}: its tokenizer's vocabulary differs from that of {first_where} (token {token!r} has id "
+            f"{mine.get(token)} here and {theirs.get(token)} there); merging needs parents of one vocabulary"
+        )
+
+
+def _vocabulary(folder: Path) -> dict[str, int] | None:
+    """Token → id, without the added tokens, which fine-tunes rename within the reserved rows."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        return None
+    vocabulary = json.loads(path.read_text(encoding="utf-8"))["model"].get("vocab")
+    return vocabulary if isinstance(vocabulary, dict) else None
+
+
+def _sha256(path: Path) -> str:
+    blob = Path(os.path.realpath(path)).name
+    if len(blob) == 64 and set(blob) <= set("0123456789abcdef"):
+        return blob  # the hub's cache names large files by their SHA-256
+    stat = path.stat()
+    key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+    memory = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mergefront" / "digests"
+    note = memory / hashlib.sha256(key.encode()).hexdigest()
+    if note.exists():
+        return note.read_text()
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if stat.st_size > 1 << 20:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(note, digest)
+    return digest

@@ -1,0 +1,120 @@
+"""What a sweep would do, worked out without starting an engine."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from orchestrator.config import SweepConfig
+from orchestrator.parents import resolve
+from orchestrator.recipe import expand
+from orchestrator.serving import make_profile, make_serving
+from orchestrator.sweep import check_disk, checkpoint_bytes
+
+
+@dataclass(frozen=True)
+class TaskPlan:
+    objective: str
+    task: str
+    metrics: list[str]
+    documents: int
+    questions: int
+    tokens: int
+    """Read, or at most written, for one recipe."""
+    truncated: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    points: int
+    """Recipes as the sweep file lists them, parents and candidates included."""
+    recipes: list[dict[str, str]]
+    """What is left after deduplication: id and label."""
+    tasks: list[TaskPlan]
+    questions: int
+    """Over all recipes, each asked once."""
+    tokens: int
+    tokenizer: str
+    stop_token_ids: list[int]
+    profile: dict[str, object]
+    parameters: int
+    weights_gb: float
+    """Weights in one engine (10^9 bytes); its KV cache comes on top."""
+    kv_cache_gb: float | None
+    """Per CPU worker; None on GPUs, where vLLM takes what gpu_memory_utilization leaves."""
+    disk_gb: float
+    """Merged checkpoints that exist at one time."""
+    workers: int
+
+
+def make_plan(config: SweepConfig) -> Plan:
+    """
+    Raises:
+        UserError: whatever `run` would refuse before it starts.
+    """
+    from tasks.suites import load_suites, open_lm
+
+    files = resolve(config, weights=False)
+    sources = {name: found.source for name, found in files.items()}
+    recipes = expand(config, sources)
+    parameters = max(found.parameters for found in files.values())
+    check_disk(config, sources, parameters, len(recipes))
+    with tempfile.TemporaryDirectory() as folder:
+        serving = make_serving(config, files, Path(folder) / "serving")
+        suites = load_suites(config, open_lm(config, serving))
+    unique = {question.id: question for suite in suites for question in suite.questions}
+    workers = config.workers.count or max(1, int((os.cpu_count() or 1) // config.workers.cpus))
+    one = checkpoint_bytes(config, parameters)
+    return Plan(
+        points=sum(len(recipe.points) for recipe in recipes),
+        recipes=[{"recipe_id": recipe.id, "label": recipe.label} for recipe in recipes],
+        tasks=[
+            TaskPlan(
+                suite.objective,
+                suite.name,
+                [metric for metric, _ in suite.metrics],
+                suite.documents,
+                len(suite.questions),
+                sum(question.tokens for question in suite.questions),
+                sum(question.truncated > 0 for question in suite.questions),
+            )
+            for suite in suites
+        ],
+        questions=len(unique) * len(recipes),
+        tokens=sum(question.tokens for question in unique.values()) * len(recipes),
+        tokenizer=config.tokenizer or Path(serving.folder).name,
+        stop_token_ids=list(serving.stop_token_ids),
+        profile=asdict(make_profile(config)),
+        parameters=parameters,
+        weights_gb=one / 1e9,
+        kv_cache_gb=None if config.workers.gpus else config.workers.engine.kv_cache_gib * 1.073741824,
+        disk_gb=one * (len(recipes) if config.checkpoints.keep else min(workers, len(recipes))) / 1e9,
+        workers=workers,
+    )
+
+
+def describe(plan: Plan) -> str:
+    """For people."""
+    lines = [
+        f"recipes    {len(plan.recipes)} ({plan.points} points before deduplication)",
+        *(f"             {recipe['recipe_id']}  {recipe['label']}" for recipe in plan.recipes),
+        "tasks      per recipe:",
+    ]
+    for task in plan.tasks:
+        cut = f", {task.truncated} prompts truncated" if task.truncated else ""
+        lines.append(
+            f"             {task.objective}: {task.task} ({', '.join(task.metrics)}), {task.documents} documents, "
+            f"{task.questions} questions, at most {task.tokens:,} tokens{cut}"
+        )
+    memory = f"{plan.weights_gb:.2f} GB of weights"
+    memory += f" + {plan.kv_cache_gb:.1f} GB KV cache" if plan.kv_cache_gb else " + KV cache"
+    lines += [
+        f"in all     {plan.questions:,} questions, at most {plan.tokens:,} tokens",
+        f"served by  {plan.workers} workers, {plan.profile['engine']}, {plan.profile['dtype']} on {plan.profile['device']}; "
+        f"stop ids {plan.stop_token_ids}",
+        f"memory     {memory} per worker",
+        f"disk       {plan.disk_gb:.2f} GB for merged checkpoints at one time",
+    ]
+    return "\n".join(lines)

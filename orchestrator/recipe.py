@@ -1,0 +1,167 @@
+"""A recipe: the plan of every tensor of a merged model, its identity, and its mergekit YAML.
+
+Two ways of writing the same weights are one recipe (SLERP at t = 0 and Linear at alpha = 0 are both the first
+parent), so that nothing is evaluated twice. The ways that led to a recipe are kept as its `points`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import yaml
+
+from orchestrator.config import RecipeGrid, SweepConfig, grid_values
+from orchestrator.records import Identified, identity, provenance
+
+RANDOM_METHODS = frozenset({"dare_linear", "dare_ties", "della", "della_linear"})
+"""mergekit methods that draw from the global random state; their seed is part of the recipe."""
+
+
+@dataclass(frozen=True)
+class Source(Identified):
+    """One model that a recipe is made from."""
+
+    digest: str = identity()
+    """Of the weights (and the adapter, where there is one): see `orchestrator.parents`."""
+    name: str = provenance()
+    model: str = provenance()
+    revision: str | None = provenance(None)
+    lora: str | None = provenance(None)
+
+    @property
+    def reference(self) -> str:
+        """mergekit's notation: `model@revision+lora`."""
+        revision = f"@{self.revision}" if self.revision else ""
+        return self.model + revision + (f"+{self.lora}" if self.lora else "")
+
+
+@dataclass(frozen=True)
+class Point:
+    """How the sweep came to a recipe: a method (`parent` and `candidate` included) and its parameters."""
+
+    method: str
+    parameters: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def label(self) -> str:
+        return self.method + "".join(f" {key}={value}" for key, value in self.parameters)
+
+
+@dataclass(frozen=True)
+class Recipe(Identified):
+    method: str = identity()
+    """mergekit's name; `passthrough` for a model as it is."""
+    models: tuple[tuple[Source, dict[str, Any]], ...] = identity()
+    base_model: Source | None = identity()
+    parameters: dict[str, Any] = identity()
+    dtype: str = identity()
+    seed: int | None = identity(None)
+    """Only for the methods that draw random numbers."""
+    points: tuple[Point, ...] = provenance(())
+
+    @property
+    def label(self) -> str:
+        return self.points[0].label if self.points else self.id
+
+    def to_mergekit(self) -> dict[str, Any]:
+        """The configuration that `mergekit-yaml` takes."""
+        models = [
+            {"model": source.reference, **({"parameters": parameters} if parameters else {})}
+            for source, parameters in self.models
+        ]
+        config: dict[str, Any] = {"merge_method": self.method, "models": models, "dtype": self.dtype}
+        if self.base_model is not None:
+            config["base_model"] = self.base_model.reference
+        if self.parameters:
+            config["parameters"] = self.parameters
+        return config
+
+    def to_yaml(self) -> str:
+        """The file in DIR/recipes: plain mergekit YAML, its comments telling what the YAML cannot."""
+        lines = [f"# mergefront recipe {self.id}: {', '.join(point.label for point in self.points)}"]
+        if self.seed is not None:
+            lines.append(f"# drawn with: mergekit-yaml --random-seed {self.seed}")
+        if any(source.lora for source, _ in self.models):
+            lines.append("# needs: mergekit-yaml --lora-merge-cache DIR")
+        return "\n".join(lines) + "\n" + yaml.safe_dump(self.to_mergekit(), sort_keys=False)
+
+
+def expand(config: SweepConfig, sources: dict[str, Source]) -> list[Recipe]:
+    """Every recipe of the sweep once, the parents first, in the order of the file.
+
+    Args:
+        sources: name → resolved parent or candidate, for all names in the sweep.
+    """
+    found: dict[str, Recipe] = {}
+    for recipe in itertools.chain(_as_they_are(config, sources), _grids(config, sources)):
+        known = found.get(recipe.id)
+        points = tuple(dict.fromkeys((*known.points, *recipe.points))) if known else recipe.points
+        found[recipe.id] = replace(known or recipe, points=points)
+    return list(found.values())
+
+
+def single(source: Source, dtype: str, point: Point) -> Recipe:
+    """A model as it is, cast to the sweep's dtype."""
+    return Recipe("passthrough", ((source, {}),), None, {}, dtype, points=(point,))
+
+
+def _as_they_are(config: SweepConfig, sources: dict[str, Source]) -> Iterator[Recipe]:
+    for kind, names in (("parent", config.parents), ("candidate", config.candidates)):
+        for name in names:
+            yield single(sources[name], config.dtype, Point(kind, (("name", name),)))
+
+
+def _grids(config: SweepConfig, sources: dict[str, Source]) -> Iterator[Recipe]:
+    for grid in config.recipes:
+        if grid.models is None:
+            first, second = (sources[name] for name in (grid.between or list(config.parents)[:2]))
+            for ratio in grid.alpha or grid.t or ():
+                yield _between(grid.method, first, second, float(ratio), grid.parameters, config.dtype)
+        else:
+            yield from _product(config, sources, grid)
+
+
+def _between(
+    method: str, first: Source, second: Source, ratio: float, parameters: dict[str, Any], dtype: str
+) -> Recipe:
+    """Linear: (1 - alpha)·first + alpha·second. SLERP: mergekit's, with the first as base model."""
+    key = "alpha" if method == "linear" else "t"
+    point = Point(method, ((key, ratio),))
+    if ratio in (0.0, 1.0) and not parameters:
+        return single(second if ratio else first, dtype, point)
+    if method == "linear":
+        # Rounded like the span, so that the file says 0.7 and not 0.7000000000000001.
+        weights = (round(1.0 - ratio, 10), ratio)
+        models = tuple((source, {"weight": w}) for source, w in zip((first, second), weights, strict=True))
+        return Recipe(method, models, first, parameters, dtype, points=(point,))
+    return Recipe(method, ((first, {}), (second, {})), first, {"t": ratio, **parameters}, dtype, points=(point,))
+
+
+def _product(config: SweepConfig, sources: dict[str, Source], grid: RecipeGrid) -> Iterator[Recipe]:
+    """Every combination of the `{grid: [...]}` values of one entry."""
+    axes: list[tuple[tuple[str, ...], list[Any]]] = []
+    for name, parameters in (grid.models or {}).items():
+        axes += [((name, key), grid_values(value)) for key, value in parameters.items()]
+    axes += [(("", key), grid_values(value)) for key, value in grid.parameters.items()]
+    for chosen in itertools.product(*(values for _, values in axes)):
+        setting = {path: value for (path, _), value in zip(axes, chosen, strict=True)}
+        per_model = {
+            name: {key: setting[name, key] for key in parameters} for name, parameters in (grid.models or {}).items()
+        }
+        shown = tuple((".".join(filter(None, path)), value) for path, value in setting.items())
+        yield Recipe(
+            grid.method,
+            tuple((sources[name], parameters) for name, parameters in per_model.items()),
+            sources[grid.base_model] if grid.base_model else None,
+            {key: setting["", key] for key in grid.parameters},
+            config.dtype,
+            config.seed if grid.method in RANDOM_METHODS else None,
+            (Point(grid.method, tuple((key, _plain(value)) for key, value in shown)),),
+        )
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool) else str(value)

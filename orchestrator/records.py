@@ -1,0 +1,153 @@
+"""What travels between driver and workers, and what is stored.
+
+Every record is frozen, and every field says whether it is part of the record's identity: the hash that the
+ledger's keys are made of. What changes an answer is identity; what only tells where it came from is not. A
+test fails until a new field is classed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+
+def identity(default: Any = dataclasses.MISSING) -> Any:
+    """A field that is hashed."""
+    return field(default=default, metadata={"identity": True})
+
+
+def provenance(default: Any = dataclasses.MISSING) -> Any:
+    """A field that is told, but makes no difference to what is answered."""
+    return field(default=default, metadata={"identity": False})
+
+
+class Identified:
+    """Gives a dataclass its `id`: 20 hex digits of SHA-256 over its identity fields as canonical JSON."""
+
+    @cached_property
+    def id(self) -> str:
+        text = json.dumps([type(self).__name__, content(self)], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def content(value: Any) -> Any:
+    """The identity fields of a record, all the way down, as plain JSON values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        return {f.name: content(getattr(value, f.name)) for f in fields if f.metadata["identity"]}
+    if isinstance(value, dict):
+        return {str(key): content(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [content(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True)
+class Serving(Identified):
+    """How every recipe of a sweep is asked: one tokenizer, one template, one set of stop ids."""
+
+    tokenizer: str = identity()
+    """Digest of the tokenizer's files."""
+    chat_template: str | None = identity()
+    stop_token_ids: tuple[int, ...] = identity()
+    """The union over the parents: a merge may end its turn the way either of them does."""
+    max_model_len: int = identity()
+    engine: tuple[tuple[str, Any], ...] = identity()
+    """Engine settings that may move the last digits of an answer (batch sizes, eager mode)."""
+    folder: str = provenance()
+    """Where the tokenizer's files are."""
+
+
+@dataclass(frozen=True)
+class Profile(Identified):
+    """The numeric profile: answers are only expected to be equal within one."""
+
+    engine: str = identity()
+    """Name and version, such as `vllm 0.32.0`."""
+    dtype: str = identity()
+    tensor_parallel_size: int = identity()
+    device: str = identity()
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How an answer's text is made; vLLM's names (`vllm.SamplingParams`)."""
+
+    max_tokens: int = identity()
+    stop: tuple[str, ...] = identity()
+    temperature: float = identity(0.0)
+    top_p: float = identity(1.0)
+    top_k: int = identity(0)
+    repetition_penalty: float = identity(1.0)
+    seed: int | None = identity(None)
+
+
+@dataclass(frozen=True)
+class Question(Identified):
+    """One lm-eval request, in tokens: the log-probability of `continuation` after `context`, or, where there is
+    a `decoding`, the text that follows `context`. (A rolling log-likelihood is one question per window.)
+    """
+
+    context: tuple[int, ...] = identity()
+    continuation: tuple[int, ...] = identity(())
+    decoding: Decoding | None = identity(None)
+    truncated: int = provenance(0)
+    """Tokens that were cut from the context's left side to fit the engine's length."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the engine reads or, at most, writes."""
+        return len(self.context) + len(self.continuation) + (self.decoding.max_tokens if self.decoding else 0)
+
+
+@dataclass(frozen=True)
+class Answer:
+    question_id: str
+    logprob: float | None = None
+    """Natural logarithm, summed over the continuation; None for generated text."""
+    is_greedy: bool | None = None
+    text: str | None = None
+    tokens: int = 0
+    """Tokens generated."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some questions for one recipe: the unit that is asked, stored, resumed and retried."""
+
+    recipe_id: str
+    questions: tuple[Question, ...]
+
+    @cached_property
+    def id(self) -> str:
+        return hashlib.sha256("".join(q.id for q in self.questions).encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a recipe has no score. `invalid` recipes cannot be (the merge is refused, a weight is NaN) and
+    trying again cannot help; `failed` ones broke on the way and are tried again by the next run."""
+
+    recipe_id: str
+    status: Literal["invalid", "failed"]
+    stage: Literal["merge", "ask", "worker"]
+    """Getting the recipe into the engine, asking it, or the worker itself."""
+    message: str
+    detail: str = ""
+    """The traceback, for the person who looks into it."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A block with its answers, and what they cost in seconds of the worker's time."""
+
+    block: Block
+    answers: tuple[Answer, ...]
+    merge_s: float
+    load_s: float
+    answer_s: float
+    worker: str

@@ -1,0 +1,102 @@
+"""Labels beside points without overlaps: for each label in turn, the free place nearest to its point.
+
+Greedy, because it is short and good enough for the few dozen labels that a figure can bear. Beyond a front there is
+nothing (that is what a front means), so up and to the right is tried first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib import patheffects
+
+Floats = npt.NDArray[np.float64]
+ANGLES = (45, 70, 20, 90, 0, 110, -20, 135, -45, 160, 180, -70, -90, -110, -135, -160)
+GAPS = (5, 9, 14, 20, 28, 38)
+"""Between a point and its label's edge, in points; from LEADER on a thin line leads from one to the other."""
+LEADER = 14
+MARKER = 4.5
+"""Half the side of the square around a point that labels keep clear of, in points."""
+
+
+@dataclass(frozen=True)
+class Label:
+    x: float
+    y: float
+    text: str
+    must: bool = False
+    """Shown even where it overlaps something; the others are left out there."""
+
+
+def place(axes: Any, labels: Sequence[Label], points: Sequence[tuple[float, float]]) -> None:
+    """Write the labels, clear of each other and of all `points` (in data coordinates).
+
+    The figure must have its final layout: what is free depends on it.
+    """
+    scale = axes.figure.dpi / 72
+    centres = axes.transData.transform(np.array(points, float).reshape(-1, 2)) / scale
+    taken = np.hstack([centres - MARKER, centres + MARKER])
+    inside = np.array(axes.bbox.extents) / scale
+    for label in sorted(labels, key=lambda item: not item.must):
+        text = _write(axes, label)
+        size = text.get_window_extent()
+        half = np.array([size.width, size.height]) / scale / 2 + 1
+        anchor = axes.transData.transform((label.x, label.y)) / scale
+        cost, gap, offset = _best(anchor, half, taken, inside)
+        if cost > 0 and not label.must:
+            text.remove()
+            continue
+        text.set_position(tuple(offset))
+        text.arrow_patch.set_visible(gap >= LEADER)
+        taken = np.vstack([taken, np.hstack([anchor + offset - half, anchor + offset + half])])
+
+
+def _write(axes: Any, label: Label) -> Any:
+    text = axes.annotate(
+        label.text,
+        (label.x, label.y),
+        (0, 0),
+        textcoords="offset points",
+        ha="center",
+        va="center",
+        fontsize=8.5 if label.must else 7.5,
+        fontweight="bold" if label.must else "normal",
+        path_effects=[patheffects.withStroke(linewidth=2.2, foreground="white")],
+        arrowprops={"arrowstyle": "-", "color": "0.45", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4},
+        zorder=9,
+    )
+    text.set_in_layout(False)
+    return text
+
+
+def _best(anchor: Floats, half: Floats, taken: Floats, inside: Floats) -> tuple[float, float, Floats]:
+    """The cheapest place: its cost (the area that it hides), its distance, its centre seen from the anchor."""
+    found: tuple[float, float, Floats] | None = None
+    for gap in GAPS:
+        for angle in np.radians(ANGLES):
+            direction = np.array([np.cos(angle), np.sin(angle)])
+            # The label's edge, not its centre, stands `gap` away: wide labels would cover their point otherwise.
+            offset = direction * gap + half * np.clip(direction * 1.4, -1, 1)
+            cost = _hidden(np.hstack([anchor + offset - half, anchor + offset + half]), taken, inside)
+            if found is None or cost < found[0]:
+                found = cost, gap, offset
+            if cost == 0:
+                return found
+    assert found is not None, "GAPS and ANGLES are not empty"
+    return found
+
+
+def _hidden(box: Floats, taken: Floats, inside: Floats) -> float:
+    """The area of a box (left, bottom, right, top) that lies over a taken one or outside."""
+
+    def common(others: Floats) -> Floats:
+        sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+        return np.prod(np.clip(sides, 0, None), axis=1)
+
+    area = np.prod(box[2:] - box[:2])
+    outside = area - common(inside[None])[0]
+    return float(common(taken).sum() + (10 * outside if outside > 1e-6 else 0))

@@ -1,0 +1,78 @@
+"""The report: one page in HTML that is all of itself, the same in Markdown, and the pictures.
+
+The page is handed around and read on machines without a network, so styles and pictures are inside it and scripts
+are not in it at all; a content security policy in its head has the browser hold us to that. It shows scores,
+settings and ids: no question and no answer, for these may be clinical text.
+"""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markdown_it import MarkdownIt
+
+from orchestrator.board import Board
+from orchestrator.files import make_private, write_atomic
+from orchestrator.report import figures
+from orchestrator.report.sections import sections
+from orchestrator.report.style import render
+from orchestrator.report.words import listed, summary, warnings
+
+
+def write_report(board: Board, out: Path) -> Path:
+    """report.html, report.md and figures/ in `out`.
+
+    Returns:
+        The path of report.html.
+    """
+    drawn = {"front": figures.front(board), "trajectories": figures.trajectories(board)}
+    pictures = {name: render(figure) for name, figure in drawn.items() if figure is not None}
+    make_private(out / "figures")
+    for name in drawn:
+        for kind in ("png", "svg"):
+            _write_picture(out / "figures" / f"{name}.{kind}", pictures.get(name, {}).get(kind))
+    environment = _environment()
+    content = {
+        "title": f"Merges of {listed(board.config.parents)}",
+        "warnings": warnings(board),
+        "summary": summary(board),
+        "sections": sections(board, set(pictures)),
+        "pictures": {name: base64.b64encode(files["svg"]).decode() for name, files in pictures.items()},
+    }
+    for name in ("report.md", "report.html"):
+        write_atomic(out / name, environment.get_template(f"{name}.jinja").render(content))
+    return out / "report.html"
+
+
+def _write_picture(path: Path, data: bytes | None) -> None:
+    """A picture that cannot be drawn now may have been drawn by an earlier report; it must not outlive it."""
+    if data is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_atomic(path, data)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("orchestrator.report", "."),
+        autoescape=select_autoescape(enabled_extensions=("html.jinja",), default=False),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["md"] = escape_markdown
+    environment.filters["from_md"] = MarkdownIt("commonmark", {"html": False}).enable("table").render
+    environment.filters["slug"] = lambda text: "".join(c if c.isalnum() else "-" for c in text.lower())
+    return environment
+
+
+def escape_markdown(text: str) -> str:
+    """Text as Markdown that shows exactly it, on one line and inside a table too.
+
+    Underscores stay: inside a word they mean nothing, and task names are full of them.
+    """
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return "".join("\\" + c if c in "\\`*[]|#" else c for c in text)

@@ -1,0 +1,137 @@
+"""The report as a list of sections; the templates only say how a section looks in their language."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.board import Board
+from orchestrator.report import tables
+from orchestrator.report.tables import Table
+from orchestrator.report.words import (
+    average_words,
+    count,
+    reading,
+    slerp_words,
+    time_words,
+)
+
+ASSUMPTIONS = Path(__file__).parents[2] / "ASSUMPTIONS.md"
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    words: tuple[str, ...] = ()
+    table: Table | None = None
+    figure: str | None = None
+    """The name of a picture."""
+    caption: str = ""
+    markdown: str = ""
+    """Text of our own, already in Markdown."""
+    parts: tuple[Section, ...] = ()
+
+
+def sections(board: Board, figures: set[str]) -> list[Section]:
+    """
+    Args:
+        figures: the names of the pictures that could be drawn.
+    """
+    found = [
+        _front(board, "front" in figures),
+        Section("Leaderboard", ("Sorted by the first objective, best first.",), tables.leaderboard(board)),
+        _trajectories("trajectories" in figures),
+        Section("Tasks", parts=tuple(_tasks(board, name) for name in board.config.objectives)),
+        _slerp(board),
+        _failures(board),
+        _asked(board),
+        Section(
+            "How it was served",
+            ("Every recipe was asked through the same tokenizer, the same template and the same stop ids.",),
+            tables.served(board),
+            parts=(Section("The models", table=tables.sources(board)),),
+        ),
+        Section("Time", (time_words(board),), tables.timings(board)),
+        Section("How to read it", tuple(reading(board))),
+        _assumptions(),
+    ]
+    return found
+
+
+def _front(board: Board, drawn: bool) -> Section:
+    if not drawn:
+        return Section("The front", ("There is no front yet: no recipe is scored.",))
+    caption = (
+        "Bars are one standard error. Stars are the parents; full colours are on the front, rings near it."
+    )
+    if len(board.objectives) == 2:
+        caption += " The line is the edge of what the front is better than."
+    elif len(board.objectives) > 2:
+        caption += (
+            " A recipe on the front of all objectives need not be on the edge of a panel, which shows two."
+        )
+    return Section("The front", table=tables.front(board), figure="front", caption=caption)
+
+
+def _trajectories(drawn: bool) -> Section:
+    name = "Along the mixing ratio"
+    if not drawn:
+        return Section(
+            name, ("There is nothing to draw: no scored recipe lies between two parents at an alpha or t.",)
+        )
+    caption = (
+        "Each objective along alpha (Linear) or t (SLERP), from the first parent to the second. Bands are one standard "
+        "error to either side; dotted lines are the parents' own scores."
+    )
+    return Section(name, figure="trajectories", caption=caption)
+
+
+def _tasks(board: Board, objective: str) -> Section:
+    table = tables.tasks(board, objective)
+    return Section(objective, (average_words(board, objective),), table if table.rows else None)
+
+
+def _slerp(board: Board) -> Section:
+    name = "Where SLERP differs from Linear"
+    if not board.slerp:
+        return Section(
+            name, ("No pair of parents was compared: the sweep has no SLERP between two parents.",)
+        )
+    words = tuple(slerp_words(pair, share) for pair, share in board.slerp.items())
+    return Section(name, words, tables.slerp(board))
+
+
+def _failures(board: Board) -> Section:
+    table = tables.failures(board)
+    if not table.rows:
+        return Section("Failures", ("None.",))
+    words = (
+        "An invalid recipe cannot be scored and trying again cannot help; a failed one broke on the way, and the next "
+        "run tries it again. Neither is given a score."
+    )
+    return Section("Failures", (words,), table)
+
+
+def _asked(board: Board) -> Section:
+    cut, questions = (
+        sum(getattr(suite, key) for suite in board.suites) for key in ("truncated", "questions")
+    )
+    words = f"{count(questions, 'question')} a recipe. "
+    words += (
+        f"{count(cut, 'prompt')} did not fit max_model_len = {board.serving.max_model_len} and lost the beginning."
+        if cut
+        else "No prompt had to be cut."
+    )
+    return Section("What was asked", (words,), tables.asked(board))
+
+
+def _assumptions() -> Section:
+    """Without its own title. The file belongs to the repository and is not installed with the packages."""
+    name = "Assumptions"
+    if not ASSUMPTIONS.is_file():
+        return Section(
+            name, ("They are in ASSUMPTIONS.md in mergefront's repository, which is not installed here.",)
+        )
+    text = ASSUMPTIONS.read_text(encoding="utf-8")
+    body = text.split("\n", 1)[1] if text.startswith("# ") else text
+    return Section(name, markdown=body.replace("\n## ", "\n### ").strip())

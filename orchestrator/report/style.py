@@ -1,0 +1,85 @@
+"""How figures look, and how they become bytes.
+
+Figures are made as objects, without pyplot: nothing global is left behind, and a driver that draws while Ray's threads
+run shares nothing with them. The same board gives the same bytes: no dates, and a fixed salt for SVG's ids.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from typing import Any
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from orchestrator.board import Board
+from orchestrator.report.words import FAKE
+
+# Okabe & Ito's colours, told apart by the colour-blind; their yellow is too pale on paper and left out. The marker
+# tells the methods apart once more, for black-and-white prints.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+INK = "#222222"
+STYLE = {
+    "font.size": 9,
+    "axes.labelsize": 10,
+    "axes.edgecolor": "0.4",
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.7,
+    "xtick.color": "0.3",
+    "ytick.color": "0.3",
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "svg.hashsalt": "mergefront",
+}
+
+
+def looks(methods: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Method → (colour, marker); the two cycles differ in length, so that 42 methods look different."""
+    return {
+        method: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)])
+        for i, method in enumerate(dict.fromkeys(methods))
+    }
+
+
+def new_figure(board: Board, width: float, height: float) -> Figure:
+    """In inches. A rehearsal says so in the picture: pictures travel without their page."""
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    if board.config.workers.backend == "fake":
+        figure.suptitle(
+            FAKE.split(",")[0] + ": nothing was measured", color="#B00020", fontsize=9, fontweight="bold"
+        )
+    return figure
+
+
+def settle(figure: Figure) -> None:
+    """Fix the layout, so that labels may be placed by what is free."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
+def objective_axis(board: Board, axis: Any, objective: str) -> None:
+    """Label an axis; where less is better it is turned around, so that better is always up or right."""
+    if board.config.objectives[objective].direction == "minimize":
+        axis.set_inverted(True)
+        objective += "  (less is better: axis turned)"
+    axis.set_label_text(objective)
+
+
+def render(figure: Figure) -> dict[str, bytes]:
+    """The picture in both formats: `png` for places that show no SVG, `svg` for print."""
+    files = {}
+    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+        sink = io.BytesIO()
+        with matplotlib.rc_context(STYLE):
+            figure.savefig(sink, format=kind, dpi=200, metadata=metadata)
+        files[kind] = sink.getvalue()
+    return files

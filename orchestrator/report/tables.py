@@ -1,0 +1,155 @@
+"""The report's tables, as text in cells: what is in them is decided once, here; how a table looks in HTML, in
+Markdown or in a terminal is decided there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from orchestrator.board import COSTS, Board, Row
+from orchestrator.recipe import Source
+from orchestrator.report.words import (
+    full_title,
+    number,
+    parent_name,
+    ranked,
+    reference,
+    score_text,
+    scored,
+    seconds,
+    title,
+)
+
+NONE = "–"
+MESSAGE = 300
+"""Characters of a failure's message that are shown."""
+
+
+@dataclass(frozen=True)
+class Table:
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    kinds: tuple[str, ...] = ()
+    """A word a row (`front`, `near`, `parent`), for the eye only."""
+    words: int = 1
+    """So many columns are words, set to the left; the others are numbers."""
+
+    @classmethod
+    def of(cls, head: Iterable[str], rows: Iterable[Iterable[str]], words: int = 1) -> Table:
+        return cls(tuple(head), tuple(map(tuple, rows)), words=words)
+
+
+def mark(row: Row) -> str:
+    return "on front" if row.on_front else "near" if row.near_front else ""
+
+
+def kind(row: Row) -> str:
+    place = "front" if row.on_front else "near" if row.near_front else ""
+    return f"{place} parent".strip() if parent_name(row) else place
+
+
+def leaderboard(board: Board) -> Table:
+    names = list(board.config.objectives)
+    rows = ranked(board, board.rows)
+    cells = [
+        (row.recipe.id, full_title(row), row.status, mark(row), *_scores(row, names))
+        for row in rows
+    ]  # fmt: skip
+    head = ("recipe", "what it is", "status", "front", *names)
+    return Table(head, tuple(cells), tuple(map(kind, rows)), words=4)
+
+
+def front(board: Board) -> Table:
+    """On it and near it."""
+    names = list(board.config.objectives)
+    chosen = [row for row in ranked(board, scored(board)) if row.on_front or row.near_front]
+    cells = [(title(row), mark(row), row.recipe.id, *_scores(row, names)) for row in chosen]
+    return Table(("what it is", "front", "recipe", *names), tuple(cells), tuple(map(kind, chosen)), words=3)
+
+
+def _scores(row: Row, names: Iterable[str]) -> list[str]:
+    return [score_text(row.scores[name]) if name in row.scores else NONE for name in names]
+
+
+def tasks(board: Board, objective: str) -> Table:
+    """A column a task; where a task has several metrics, they follow its value."""
+    rows = ranked(board, scored(board))
+    columns = [
+        (task.task, metric)
+        for task in (rows[0].scores[objective].tasks if rows else ())
+        for metric in ("", *(task.metrics if len(task.metrics) > 1 else ()))
+    ]
+    cells = []
+    for row in rows:
+        values = {
+            (t.task, m): v for t in row.scores[objective].tasks for m, v in {"": t.value, **t.metrics}.items()
+        }
+        cells.append((title(row), number(row.scores[objective].value), *(number(values[c]) for c in columns)))
+    head = ("what it is", objective, *(f"{task}: {metric}" if metric else task for task, metric in columns))
+    return Table(head, tuple(cells), tuple(map(kind, rows)))
+
+
+def slerp(board: Board) -> Table:
+    cells = [
+        (pair, str(int(share["tensors"])), f"{100 * share['curved']:.1f} %", f"{share['lowest_cosine']:.6f}")
+        for pair, share in board.slerp.items()
+    ]
+    return Table.of(("parents", "tensors", "share with |cos| <= 0.9995", "lowest cosine"), cells)
+
+
+def failures(board: Board) -> Table:
+    """Their messages on one line and cut; the traceback is for the logs."""
+    cells = []
+    for row in board.rows:
+        if row.failure is not None:
+            message = " ".join(row.failure.message.split())
+            message = message if len(message) <= MESSAGE else message[: MESSAGE - 1] + "…"
+            cells.append((row.recipe.id, title(row), row.failure.status, row.failure.stage, message))
+    return Table.of(("recipe", "what it is", "status", "stage", "message"), cells, words=5)
+
+
+def asked(board: Board) -> Table:
+    cells = [
+        (s.objective, s.task, ", ".join(s.metrics), f"{s.documents}", f"{s.questions}", f"{s.truncated}")
+        for s in board.suites
+    ]
+    head = ("objective", "task", "metrics", "documents", "questions", "truncated prompts")
+    return Table.of(head, cells, words=3)
+
+
+def sources(board: Board) -> Table:
+    """The models that the recipes are made from."""
+    found: dict[str, Source] = {}
+    for row in board.rows:
+        for source, _ in row.recipe.models:
+            found.setdefault(source.name, source)
+    cells = [(name, reference(source), source.digest) for name, source in found.items()]
+    return Table.of(("name", "model", "digest of the weights"), cells, words=3)
+
+
+def served(board: Board) -> Table:
+    serving, profile = board.serving, board.profile
+    cells = [
+        ("engine", profile.engine),
+        ("device", profile.device),
+        ("tensor parallel size", str(profile.tensor_parallel_size)),
+        ("dtype", profile.dtype),
+        ("digest of the tokenizer", serving.tokenizer),
+        ("chat template", "none" if serving.chat_template is None else "that of the tokenizer"),
+        ("stop ids", ", ".join(map(str, serving.stop_token_ids)) or "none"),
+        ("max_model_len", str(serving.max_model_len)),
+        *((key, "engine's default" if value is None else str(value)) for key, value in serving.engine),
+        ("identity of serving", serving.id),
+        ("identity of profile", profile.id),
+    ]
+    return Table.of(("what", "value"), cells, words=2)
+
+
+def timings(board: Board) -> Table:
+    cells = [
+        (title(row), *(seconds(row.costs[key]) if key in row.costs else NONE for key in COSTS))
+        for row in ranked(board, board.rows)
+    ]
+    sums = (seconds(sum(row.costs.get(key, 0.0) for row in board.rows)) for key in COSTS)
+    return Table.of(("what it is", "merging", "loading", "answering"), [*cells, ("all", *sums)])

@@ -1,0 +1,93 @@
+"""The leaderboard and a comparison in the terminal: the same words and numbers as the page, in fewer columns.
+
+Cells are `Text`, never markup: a name with brackets is shown, not obeyed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.board import Board, Row
+from orchestrator.report.words import number, parent_name, ranked, score_text, title, warnings
+from orchestrator.scores import Difference
+
+SHOWN = 8
+"""Flipped documents that are named."""
+
+
+def print_board(board: Board, console: Console) -> None:
+    """Best first; `●` is on the front, `○` near it."""
+    for line in warnings(board):
+        console.print(Text(line, style="bold red"))
+    names = list(board.config.objectives)
+    table = _table("", "what it is", "recipe", "status", numbers=names)
+    for row in ranked(board, board.rows):
+        mark = "●" if row.on_front else "○" if row.near_front else ""
+        scores = [score_text(row.scores[name]) if name in row.scores else "–" for name in names]
+        cells = (mark, title(row), row.recipe.id[:8], row.status, *scores)
+        table.add_row(*map(Text, cells), style=_style(row))
+    console.print(table)
+    for row in board.rows:
+        if row.failure is not None:
+            message = " ".join(row.failure.message.split())
+            console.print(
+                Text(f"{title(row)} {row.failure.status} ({row.failure.stage}): {message}", style="red")
+            )
+    console.print(Text("● on the front   ○ near it: within one paired standard error of a recipe on it"))
+
+
+def print_difference(
+    first: str, second: str, differences: Mapping[str, Sequence[Difference]], console: Console
+) -> None:
+    """What the first recipe has over the second, task by task.
+
+    Args:
+        differences: objective → one per task, each `first - second`.
+    """
+    console.print(Text(f"a = {first}\nb = {second}"))
+    for objective, tasks in differences.items():
+        table = _table(objective, numbers=("a", "b", "a - b", "95 % interval"))
+        table.add_column("excludes 0")
+        table.add_column("flips", justify="right")
+        for d in tasks:
+            apart = d.low > 0 or d.high < 0
+            interval = f"{d.low:+.3f} to {d.high:+.3f}"
+            cells = (d.task, number(d.a), number(d.b), f"{d.value:+.3f}", interval, "yes" if apart else "no")
+            table.add_row(*map(Text, (*cells, str(len(d.won) + len(d.lost)))), style="bold" if apart else "")
+        console.print(table)
+        for d in tasks:
+            for who, documents in (("a", d.won), ("b", d.lost)):
+                if documents:
+                    console.print(Text(f"{d.task}: only {who} has right: {_documents(documents)}"))
+
+
+def _documents(documents: Sequence[int]) -> str:
+    """Their numbers only: the text may be a patient's."""
+    more = f" and {len(documents) - SHOWN} more" if len(documents) > SHOWN else ""
+    return f"{len(documents)} (documents {', '.join(map(str, documents[:SHOWN]))}{more})"
+
+
+def _style(row: Row) -> str:
+    style = (
+        "green"
+        if row.on_front
+        else "dim"
+        if row.status == "pending"
+        else ""
+        if row.status == "scored"
+        else "red"
+    )
+    return f"{style} bold".strip() if parent_name(row) else style
+
+
+def _table(*words: str, numbers: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for word in words:
+        table.add_column(Text(word))
+    for name in numbers:
+        table.add_column(Text(name), justify="right")
+    return table

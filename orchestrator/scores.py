@@ -1,0 +1,118 @@
+"""Scores, how sure they are, and how sure their differences are.
+
+A score carries, for each document, its influence: how much the score would move if that document weighed
+more. Influences have mean zero; their spread over √n is the standard error, and that of the difference of two
+recipes' influences the paired one, in which what makes a document hard for both cancels out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.config import Objective
+
+Floats = npt.NDArray[np.float64]
+BOOTSTRAP = 10_000
+Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """One recipe on one task of one objective."""
+
+    objective: str
+    task: str
+    metrics: dict[str, float]
+    value: float
+    """The mean of the metrics."""
+    influence: Floats
+    """Shape (documents,)."""
+    documents: Floats
+    """Each document's own value of the first metric, NaN where it has none; shape (documents,)."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One recipe on one objective: a weighted sum of independent tasks."""
+
+    value: float
+    tasks: tuple[TaskScore, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def se(self) -> float:
+        return _se(self.weights, [task.influence for task in self.tasks])
+
+
+def combine(objective: Objective, tasks: Sequence[TaskScore]) -> Score:
+    """The objective's number: the unweighted mean over its tasks, or over all their questions."""
+    sizes = [len(task.influence) for task in tasks]
+    equal = objective.average == "tasks"
+    weights = tuple(1 / len(tasks) if equal else size / sum(sizes) for size in sizes)
+    value = math.fsum(weight * task.value for weight, task in zip(weights, tasks, strict=True))
+    return Score(value, tuple(tasks), weights)
+
+
+def paired_se(a: Score, b: Score) -> float:
+    """Standard error of a - b over the same questions."""
+    differences = [x.influence - y.influence for x, y in zip(a.tasks, b.tasks, strict=True)]
+    return _se(a.weights, differences)
+
+
+def _se(weights: Sequence[float], influences: Sequence[Floats]) -> float:
+    variance = 0.0
+    for weight, influence in zip(weights, influences, strict=True):
+        if len(influence) > 1:
+            variance += weight**2 * float(np.var(influence, ddof=1)) / len(influence)
+    return math.sqrt(variance)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """a - b on one task, paired by document."""
+
+    task: str
+    a: float
+    b: float
+    low: float
+    high: float
+    """95 % interval: percentile bootstrap over the documents."""
+    won: list[int]
+    """Documents that only a has right."""
+    lost: list[int]
+
+    @property
+    def value(self) -> float:
+        return self.a - self.b
+
+
+def difference(a: TaskScore, b: TaskScore, seed: int = 0) -> Difference:
+    """Paired bootstrap of a - b (Efron & Tibshirani 1993, §13.3), on the influences."""
+    influence = a.influence - b.influence
+    generator = np.random.default_rng(seed)
+    n = len(influence)
+    means = np.concatenate(
+        [influence[generator.integers(0, n, size=(100, n))].mean(axis=1) for _ in range(BOOTSTRAP // 100)]
+    )
+    low, high = (float(a.value - b.value + q) for q in np.quantile(means, (0.025, 0.975)))
+    flips = _binary(a.documents) and _binary(b.documents)
+    won = np.flatnonzero((a.documents == 1) & (b.documents == 0)).tolist() if flips else []
+    lost = np.flatnonzero((a.documents == 0) & (b.documents == 1)).tolist() if flips else []
+    return Difference(a.task, a.value, b.value, low, high, won, lost)
+
+
+def _binary(values: Floats) -> bool:
+    return bool(np.isin(values, (0.0, 1.0)).all())
+
+
+def as_row(scores: dict[str, Score]) -> dict[str, Any]:
+    """The leaderboard's columns: each objective and its `_se`."""
+    return {
+        key: value for name, score in scores.items() for key, value in ((name, score.value), (f"{name}_se", score.se))
+    }

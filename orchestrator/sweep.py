@@ -1,0 +1,276 @@
+"""A sweep from beginning to end. Read `run_sweep` first: it is the whole system in a dozen lines.
+
+    sweep.yaml → config → recipes × questions → what the ledger does not know yet → blocks → pool → answers
+    → ledger → scores → front → report
+
+The ledger is the truth. To resume is to run the same command: what is answered is not asked again, and what is
+reported is computed from the stored answers, whoever asked them and when.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.board import Board, Row, Suite, mark, write_board
+from orchestrator.config import SweepConfig, UserError, load_config
+from orchestrator.files import make_private, write_json
+from orchestrator.ledger import Ledger
+from orchestrator.parents import resolve
+from orchestrator.progress import Progress
+from orchestrator.recipe import Recipe, Source, expand
+from orchestrator.records import Asked, Block, Failure, Profile, Serving
+from orchestrator.scores import combine
+from orchestrator.serving import make_profile, make_serving
+
+if TYPE_CHECKING:
+    from tasks.scoring import LedgerLM
+    from tasks.suites import SuiteTask
+
+
+def run_sweep(path: Path, out: Path, max_gpu_hours: float | None = None) -> Board:
+    """Run a sweep, or go on with it, and write its report.
+
+    Args:
+        path: the sweep file.
+        out: results folder, private to its owner; created if missing.
+        max_gpu_hours: stop handing out work once the workers have been held this long (a worker without a GPU
+            counts as one); what is under way is finished and stored.
+
+    Raises:
+        UserError: the sweep file, a parent, a task or the results folder is wrong.
+        KeyboardInterrupt: interrupted; all finished blocks are stored.
+    """
+    config = load_config(path)
+    with locked(out):
+        sweep = open_sweep(config, out)
+        blocks = open_blocks(sweep)
+        if blocks:
+            ask(sweep, blocks, max_gpu_hours)
+        return publish(sweep)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep with everything found: what to ask of whom, and what is known."""
+
+    config: SweepConfig
+    out: Path
+    sources: dict[str, Source]
+    recipes: list[Recipe]
+    serving: Serving
+    profile: Profile
+    lm: LedgerLM
+    suites: list[SuiteTask]
+    ledger: Ledger
+
+
+def open_sweep(config: SweepConfig, out: Path) -> Sweep:
+    """Resolve parents and tasks; write down the result, so that `report` needs neither parents nor the network."""
+    files = resolve(config)
+    sources = {name: found.source for name, found in files.items()}
+    serving = make_serving(config, files, out / "serving")
+    check_disk(config, sources, max(found.parameters for found in files.values()), len(expand(config, sources)))
+    profile = make_profile(config)
+    sweep = _load(config, out, sources, serving, profile)
+    note = {
+        "config": config.model_dump(mode="json"),
+        "sources": {name: dataclasses.asdict(source) for name, source in sources.items()},
+        "serving": dataclasses.asdict(serving),
+        "profile": dataclasses.asdict(profile),
+    }
+    write_json(out / "sweep.json", note)
+    return sweep
+
+
+def reopen_sweep(out: Path) -> Sweep:
+    """The sweep whose results are in `out`, from what `run` wrote down there.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        note = json.loads((out / "sweep.json").read_text(encoding="utf-8"))
+    except OSError:
+        raise UserError(f"{out}: holds no sweep (no sweep.json); give the folder that `run --out` wrote") from None
+    config = SweepConfig.model_validate_json(json.dumps(note["config"]))
+    sources = {name: Source(**fields) for name, fields in note["sources"].items()}
+    lists = {key: note["serving"][key] for key in ("stop_token_ids", "engine")}
+    serving = Serving(
+        **{
+            **note["serving"],
+            "stop_token_ids": tuple(lists["stop_token_ids"]),
+            "engine": tuple((key, value) for key, value in lists["engine"]),
+            "folder": str(out / "serving"),
+        }
+    )
+    return _load(config, out, sources, serving, Profile(**note["profile"]))
+
+
+def _load(config: SweepConfig, out: Path, sources: dict[str, Source], serving: Serving, profile: Profile) -> Sweep:
+    from tasks.suites import load_suites, open_lm
+
+    lm = open_lm(config, serving)
+    recipes = expand(config, sources)
+    ledger = Ledger(out / "answers", serving, profile)
+    return Sweep(config, out, sources, recipes, serving, profile, lm, load_suites(config, lm), ledger)
+
+
+# -------------------------------------------------------------------- asking
+def open_blocks(sweep: Sweep) -> list[Block]:
+    """What the ledger does not know yet. Invalid recipes stay invalid; failed ones get another chance."""
+    failures = stored_failures(sweep.out)
+    questions = [suite.questions for suite in sweep.suites]
+    blocks = []
+    for recipe in sweep.recipes:
+        failure = failures.get(recipe.id)
+        if failure is None or failure.status == "failed":
+            blocks += sweep.ledger.missing(recipe.id, questions, sweep.config.workers.block)
+    return blocks
+
+
+def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
+    """Stream blocks to the workers and their answers into the ledger."""
+    from cluster.pool import Pool
+    from cluster.session import session
+    from cluster.shares import slerp_shares
+
+    for block in blocks:
+        _failure_file(sweep.out, block.recipe_id).unlink(missing_ok=True)
+    shutil.rmtree(sweep.out / "checkpoints" / "scratch", ignore_errors=True)
+    recipes = {recipe.id: recipe for recipe in sweep.recipes}
+    with session(), slerp_shares(sweep.config, sweep.sources, sweep.out), Progress(blocks) as progress:
+        with Pool(worker_spec(sweep), limit=len(blocks)) as pool:
+            for result in pool.run(recipes, blocks, stop=_budget(sweep.config, len(pool.slots), max_gpu_hours)):
+                if isinstance(result, Asked):
+                    sweep.ledger.write(result)
+                elif isinstance(result, Failure):
+                    make_private(sweep.out / "failures")
+                    write_json(_failure_file(sweep.out, result.recipe_id), dataclasses.asdict(result))
+                progress.update(result)
+    shutil.rmtree(sweep.out / "checkpoints" / "scratch", ignore_errors=True)
+
+
+def worker_spec(sweep: Sweep) -> Any:
+    """What every worker is told."""
+    from cluster.worker import WorkerSpec
+
+    checkpoints = sweep.out / "checkpoints"
+    return WorkerSpec(
+        serving=sweep.serving,
+        tokenizer_files={file.name: file.read_bytes() for file in sorted((sweep.out / "serving").iterdir())},
+        boot=sweep.sources[next(iter(sweep.config.parents))],
+        dtype=sweep.config.dtype,
+        workers=sweep.config.workers,
+        scratch=str(checkpoints / "scratch"),
+        keep=str(checkpoints) if sweep.config.checkpoints.keep else None,
+    )
+
+
+def _budget(config: SweepConfig, workers: int, hours: float | None) -> Callable[[], bool]:
+    started = time.monotonic()
+    per_second = workers * (config.workers.gpus or 1) / 3600
+    return lambda: hours is not None and (time.monotonic() - started) * per_second >= hours
+
+
+def check_disk(config: SweepConfig, sources: dict[str, Source], parameters: int, recipes: int) -> None:
+    """Refuse a sweep whose checkpoints would need more than `checkpoints.disk_gb`."""
+    need = checkpoint_bytes(config, parameters) * (recipes if config.checkpoints.keep else config.workers.count or 1)
+    limit = config.checkpoints.disk_gb
+    if limit is not None and need > limit * 1e9:
+        kept = f"{recipes} kept checkpoints" if config.checkpoints.keep else "the checkpoints under way"
+        raise UserError(
+            f"checkpoints.disk_gb: {kept} need {need / 1e9:.1f} GB, but the budget is {limit} GB; raise it"
+            + (", or set checkpoints.keep to false" if config.checkpoints.keep else "")
+        )
+
+
+def checkpoint_bytes(config: SweepConfig, parameters: int) -> int:
+    return parameters * (4 if config.dtype == "float32" else 2)
+
+
+# -------------------------------------------------------------------- what came of it
+def publish(sweep: Sweep) -> Board:
+    """Scores from the stored answers, the front, and all result files."""
+    from orchestrator.report.page import write_report
+
+    board = make_board(sweep)
+    write_board(board, sweep.out)
+    write_report(board, sweep.out)
+    return board
+
+
+def make_board(sweep: Sweep) -> Board:
+    failures = stored_failures(sweep.out)
+    rows = [_row(sweep, recipe, failures.get(recipe.id)) for recipe in sweep.recipes]
+    suites = tuple(
+        Suite(
+            suite.objective,
+            suite.name,
+            tuple(metric for metric, _ in suite.metrics),
+            suite.documents,
+            len(suite.questions),
+            sum(question.truncated > 0 for question in suite.questions),
+        )
+        for suite in sweep.suites
+    )
+    slerp = _read_json(sweep.out / "slerp.json")
+    notes = tuple(sweep.ledger.damaged)
+    return Board(sweep.config, sweep.serving, sweep.profile, suites, tuple(mark(sweep.config, rows)), slerp, notes)
+
+
+def _row(sweep: Sweep, recipe: Recipe, failure: Failure | None) -> Row:
+    from tasks.judge import score_task
+    from tasks.scoring import Unanswered
+
+    costs = sweep.ledger.costs(recipe.id)
+    lm = sweep.lm.knowing(sweep.ledger.answers(recipe.id))
+    try:
+        scores = [score_task(suite, lm) for suite in sweep.suites]
+    except Unanswered:
+        return Row(recipe, failure.status if failure else "pending", {}, costs, failure=failure)
+    combined = {
+        name: combine(objective, [score for score in scores if score.objective == name])
+        for name, objective in sweep.config.objectives.items()
+    }
+    return Row(recipe, "scored", combined, costs)
+
+
+def _failure_file(out: Path, recipe_id: str) -> Path:
+    return out / "failures" / f"{recipe_id}.json"
+
+
+def stored_failures(out: Path) -> dict[str, Failure]:
+    return {file.stem: Failure(**_read_json(file)) for file in sorted((out / "failures").glob("*.json"))}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """One driver at a time in a results folder; the lock dies with its process.
+
+    Raises:
+        UserError: another one is running, or the folder cannot be written.
+    """
+    try:
+        make_private(out)
+        stream = (out / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror}); choose another folder") from None
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"--out {out}: another run is at work there; wait for it, or take another folder") from None
+        yield

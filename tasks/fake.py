@@ -1,0 +1,35 @@
+"""The fake backend: answers from a hash, to rehearse a sweep's scheduling, storage and report without a model.
+
+It is chosen by name in the sweep file (`workers: {backend: fake}`), its numeric profile says `fake`, so that its
+answers never mix with measured ones, and the report carries a warning on every page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+
+from orchestrator.recipe import Recipe
+from orchestrator.records import Answer, Question
+from tasks.engine import Held
+
+
+class FakeEngine:
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.recipe_id = ""
+
+    def hold(self, recipe: Recipe) -> Held:
+        self.recipe_id = recipe.id
+        return Held(0.0, 0.0)
+
+    def answer(self, questions: Sequence[Question]) -> list[Answer]:
+        time.sleep(self.seconds * len(questions))
+        return [self._one(question) for question in questions]
+
+    def _one(self, question: Question) -> Answer:
+        digest = hashlib.sha256(f"{self.recipe_id}{question.id}".encode()).digest()
+        if question.decoding is None:
+            return Answer(question.id, -digest[0] / 16 - digest[1] / 4096, digest[2] % 2 == 0, tokens=1)
+        return Answer(question.id, text=f"fake answer {digest.hex()[:8]}", tokens=8)

@@ -1,0 +1,92 @@
+"""From answers to scores, by lm-eval's own filters, metrics and aggregations.
+
+Every score keeps a number per document, its influence on the score, so that standard errors and paired differences
+need no second look at the answers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from orchestrator.scores import Floats, TaskScore
+from tasks.scoring import LedgerLM
+from tasks.suites import SuiteTask
+
+
+def score_task(suite: SuiteTask, lm: LedgerLM) -> TaskScore:
+    """Judge one recipe's answers with lm-eval's own filters and metrics.
+
+    Raises:
+        tasks.scoring.Unanswered: the ledger does not hold all of the task's answers.
+    """
+    instances = suite.task.instances
+    by_type: dict[str, list[Any]] = defaultdict(list)
+    for instance in instances:
+        instance.resps, instance.filtered_resps = [], {}
+        by_type[instance.request_type].extend([instance] * (instance.repeats or 1))
+    for kind, requests in by_type.items():
+        for request, response in zip(requests, getattr(lm, kind)(requests), strict=True):
+            request.resps.append(response)
+    suite.task.apply_filters()
+    by_document: dict[int, list[Any]] = defaultdict(list)
+    for instance in instances:
+        by_document[instance.doc_id].append(instance)
+    items: dict[tuple[str, str], list[Any]] = {metric: [] for metric in suite.metrics}
+    for group in by_document.values():
+        group.sort(key=lambda instance: instance.idx)
+        for filter_ in dict.fromkeys(filter_ for _, filter_ in suite.metrics):
+            judged = suite.task.process_results(group[0].doc, [i.filtered_resps[filter_] for i in group])
+            for key in suite.metrics:
+                if key[1] == filter_:
+                    items[key].append(judged[key[0]])
+    aggregate = suite.task.aggregation()
+    samples = {key: _sample(values, aggregate[key[0]]) for key, values in items.items()}
+    return TaskScore(
+        objective=suite.objective,
+        task=suite.name,
+        metrics={name: value for (name, _), (value, _, _) in samples.items()},
+        value=float(np.mean([value for value, _, _ in samples.values()])),
+        influence=np.mean([influence for _, influence, _ in samples.values()], axis=0),
+        documents=next(iter(samples.values()))[2],
+    )
+
+
+def _sample(items: Sequence[Any], aggregate: Callable[[Any], float]) -> tuple[float, Floats, Floats]:
+    """A metric's value, and per document its influence on the value and its own value.
+
+    Nearly all of lm-eval's aggregations are a ratio of sums; whether one is, is checked against its own value. The
+    influence of document i on R = Σa/Σb is (a_i - R·b_i) / mean(b) (linearisation; Cochran, Sampling Techniques,
+    §6.3). Any other aggregation gets jackknife influences (Efron 1982): n·R - (n-1)·R_without_i - R.
+    """
+    value = float(aggregate(items))
+    a, b = _as_ratio(items)
+    if b.sum() > 0:
+        for scale in (1.0, -1.0 / math.log(2)):  # the second: bits per byte
+            ratio = scale * a.sum() / b.sum()
+            if math.isclose(ratio, value, rel_tol=1e-9, abs_tol=1e-12):
+                own = scale * np.divide(a, b, out=np.zeros_like(a), where=b > 0)
+                return value, (scale * a - value * b) / b.mean(), own
+    n = len(items)
+    without = np.array([aggregate([*items[:i], *items[i + 1 :]]) for i in range(n)], dtype=float)
+    return value, (n - 1) * (without.mean() - without), np.full(n, np.nan)
+
+
+def _as_ratio(items: Sequence[Any]) -> tuple[Floats, Floats]:
+    """Numerators and denominators, for the shapes that lm-eval's items have: a number, a list of verdicts
+    (IFEval's instructions), a (sum, weight) pair."""
+    pairs: list[tuple[float, float]] = []
+    for item in items:
+        if isinstance(item, tuple) and len(item) == 2:
+            pairs.append((float(item[0]), float(item[1])))
+        elif isinstance(item, list):
+            pairs.append((float(sum(item)), float(len(item))))
+        elif isinstance(item, bool | int | float | np.number):
+            pairs.append((float(item), 1.0))
+        else:
+            return np.zeros(0), np.zeros(0)
+    return np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])

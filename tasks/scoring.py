@@ -1,0 +1,200 @@
+"""lm-eval's model: asks the ledger first, and the engine for what the ledger does not know.
+
+`LedgerLM` turns lm-eval's requests into questions the way lm-eval's own Hugging Face model does (special tokens,
+truncation from the left, rolling windows), so that the same questions are asked.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from orchestrator.config import UserError
+from orchestrator.records import Answer, Decoding, Question, Serving
+
+Ask = Callable[[Sequence[Question]], Sequence[Answer]]
+
+
+class Unanswered(Exception):
+    """The ledger does not hold an answer, and there is no engine to ask."""
+
+
+class LedgerLM(TemplateLM):  # type: ignore[misc]
+    """
+    Args:
+        tokenizer: the serving's Hugging Face tokenizer.
+        seed: of sampled decoding; each repeat of a request adds one.
+        known: answers by question id.
+        ask: the engine; None leaves it at what is known.
+    """
+
+    def __init__(
+        self,
+        serving: Serving,
+        tokenizer: Any,
+        seed: int = 0,
+        known: Mapping[str, Answer] | None = None,
+        ask: Ask | None = None,
+    ) -> None:
+        super().__init__()
+        self.serving, self.tokenizer, self.seed = serving, tokenizer, seed
+        self.known: dict[str, Answer] = dict(known or {})
+        self.ask = ask
+        self._questions: dict[Any, tuple[Question, ...]] = {}
+        self._encode = lru_cache(maxsize=8192)(lambda text, **kwargs: tuple(tokenizer.encode(text, **kwargs)))
+
+    def knowing(self, known: Mapping[str, Answer]) -> LedgerLM:
+        """The same model, its tokenised requests included, over another recipe's answers."""
+        other = copy.copy(self)
+        other.known = dict(known)
+        return other
+
+    # ---------------------------------------------------------------- what lm-eval asks of a model
+    @property
+    def eot_token_id(self) -> int:
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def prefix_token_id(self) -> int:
+        bos = self.tokenizer.bos_token_id
+        return self.eot_token_id if bos is None else int(bos)
+
+    @property
+    def tokenizer_name(self) -> str:
+        return self.serving.tokenizer
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+        bos = self.tokenizer.bos_token
+        if add_special_tokens is None and bos and string.startswith(bos):
+            add_special_tokens = False
+        special = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
+        return list(self._encode(string, **special))
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        return str(
+            self.tokenizer.apply_chat_template(
+                chat_history,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+            )
+        )
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        return [_as_loglikelihood(answer) for (answer,) in self._answers(requests)]
+
+    def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> list[tuple[float, bool]]:
+        answers = self._look_up([self._pair(context, target) for _, context, target in requests])
+        return [_as_loglikelihood(answer) for answer in answers]
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        return [math.fsum(_as_loglikelihood(answer)[0] for answer in group) for group in self._answers(requests)]
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        return [
+            postprocess_generated_text(answers[0].text or "", stop=list(question.decoding.stop), think_end_token=None)
+            for answers, (question,) in zip(self._answers(requests), self._with_repeats(requests), strict=True)
+        ]
+
+    # ---------------------------------------------------------------- requests as questions
+    def questions(self, request: Instance, repeat: int = 0) -> tuple[Question, ...]:
+        """The questions behind one lm-eval request: one, or one per window of a rolling log-likelihood."""
+        key = (request.request_type, json.dumps(request.args, default=str), repeat)
+        if key not in self._questions:
+            match request.request_type:
+                case "loglikelihood":
+                    made = self._loglikelihood(*request.args)
+                case "loglikelihood_rolling":
+                    made = self._rolling(*request.args)
+                case "generate_until":
+                    made = (self._generation(*request.args, repeat),)
+            self._questions[key] = made
+        return self._questions[key]
+
+    def _loglikelihood(self, context: str, continuation: str) -> tuple[Question, ...]:
+        if context:
+            return (self._pair(*self._encode_pair(context, continuation)),)
+        target = self.tok_encode(continuation, add_special_tokens=False)
+        if target[0] == self.prefix_token_id:
+            return (self._pair(target[:1], target[1:]),)
+        return (self._pair([self.prefix_token_id], target),)
+
+    def _pair(self, context: Sequence[int], target: Sequence[int]) -> Question:
+        # vLLM writes at least one token, so one place of the window stays free.
+        room = self.serving.max_model_len - 1
+        if len(target) >= room:
+            raise UserError(
+                f"workers.engine.max_model_len: a continuation of {len(target)} tokens does not fit into "
+                f"{self.serving.max_model_len}; raise it"
+            )
+        cut = max(0, len(context) + len(target) - room)
+        return Question(tuple(context[cut:]), tuple(target), truncated=cut)
+
+    def _rolling(self, text: str) -> tuple[Question, ...]:
+        windows = get_rolling_token_windows(
+            token_list=self.tok_encode(text),
+            prefix_token=self.prefix_token_id,
+            max_seq_len=self.serving.max_model_len - 2,
+            context_len=1,
+        )
+        return tuple(self._pair(*make_disjoint_window(window)) for window in windows)
+
+    def _generation(self, context: str, gen_kwargs: dict[str, Any], repeat: int) -> Question:
+        kwargs = dict(normalize_gen_kwargs(gen_kwargs, 256))
+        room = self.serving.max_model_len - kwargs["max_gen_toks"]
+        if room <= 0:
+            raise UserError(
+                f"workers.engine.max_model_len: {self.serving.max_model_len} leaves no room for a prompt before "
+                f"{kwargs['max_gen_toks']} new tokens; raise it, or lower gen_kwargs.max_gen_toks of the objective"
+            )
+        tokens = self.tok_encode(context)
+        temperature = float(kwargs["temperature"])
+        decoding = Decoding(
+            max_tokens=kwargs["max_gen_toks"],
+            stop=tuple(text for text in kwargs["until"] if text),
+            temperature=temperature,
+            top_p=float(kwargs.get("top_p", 1.0)),
+            top_k=int(kwargs.get("top_k", 0)),
+            repetition_penalty=float(kwargs.get("repetition_penalty", 1.0)),
+            seed=self.seed + repeat if temperature > 0 else None,
+        )
+        cut = max(0, len(tokens) - room)
+        return Question(tuple(tokens[cut:]), decoding=decoding, truncated=cut)
+
+    # ---------------------------------------------------------------- answers
+    def _with_repeats(self, requests: Sequence[Instance]) -> list[tuple[Question, ...]]:
+        """lm-eval repeats a request by handing over the same object again."""
+        seen: Counter[int] = Counter()
+        found = []
+        for request in requests:
+            found.append(self.questions(request, seen[id(request)]))
+            seen[id(request)] += 1
+        return found
+
+    def _answers(self, requests: Sequence[Instance]) -> list[list[Answer]]:
+        grouped = self._with_repeats(requests)
+        self._look_up([question for group in grouped for question in group])
+        return [[self.known[question.id] for question in group] for group in grouped]
+
+    def _look_up(self, questions: Sequence[Question]) -> list[Answer]:
+        missing = list({question.id: question for question in questions if question.id not in self.known}.values())
+        if missing:
+            if self.ask is None:
+                raise Unanswered(f"{len(missing)} of {len(questions)} questions have no answer yet")
+            self.known.update({answer.question_id: answer for answer in self.ask(missing)})
+        return [self.known[question.id] for question in questions]
+
+
+def _as_loglikelihood(answer: Answer) -> tuple[float, bool]:
+    assert answer.logprob is not None and answer.is_greedy is not None, "a log-likelihood was asked for"
+    return answer.logprob, answer.is_greedy

@@ -1,0 +1,161 @@
+"""From the sweep's objectives to lm-eval tasks, and from those to questions.
+
+lm-eval builds the prompts. Its tasks are loaded once per sweep; `tasks.judge` lays each recipe's answers into them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.config import Objective, SweepConfig, TaskUse, UserError, hint
+from orchestrator.records import Question, Serving
+
+if TYPE_CHECKING:
+    from tasks.scoring import LedgerLM
+
+
+@dataclass
+class SuiteTask:
+    """One lm-eval task as one objective uses it."""
+
+    objective: str
+    name: str
+    task: Any
+    metrics: list[tuple[str, str]]
+    """lm-eval's (metric, filter) pairs; the task's score is their mean."""
+    documents: int
+    questions: list[Question]
+
+
+def open_lm(config: SweepConfig, serving: Serving) -> LedgerLM:
+    """lm-eval's model over the serving's tokenizer, knowing no answers yet."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    if config.data_root is not None:
+        # These must stand before datasets and the hub client are imported.
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+    from transformers import AutoTokenizer
+
+    from tasks.scoring import LedgerLM
+
+    return LedgerLM(serving, AutoTokenizer.from_pretrained(serving.folder), config.seed)
+
+
+def load_suites(config: SweepConfig, lm: LedgerLM) -> list[SuiteTask]:
+    """Every task of every objective, with its questions.
+
+    Raises:
+        UserError: an unknown task or metric, data that cannot be loaded, a prompt that does not fit.
+    """
+    from lm_eval.tasks import TaskManager
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    manager = TaskManager(include_path=config.include_path or None)
+    suites = []
+    for name, objective in config.objectives.items():
+        for index, item in enumerate(objective.tasks):
+            where = f"objectives.{name}.tasks[{index}]"
+            use = item if isinstance(item, TaskUse) else TaskUse(task=item)
+            if use.task not in manager.all_tasks:
+                raise UserError(
+                    f"{where}: lm-eval knows no task, group or tag {use.task!r}{hint(use.task, manager.all_tasks)}; "
+                    "list them with `lm-eval ls tasks`, or name the folder of your own in include_path"
+                )
+            for task_name, task in _load(manager, where, use.task, config.data_root).items():
+                suites.append(_suite_task(config, lm, where, name, objective, use, task_name, task))
+    return suites
+
+
+def _load(manager: Any, where: str, name: str, data_root: str | None) -> dict[str, Any]:
+    try:
+        with _working_in(data_root):
+            return dict(manager.load([name])["tasks"])
+    except UserError:
+        raise
+    except Exception as error:
+        # lm-eval and datasets raise whatever their loaders meet; to the user it is one thing: no data.
+        reason = " ".join(str(error).split())[:500] or type(error).__name__
+        place = f"under data_root {data_root}" if data_root else "on the hub"
+        raise UserError(
+            f"{where}: task {name!r} could not be loaded ({type(error).__name__}: {reason}); its data is looked for "
+            f"{place}; check the data set, or set data_root to a folder that holds it as org/name"
+        ) from error
+
+
+@contextlib.contextmanager
+def _working_in(data_root: str | None) -> Iterator[None]:
+    """datasets takes `org/name` from the working directory when there is such a folder."""
+    if data_root is None:
+        yield
+    else:
+        with contextlib.chdir(data_root):
+            yield
+
+
+def _suite_task(
+    config: SweepConfig,
+    lm: LedgerLM,
+    where: str,
+    objective_name: str,
+    objective: Objective,
+    use: TaskUse,
+    name: str,
+    task: Any,
+) -> SuiteTask:
+    shots = use.num_fewshot if use.num_fewshot is not None else objective.num_fewshot
+    if shots is not None:
+        task.set_config(key="num_fewshot", value=shots)
+    task.set_fewshot_seed(seed=config.seed)
+    overrides = {**objective.gen_kwargs, **use.gen_kwargs}
+    if overrides:
+        task.set_config(key="generation_kwargs", value=overrides, update=True)
+    if objective.apply_chat_template and not lm.tokenizer.chat_template:
+        raise UserError(
+            f"objectives.{objective_name}.apply_chat_template: the tokenizer of {lm.serving.folder} has no chat "
+            "template; set tokenizer to the parent that has one, or switch this off"
+        )
+    with _working_in(config.data_root):
+        task.build_all_requests(
+            limit=use.limit or objective.limit,
+            apply_chat_template=objective.apply_chat_template,
+            fewshot_as_multiturn=objective.apply_chat_template,
+            chat_template=lm.apply_chat_template if objective.apply_chat_template else None,
+            tokenizer_name=lm.tokenizer_name,
+        )
+    metrics = _metrics(where, task, use.metric or objective.metric, objective.direction)
+    questions = [
+        question
+        for instance in task.instances
+        for repeat in range(instance.repeats or 1)
+        for question in lm.questions(instance, repeat)
+    ]
+    documents = len({instance.doc_id for instance in task.instances})
+    return SuiteTask(objective_name, name, task, metrics, documents, questions)
+
+
+def _metrics(where: str, task: Any, wanted: str | list[str] | None, direction: str) -> list[tuple[str, str]]:
+    """(metric, filter) pairs: `exact_match,flexible-extract` names both, `acc` takes the task's first filter."""
+    known = list(task.aggregation())
+    filters = [item.name for item in getattr(task, "_filters", [])] or ["none"]
+    names = [wanted] if isinstance(wanted, str) else wanted or known[:1]
+    found = []
+    for name in names:
+        metric, _, filter_ = name.partition(",")
+        if metric not in known or (filter_ and filter_ not in filters):
+            every = [f"{m},{f}" for m in known for f in filters] if len(filters) > 1 else known
+            raise UserError(f"{where}: has no metric {name!r}{hint(name, every)} (it has: {', '.join(every)})")
+        higher = task.higher_is_better().get(metric, True)
+        if higher is not None and higher != (direction == "maximize"):
+            better = "maximize" if higher else "minimize"
+            raise UserError(
+                f"{where}: {metric} is better when {'higher' if higher else 'lower'}, but the objective's direction "
+                f"is {direction}; write direction: {better}"
+            )
+        found.append((metric, filter_ or filters[0]))
+    return found
