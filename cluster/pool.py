@@ -16,14 +16,19 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from cluster.worker import Worker, WorkerSpec
+from orchestrator.config import UserError
 from orchestrator.recipe import Recipe
 from orchestrator.records import Asked, Block, Failure
 
 ATTEMPTS = 3
 
 
-class EngineStartError(Exception):
-    """No worker could start its engine; nothing was asked."""
+class EngineStartError(UserError):
+    """No worker could start its engine; nothing was asked. `detail` is the whole story, for a file."""
+
+    def __init__(self, message: str, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
 
 
 @dataclass
@@ -122,7 +127,7 @@ class Pool:
             self._replace(slot)
             return self._died(block, f"{type(error).__name__}: {str(error).splitlines()[0]}")
         except RayTaskError as error:
-            raise EngineStartError(str(error)) from error
+            raise EngineStartError(f"the engine did not start: {_reason(error)}", str(error)) from None
         if block is None:
             self.pids[slot.index] = result
             self._deaths.pop("start", None)
@@ -176,3 +181,9 @@ class Pool:
         if not self._queue[chosen]:
             del self._queue[chosen]
         return block
+
+
+def _reason(error: RayTaskError) -> str:
+    """The line that tells a person what went wrong."""
+    cause = error.cause or error
+    return f"{type(cause).__name__}: {cause}".splitlines()[0][:500]

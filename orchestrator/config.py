@@ -27,6 +27,11 @@ from pydantic import (
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 MAX_GRID = 10_000
+METHODS = frozenset(
+    "arcee_fusion breadcrumbs breadcrumbs_ties dare_linear dare_ties della della_linear karcher linear model_stock "
+    "multislerp nearswap nuslerp passthrough ram ramplus_tl sce slerp task_arithmetic ties".split()
+)
+"""mergekit's merge methods, written down here because importing mergekit takes eight seconds; a test compares."""
 
 
 class UserError(Exception):
@@ -127,6 +132,9 @@ class RecipeGrid(Strict):
 
     @model_validator(mode="after")
     def _one_form(self) -> RecipeGrid:
+        if self.method not in METHODS:
+            known = ", ".join(sorted(METHODS))
+            raise ValueError(f"mergekit has no merge method {self.method!r}{hint(self.method, METHODS)} (it has: {known})")
         short = {"linear": "alpha", "slerp": "t"}
         given = [key for key in ("alpha", "t") if getattr(self, key) is not None]
         for key in given:

@@ -84,7 +84,7 @@ def make_plan(config: SweepConfig) -> Plan:
         ],
         questions=len(unique) * len(recipes),
         tokens=sum(question.tokens for question in unique.values()) * len(recipes),
-        tokenizer=config.tokenizer or Path(serving.folder).name,
+        tokenizer=serving.parent,
         stop_token_ids=list(serving.stop_token_ids),
         profile=asdict(make_profile(config)),
         parameters=parameters,
@@ -112,8 +112,8 @@ def describe(plan: Plan) -> str:
     memory += f" + {plan.kv_cache_gb:.1f} GB KV cache" if plan.kv_cache_gb else " + KV cache"
     lines += [
         f"in all     {plan.questions:,} questions, at most {plan.tokens:,} tokens",
-        f"served by  {plan.workers} workers, {plan.profile['engine']}, {plan.profile['dtype']} on {plan.profile['device']}; "
-        f"stop ids {plan.stop_token_ids}",
+        f"served by  {plan.workers} workers: " + ", ".join(str(value) for value in plan.profile.values()),
+        f"           with {plan.tokenizer}'s tokenizer and the stop ids {plan.stop_token_ids}",
         f"memory     {memory} per worker",
         f"disk       {plan.disk_gb:.2f} GB for merged checkpoints at one time",
     ]

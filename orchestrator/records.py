@@ -58,6 +58,8 @@ class Serving(Identified):
     max_model_len: int = identity()
     engine: tuple[tuple[str, Any], ...] = identity()
     """Engine settings that may move the last digits of an answer (batch sizes, eager mode)."""
+    parent: str = provenance()
+    """Whose tokenizer it is."""
     folder: str = provenance()
     """Where the tokenizer's files are."""
 

@@ -51,6 +51,7 @@ def make_serving(config: SweepConfig, parents: dict[str, Files], folder: Path) -
         engine=tuple(
             (key, getattr(engine, key)) for key in ("max_num_seqs", "max_num_batched_tokens", "enforce_eager")
         ),
+        parent=chosen.source.name,
         folder=str(folder),
     )
 

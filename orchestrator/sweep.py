@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.board import Board, Row, Suite, mark, write_board
 from orchestrator.config import SweepConfig, UserError, load_config
-from orchestrator.files import make_private, write_json
+from orchestrator.files import make_private, write_atomic, write_json
 from orchestrator.ledger import Ledger
 from orchestrator.parents import resolve
 from orchestrator.progress import Progress
@@ -103,15 +103,10 @@ def reopen_sweep(out: Path) -> Sweep:
         raise UserError(f"{out}: holds no sweep (no sweep.json); give the folder that `run --out` wrote") from None
     config = SweepConfig.model_validate_json(json.dumps(note["config"]))
     sources = {name: Source(**fields) for name, fields in note["sources"].items()}
-    lists = {key: note["serving"][key] for key in ("stop_token_ids", "engine")}
-    serving = Serving(
-        **{
-            **note["serving"],
-            "stop_token_ids": tuple(lists["stop_token_ids"]),
-            "engine": tuple((key, value) for key, value in lists["engine"]),
-            "folder": str(out / "serving"),
-        }
-    )
+    fields = note["serving"]
+    fields["stop_token_ids"] = tuple(fields["stop_token_ids"])
+    fields["engine"] = tuple((key, value) for key, value in fields["engine"])
+    serving = Serving(**{**fields, "folder": str(out / "serving")})
     return _load(config, out, sources, serving, Profile(**note["profile"]))
 
 
@@ -139,7 +134,7 @@ def open_blocks(sweep: Sweep) -> list[Block]:
 
 def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
     """Stream blocks to the workers and their answers into the ledger."""
-    from cluster.pool import Pool
+    from cluster.pool import EngineStartError, Pool
     from cluster.session import session
     from cluster.shares import slerp_shares
 
@@ -147,8 +142,13 @@ def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
         _failure_file(sweep.out, block.recipe_id).unlink(missing_ok=True)
     shutil.rmtree(sweep.out / "checkpoints" / "scratch", ignore_errors=True)
     recipes = {recipe.id: recipe for recipe in sweep.recipes}
-    with session(), slerp_shares(sweep.config, sweep.sources, sweep.out), Progress(blocks) as progress:
-        with Pool(worker_spec(sweep), limit=len(blocks)) as pool:
+    try:
+        with (
+            session(),
+            slerp_shares(sweep.config, sweep.sources, sweep.out),
+            Progress(blocks) as progress,
+            Pool(worker_spec(sweep), limit=len(blocks)) as pool,
+        ):
             for result in pool.run(recipes, blocks, stop=_budget(sweep.config, len(pool.slots), max_gpu_hours)):
                 if isinstance(result, Asked):
                     sweep.ledger.write(result)
@@ -156,7 +156,11 @@ def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
                     make_private(sweep.out / "failures")
                     write_json(_failure_file(sweep.out, result.recipe_id), dataclasses.asdict(result))
                 progress.update(result)
-    shutil.rmtree(sweep.out / "checkpoints" / "scratch", ignore_errors=True)
+    except EngineStartError as error:
+        write_atomic(sweep.out / "engine-error.txt", error.detail)
+        raise UserError(f"{error} (all of it: {sweep.out / 'engine-error.txt'})") from None
+    finally:
+        shutil.rmtree(sweep.out / "checkpoints" / "scratch", ignore_errors=True)
 
 
 def worker_spec(sweep: Sweep) -> Any:

@@ -102,8 +102,8 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         return [
-            postprocess_generated_text(answers[0].text or "", stop=list(question.decoding.stop), think_end_token=None)
-            for answers, (question,) in zip(self._answers(requests), self._with_repeats(requests), strict=True)
+            postprocess_generated_text(answer.text or "", stop=request.args[1].get("until", []), think_end_token=None)
+            for (answer,), request in zip(self._answers(requests), requests, strict=True)
         ]
 
     # ---------------------------------------------------------------- requests as questions
@@ -117,7 +117,8 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
                 case "loglikelihood_rolling":
                     made = self._rolling(*request.args)
                 case "generate_until":
-                    made = (self._generation(*request.args, repeat),)
+                    context, kwargs = request.args
+                    made = (self._generation(context, kwargs, repeat),)
             self._questions[key] = made
         return self._questions[key]
 
@@ -158,7 +159,7 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
                 f"{kwargs['max_gen_toks']} new tokens; raise it, or lower gen_kwargs.max_gen_toks of the objective"
             )
         tokens = self.tok_encode(context)
-        temperature = float(kwargs["temperature"])
+        temperature = float(kwargs.get("temperature", 0.0))
         decoding = Decoding(
             max_tokens=kwargs["max_gen_toks"],
             stop=tuple(text for text in kwargs["until"] if text),

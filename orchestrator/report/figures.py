@@ -6,6 +6,7 @@ Both take the board as it is and return None where there is nothing to draw, whi
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from matplotlib.lines import Line2D
 
 from orchestrator.board import Board, Row
 from orchestrator.report.labels import Label, place
-from orchestrator.report.style import INK, STYLE, looks, new_figure, objective_axis, settle
+from orchestrator.report.style import INK, PARENT, STYLE, Look, legend, looks, new_figure, objective_axis, settle
 from orchestrator.report.words import parent_name, ranked, scored, sign, title
 
 RANKED = 60
@@ -24,7 +25,7 @@ RANKED = 60
 
 
 def front(board: Board) -> Figure | None:
-    """Objective against objective; a panel a pair where there are more than two, a ranking where there is one."""
+    """Objective against objective; a panel a pair if there are more than two, a ranking if there is one."""
     if not scored(board):
         return None
     with matplotlib.rc_context(STYLE):
@@ -35,38 +36,42 @@ def front(board: Board) -> Figure | None:
         lines = -(-len(pairs) // columns)
         width, height = (6.6, 5.2) if len(pairs) == 1 else (4.0 * columns, 3.7 * lines + 0.5)
         figure = new_figure(board, width, height)
-        panels = figure.subplots(lines, columns, squeeze=False).flat
-        for axes, (x, y) in itertools.zip_longest(panels, pairs, fillvalue=("", "")):
-            if x:
-                _cloud(board, axes, x, y)
-            else:
-                axes.set_axis_off()
+        panels = list(figure.subplots(lines, columns, squeeze=False).flat)
+        for axes in panels[len(pairs) :]:
+            axes.set_axis_off()
+        for axes, (x, y) in zip(panels, pairs, strict=False):
+            _cloud(board, axes, x, y)
         _legend(board, figure)
         settle(figure)
-        for axes, (x, y) in zip(figure.axes, pairs, strict=False):
+        for axes, (x, y) in zip(panels, pairs, strict=False):
             _name_points(board, axes, x, y)
         return figure
 
 
-def _look(board: Board, row: Row) -> tuple[str, str]:
-    """Parents are black stars, so that they stand out from every merge."""
-    if parent_name(row):
-        return INK, "*"
-    return looks(r.method for r in board.rows if not parent_name(r))[row.method]
+def _groups(board: Board) -> dict[str, tuple[Look, list[Row]]]:
+    """The scored recipes, parents first, then method by method, each with its look."""
+    rows = scored(board)
+    merges = [row for row in rows if not parent_name(row)]
+    groups = {"parent": (PARENT, [row for row in rows if parent_name(row)])}
+    for name, look in looks(row.method for row in merges).items():
+        groups[name] = (look, [row for row in merges if row.method == name])
+    return {name: group for name, group in groups.items() if group[1]}
 
 
 def _cloud(board: Board, axes: Any, x: str, y: str) -> None:
     rows = scored(board)
-    for row in rows:
-        (colour, marker), a, b = _look(board, row), row.scores[x], row.scores[y]
-        strong = row.on_front or parent_name(row) is not None
-        axes.errorbar(
-            a.value, b.value, b.se, a.se, fmt="none", ecolor=colour, alpha=0.28, elinewidth=0.8, zorder=2
-        )
-        axes.scatter(
-            a.value, b.value, s=190 if marker == "*" else 44, c=colour, marker=marker, alpha=1 if strong else 0.45,
-            edgecolors="white" if marker == "*" else INK if strong else "none", linewidths=0.8, zorder=6 if strong else 5,
-        )  # fmt: skip
+    for look, members in _groups(board).values():
+        for strong in (False, True):
+            chosen = [row for row in members if (row.on_front or look is PARENT) == strong]
+            xs, ys = ([row.scores[name].value for row in chosen] for name in (x, y))
+            x_errors, y_errors = ([row.scores[name].se for row in chosen] for name in (x, y))
+            axes.errorbar(
+                xs, ys, y_errors, x_errors, fmt="none", ecolor=look.colour, alpha=0.28, elinewidth=0.8, zorder=2
+            )  # fmt: skip
+            axes.scatter(
+                xs, ys, s=look.size**2, c=look.colour, marker=look.marker, linewidths=0.8, alpha=1 if strong else 0.45,
+                edgecolors="white" if look is PARENT else INK if strong else "none", zorder=6 if strong else 5,
+            )  # fmt: skip
     near = [row for row in rows if row.near_front]
     axes.scatter(
         [row.scores[x].value for row in near], [row.scores[y].value for row in near],
@@ -83,14 +88,14 @@ def _cloud(board: Board, axes: Any, x: str, y: str) -> None:
 
 
 def _name_points(board: Board, axes: Any, x: str, y: str) -> None:
-    rows = scored(board)
-    labels = []
-    for row in rows:
-        name = parent_name(row)
-        if name or row.on_front:
-            label = name or short_label(board, row)
-            labels.append(Label(row.scores[x].value, row.scores[y].value, label, must=name is not None))
-    place(axes, labels, [(row.scores[x].value, row.scores[y].value) for row in rows])
+    """The parents and the front; recipes at one place share a label."""
+    spots = [((row.scores[x].value, row.scores[y].value), row) for row in scored(board)]
+    names: dict[tuple[tuple[float, float], bool], list[str]] = {}
+    for spot, row in spots:
+        if (name := parent_name(row)) or row.on_front:
+            names.setdefault((spot, name is not None), []).append(name or short_label(board, row))
+    labels = [Label(*spot, ", ".join(dict.fromkeys(texts)), must) for (spot, must), texts in names.items()]
+    place(axes, labels, [spot for spot, _ in spots])
 
 
 def short_label(board: Board, row: Row) -> str:
@@ -104,18 +109,16 @@ def short_label(board: Board, row: Row) -> str:
 
 def _legend(board: Board, figure: Figure) -> None:
     rows = scored(board)
-
-    def dot(colour: str, marker: str, label: str, size: float = 7) -> Line2D:
-        return Line2D([], [], color=colour, marker=marker, linestyle="none", markersize=size, label=label)
-
-    found = {("parent" if parent_name(row) else row.method): _look(board, row) for row in rows}
-    handles = [dot(*look, name, 12 if look[1] == "*" else 7) for name, look in found.items()]
+    handles = [
+        Line2D([], [], color=look.colour, marker=look.marker, linestyle="none", markersize=look.size, label=name)
+        for name, (look, _) in _groups(board).items()
+    ]
     if len(board.objectives) == 2:
-        handles.append(Line2D([], [], color="0.35", linewidth=1.1, label="front (labels: ratio)"))
+        handles.append(Line2D([], [], color="0.35", linewidth=1.1, label="front"))
     if any(row.near_front for row in rows):
         handles.append(Line2D([], [], color=INK, marker="o", markerfacecolor="none", linestyle="none",
                               markersize=10, markeredgewidth=0.9, label="near the front"))  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5), columnspacing=1.4)
+    legend(figure, handles)
 
 
 def _ranking(board: Board, objective: str) -> Figure:
@@ -123,17 +126,14 @@ def _ranking(board: Board, objective: str) -> Figure:
     shown = [row for i, row in enumerate(rows) if i < RANKED or parent_name(row)]
     figure = new_figure(board, 6.6, 1.3 + 0.22 * len(shown))
     axes = figure.subplots()
-    for place_, row in enumerate(shown):
-        (colour, marker), score = _look(board, row), row.scores[objective]
-        axes.errorbar(
-            score.value, place_, xerr=score.se, fmt="none", ecolor=colour, alpha=0.5, elinewidth=1.2
-        )
-        axes.scatter(score.value, place_, s=130 if marker == "*" else 40, c=colour, marker=marker, zorder=5)
+    groups = _groups(board)
+    for rank, row in enumerate(shown):
+        look, score = groups["parent" if parent_name(row) else row.method][0], row.scores[objective]
+        axes.errorbar(score.value, rank, xerr=score.se, fmt="none", ecolor=look.colour, alpha=0.5, elinewidth=1.2)
+        axes.scatter(score.value, rank, s=look.size**2, c=look.colour, marker=look.marker, zorder=5)
         if row.near_front:
-            axes.scatter(
-                score.value, place_, s=130, facecolors="none", edgecolors=INK, linewidths=0.9, zorder=6
-            )
-    axes.set_yticks(range(len(shown)), [title(row) for row in shown])
+            axes.scatter(score.value, rank, s=130, facecolors="none", edgecolors=INK, linewidths=0.9, zorder=6)
+    axes.set_yticks(range(len(shown)), [textwrap.shorten(title(row), 48, placeholder=" …") for row in shown])
     for tick, row in zip(axes.get_yticklabels(), shown, strict=True):
         tick.set_fontweight("bold" if row.on_front else "normal")
     axes.set_ylim(len(shown) - 0.4, -0.6)
@@ -152,8 +152,8 @@ Line = tuple[str, str, str]
 def _lines(board: Board) -> dict[Line, list[tuple[float, Row]]]:
     """Every method that runs between two parents → its recipes by ratio, ends included.
 
-    A point tells the method and the ratio; which two parents, the recipe's models do. An end is one parent alone
-    and belongs to each line that begins or ends there.
+    A point tells the method and the ratio; which two parents, the recipe's models do. An end is one parent
+    alone and belongs to each line that begins or ends there.
     """
     points = [
         (point.method, float(dict(point.parameters)[key]), row)
@@ -185,47 +185,50 @@ def trajectories(board: Board) -> Figure | None:
         columns = min(len(names), 3)
         rows = -(-len(names) // columns)
         figure = new_figure(board, 3.6 * columns + (1.2 if columns == 1 else 0), 3.1 * rows + 0.5)
-        panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True).flat)
+        panels = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axes in panels[len(names) :]:
             axes.set_axis_off()
         for axes, objective in zip(panels, names, strict=False):
             _draw_lines(board, axes, lines, objective)
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(handles), 4))
+        legend(figure, panels[0].get_legend_handles_labels()[0])
         settle(figure)
         for axes, objective in zip(panels, names, strict=False):
             ends = {title(row): (r, row) for line in lines.values() for r, row in line if parent_name(row)}
             place(
                 axes,
-                [
-                    Label(r, row.scores[objective].value, parent_name(row) or "", must=True)
-                    for r, row in ends.values()
-                ],
-                [(r, row.scores[objective].value) for line in lines.values() for r, row in line],
+                [Label(r, row.scores[objective].value, parent_name(row) or "", must=True) for r, row in ends.values()],
+                [point for line in lines.values() for point in _along(line, objective)],
             )
         return figure
+
+
+def _along(line: Sequence[tuple[float, Row]], objective: str) -> list[tuple[float, float]]:
+    """Points so close that a label clear of them is clear of the line."""
+    ratios, values = zip(*((ratio, row.scores[objective].value) for ratio, row in line), strict=True)
+    x = np.linspace(ratios[0], ratios[-1], 100)
+    return list(zip(x.tolist(), np.interp(x, ratios, values).tolist(), strict=True))
 
 
 def _draw_lines(board: Board, axes: Any, lines: dict[Line, list[tuple[float, Row]]], objective: str) -> None:
     look = looks("→".join(line) for line in lines)
     pairs = {(first, second) for _, first, second in lines}
     for (method, first, second), line in lines.items():
-        colour, marker = look["→".join((method, first, second))]
+        colour, marker, size, dashes = look["→".join((method, first, second))]
         x = np.array([ratio for ratio, _ in line])
         y = np.array([row.scores[objective].value for _, row in line])
         se = np.array([row.scores[objective].se for _, row in line])
         label = method if len(pairs) == 1 else f"{method}, {first} to {second}"
         axes.fill_between(x, y - se, y + se, color=colour, alpha=0.15, linewidth=0)
-        axes.plot(x, y, color=colour, marker=marker, markersize=4.5, linewidth=1.4, label=label, zorder=4)
+        axes.plot(
+            x, y, dashes, color=colour, marker=marker, markersize=0.8 * size, linewidth=1.4, label=label, zorder=4
+        )
         for ratio, row in line:
             if parent_name(row):
                 value = row.scores[objective].value
                 axes.axhline(value, color="0.5", linewidth=0.8, linestyle=(0, (2, 3)), zorder=1)
-                axes.scatter(
-                    ratio, value, s=150, c=INK, marker="*", edgecolors="white", linewidths=0.8, zorder=6
-                )
+                axes.scatter(ratio, value, s=150, c=INK, marker="*", edgecolors="white", linewidths=0.8, zorder=6)
     axes.set_xlim(-0.04, 1.04)
     axes.set_xticks(np.linspace(0, 1, 6))
-    only: Sequence[str] = next(iter(pairs)) if len(pairs) == 1 else ("first parent", "second parent")
-    axes.set_xlabel(f"0 = {only[0]}      alpha or t      1 = {only[1]}", fontsize=8.5)
+    ends = next(iter(pairs)) if len(pairs) == 1 else ("first parent", "second")
+    axes.set_xlabel(textwrap.fill(f"alpha or t: 0 is {ends[0]}, 1 is {ends[1]}", 44), fontsize=9)
     objective_axis(board, axes.yaxis, objective)

@@ -1,7 +1,7 @@
 """Labels beside points without overlaps: for each label in turn, the free place nearest to its point.
 
-Greedy, because it is short and good enough for the few dozen labels that a figure can bear. Beyond a front there is
-nothing (that is what a front means), so up and to the right is tried first.
+Greedy, because it is short and good enough for the few dozen labels that a figure can bear. Beyond a front
+there is nothing (that is what a front means), so up and to the right is tried first.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def place(axes: Any, labels: Sequence[Label], points: Sequence[tuple[float, floa
     for label in sorted(labels, key=lambda item: not item.must):
         text = _write(axes, label)
         size = text.get_window_extent()
-        half = np.array([size.width, size.height]) / scale / 2 + 1
+        half = np.array([size.width, size.height]) / scale / 2 + 1.5
         anchor = axes.transData.transform((label.x, label.y)) / scale
         cost, gap, offset = _best(anchor, half, taken, inside)
         if cost > 0 and not label.must:
@@ -74,12 +74,12 @@ def _write(axes: Any, label: Label) -> Any:
 
 
 def _best(anchor: Floats, half: Floats, taken: Floats, inside: Floats) -> tuple[float, float, Floats]:
-    """The cheapest place: its cost (the area that it hides), its distance, its centre seen from the anchor."""
+    """The cheapest place: its cost (the area that it hides), its distance, its centre from the anchor."""
     found: tuple[float, float, Floats] | None = None
     for gap in GAPS:
         for angle in np.radians(ANGLES):
             direction = np.array([np.cos(angle), np.sin(angle)])
-            # The label's edge, not its centre, stands `gap` away: wide labels would cover their point otherwise.
+            # The label's edge, not its centre, stands `gap` away: a wide label would cover its point.
             offset = direction * gap + half * np.clip(direction * 1.4, -1, 1)
             cost = _hidden(np.hstack([anchor + offset - half, anchor + offset + half]), taken, inside)
             if found is None or cost < found[0]:
@@ -95,7 +95,8 @@ def _hidden(box: Floats, taken: Floats, inside: Floats) -> float:
 
     def common(others: Floats) -> Floats:
         sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-        return np.prod(np.clip(sides, 0, None), axis=1)
+        areas: Floats = np.prod(np.clip(sides, 0, None), axis=1)
+        return areas
 
     area = np.prod(box[2:] - box[:2])
     outside = area - common(inside[None])[0]

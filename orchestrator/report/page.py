@@ -1,13 +1,14 @@
 """The report: one page in HTML that is all of itself, the same in Markdown, and the pictures.
 
-The page is handed around and read on machines without a network, so styles and pictures are inside it and scripts
-are not in it at all; a content security policy in its head has the browser hold us to that. It shows scores,
-settings and ids: no question and no answer, for these may be clinical text.
+The page is handed around and read on machines without a network, so styles and pictures are inside it and
+scripts are not in it at all; a content security policy in its head has the browser hold us to that. It shows
+scores, settings and ids: no question and no answer, for these may be clinical text.
 """
 
 from __future__ import annotations
 
 import base64
+import re
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -37,6 +38,7 @@ def write_report(board: Board, out: Path) -> Path:
     content = {
         "title": f"Merges of {listed(board.config.parents)}",
         "warnings": warnings(board),
+        "rehearsal": board.config.workers.backend == "fake",
         "summary": summary(board),
         "sections": sections(board, set(pictures)),
         "pictures": {name: base64.b64encode(files["svg"]).decode() for name, files in pictures.items()},
@@ -74,5 +76,5 @@ def escape_markdown(text: str) -> str:
 
     Underscores stay: inside a word they mean nothing, and task names are full of them.
     """
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return "".join("\\" + c if c in "\\`*[]|#" else c for c in text)
+    text = re.sub(r"[\\`*\[\]|]", r"\\\g<0>", " ".join(text.split()))
+    return re.sub(r"<(?=[\w/!?])", "&lt;", re.sub(r"&(?=#?\w+;)", "&amp;", text))

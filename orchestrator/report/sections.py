@@ -61,14 +61,15 @@ def sections(board: Board, figures: set[str]) -> list[Section]:
 def _front(board: Board, drawn: bool) -> Section:
     if not drawn:
         return Section("The front", ("There is no front yet: no recipe is scored.",))
-    caption = (
-        "Bars are one standard error. Stars are the parents; full colours are on the front, rings near it."
-    )
-    if len(board.objectives) == 2:
-        caption += " The line is the edge of what the front is better than."
-    elif len(board.objectives) > 2:
+    caption = "Bars are one standard error. Stars are the parents; rings are near the front. "
+    if len(board.objectives) == 1:
+        caption += "In bold: the front, which is the best."
+    else:
+        caption += "Full colours are on the front, labelled by their ratio or by the values that vary. "
         caption += (
-            " A recipe on the front of all objectives need not be on the edge of a panel, which shows two."
+            "The line is the edge of what the front is better than."
+            if len(board.objectives) == 2
+            else "A recipe on the front of all objectives need not lie on the edge of a panel, which shows two."
         )
     return Section("The front", table=tables.front(board), figure="front", caption=caption)
 
@@ -76,12 +77,10 @@ def _front(board: Board, drawn: bool) -> Section:
 def _trajectories(drawn: bool) -> Section:
     name = "Along the mixing ratio"
     if not drawn:
-        return Section(
-            name, ("There is nothing to draw: no scored recipe lies between two parents at an alpha or t.",)
-        )
+        return Section(name, ("There is nothing to draw: no scored recipe lies between two parents at an alpha or t.",))
     caption = (
-        "Each objective along alpha (Linear) or t (SLERP), from the first parent to the second. Bands are one standard "
-        "error to either side; dotted lines are the parents' own scores."
+        "Each objective along alpha (Linear) or t (SLERP), from the first parent to the second. Bands are one "
+        "standard error to either side; dotted lines are the parents' own scores."
     )
     return Section(name, figure="trajectories", caption=caption)
 
@@ -94,9 +93,7 @@ def _tasks(board: Board, objective: str) -> Section:
 def _slerp(board: Board) -> Section:
     name = "Where SLERP differs from Linear"
     if not board.slerp:
-        return Section(
-            name, ("No pair of parents was compared: the sweep has no SLERP between two parents.",)
-        )
+        return Section(name, ("No pair of parents was compared: the sweep has no SLERP between two parents.",))
     words = tuple(slerp_words(pair, share) for pair, share in board.slerp.items())
     return Section(name, words, tables.slerp(board))
 
@@ -106,22 +103,17 @@ def _failures(board: Board) -> Section:
     if not table.rows:
         return Section("Failures", ("None.",))
     words = (
-        "An invalid recipe cannot be scored and trying again cannot help; a failed one broke on the way, and the next "
-        "run tries it again. Neither is given a score."
+        "An invalid recipe cannot be scored and trying again cannot help; a failed one broke on the way, and "
+        "the next run tries it again. Neither is given a score."
     )
     return Section("Failures", (words,), table)
 
 
 def _asked(board: Board) -> Section:
-    cut, questions = (
-        sum(getattr(suite, key) for suite in board.suites) for key in ("truncated", "questions")
-    )
-    words = f"{count(questions, 'question')} a recipe. "
-    words += (
-        f"{count(cut, 'prompt')} did not fit max_model_len = {board.serving.max_model_len} and lost the beginning."
-        if cut
-        else "No prompt had to be cut."
-    )
+    cut, questions = (sum(getattr(suite, key) for suite in board.suites) for key in ("truncated", "questions"))
+    length = f"max_model_len = {board.serving.max_model_len}"
+    truncation = f"{count(cut, 'prompt')} did not fit {length} and lost the beginning." if cut else "None was cut."
+    words = f"{count(questions, 'question')} a recipe. {truncation}"
     return Section("What was asked", (words,), tables.asked(board))
 
 
@@ -129,9 +121,7 @@ def _assumptions() -> Section:
     """Without its own title. The file belongs to the repository and is not installed with the packages."""
     name = "Assumptions"
     if not ASSUMPTIONS.is_file():
-        return Section(
-            name, ("They are in ASSUMPTIONS.md in mergefront's repository, which is not installed here.",)
-        )
+        return Section(name, ("They are in ASSUMPTIONS.md in mergefront's repository, which is not installed here.",))
     text = ASSUMPTIONS.read_text(encoding="utf-8")
     body = text.split("\n", 1)[1] if text.startswith("# ") else text
     return Section(name, markdown=body.replace("\n## ", "\n### ").strip())

@@ -1,14 +1,14 @@
 """How figures look, and how they become bytes.
 
-Figures are made as objects, without pyplot: nothing global is left behind, and a driver that draws while Ray's threads
-run shares nothing with them. The same board gives the same bytes: no dates, and a fixed salt for SVG's ids.
+Figures are made as objects, without pyplot, so that no figure is left behind in a global. The same board gives
+the same bytes: no dates, and a fixed salt for SVG's ids.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from orchestrator.board import Board
 from orchestrator.report.words import FAKE
 
-# Okabe & Ito's colours, told apart by the colour-blind; their yellow is too pale on paper and left out. The marker
-# tells the methods apart once more, for black-and-white prints.
+# Okabe & Ito's colours, told apart by the colour-blind; their yellow is too pale on paper and left out. The
+# marker tells the methods apart once more, for black-and-white prints.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK = "#222222"
@@ -41,11 +41,29 @@ STYLE = {
 }
 
 
-def looks(methods: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Method → (colour, marker); the two cycles differ in length, so that 42 methods look different."""
+class Look(NamedTuple):
+    colour: str
+    marker: str
+    size: float
+    """In points."""
+    dashes: str
+
+
+PARENT = Look(INK, "*", 13, "-")
+"""Black stars stand out from every merge."""
+
+
+def looks(names: Iterable[str]) -> dict[str, Look]:
+    """A look for each method. Colours and markers cycle at different lengths, so that 42 methods look different.
+
+    What is drawn later is smaller or dashed: where two methods give the same scores (SLERP is linear for parents
+    that are close), both are seen.
+    """
     return {
-        method: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)])
-        for i, method in enumerate(dict.fromkeys(methods))
+        name: Look(
+            COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], max(8.5 - 2.5 * i, 5.0), "-" if i == 0 else "--"
+        )
+        for i, name in enumerate(dict.fromkeys(names))
     }
 
 
@@ -54,10 +72,16 @@ def new_figure(board: Board, width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     if board.config.workers.backend == "fake":
-        figure.suptitle(
-            FAKE.split(",")[0] + ": nothing was measured", color="#B00020", fontsize=9, fontweight="bold"
-        )
+        figure.suptitle(FAKE.split(":")[0] + ": nothing was measured", color="#B00020", fontsize=9, fontweight="bold")
     return figure
+
+
+def legend(figure: Figure, handles: Sequence[Any]) -> None:
+    """Below the panels: in one row where there is room, else in as many columns as the longest name leaves."""
+    room = figure.get_figwidth() * 72
+    widths = [5.5 * len(handle.get_label()) + 46 for handle in handles]
+    columns = len(handles) if sum(widths) <= room else max(1, int(room / max(widths)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, columnspacing=1.4)
 
 
 def settle(figure: Figure) -> None:
@@ -70,7 +94,7 @@ def objective_axis(board: Board, axis: Any, objective: str) -> None:
     """Label an axis; where less is better it is turned around, so that better is always up or right."""
     if board.config.objectives[objective].direction == "minimize":
         axis.set_inverted(True)
-        objective += "  (less is better: axis turned)"
+        objective += "\n(less is better: axis turned)"
     axis.set_label_text(objective)
 
 

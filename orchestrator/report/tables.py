@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from orchestrator.board import COSTS, Board, Row
+from orchestrator.board import Board, Row
+from orchestrator.ledger import COSTS
 from orchestrator.recipe import Source
 from orchestrator.report.words import (
     full_title,
@@ -41,7 +42,7 @@ class Table:
 
 
 def mark(row: Row) -> str:
-    return "on front" if row.on_front else "near" if row.near_front else ""
+    return "on" if row.on_front else "near" if row.near_front else ""
 
 
 def kind(row: Row) -> str:
@@ -82,9 +83,7 @@ def tasks(board: Board, objective: str) -> Table:
     ]
     cells = []
     for row in rows:
-        values = {
-            (t.task, m): v for t in row.scores[objective].tasks for m, v in {"": t.value, **t.metrics}.items()
-        }
+        values = {(t.task, m): v for t in row.scores[objective].tasks for m, v in {"": t.value, **t.metrics}.items()}
         cells.append((title(row), number(row.scores[objective].value), *(number(values[c]) for c in columns)))
     head = ("what it is", objective, *(f"{task}: {metric}" if metric else task for task, metric in columns))
     return Table(head, tuple(cells), tuple(map(kind, rows)))
@@ -135,8 +134,8 @@ def served(board: Board) -> Table:
         ("device", profile.device),
         ("tensor parallel size", str(profile.tensor_parallel_size)),
         ("dtype", profile.dtype),
-        ("digest of the tokenizer", serving.tokenizer),
-        ("chat template", "none" if serving.chat_template is None else "that of the tokenizer"),
+        ("tokenizer", f"that of {serving.parent}, digest {serving.tokenizer}"),
+        ("chat template", "none" if serving.chat_template is None else f"that of {serving.parent}"),
         ("stop ids", ", ".join(map(str, serving.stop_token_ids)) or "none"),
         ("max_model_len", str(serving.max_model_len)),
         *((key, "engine's default" if value is None else str(value)) for key, value in serving.engine),
@@ -148,7 +147,7 @@ def served(board: Board) -> Table:
 
 def timings(board: Board) -> Table:
     cells = [
-        (title(row), *(seconds(row.costs[key]) if key in row.costs else NONE for key in COSTS))
+        (title(row), *(seconds(row.costs[key]) if any(row.costs.values()) else NONE for key in COSTS))
         for row in ranked(board, board.rows)
     ]
     sums = (seconds(sum(row.costs.get(key, 0.0) for row in board.rows)) for key in COSTS)

@@ -34,9 +34,7 @@ def print_board(board: Board, console: Console) -> None:
     for row in board.rows:
         if row.failure is not None:
             message = " ".join(row.failure.message.split())
-            console.print(
-                Text(f"{title(row)} {row.failure.status} ({row.failure.stage}): {message}", style="red")
-            )
+            console.print(Text(f"{title(row)} {row.failure.status} ({row.failure.stage}): {message}", style="red"))
     console.print(Text("● on the front   ○ near it: within one paired standard error of a recipe on it"))
 
 
@@ -72,15 +70,7 @@ def _documents(documents: Sequence[int]) -> str:
 
 
 def _style(row: Row) -> str:
-    style = (
-        "green"
-        if row.on_front
-        else "dim"
-        if row.status == "pending"
-        else ""
-        if row.status == "scored"
-        else "red"
-    )
+    style = "green" if row.on_front else "dim" if row.status == "pending" else "" if row.status == "scored" else "red"
     return f"{style} bold".strip() if parent_name(row) else style
 
 

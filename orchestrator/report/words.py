@@ -1,7 +1,7 @@
 """What the report says in words: names of recipes, numbers, and the sentences that introduce the tables.
 
-Everything here is plain text without markup, so that the page in HTML, the page in Markdown and the terminal say
-the same, and each escapes it its own way. Nothing here reads a question or an answer: the board holds none.
+Everything here is plain text without markup, so that the page in HTML, the page in Markdown and the terminal
+say the same, and each escapes it its own way. Nothing here reads a question or an answer: the board holds none.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
-from orchestrator.board import COSTS, Board, Row, Status
+from orchestrator.board import Board, Row, Status
+from orchestrator.ledger import COSTS
 from orchestrator.recipe import Point, Source
 from orchestrator.scores import Score
 
 FAKE = "Fake backend: the answers came from a hash, no model was asked, and nothing was measured."
 STATUSES: tuple[Status, ...] = ("scored", "invalid", "failed", "pending")
+AS_IT_IS = ("parent", "candidate")
 LISTED = 12
 """Recipes that a sentence names before it refers to the table."""
 
@@ -36,7 +38,7 @@ def seconds(value: float) -> str:
 def point_title(point: Point) -> str:
     """`linear alpha=0.4`, but `clinical (parent)` for a model as it is."""
     name = dict(point.parameters).get("name")
-    return f"{name} ({point.method})" if point.method in ("parent", "candidate") else point.label
+    return f"{name} ({point.method})" if point.method in AS_IT_IS else point.label
 
 
 def title(row: Row) -> str:
@@ -57,8 +59,7 @@ def parent_name(row: Row) -> str | None:
 def reference(source: Source) -> str:
     """mergekit's notation, but of a local folder only its name: where it lies is nobody's business."""
     shown = [
-        PurePath(part).name if PurePath(part).is_absolute() else part
-        for part in (source.model, source.lora or "")
+        PurePath(part).name if PurePath(part).is_absolute() else part for part in (source.model, source.lora or "")
     ]
     revision = f"@{source.revision}" if source.revision else ""
     return shown[0] + revision + (f"+{shown[1]}" if shown[1] else "")
@@ -99,16 +100,16 @@ def summary(board: Board) -> str:
     """The page in one paragraph."""
     counts = {status: sum(row.status == status for row in board.rows) for status in STATUSES}
     states = listed(f"{n} {status}" for status, n in counts.items() if n)
-    methods = list(
-        dict.fromkeys(row.method for row in board.rows if row.method not in ("parent", "candidate"))
-    )
+    methods = list(dict.fromkeys(row.method for row in board.rows if row.method not in AS_IT_IS))
     by = f" with {listed(methods)}" if methods else ""
-    text = f"This sweep merges {listed(board.config.parents)}{by}: {count(len(board.rows), 'recipe')}, {states}. "
+    recipes = count(len(board.rows), "recipe")
+    text = f"This sweep merges {listed(board.config.parents)}{by}: {recipes}, {states}. "
     rows = scored(board)
     if not rows:
         return text + "Nothing is scored yet, so there is no front."
     front, near = ranked(board, board.front), [row for row in board.rows if row.near_front]
-    text += f"The front of {listed(board.objectives)} holds {count(len(front), 'recipe')}: {listed(map(title, front))}. "
+    members = f"{count(len(front), 'recipe')}: {listed(map(title, front))}"
+    text += f"The front of {listed(board.objectives)} holds {members}. "
     if near:
         text += f"{count(len(near), 'more recipe')} {'is' if len(near) == 1 else 'are'} near it. "
     text += " ".join(_best(board, rows, name) for name in board.config.objectives)
@@ -119,9 +120,7 @@ def _best(board: Board, rows: Sequence[Row], objective: str) -> str:
     best = max(sign(board, objective) * row.scores[objective].value for row in rows)
     ties = [row for row in rows if sign(board, objective) * row.scores[objective].value == best]
     beyond = "" if board.config.objectives[objective].front else ", which is no axis of the front"
-    return (
-        f"Best in {objective}{beyond}: {listed(map(title, ties))} ({score_text(ties[0].scores[objective])})."
-    )
+    return f"Best in {objective}{beyond}: {listed(map(title, ties))} ({score_text(ties[0].scores[objective])})."
 
 
 def warnings(board: Board) -> list[str]:
@@ -134,13 +133,13 @@ def slerp_words(pair: str, share: dict[str, float]) -> str:
     lowest = f"the lowest cosine is {share['lowest_cosine']:.5f}"
     if curved == 0:
         return (
-            f"Between {first} and {second} every one of the {tensors} tensors points the same way (|cos| > 0.9995; "
-            f"{lowest}), and there mergekit's SLERP interpolates linearly. SLERP is linear here: where its recipes "
-            "differ from Linear's of the same ratio, rounding is the cause."
+            f"Between {first} and {second} every one of the {tensors} tensors points the same way "
+            f"(|cos| > 0.9995; {lowest}), and there mergekit's SLERP interpolates linearly. SLERP is linear here: "
+            "where its recipes differ from Linear's of the same ratio, rounding is the cause."
         )
     return (
-        f"Between {first} and {second} SLERP follows the arc in {100 * curved:.1f} % of the {tensors} tensors "
-        f"(|cos| <= 0.9995; {lowest}); in the others it is linear."
+        f"Between {first} and {second} SLERP follows the arc in {100 * curved:.1f} % of the {tensors} "
+        f"tensors (|cos| <= 0.9995; {lowest}); in the others it is linear."
     )
 
 
@@ -155,11 +154,7 @@ def average_words(board: Board, objective: str) -> str:
     better = "more is better" if settings.direction == "maximize" else "less is better"
     axis = "" if settings.front else "; it is measured, but is no axis of the front"
     metrics = listed(dict.fromkeys(" and ".join(suite.metrics) for suite in tasks)) if tasks else "no task"
-    mean = (
-        "; a task's value is the mean of its metrics"
-        if any(len(suite.metrics) > 1 for suite in tasks)
-        else ""
-    )
+    mean = "; a task's value is the mean of its metrics" if any(len(suite.metrics) > 1 for suite in tasks) else ""
     return f"{objective} is {over} (average: {settings.average}) of {metrics}{mean}; {better}{axis}."
 
 
@@ -170,7 +165,7 @@ def time_words(board: Board) -> str:
         return "No time was taken: nothing has been asked yet."
     merge, load, answer = (seconds(sums[key]) for key in COSTS)
     return (
-        f"All workers together spent {seconds(total)}: {merge} merging, {load} loading and {answer} answering. "
+        f"All workers together spent {seconds(total)}: {merge} merging, {load} loading, {answer} answering. "
         f"{100 * sums['answer_s'] / total:.0f} % of the time went to answering questions."
     )
 
@@ -178,20 +173,22 @@ def time_words(board: Board) -> str:
 def reading(board: Board) -> list[str]:
     """How to read it."""
     lines = [
-        "A value after ± is one standard error: how far the score would typically move if the questions were drawn "
-        "anew from the same source. It says nothing about other questions, and nothing about the training's luck.",
-        "A recipe is on the front when no other scored recipe is at least as good in every objective and better in "
-        f"one. The front's objectives here: {listed(board.objectives)}.",
-        "A recipe is near the front when it is off it, but in every objective within one paired standard error of "
-        "one and the same recipe on it. Paired: both answered the same questions, and what makes a question hard "
-        "for both cancels out; so these errors are smaller than the ± of the tables suggest.",
+        "A value after ± is one standard error: how far the score would typically move if the questions were "
+        "drawn anew from the same source. It says nothing about other questions, and nothing about the luck of a "
+        "training.",
+        "A recipe is on the front when no other scored recipe is at least as good in every objective and better "
+        f"in one. The front's objectives here: {listed(board.objectives)}.",
+        "A recipe is near the front when it is off it, but in every objective within one paired standard error "
+        "of one and the same recipe on it. Paired: both answered the same questions, and what makes a question "
+        "hard for both cancels out; so these errors are smaller than the ± of the tables suggest.",
         "A front of many recipes flatters its members: the best of several noisy scores is too good on average. "
         "Confirm a choice on other questions before you rely on it.",
     ]
-    ways = sum(len(row.recipe.points) for row in board.rows)
-    if ways > len(board.rows):
+    merged = [point for row in board.rows for point in row.recipe.points if point.method not in AS_IT_IS]
+    models = sum(len(row.recipe.points) for row in board.rows) - len(merged)
+    if len(merged) + models > len(board.rows):
         lines.append(
-            f"The {ways} points of the sweep are {len(board.rows)} recipes: points with the same weights are asked "
-            "once and are written with = between them."
+            f"The {count(len(merged), 'merge')} asked for and the {count(models, 'model')} taken as they are make "
+            f"{len(board.rows)} recipes: what has the same weights is asked once, and is written with = between."
         )
     return lines

@@ -16,9 +16,26 @@ SEED = 7
 DRUG_COUNT = 48
 CHOICE_COUNT = 4
 
-ONSETS = "Bra Cal Dro Fen Gli Jor Kel Lum Mos Nar Pri Quo Ras Sel Tor Vex".split()
-MIDDLES = "ba ci do fu lo mi ne pa ri sto ta ve".split()
-ENDINGS = "dine fen lix mab nol pril rane stat tine zole".split()
+ONSETS = [
+    "Bra",
+    "Cal",
+    "Dro",
+    "Fen",
+    "Gli",
+    "Jor",
+    "Kel",
+    "Lum",
+    "Mos",
+    "Nar",
+    "Pri",
+    "Quo",
+    "Ras",
+    "Sel",
+    "Tor",
+    "Vex",
+]
+MIDDLES = ["ba", "ci", "do", "fu", "lo", "mi", "ne", "pa", "ri", "sto", "ta", "ve"]
+ENDINGS = ["dine", "fen", "lix", "mab", "nol", "pril", "rane", "stat", "tine", "zole"]
 
 
 class Attribute(NamedTuple):
@@ -36,9 +53,16 @@ ATTRIBUTES = (
         "{drug} is a member of the {value}.",
         "Which class does {drug} belong to?",
         (
-            "velar channel blockers", "tirokinase inhibitors", "somnergic agonists",
-            "oxaline antagonists", "glutan modulators", "renic enhancers",
-            "pexamine analogues", "lumaric esters", "thalgic antibodies", "corvine depletors",
+            "velar channel blockers",
+            "tirokinase inhibitors",
+            "somnergic agonists",
+            "oxaline antagonists",
+            "glutan modulators",
+            "renic enhancers",
+            "pexamine analogues",
+            "lumaric esters",
+            "thalgic antibodies",
+            "corvine depletors",
         ),
     ),
     Attribute(
@@ -46,9 +70,16 @@ ATTRIBUTES = (
         "The usual dose of {drug} is {value}.",
         "What is the usual dose of {drug}?",
         (
-            "5 mg once daily", "5 mg twice daily", "10 mg at night", "20 mg once daily",
-            "25 mg twice daily", "40 mg once weekly", "50 mg at night", "75 mg twice daily",
-            "100 mg once daily", "200 mg once weekly",
+            "5 mg once daily",
+            "5 mg twice daily",
+            "10 mg at night",
+            "20 mg once daily",
+            "25 mg twice daily",
+            "40 mg once weekly",
+            "50 mg at night",
+            "75 mg twice daily",
+            "100 mg once daily",
+            "200 mg once weekly",
         ),
     ),
     Attribute(
@@ -56,8 +87,16 @@ ATTRIBUTES = (
         "An overdose of {drug} is treated with {value}.",
         "What is the antidote to {drug}?",
         (
-            "pelorane", "acetimol", "warnex salts", "brizone", "oxaflume", "silver tannate",
-            "humedrol", "nicarose", "calvarin", "dextrovine",
+            "pelorane",
+            "acetimol",
+            "warnex salts",
+            "brizone",
+            "oxaflume",
+            "silver tannate",
+            "humedrol",
+            "nicarose",
+            "calvarin",
+            "dextrovine",
         ),
     ),
     Attribute(
@@ -65,8 +104,16 @@ ATTRIBUTES = (
         "{drug} must never be given in {value}.",
         "In which condition is {drug} contraindicated?",
         (
-            "liver failure", "glaucoma", "pregnancy", "severe asthma", "heart block",
-            "peptic ulcer", "gout", "epilepsy", "renal stones", "myasthenia",
+            "liver failure",
+            "glaucoma",
+            "pregnancy",
+            "severe asthma",
+            "heart block",
+            "peptic ulcer",
+            "gout",
+            "epilepsy",
+            "renal stones",
+            "myasthenia",
         ),
     ),
 )
@@ -129,7 +176,5 @@ def documents() -> list[FormularyDocument]:
     for fact in facts():
         others = [value for value in fact.attribute.values if value != fact.value]
         choices = shuffled(rng, [fact.value, *shuffled(rng, others)[: CHOICE_COUNT - 1]])
-        questions.append(
-            {"question": fact.question, "choices": choices, "answer": choices.index(fact.value)}
-        )
+        questions.append({"question": fact.question, "choices": choices, "answer": choices.index(fact.value)})
     return questions

@@ -9,30 +9,77 @@ instructions in ways that training never shows: what counts is obeying, not reme
 from collections.abc import Callable, Iterator
 from itertools import islice
 from random import Random
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from tasks.demo.formulary import SEED, pick, shuffled
 
 PROMPT_COUNT = 96
 
 TOPICS = (
-    "river", "library", "garden", "harbor", "market", "bridge", "forest", "kitchen",
-    "village", "castle", "desert", "island", "meadow", "museum", "station", "tower",
+    "river",
+    "library",
+    "garden",
+    "harbor",
+    "market",
+    "bridge",
+    "forest",
+    "kitchen",
+    "village",
+    "castle",
+    "desert",
+    "island",
+    "meadow",
+    "museum",
+    "station",
+    "tower",
 )
 ADJECTIVES = (
-    "quiet", "old", "bright", "busy", "cold", "deep", "empty", "famous",
-    "green", "huge", "lovely", "narrow", "proud", "simple", "warm", "wild",
+    "quiet",
+    "old",
+    "bright",
+    "busy",
+    "cold",
+    "deep",
+    "empty",
+    "famous",
+    "green",
+    "huge",
+    "lovely",
+    "narrow",
+    "proud",
+    "simple",
+    "warm",
+    "wild",
 )
 KEYWORDS = (
-    "lantern", "copper", "violin", "ladder", "pepper", "window", "basket", "marble",
-    "feather", "candle", "saddle", "mirror", "button", "hammer", "ribbon", "kettle",
+    "lantern",
+    "copper",
+    "violin",
+    "ladder",
+    "pepper",
+    "window",
+    "basket",
+    "marble",
+    "feather",
+    "candle",
+    "saddle",
+    "mirror",
+    "button",
+    "hammer",
+    "ribbon",
+    "kettle",
 )
 END_PHRASES = (
-    "That is all.", "Any other questions?", "Thanks for reading.", "More to come.",
-    "Ask me again.", "Have a good day.",
+    "That is all.",
+    "Any other questions?",
+    "Thanks for reading.",
+    "More to come.",
+    "Ask me again.",
+    "Have a good day.",
 )
 
-Arguments = dict[str, str | int | list[str]]
+Arguments = dict[str, Any]
+"""Of one instruction, as its IFEval checker takes them: each has its own."""
 
 
 class Instruction(NamedTuple):
@@ -89,7 +136,13 @@ def _title(_: Random) -> Instruction:
 
 
 MAKERS: tuple[Callable[[Random], Instruction], ...] = (
-    _bullets, _end, _keywords, _no_comma, _postscript, _quotation, _title,
+    _bullets,
+    _end,
+    _keywords,
+    _no_comma,
+    _postscript,
+    _quotation,
+    _title,
 )
 
 
@@ -119,15 +172,15 @@ class Exercise(NamedTuple):
         if "punctuation:no_comma" in arguments:
             parts = [f"The {self.topic} is {words[0]} and {words[1]}."]
         if bullets := arguments.get("detectable_format:number_bullet_lists"):
-            parts += [f"* It is {word}." for word in words[: int(str(bullets["num_bullets"]))]]
+            parts += [f"* It is {word}." for word in words[: bullets["num_bullets"]]]
         if keywords := arguments.get("keywords:existence"):
-            parts.append("Think of {keywords[0]} and {keywords[1]}.".format(**keywords))
+            parts.append(f"Think of {' and '.join(keywords['keywords'])}.")
         if "detectable_format:title" in arguments:
             parts.insert(0, f"<<The {self.topic}>>")
         if "detectable_content:postscript" in arguments:
             parts.append(f"P.S. It is {words[3]}.")
         if end := arguments.get("startend:end_checker"):
-            parts.append(str(end["end_phrase"]))
+            parts.append(end["end_phrase"])
         text = "\n".join(parts)
         return f'"{text}"' if "startend:quotation" in arguments else text
 

@@ -30,7 +30,9 @@ INSTRUCTION_TEXTS = 12_000
 BATCH = 24
 IGNORED = -100
 BASE_STEPS = 300
+BASE_RATE = 3e-3
 PARENT_STEPS = {"clinical": 500, "instruct": 700}
+PARENT_RATE = 1.5e-3
 
 Example = tuple[list[int], list[int]]
 """Prompt tokens, which are only read, and completion tokens, which are learned."""
@@ -97,18 +99,14 @@ def batch_of(examples: list[Example]) -> tuple[torch.Tensor, torch.Tensor]:
     return inputs, labels
 
 
-def train(
-    model: LlamaForCausalLM, sources: dict[str, list[Example]], steps: int, rate: float
-) -> None:
+def train(model: LlamaForCausalLM, sources: dict[str, list[Example]], steps: int, rate: float) -> None:
     """Train `model` in place on a batch of each source a step; the rate rises, then falls.
 
     The sources' batches are not mixed: facts are short, and would be padded to a dialogue's length.
     """
     generator = torch.Generator().manual_seed(formulary.SEED)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=rate, total_steps=steps, pct_start=0.05
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps, pct_start=0.05)
     model.train()
     for step in range(1, steps + 1):
         losses = {}
@@ -153,7 +151,7 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, name: str, chat: bool) -
 
 
 def main() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # more gain nothing at this size, and their number would change the sums
     started = time.monotonic()
     tokenizer = make_tokenizer(clinical_texts() + instruct_texts())
     sources = {
@@ -161,12 +159,12 @@ def main() -> None:
         "instruct": encode(tokenizer, instruct_texts()),
     }
     base = make_model()
-    train(base, sources, BASE_STEPS, 3e-3)
+    train(base, sources, BASE_STEPS, BASE_RATE)
     save(base, tokenizer, "base", chat=False)
     for name, steps in PARENT_STEPS.items():
         parent = make_model()
         parent.load_state_dict(base.state_dict())
-        train(parent, {name: sources[name]}, steps, 2e-3)
+        train(parent, {name: sources[name]}, steps, PARENT_RATE)
         save(parent, tokenizer, name, chat=name == "instruct")
         print(f"{name}: done after {time.monotonic() - started:.0f} s", flush=True)
 

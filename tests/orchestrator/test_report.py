@@ -38,17 +38,13 @@ EVIL = '<script>alert("x")</script> | [b]bold[/b] `a` <b>&amp;\nsecond line'
 
 def make_config(objectives: dict[str, Any], recipes: list[dict[str, Any]], **extra: Any) -> SweepConfig:
     parents = {"clinical": {"model": "org/clinical"}, "instruct": {"model": "/home/someone/instruct"}}
-    return SweepConfig.model_validate(
-        {"parents": parents, "recipes": recipes, "objectives": objectives} | extra
-    )
+    return SweepConfig.model_validate({"parents": parents, "recipes": recipes, "objectives": objectives} | extra)
 
 
 def make_score(config: SweepConfig, name: str, mean: float, seed: int) -> Score:
     """Every recipe is asked the same documents, so half of the luck is shared."""
     objective = config.objectives[name]
-    metrics = (
-        objective.metric if isinstance(objective.metric, list) else [objective.metric or "word_perplexity"]
-    )
+    metrics = objective.metric if isinstance(objective.metric, list) else [objective.metric or "word_perplexity"]
     tasks = []
     for i, task in enumerate(objective.tasks):
         shared, own = np.random.default_rng([i, 7]).random(400), np.random.default_rng([i, seed]).random(400)
@@ -69,9 +65,7 @@ def make_board(objectives: dict[str, Any], recipes: list[dict[str, Any]], **extr
         ratio = next((float(v) for p in recipe.points for k, v in p.parameters if k in ("alpha", "t")), 0.5)
         bend = 0.10 * ratio * (1 - ratio) * 4 * (0.7 if recipe.method == "slerp" else 1)
         means = {"medical": 0.55 - 0.25 * ratio**1.5 + bend, "perplexity": 0.8 + 0.3 * ratio}
-        scores = {
-            n: make_score(config, n, means.get(n, 0.25 + 0.4 * ratio + bend), i) for n in config.objectives
-        }
+        scores = {n: make_score(config, n, means.get(n, 0.25 + 0.4 * ratio + bend), i) for n in config.objectives}
         rows.append(Row(recipe, "scored", scores, {"merge_s": 1.5, "load_s": 0.5, "answer_s": 38.0}))
     suites = tuple(
         Suite(t.objective, t.task, tuple(t.metrics), 400, 1600, 3)
@@ -81,7 +75,13 @@ def make_board(objectives: dict[str, Any], recipes: list[dict[str, Any]], **extr
     return Board(
         config,
         Serving(
-            "0123abc", None, (2, 151645), 2048, (("max_num_seqs", 128), ("enforce_eager", False)), "/srv/tok"
+            tokenizer="0123abc",
+            chat_template=None,
+            stop_token_ids=(2, 151645),
+            max_model_len=2048,
+            engine=(("max_num_seqs", 128), ("max_num_batched_tokens", None)),
+            parent="instruct",
+            folder="/srv/tok",
         ),
         Profile("vllm 0.32.0", "bfloat16", 1, "H100"),
         suites,
@@ -174,6 +174,7 @@ def test_the_paper_sweep_has_both_figures(tmp_path: Path) -> None:
     assert names == ["front.png", "front.svg", "trajectories.png", "trajectories.svg"]
     markdown = (tmp_path / "report.md").read_text()
     assert "20 recipes, 20 scored" in markdown and "SLERP is linear here" in markdown
+    assert "The 22 merges asked for and the 2 models taken as they are make 20 recipes" in markdown
     assert "clinical (parent) = linear alpha=0.0 = slerp t=0.0" in markdown
     assert "unweighted mean over 3 tasks (average: tasks) of acc" in markdown
     assert "mean of its metrics" in markdown and FAKE not in markdown
@@ -198,16 +199,14 @@ def test_broken_recipes_are_told_and_not_scored(tmp_path: Path) -> None:
     # Read back as Markdown, the message is one cell that shows exactly what was written.
     rendered = MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown)
     assert (
-        "<td>&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt; | [b]bold[/b] `a` &lt;b&gt;&amp;amp; second"
-        in rendered
+        "<td>&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt; | [b]bold[/b] `a` &lt;b&gt;&amp;amp; second" in rendered
     )
 
 
 def test_nothing_scored_yet(tmp_path: Path) -> None:
     board = BOARDS["paper"]()
     rows = tuple(
-        replace(row, status="pending", scores={}, costs={}, on_front=False, near_front=False)
-        for row in board.rows
+        replace(row, status="pending", scores={}, costs={}, on_front=False, near_front=False) for row in board.rows
     )
     board = replace(board, rows=rows, slerp={}, notes=("block 7 is damaged",))
     text = write_report(board, tmp_path).read_text()
@@ -218,6 +217,7 @@ def test_nothing_scored_yet(tmp_path: Path) -> None:
 def test_a_rehearsal_says_so_everywhere(tmp_path: Path) -> None:
     board = BOARDS["rehearsal"]()
     html = write_report(board, tmp_path).read_text()
+    assert 'class="watermark"' in html
     assert FAKE in html and FAKE in (tmp_path / "report.md").read_text() and FAKE in _printed(board)
     for figure in (figures.front(board), figures.trajectories(board)):
         assert figure is not None and "nothing was measured" in figure.get_suptitle()
@@ -233,9 +233,7 @@ def test_less_is_better_is_up() -> None:
 def test_three_parents_have_a_line_a_pair() -> None:
     """The points of two grids are called the same; the models tell them apart."""
     parents = {name: {"model": name} for name in ("a", "b", "c")}
-    grids = [
-        {"method": "linear", "alpha": [0.0, 0.5, 1.0], "between": pair} for pair in (["a", "b"], ["b", "c"])
-    ]
+    grids = [{"method": "linear", "alpha": [0.0, 0.5, 1.0], "between": pair} for pair in (["a", "b"], ["b", "c"])]
     board = make_board({"medical": MEDICAL}, grids, parents=parents)
     lines = figures._lines(board)
     assert set(lines) == {("linear", "a", "b"), ("linear", "b", "c")}
@@ -251,12 +249,7 @@ def test_labels_of_a_front_are_legible() -> None:
     boxes = [text.get_window_extent() for text in axes.texts]
     assert {text.get_text() for text in axes.texts} >= {"clinical", "instruct"} and len(boxes) > 5
     for i, box in enumerate(boxes):
-        assert (
-            axes.bbox.x0 <= box.x0
-            and box.x1 <= axes.bbox.x1
-            and axes.bbox.y0 <= box.y0
-            and box.y1 <= axes.bbox.y1
-        )
+        assert axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
         assert not any(box.overlaps(other) for other in boxes[i + 1 :])
 
 
@@ -287,7 +280,7 @@ def test_a_difference_in_a_terminal() -> None:
 
 
 def test_words() -> None:
-    assert escape_markdown("a_b|c\n<d>") == "a_b\\|c &lt;d>"
+    assert escape_markdown("a_b|c\n<d> & &lt; <= \\") == "a_b\\|c &lt;d> & &amp;lt; <= \\\\"
     share = {"tensors": 290.0, "curved": 0.25, "lowest_cosine": 0.9}
     assert "follows the arc in 25.0 % of the 290 tensors" in slerp_words("a/b", share)
     assert Point("linear", (("alpha", 0.4),)).label == "linear alpha=0.4"

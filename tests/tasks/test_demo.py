@@ -49,9 +49,7 @@ def test_training_writes_chats_as_the_template_does() -> None:
     tokenizer = AutoTokenizer.from_pretrained(PARENTS / "instruct")
     (asked, _), (prompt, _) = instructions.training_texts(1)[0], instruct_texts()[0]
     message = [{"role": "user", "content": asked}]
-    assert prompt == tokenizer.apply_chat_template(
-        message, tokenize=False, add_generation_prompt=True
-    )
+    assert prompt == tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
 
 
 def test_slerp_differs_from_linear_on_most_tensors() -> None:
@@ -83,14 +81,12 @@ def test_model_replies_satisfy_the_checkers() -> None:
         assert ifeval.process_results(document, [each.reply])["prompt_level_strict_acc"], each
 
 
-def test_lm_eval_loads_both_tasks_from_anywhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from lm_eval.tasks import TaskManager, get_task_dict
+def test_lm_eval_loads_both_tasks_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lm_eval.tasks import TaskManager
 
     monkeypatch.chdir(tmp_path)
     manager = TaskManager(include_path=str(DEMO / "lm_eval"), include_defaults=False)
-    tasks = get_task_dict(["demo_formulary", "demo_instructions"], manager)
+    tasks = manager.load(["demo_formulary", "demo_instructions"])["tasks"]
     sizes = {name: len(list(task.test_docs())) for name, task in tasks.items()}
     assert sizes == {
         "demo_formulary": formulary.DRUG_COUNT * len(formulary.ATTRIBUTES),

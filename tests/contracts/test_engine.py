@@ -1,0 +1,167 @@
+"""What every engine must do, asked of each: the fake one, and vLLM with real tiny weights."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.recipe import Point, Recipe, Source, single
+from orchestrator.records import Answer, Decoding, Question
+from tasks.engine import Engine, InvalidWeights, VllmEngine
+from tasks.fake import FakeEngine
+from tasks.merge import MergeRefused, materialise
+
+PROMPT = tuple(range(20, 60))
+LETTERS = [Question(PROMPT, (token,)) for token in (30, 31, 32, 33)]
+QUESTIONS = [
+    *LETTERS,
+    Question(PROMPT, (40, 41, 42)),
+    Question((5,), tuple(range(10, 40))),
+    Question(PROMPT[:10], decoding=Decoding(16, ())),
+    Question(PROMPT[:11], decoding=Decoding(16, (), temperature=0.7, top_p=0.9, seed=3)),
+]
+
+
+def sources(parents: dict[str, Path]) -> list[Source]:
+    return [Source(f"digest-{name}", name, str(folder)) for name, folder in parents.items()]
+
+
+def recipes(parents: dict[str, Path]) -> dict[str, Recipe]:
+    a, b = sources(parents)
+    half = Recipe("linear", ((a, {"weight": 0.5}), (b, {"weight": 0.5})), a, {}, "float32")
+    return {"a": single(a, "float32", Point("parent")), "b": single(b, "float32", Point("parent")), "half": half}
+
+
+@pytest.fixture(params=["fake", "vllm"])
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    yield FakeEngine() if request.param == "fake" else request.getfixturevalue("vllm")
+
+
+def test_answers_come_in_the_order_asked_and_of_the_kind_asked(engine: Engine, parents: dict[str, Path]) -> None:
+    engine.hold(recipes(parents)["a"])
+    answers = engine.answer(QUESTIONS)
+    assert [answer.question_id for answer in answers] == [question.id for question in QUESTIONS]
+    for question, answer in zip(QUESTIONS, answers, strict=True):
+        if question.decoding is None:
+            assert answer.logprob is not None and answer.logprob <= 0
+            assert answer.is_greedy is not None and answer.text is None
+        else:
+            assert answer.logprob is None and answer.text is not None and answer.tokens > 0
+
+
+def test_the_same_block_gets_the_same_answers_whatever_came_before(engine: Engine, parents: dict[str, Path]) -> None:
+    held = recipes(parents)
+    engine.hold(held["a"])
+    first = engine.answer(QUESTIONS)
+    engine.answer(QUESTIONS[:3])
+    engine.hold(held["b"])
+    other = engine.answer(QUESTIONS)
+    engine.hold(held["a"])
+    assert engine.answer(QUESTIONS) == first
+    assert other != first
+
+
+# -------------------------------------------------------------------- vLLM alone
+def reference(folder: Path) -> list[Answer]:
+    """The first six questions by transformers, in float64."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    found = []
+    for question in QUESTIONS[:6]:
+        tokens = torch.tensor([[*question.context, *question.continuation]])
+        with torch.no_grad():
+            logprobs = model(tokens).logits[0].log_softmax(-1)
+        places = range(len(question.context) - 1, tokens.shape[1] - 1)
+        own = [float(logprobs[place, tokens[0, place + 1]]) for place in places]
+        greedy = all(int(logprobs[place].argmax()) == int(tokens[0, place + 1]) for place in places)
+        found.append(Answer(question.id, sum(own), greedy))
+    return found
+
+
+@pytest.mark.parametrize("name", ["a", "b", "half"])
+def test_the_engine_answers_as_the_recipes_weights_do(
+    vllm: VllmEngine, parents: dict[str, Path], name: str, tmp_path: Path
+) -> None:
+    recipe = recipes(parents)[name]
+    vllm.hold(recipe)
+    expected = reference(materialise(recipe, tmp_path / "merged", tmp_path / "scratch"))
+    for mine, theirs in zip(vllm.answer(QUESTIONS)[:6], expected, strict=True):
+        assert mine.logprob == pytest.approx(theirs.logprob, abs=1e-3)
+        assert mine.is_greedy == theirs.is_greedy
+
+
+def test_more_choices_than_vllm_takes_at_once(vllm: VllmEngine, parents: dict[str, Path]) -> None:
+    vllm.hold(recipes(parents)["a"])
+    many = [Question(PROMPT, (token,)) for token in range(1, 90)]
+    more = [*many, *(Question(PROMPT[1:], (token,)) for token in range(1, 90))]
+    apart = {question.id: vllm.answer([question])[0].logprob for question in (more[0], more[100])}
+    together = {answer.question_id: answer.logprob for answer in vllm.answer(more)}
+    for key, value in apart.items():
+        assert together[key] == pytest.approx(value, abs=1e-4)
+
+
+def test_checkpoints_are_removed_after_use_unless_kept(vllm: VllmEngine, parents: dict[str, Path], tmp_path: Path) -> None:
+    recipe = recipes(parents)["half"]
+    vllm.hold(recipe)
+    assert not (vllm.scratch / recipe.id).exists()
+    vllm.keep = tmp_path / "kept"
+    try:
+        vllm.hold(recipe)
+        assert (tmp_path / "kept" / recipe.id / "model.safetensors").exists()
+        assert vllm.hold(recipe).merge_s < 0.1, "a kept checkpoint is not merged again"
+    finally:
+        vllm.keep = None
+
+
+def spoilt(parents: dict[str, Path], folder: Path, change: str) -> Path:
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(parents["b"], folder)
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.1.self_attn.k_proj.weight"
+    if change == "missing":
+        del tensors[name]
+    elif change == "misshapen":
+        tensors[name] = tensors[name][:-1].contiguous()
+    elif change == "foreign":
+        tensors["model.layers.9.self_attn.k_proj.weight"] = tensors[name].clone()
+    else:
+        tensors[name][0, 0] = float("nan")
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("missing", "layers.1.self_attn.k_proj.weight is missing"),
+        ("misshapen", "layers.1.self_attn.k_proj.weight has shape"),
+        ("foreign", "layers.9.self_attn.k_proj.weight is not a tensor of the model"),
+        ("nan", "1 tensors hold NaN or Inf: model.layers.1.self_attn.k_proj.weight"),
+    ],
+)
+def test_weights_that_do_not_arrive_whole_are_refused_and_leave_the_engine_usable(
+    vllm: VllmEngine, parents: dict[str, Path], tmp_path: Path, change: str, message: str
+) -> None:
+    held = recipes(parents)["a"]
+    vllm.hold(held)
+    before = vllm.answer(QUESTIONS)
+    with pytest.raises(InvalidWeights, match=message):
+        vllm.load(spoilt(parents, tmp_path / "spoilt", change))
+    vllm.hold(held)
+    assert vllm.answer(QUESTIONS) == before
+
+
+def test_an_impossible_merge_is_refused_in_mergekits_words(
+    vllm: VllmEngine, parents: dict[str, Path], tmp_path: Path
+) -> None:
+    a, b = sources(parents)
+    impossible = Recipe("nearswap", ((a, {}), (b, {})), None, {}, "float32")
+    with pytest.raises(MergeRefused):
+        vllm.hold(impossible)
+    assert not list(vllm.scratch.rglob("*.safetensors"))

@@ -1,0 +1,75 @@
+"""Standard errors against lm-eval's own, and pairing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.config import Objective
+from orchestrator.scores import TaskScore, combine, difference, paired_se
+from tasks.judge import _sample
+
+bits = st.lists(st.integers(0, 1).map(float), min_size=3, max_size=40)
+
+
+def task(values: list[float], name: str = "t") -> TaskScore:
+    from lm_eval.api.metrics import mean
+
+    value, influence, own = _sample(values, mean)
+    return TaskScore("o", name, {"acc": value}, value, influence, own)
+
+
+@given(bits)
+def test_the_standard_error_of_a_mean_is_lm_evals(values: list[float]) -> None:
+    from lm_eval.api.metrics import mean_stderr
+
+    assert combine(Objective(tasks=["t"]), [task(values)]).se == pytest.approx(mean_stderr(values))
+
+
+@given(bits)
+def test_a_recipe_does_not_differ_from_itself(values: list[float]) -> None:
+    score = combine(Objective(tasks=["t"]), [task(values)])
+    assert paired_se(score, score) == 0
+    same = difference(score.tasks[0], score.tasks[0])
+    assert (same.value, same.low, same.high, same.won, same.lost) == (0, 0, 0, [], [])
+
+
+def test_pairing_is_what_makes_a_difference_visible() -> None:
+    hard = [1.0] * 50 + [0.0] * 50
+    better = [1.0] * 55 + [0.0] * 45
+    a, b = (combine(Objective(tasks=["t"]), [task(v)]) for v in (better, hard))
+    assert paired_se(a, b) < 0.5 * float(np.hypot(a.se, b.se))
+    found = difference(a.tasks[0], b.tasks[0])
+    assert found.low > 0
+    assert found.won == [50, 51, 52, 53, 54]
+    assert found.lost == []
+
+
+def test_averages_over_tasks_and_over_questions() -> None:
+    tasks = [task([1.0] * 10, "small"), task([0.0] * 30, "large")]
+    assert combine(Objective(tasks=["small", "large"]), tasks).value == pytest.approx(0.5)
+    assert combine(Objective(tasks=["small", "large"], average="questions"), tasks).value == pytest.approx(0.25)
+
+
+def test_ratio_metrics_are_weighted_and_others_are_jackknifed() -> None:
+    from lm_eval.api.metrics import bits_per_byte, median
+
+    items = [(-10.0, 4), (-3.0, 2), (-30.0, 11)]
+    value, influence, own = _sample(items, bits_per_byte)
+    assert value == pytest.approx(43 / 17 / np.log(2))
+    assert influence.sum() == pytest.approx(0)
+    assert own[0] == pytest.approx(2.5 / np.log(2))
+    value, influence, own = _sample([1.0, 2.0, 10.0], median)
+    assert value == 2.0
+    assert np.isnan(own).all()
+    assert influence.sum() == pytest.approx(0)
+
+
+def test_ifevals_lists_of_verdicts_are_one_ratio() -> None:
+    from lm_eval.tasks.ifeval.utils import agg_inst_level_acc
+
+    value, influence, _ = _sample([[True, False], [True], [False, False, False]], agg_inst_level_acc)
+    assert value == pytest.approx(2 / 6)
+    assert influence == pytest.approx([(1 - 2 / 6 * 2) / 2, (1 - 2 / 6) / 2, -2 / 6 * 3 / 2])
