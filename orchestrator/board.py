@@ -64,7 +64,7 @@ class Board:
     slerp: dict[str, dict[str, float]]
     """`first/second` → tensors, curved (the share with |cos| <= 0.9995), lowest_cosine; see tasks.merge."""
     notes: tuple[str, ...] = ()
-    """What the reader must know: damaged blocks, a fake backend."""
+    """What the reader must know, such as damaged blocks."""
 
     @property
     def objectives(self) -> list[str]:

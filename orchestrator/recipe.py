@@ -45,6 +45,10 @@ class Point:
     method: str
     parameters: tuple[tuple[str, Any], ...] = ()
 
+    def told(self, key: str, value: Any) -> Point:
+        """The same point with one more parameter said."""
+        return replace(self, parameters=((key, value), *self.parameters))
+
     @property
     def label(self) -> str:
         return self.method + "".join(f" {key}={value}" for key, value in self.parameters)
@@ -119,7 +123,11 @@ def _grids(config: SweepConfig, sources: dict[str, Source]) -> Iterator[Recipe]:
         if grid.models is None:
             first, second = (sources[name] for name in (grid.between or list(config.parents)[:2]))
             for ratio in grid.alpha or grid.t or ():
-                yield _between(grid.method, first, second, float(ratio), grid.parameters, config.dtype)
+                recipe = _between(grid.method, first, second, float(ratio), grid.parameters, config.dtype)
+                if len(config.parents) > 2:  # else it goes without saying
+                    between = ("between", f"{first.name}/{second.name}")
+                    recipe = replace(recipe, points=tuple(p.told(*between) for p in recipe.points))
+                yield recipe
         else:
             yield from _product(config, sources, grid)
 

@@ -5,15 +5,16 @@ Cells are `Text`, never markup: a name with brackets is shown, not obeyed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from orchestrator.board import Board, Row
-from orchestrator.report.words import number, parent_name, ranked, score_text, title, warnings
-from orchestrator.scores import Difference
+from orchestrator.config import UserError
+from orchestrator.report.words import full_title, number, parent_name, ranked, score_text, title, warnings
+from orchestrator.scores import Difference, difference
 
 SHOWN = 8
 """Flipped documents that are named."""
@@ -31,36 +32,40 @@ def print_board(board: Board, console: Console) -> None:
         cells = (mark, title(row), row.recipe.id[:8], row.status, *scores)
         table.add_row(*map(Text, cells), style=_style(row))
     console.print(table)
-    for row in board.rows:
-        if row.failure is not None:
-            message = " ".join(row.failure.message.split())
-            console.print(Text(f"{title(row)} {row.failure.status} ({row.failure.stage}): {message}", style="red"))
     console.print(Text("● on the front   ○ near it: within one paired standard error of a recipe on it"))
 
 
-def print_difference(
-    first: str, second: str, differences: Mapping[str, Sequence[Difference]], console: Console
-) -> None:
-    """What the first recipe has over the second, task by task.
+def print_difference(board: Board, a: Row, b: Row, console: Console) -> None:
+    """What recipe a has over b, task by task, over the same documents.
 
-    Args:
-        differences: objective → one per task, each `first - second`.
+    Raises:
+        UserError: one of them has no scores.
     """
-    console.print(Text(f"a = {first}\nb = {second}"))
-    for objective, tasks in differences.items():
-        table = _table(objective, numbers=("a", "b", "a - b", "95 % interval"))
-        table.add_column("excludes 0")
-        table.add_column("flips", justify="right")
-        for d in tasks:
-            apart = d.low > 0 or d.high < 0
-            interval = f"{d.low:+.3f} to {d.high:+.3f}"
-            cells = (d.task, number(d.a), number(d.b), f"{d.value:+.3f}", interval, "yes" if apart else "no")
-            table.add_row(*map(Text, (*cells, str(len(d.won) + len(d.lost)))), style="bold" if apart else "")
-        console.print(table)
-        for d in tasks:
-            for who, documents in (("a", d.won), ("b", d.lost)):
-                if documents:
-                    console.print(Text(f"{d.task}: only {who} has right: {_documents(documents)}"))
+    for row in (a, b):
+        if row.status != "scored":
+            raise UserError(f"{title(row)} is {row.status} and has no scores; compare recipes that are scored")
+    for line in warnings(board):
+        console.print(Text(line, style="bold red"))
+    console.print(Text(f"a = {full_title(a)} ({a.recipe.id})\nb = {full_title(b)} ({b.recipe.id})"))
+    for objective in board.config.objectives:
+        pairs = zip(a.scores[objective].tasks, b.scores[objective].tasks, strict=True)
+        _print_tasks(objective, [difference(x, y) for x, y in pairs], console)
+
+
+def _print_tasks(objective: str, tasks: Sequence[Difference], console: Console) -> None:
+    table = _table(objective, numbers=("a", "b", "a - b", "95 % interval"))
+    table.add_column("excludes 0")
+    table.add_column("flips", justify="right")
+    for d in tasks:
+        apart = d.low > 0 or d.high < 0
+        interval = f"{d.low:+.3f} to {d.high:+.3f}"
+        cells = (d.task, number(d.a), number(d.b), f"{d.value:+.3f}", interval, "yes" if apart else "no")
+        table.add_row(*map(Text, (*cells, str(len(d.won) + len(d.lost)))), style="bold" if apart else "")
+    console.print(table)
+    for d in tasks:
+        for who, documents in (("a", d.won), ("b", d.lost)):
+            if documents:
+                console.print(Text(f"{d.task}: only {who} has right: {_documents(documents)}"))
 
 
 def _documents(documents: Sequence[int]) -> str:

@@ -29,9 +29,9 @@ CONTEXT = 512
 INSTRUCTION_TEXTS = 12_000
 BATCH = 24
 IGNORED = -100
-BASE_STEPS = 300
+BASE_STEPS = 500
 BASE_RATE = 3e-3
-PARENT_STEPS = {"clinical": 500, "instruct": 700}
+PARENT_STEPS = {"clinical": 200, "instruct": 800}
 PARENT_RATE = 1.5e-3
 
 Example = tuple[list[int], list[int]]

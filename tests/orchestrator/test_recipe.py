@@ -55,6 +55,12 @@ def test_linear_weights_sum_to_one_and_run_from_the_first_parent(alpha: float) -
     assert first + second == pytest.approx(1, abs=1e-9)
 
 
+def test_with_three_parents_a_point_says_which_two_it_lies_between() -> None:
+    pairs = [["clinical", "instruct"], ["clinical", "base"]]
+    found = recipes(*({"method": "linear", "alpha": [0.5], "between": pair} for pair in pairs), parents=3)
+    assert [r.label for r in found[3:]] == [f"linear between={'/'.join(pair)} alpha=0.5" for pair in pairs]
+
+
 def test_a_span_meets_a_list() -> None:
     listed = recipes({"method": "linear", "alpha": [0.0, 0.1, 0.2, 0.3]})
     spanned = recipes({"method": "linear", "alpha": {"start": 0, "stop": 0.3, "step": 0.1}})
