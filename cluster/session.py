@@ -51,8 +51,9 @@ def session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS")
-    local = {} if address else {"include_dashboard": False, "num_cpus": os.cpu_count()}
+    address = os.environ.get("RAY_ADDRESS", "local")
+    # A local cluster is nobody else's business: it listens on loopback alone and shows no dashboard.
+    local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == "local" else {}
     ray.init(
         address=address,
         log_to_driver=False,

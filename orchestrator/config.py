@@ -134,7 +134,9 @@ class RecipeGrid(Strict):
     def _one_form(self) -> RecipeGrid:
         if self.method not in METHODS:
             known = ", ".join(sorted(METHODS))
-            raise ValueError(f"mergekit has no merge method {self.method!r}{hint(self.method, METHODS)} (it has: {known})")
+            raise ValueError(
+                f"mergekit has no merge method {self.method!r}{hint(self.method, METHODS)} (it has: {known})"
+            )
         short = {"linear": "alpha", "slerp": "t"}
         given = [key for key in ("alpha", "t") if getattr(self, key) is not None]
         for key in given:

@@ -100,7 +100,10 @@ def test_a_worker_that_fits_nowhere_is_refused_with_the_numbers() -> None:
 
 def test_an_engine_that_cannot_start_ends_the_sweep_with_its_reason() -> None:
     broken = WorkerSpec(SERVING, {}, Source("d", "a", "/gone"), "float32", Workers(count=1), "/nowhere", None)
-    with pytest.raises(EngineStartError, match="the folder /gone does not exist") as told, Pool(broken, limit=1) as pool:
+    with (
+        pytest.raises(EngineStartError, match="the folder /gone does not exist") as told,
+        Pool(broken, limit=1) as pool,
+    ):
         list(pool.run(by_recipe(RECIPES), blocks(RECIPES[:1])))
     assert "Traceback" in told.value.detail or "fetch" in told.value.detail
 

@@ -105,7 +105,9 @@ def test_more_choices_than_vllm_takes_at_once(vllm: VllmEngine, parents: dict[st
         assert together[key] == pytest.approx(value, abs=1e-4)
 
 
-def test_checkpoints_are_removed_after_use_unless_kept(vllm: VllmEngine, parents: dict[str, Path], tmp_path: Path) -> None:
+def test_checkpoints_are_removed_after_use_unless_kept(
+    vllm: VllmEngine, parents: dict[str, Path], tmp_path: Path
+) -> None:
     recipe = recipes(parents)["half"]
     vllm.hold(recipe)
     assert not (vllm.scratch / recipe.id).exists()

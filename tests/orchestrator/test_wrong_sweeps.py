@@ -106,7 +106,9 @@ def test_wrong_key(name: str, sweep: Callable[..., Path], capsys: pytest.Capture
 def test_wrong_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refused(tmp_path / "none.yaml", capsys, "none.yaml: cannot be read (No such file or directory)")
     (tmp_path / "list.yaml").write_text("- a\n- b\n")
-    refused(tmp_path / "list.yaml", capsys, "list.yaml: holds list, not keys; a sweep has parents, recipes and objectives")
+    refused(
+        tmp_path / "list.yaml", capsys, "list.yaml: holds list, not keys; a sweep has parents, recipes and objectives"
+    )
     (tmp_path / "broken.yaml").write_text("parents: {a: [}\n")
     refused(tmp_path / "broken.yaml", capsys, "broken.yaml: is not valid YAML")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
@@ -180,7 +182,9 @@ def test_spoilt_parent(name: str, second: Any, sweep: Callable[..., Path], capsy
     refused(sweep(parents=second(change)), capsys, expected)
 
 
-def test_missing_parent(sweep: Callable[..., Path], parents: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_parent(
+    sweep: Callable[..., Path], parents: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     here = {"model": str(parents["a"])}
     refused(sweep(parents={"a": here}), capsys, "parents: ")
     refused(sweep(parents={"a": here, "b": {"model": "./gone"}}), capsys, "gone does not exist; correct the path")
@@ -201,7 +205,9 @@ def test_missing_parent(sweep: Callable[..., Path], parents: dict[str, Path], ca
     )
 
 
-def test_a_results_folder_in_use(sweep: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_results_folder_in_use(
+    sweep: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from orchestrator.sweep import locked
 
     with locked(tmp_path / "out"):
