@@ -28,8 +28,21 @@ from pydantic import (
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 MAX_GRID = 10_000
 METHODS = frozenset(
-    "arcee_fusion breadcrumbs breadcrumbs_ties dare_linear dare_ties della della_linear karcher linear model_stock "
-    "multislerp nearswap nuslerp passthrough ram ramplus_tl sce slerp task_arithmetic ties".split()
+    (
+        *(
+            "linear",
+            "slerp",
+            "nuslerp",
+            "multislerp",
+            "karcher",
+            "nearswap",
+            "model_stock",
+            "arcee_fusion",
+            "passthrough",
+        ),
+        *("task_arithmetic", "ties", "breadcrumbs", "breadcrumbs_ties", "sce", "ram", "ramplus_tl"),
+        *("dare_linear", "dare_ties", "della", "della_linear"),
+    )
 )
 """mergekit's merge methods, written down here because importing mergekit takes eight seconds; a test compares."""
 

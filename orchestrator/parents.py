@@ -35,7 +35,6 @@ class Files:
     config: dict[str, Any]
     parameters: int
     """Number of weights, from the safetensors headers."""
-    weight_bytes: int
 
 
 def resolve(config: SweepConfig, *, weights: bool = True) -> dict[str, Files]:
@@ -61,23 +60,60 @@ def resolve(config: SweepConfig, *, weights: bool = True) -> dict[str, Files]:
 def _open(where: str, name: str, parent: Parent, weights: bool) -> Files:
     folder, revision = fetch(f"{where}.model", parent.model, parent.revision, weights)
     model_config = _read_json(f"{where}.model", folder / "config.json")
-    shards = sorted(folder.glob("*.safetensors"))
-    if not shards and (weights or _is_folder(parent.model)):
+    shards = _shards(f"{where}.model", folder)
+    if not shards and not weights and revision is not None:
+        shards = _shards_on_the_hub(f"{where}.model", parent.model, revision)
+    if not shards:
         raise UserError(
             f"{where}.model: {folder} holds no *.safetensors file; only safetensors are read, so convert the "
             "weights with save_pretrained(folder, safe_serialization=True)"
         )
-    files = [*shards, folder / "config.json"]
+    hashes = [*(shard.sha256 for shard in shards), _sha256(folder / "config.json")]
     if parent.lora is not None:
         adapter, _ = fetch(f"{where}.lora", parent.lora, None, weights)
         _read_json(f"{where}.lora", adapter / "adapter_config.json")
         if not list(adapter.glob("*.safetensors")):
             raise UserError(f"{where}.lora: {adapter} holds no *.safetensors file; save the adapter as safetensors")
-        files += [*sorted(adapter.glob("*.safetensors")), adapter / "adapter_config.json"]
-    digest = hashlib.sha256("".join(_sha256(file) for file in files).encode()).hexdigest()[:20]
+        hashes += [_sha256(file) for file in (*sorted(adapter.glob("*.safetensors")), adapter / "adapter_config.json")]
+    digest = hashlib.sha256("".join(hashes).encode()).hexdigest()[:20]
     source = Source(digest, name, parent.model, revision, parent.lora)
-    parameters = sum(_count_parameters(f"{where}.model", shard) for shard in shards)
-    return Files(source, folder, model_config, parameters, sum(shard.stat().st_size for shard in shards))
+    return Files(source, folder, model_config, sum(shard.parameters for shard in shards))
+
+
+@dataclass(frozen=True)
+class Shard:
+    sha256: str
+    parameters: int
+
+
+def _shards(where: str, folder: Path) -> list[Shard]:
+    return [Shard(_sha256(file), _count_parameters(where, file)) for file in sorted(folder.glob("*.safetensors"))]
+
+
+def _shards_on_the_hub(where: str, model: str, revision: str) -> list[Shard]:
+    """What the hub says about weights that are not downloaded: their hashes, and their headers read from afar."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import NotASafetensorsRepoError
+
+    api = HfApi()
+    try:
+        listed = api.model_info(model, revision=revision, files_metadata=True).siblings or []
+        headers = api.get_safetensors_metadata(model, revision=revision).files_metadata
+    except NotASafetensorsRepoError:
+        return []
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{where}: the hub does not tell about the weights of {model!r} ({_first_line(error)}); download it first"
+        ) from None
+    return [
+        Shard(file.lfs.sha256, sum(headers[file.rfilename].parameter_count.values()))
+        for file in sorted(listed, key=lambda file: file.rfilename)
+        if file.rfilename in headers and file.lfs is not None
+    ]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _is_folder(model: str) -> bool:
@@ -104,9 +140,8 @@ def fetch(where: str, model: str, revision: str | None, weights: bool) -> tuple[
     try:
         folder = Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
     except (HFValidationError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"{where}: {model!r} is no folder here and could not be had from the hub ({reason}); correct the "
+            f"{where}: {model!r} is no folder here, and the hub does not give it ({_first_line(error)}); correct the "
             "path or the id, log in with `hf auth login` if it is gated, or download it first"
         ) from None
     return folder, folder.name

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import importlib.metadata
 import json
 import shutil
 import time
@@ -86,6 +87,9 @@ def open_sweep(config: SweepConfig, out: Path) -> Sweep:
         "sources": {name: dataclasses.asdict(source) for name, source in sources.items()},
         "serving": dataclasses.asdict(serving),
         "profile": dataclasses.asdict(profile),
+        "versions": {
+            name: importlib.metadata.version(name) for name in ("mergekit", "lm-eval", "torch", "transformers")
+        },
     }
     write_json(out / "sweep.json", note)
     return sweep

@@ -89,7 +89,8 @@ def test_stopping_finishes_what_is_under_way_and_hands_out_no_more() -> None:
     done: list[object] = []
     with Pool(spec(count=1), limit=len(work)) as pool:
         for result in pool.run(by_recipe(RECIPES), work, stop=lambda: len(done) >= 2):
-            done += [result] if result is not None else []
+            if result is not None:
+                done.append(result)
     assert 2 <= len(done) <= 3
 
 

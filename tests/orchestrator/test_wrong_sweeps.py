@@ -196,7 +196,7 @@ def test_missing_parent(
     refused(
         sweep(parents={"a": here, "b": {"model": "some-org/not-there"}}),
         capsys,
-        "parents.b.model: 'some-org/not-there' is no folder here and could not be had from the hub",
+        "parents.b.model: 'some-org/not-there' is no folder here, and the hub does not give it",
     )
     refused(
         sweep(parents={"a": here, "b": {"model": str(parents["b"]), "lora": "./gone"}}),
