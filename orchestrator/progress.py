@@ -61,7 +61,7 @@ class Progress:
         elif isinstance(result, Failure):
             self.failed += 1
             self.left[result.recipe_id] = 0
-            self._note(f"recipe {result.recipe_id} {result.status} at {result.stage}: {result.message}")
+            self.note(f"recipe {result.recipe_id} {result.status} at {result.stage}: {result.message}")
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done, description=self.line())
         elif time.monotonic() - self.told >= EVERY:
@@ -77,7 +77,8 @@ class Progress:
         broken = f", {self.failed} without a score" if self.failed else ""
         return f"{finished}/{self.recipes} recipes{broken}, {rate:.1f} questions/s, {minutes}:{seconds:02d} left"
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """A line of its own, beside the bar."""
         if self.bar is not None:
             self.bar.console.print(text, highlight=False, markup=False)
         else:

@@ -14,10 +14,8 @@ from typing import Any
 import yaml
 
 from orchestrator.config import RecipeGrid, SweepConfig, grid_values
+from orchestrator.methods import METHODS
 from orchestrator.records import Identified, identity, provenance
-
-RANDOM_METHODS = frozenset({"dare_linear", "dare_ties", "della", "della_linear"})
-"""mergekit methods that draw from the global random state; their seed is part of the recipe."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +164,7 @@ def _product(config: SweepConfig, sources: dict[str, Source], grid: RecipeGrid) 
             sources[grid.base_model] if grid.base_model else None,
             {key: setting["", key] for key in grid.parameters},
             config.dtype,
-            config.seed if grid.method in RANDOM_METHODS else None,
+            config.seed if METHODS[grid.method].random else None,
             (Point(grid.method, tuple((key, _plain(value)) for key, value in shown)),),
         )
 

@@ -43,7 +43,8 @@ def content(value: Any) -> Any:
         return {str(key): content(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [content(item) for item in value]
-    return value
+    # YAML's 1 and 1.0 are the same weight.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Serving(Identified):
     stop_token_ids: tuple[int, ...] = identity()
     """The union over the parents: a merge may end its turn the way either of them does."""
     max_model_len: int = identity()
+    architecture: str = identity()
+    """Digest of what the model's config says about computing: the engine runs every recipe with it."""
     engine: tuple[tuple[str, Any], ...] = identity()
     """Engine settings that may move the last digits of an answer (batch sizes, eager mode)."""
     parent: str = provenance()

@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.config import SweepConfig, UserError
 from orchestrator.files import make_private, write_atomic
-from orchestrator.parents import Files
+from orchestrator.parents import Files, architecture, read_json
 from orchestrator.records import Profile, Serving
 
 TOKENIZER_FILES = (
@@ -23,7 +23,7 @@ TOKENIZER_FILES = (
 
 
 def make_serving(config: SweepConfig, parents: dict[str, Files], folder: Path) -> Serving:
-    """Choose the tokenizer, copy its files to `folder`, and collect the stop ids.
+    """Choose the tokenizer, copy its files to a folder in `folder`, and collect the stop ids of all models.
 
     Raises:
         UserError: the chosen parent has no tokenizer.
@@ -35,24 +35,25 @@ def make_serving(config: SweepConfig, parents: dict[str, Files], folder: Path) -
             f"parents.{chosen.source.name}.model: {chosen.folder} has no tokenizer.json; save its tokenizer there, or "
             "set tokenizer to the parent that has one"
         )
-    make_private(folder)
-    for name, data in files.items():
-        if not (folder / name).exists() or (folder / name).read_bytes() != data:
-            write_atomic(folder / name, data)
-    digest = hashlib.sha256()
+    hashed = hashlib.sha256()
     for name, data in sorted(files.items()):
-        digest.update(name.encode() + hashlib.sha256(data).digest())
+        hashed.update(name.encode() + hashlib.sha256(data).digest())
+    digest = hashed.hexdigest()[:20]
+    # A folder of its own for each tokenizer: no file of another one can stay behind.
+    for name, data in files.items():
+        write_atomic(make_private(folder / digest) / name, data)
     engine = config.workers.engine
     return Serving(
-        tokenizer=digest.hexdigest()[:20],
+        tokenizer=digest,
         chat_template=_template(chosen.folder),
-        stop_token_ids=tuple(sorted({i for name in config.parents for i in _stop_ids(parents[name])})),
+        stop_token_ids=tuple(sorted({i for found in parents.values() for i in _stop_ids(found)})),
         max_model_len=engine.max_model_len,
+        architecture=architecture(parents[next(iter(config.parents))]),
         engine=tuple(
             (key, getattr(engine, key)) for key in ("max_num_seqs", "max_num_batched_tokens", "enforce_eager")
         ),
         parent=chosen.source.name,
-        folder=str(folder),
+        folder=str(folder / digest),
     )
 
 
@@ -101,6 +102,4 @@ def _stop_ids(files: Files) -> set[int]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    value = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    assert isinstance(value, dict), f"{path} holds an object, as transformers writes it"
-    return value
+    return read_json("parents", path) if path.exists() else {}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import shutil
@@ -22,15 +23,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.board import Board, Row, Suite, mark, write_board
-from orchestrator.config import SweepConfig, UserError, load_config
+from orchestrator.config import SweepConfig, UserError
 from orchestrator.files import make_private, write_atomic, write_json
 from orchestrator.ledger import Ledger
 from orchestrator.parents import resolve
+from orchestrator.plan import check_disk
 from orchestrator.progress import Progress
 from orchestrator.recipe import Recipe, Source, expand
 from orchestrator.records import Asked, Block, Failure, Profile, Serving
 from orchestrator.scores import combine
 from orchestrator.serving import make_profile, make_serving
+from orchestrator.sweepfile import load_config
 
 if TYPE_CHECKING:
     from tasks.scoring import LedgerLM
@@ -53,9 +56,7 @@ def run_sweep(path: Path, out: Path, max_gpu_hours: float | None = None) -> Boar
     config = load_config(path)
     with locked(out):
         sweep = open_sweep(config, out)
-        blocks = open_blocks(sweep)
-        if blocks:
-            ask(sweep, blocks, max_gpu_hours)
+        ask(sweep, open_blocks(sweep), max_gpu_hours)
         return publish(sweep)
 
 
@@ -75,11 +76,11 @@ class Sweep:
 
 
 def open_sweep(config: SweepConfig, out: Path) -> Sweep:
-    """Resolve parents and tasks; write down the result, so that `report` needs neither parents nor the network."""
+    """Resolve parents and tasks; write down the result, so that `report` needs no parents."""
     files = resolve(config)
     sources = {name: found.source for name, found in files.items()}
+    check_disk(config, max(found.parameters for found in files.values()), len(expand(config, sources)))
     serving = make_serving(config, files, out / "serving")
-    check_disk(config, sources, max(found.parameters for found in files.values()), len(expand(config, sources)))
     profile = make_profile(config)
     sweep = _load(config, out, sources, serving, profile)
     note = {
@@ -87,6 +88,7 @@ def open_sweep(config: SweepConfig, out: Path) -> Sweep:
         "sources": {name: dataclasses.asdict(source) for name, source in sources.items()},
         "serving": dataclasses.asdict(serving),
         "profile": dataclasses.asdict(profile),
+        "questions": asked_digests(sweep),
         "versions": {
             name: importlib.metadata.version(name) for name in ("mergekit", "lm-eval", "torch", "transformers")
         },
@@ -99,19 +101,36 @@ def reopen_sweep(out: Path) -> Sweep:
     """The sweep whose results are in `out`, from what `run` wrote down there.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or its tasks ask other questions today.
     """
     try:
         note = json.loads((out / "sweep.json").read_text(encoding="utf-8"))
-    except OSError:
+        config = SweepConfig.model_validate_json(json.dumps(note["config"]))
+        sources = {name: Source(**fields) for name, fields in note["sources"].items()}
+        serving, profile, questions = note["serving"], Profile(**note["profile"]), note["questions"]
+    except FileNotFoundError:
         raise UserError(f"{out}: holds no sweep (no sweep.json); give the folder that `run --out` wrote") from None
-    config = SweepConfig.model_validate_json(json.dumps(note["config"]))
-    sources = {name: Source(**fields) for name, fields in note["sources"].items()}
-    fields = note["serving"]
-    fields["stop_token_ids"] = tuple(fields["stop_token_ids"])
-    fields["engine"] = tuple((key, value) for key, value in fields["engine"])
-    serving = Serving(**{**fields, "folder": str(out / "serving")})
-    return _load(config, out, sources, serving, Profile(**note["profile"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{out / 'sweep.json'}: cannot be read ({error}); `run` with the sweep file mends it") from None
+    serving["stop_token_ids"] = tuple(serving["stop_token_ids"])
+    serving["engine"] = tuple((key, value) for key, value in serving["engine"])
+    serving["folder"] = str(out / "serving" / serving["tokenizer"])
+    sweep = _load(config, out, sources, Serving(**serving), profile)
+    changed = [name for name, digest in asked_digests(sweep).items() if questions.get(name) != digest]
+    if changed:
+        raise UserError(
+            f"{out}: the questions of {changed[0]} are not those that were asked (its task file, its data or lm-eval "
+            "has changed since); the stored answers do not belong to them: restore it, or `run` to ask the new ones"
+        )
+    return sweep
+
+
+def asked_digests(sweep: Sweep) -> dict[str, str]:
+    """Objective and task → digest of its questions."""
+    return {
+        f"{suite.objective}/{suite.name}": hashlib.sha256("".join(q.id for q in suite.questions).encode()).hexdigest()
+        for suite in sweep.suites
+    }
 
 
 def _load(config: SweepConfig, out: Path, sources: dict[str, Source], serving: Serving, profile: Profile) -> Sweep:
@@ -137,34 +156,43 @@ def open_blocks(sweep: Sweep) -> list[Block]:
 
 
 def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
-    """Stream blocks to the workers and their answers into the ledger."""
+    """Stream blocks to the workers and their answers into the ledger. With nothing to ask, nothing is started."""
     from cluster.pool import EngineStartError, Pool
     from cluster.session import session
-    from cluster.shares import slerp_shares
+    from cluster.shares import slerp_shares, unknown_shares
 
+    shares = unknown_shares(sweep.config, sweep.sources, sweep.out)
+    if not blocks and not shares:
+        return
     for block in blocks:
         _failure_file(sweep.out, block.recipe_id).unlink(missing_ok=True)
-    shutil.rmtree(sweep.out / "checkpoints" / "scratch", ignore_errors=True)
+    scratch = sweep.out / "checkpoints" / "scratch"
+    shutil.rmtree(scratch, ignore_errors=True)
     recipes = {recipe.id: recipe for recipe in sweep.recipes}
     try:
         with (
             session(),
-            slerp_shares(sweep.config, sweep.sources, sweep.out),
             Progress(blocks) as progress,
+            slerp_shares(shares, sweep.out, progress.note),
             Pool(worker_spec(sweep), limit=len(blocks)) as pool,
         ):
             for result in pool.run(recipes, blocks, stop=_budget(sweep.config, len(pool.slots), max_gpu_hours)):
-                if isinstance(result, Asked):
-                    sweep.ledger.write(result)
-                elif isinstance(result, Failure):
-                    make_private(sweep.out / "failures")
-                    write_json(_failure_file(sweep.out, result.recipe_id), dataclasses.asdict(result))
+                keep(sweep, result)
                 progress.update(result)
     except EngineStartError as error:
         write_atomic(sweep.out / "engine-error.txt", error.detail)
         raise UserError(f"{error} (all of it: {sweep.out / 'engine-error.txt'})") from None
     finally:
-        shutil.rmtree(sweep.out / "checkpoints" / "scratch", ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def keep(sweep: Sweep, result: Asked | Failure | None) -> None:
+    """Write down what came of a block before anything else happens."""
+    if isinstance(result, Asked):
+        sweep.ledger.write(result)
+    elif isinstance(result, Failure):
+        make_private(sweep.out / "failures")
+        write_json(_failure_file(sweep.out, result.recipe_id), dataclasses.asdict(result))
 
 
 def worker_spec(sweep: Sweep) -> Any:
@@ -174,7 +202,7 @@ def worker_spec(sweep: Sweep) -> Any:
     checkpoints = sweep.out / "checkpoints"
     return WorkerSpec(
         serving=sweep.serving,
-        tokenizer_files={file.name: file.read_bytes() for file in sorted((sweep.out / "serving").iterdir())},
+        tokenizer_files={file.name: file.read_bytes() for file in sorted(Path(sweep.serving.folder).iterdir())},
         boot=sweep.sources[next(iter(sweep.config.parents))],
         dtype=sweep.config.dtype,
         workers=sweep.config.workers,
@@ -187,22 +215,6 @@ def _budget(config: SweepConfig, workers: int, hours: float | None) -> Callable[
     started = time.monotonic()
     per_second = workers * (config.workers.gpus or 1) / 3600
     return lambda: hours is not None and (time.monotonic() - started) * per_second >= hours
-
-
-def check_disk(config: SweepConfig, sources: dict[str, Source], parameters: int, recipes: int) -> None:
-    """Refuse a sweep whose checkpoints would need more than `checkpoints.disk_gb`."""
-    need = checkpoint_bytes(config, parameters) * (recipes if config.checkpoints.keep else config.workers.count or 1)
-    limit = config.checkpoints.disk_gb
-    if limit is not None and need > limit * 1e9:
-        kept = f"{recipes} kept checkpoints" if config.checkpoints.keep else "the checkpoints under way"
-        raise UserError(
-            f"checkpoints.disk_gb: {kept} need {need / 1e9:.1f} GB, but the budget is {limit} GB; raise it"
-            + (", or set checkpoints.keep to false" if config.checkpoints.keep else "")
-        )
-
-
-def checkpoint_bytes(config: SweepConfig, parameters: int) -> int:
-    return parameters * (4 if config.dtype == "float32" else 2)
 
 
 # -------------------------------------------------------------------- what came of it

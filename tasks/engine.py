@@ -60,14 +60,13 @@ class WeightLoader:
 
         def tensors() -> Any:
             nonlocal taken
-            for file in sorted(Path(folder).glob("*.safetensors")):
+            for name, (file, _) in headers(Path(folder)).items():
                 with safe_open(file, framework="pt") as opened:
-                    for name in opened.keys():  # noqa: SIM118 (safe_open is no mapping)
-                        tensor = opened.get_tensor(name)
-                        if not tensor.isfinite().all():
-                            broken.append(name)
-                        yield name, tensor
-                        taken += 1
+                    tensor = opened.get_tensor(name)
+                if not tensor.isfinite().all():
+                    broken.append(name)
+                yield name, tensor
+                taken += 1
 
         self.reload_weights(weights_iterator=tensors(), is_checkpoint_format=True)  # type: ignore[attr-defined]
         return taken, broken

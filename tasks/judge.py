@@ -7,15 +7,24 @@ need no second look at the answers.
 from __future__ import annotations
 
 import math
+import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from langdetect import DetectorFactory
 
 from orchestrator.scores import Floats, TaskScore
 from tasks.scoring import LedgerLM
 from tasks.suites import SuiteTask
+
+# IFEval's checks guess: a reply's language by random sampling, and a setting of zero as if it were missing. Unseeded,
+# the same answers would score differently from one report to the next.
+DetectorFactory.seed = 0
+
+JACKKNIFE_GROUPS = 200
+"""Each costs one run of the metric's aggregation (a corpus BLEU, say)."""
 
 
 def score_task(suite: SuiteTask, lm: LedgerLM) -> TaskScore:
@@ -40,6 +49,7 @@ def score_task(suite: SuiteTask, lm: LedgerLM) -> TaskScore:
     for group in by_document.values():
         group.sort(key=lambda instance: instance.idx)
         for filter_ in dict.fromkeys(filter_ for _, filter_ in suite.metrics):
+            random.seed(0)
             judged = suite.task.process_results(group[0].doc, [i.filtered_resps[filter_] for i in group])
             for key in suite.metrics:
                 if key[1] == filter_:
@@ -49,7 +59,7 @@ def score_task(suite: SuiteTask, lm: LedgerLM) -> TaskScore:
     return TaskScore(
         objective=suite.objective,
         task=suite.name,
-        metrics={name: value for (name, _), (value, _, _) in samples.items()},
+        metrics={",".join(key) if key[1] != "none" else key[0]: value for key, (value, _, _) in samples.items()},
         value=float(np.mean([value for value, _, _ in samples.values()])),
         influence=np.mean([influence for _, influence, _ in samples.values()], axis=0),
         documents=next(iter(samples.values()))[2],
@@ -71,22 +81,36 @@ def _sample(items: Sequence[Any], aggregate: Callable[[Any], float]) -> tuple[fl
             if math.isclose(ratio, value, rel_tol=1e-9, abs_tol=1e-12):
                 own = scale * np.divide(a, b, out=np.zeros_like(a), where=b > 0)
                 return value, (scale * a - value * b) / b.mean(), own
+    return value, _jackknife(items, aggregate), np.full(len(items), np.nan)
+
+
+def _jackknife(items: Sequence[Any], aggregate: Callable[[Any], float]) -> Floats:
+    """Influences from leaving out one document at a time; of many documents, one group of neighbours at a time."""
     n = len(items)
-    without = np.array([aggregate([*items[:i], *items[i + 1 :]]) for i in range(n)], dtype=float)
-    return value, (n - 1) * (without.mean() - without), np.full(n, np.nan)
+    groups = np.array_split(np.arange(n), min(n, JACKKNIFE_GROUPS))
+    without = np.array([aggregate([items[i] for i in range(n) if i < g[0] or i > g[-1]]) for g in groups])
+    influence: Floats = np.empty(n)
+    for group, left_out in zip(groups, without, strict=True):
+        # √d, because d documents that share one number carry the variance of one.
+        influence[group] = (n - len(group)) / len(group) ** 0.5 * (without.mean() - left_out)
+    return np.asarray(influence - influence.mean())
 
 
 def _as_ratio(items: Sequence[Any]) -> tuple[Floats, Floats]:
     """Numerators and denominators, for the shapes that lm-eval's items have: a number, a list of verdicts
-    (IFEval's instructions), a (sum, weight) pair."""
+    (IFEval's instructions), a (sum, weight) pair. Empty arrays for any other."""
+
+    def is_number(value: Any) -> bool:
+        return isinstance(value, bool | int | float | np.number)
+
     pairs: list[tuple[float, float]] = []
     for item in items:
-        if isinstance(item, tuple) and len(item) == 2:
-            pairs.append((float(item[0]), float(item[1])))
-        elif isinstance(item, list):
-            pairs.append((float(sum(item)), float(len(item))))
-        elif isinstance(item, bool | int | float | np.number):
+        if is_number(item):
             pairs.append((float(item), 1.0))
+        elif isinstance(item, list) and all(map(is_number, item)):
+            pairs.append((float(sum(item)), float(len(item))))
+        elif isinstance(item, tuple) and len(item) == 2 and all(map(is_number, item)):
+            pairs.append((float(item[0]), float(item[1])))
         else:
             return np.zeros(0), np.zeros(0)
     return np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])

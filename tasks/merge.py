@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import shutil
-import traceback
+import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.files import make_private
+from orchestrator.files import make_private, weight_files
+from orchestrator.parents import fetch
 from orchestrator.recipe import Recipe, Source
 
 if TYPE_CHECKING:
@@ -16,10 +18,24 @@ if TYPE_CHECKING:
 
 LINEAR_ABOVE = 0.9995
 """mergekit's SLERP is plain linear interpolation where |cos| of two tensors is above this."""
+NORM_PIECE = 1 << 20
+"""mergekit's own piece when it measures norms and dot products; another one would move the last bits."""
 
 
 class MergeRefused(Exception):
     """mergekit says that this recipe cannot be merged; trying again will not help."""
+
+
+def localise(recipe: Recipe) -> Recipe:
+    """The same recipe over folders on this machine: mergekit asks the hub about models even when they are cached."""
+
+    def local(source: Source) -> Source:
+        model, _ = fetch(source.name, source.model, source.revision, weights=True)
+        lora = str(fetch(source.name, source.lora, None, weights=True)[0]) if source.lora else None
+        return replace(source, model=str(model), revision=None, lora=lora)
+
+    models = tuple((local(source), parameters) for source, parameters in recipe.models)
+    return replace(recipe, models=models, base_model=local(recipe.base_model) if recipe.base_model else None)
 
 
 def materialise(recipe: Recipe, folder: Path, scratch: Path) -> Path:
@@ -30,7 +46,7 @@ def materialise(recipe: Recipe, folder: Path, scratch: Path) -> Path:
 
     Raises:
         MergeRefused: an impossible recipe, in mergekit's own words.
-        OSError: the disk is full or a parent cannot be read.
+        Exception: whatever else goes wrong in mergekit: a full disk, a lack of memory, a damaged file.
     """
     if folder.exists():
         return folder
@@ -40,8 +56,7 @@ def materialise(recipe: Recipe, folder: Path, scratch: Path) -> Path:
 
     logging.getLogger("mergekit").setLevel(logging.ERROR)
     make_private(folder.parent)
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     options = MergeOptions(
         lora_merge_cache=str(scratch / "lora"),
         copy_tokenizer=False,
@@ -50,16 +65,24 @@ def materialise(recipe: Recipe, folder: Path, scratch: Path) -> Path:
         random_seed=recipe.seed,
     )
     try:
-        run_merge(MergeConfiguration.model_validate(recipe.to_mergekit()), str(temporary), options)
-        temporary.rename(folder)
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:
-        # mergekit has no error class of its own; whatever else it raises is its verdict on the recipe.
-        raise MergeRefused(f"{error or type(error).__name__}\n{traceback.format_exc()}") from error
+        config = MergeConfiguration.model_validate(localise(recipe).to_mergekit())
+        run_merge(config, str(temporary), options)
+        _appear(temporary, folder)
+    except (ValueError, TypeError, AssertionError) as error:
+        # What mergekit raises when the recipe itself is at fault; all else may go better next time.
+        raise MergeRefused(str(error) or type(error).__name__) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _appear(temporary: Path, folder: Path) -> None:
+    """Rename; another worker that was first with the same checkpoint has done as well."""
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
 
 
 def headers(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
@@ -67,9 +90,11 @@ def headers(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
     from safetensors import safe_open
 
     found = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in weight_files(folder):
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
+                if name.endswith("rotary_emb.inv_freq"):
+                    continue  # a buffer that old checkpoints carry and nobody reads
                 found[name] = (file, tuple(tensors.get_slice(name).get_shape()))
     return found
 
@@ -88,7 +113,7 @@ def slerp_share(first: Source, second: Source, scratch: str) -> dict[str, float]
     for name, (file, _) in headers(merged_folder(first, scratch)).items():
         if name in theirs:
             with safe_open(file, framework="pt") as a, safe_open(theirs[name][0], framework="pt") as b:
-                cosines.append(cosine(a.get_tensor(name), b.get_tensor(name)))
+                cosines.append(float(cosine(a.get_tensor(name), b.get_tensor(name))))
     curved = sum(abs(value) <= LINEAR_ABOVE for value in cosines)
     return {"tensors": len(cosines), "curved": curved / len(cosines), "lowest_cosine": min(cosines)}
 
@@ -97,19 +122,28 @@ def merged_folder(source: Source, scratch: str) -> Path:
     """A parent's weights as safetensors on this machine, its adapter merged in by mergekit."""
     from mergekit.common import ModelReference
 
-    reference = ModelReference.parse(source.reference).merged(cache_dir=str(Path(scratch) / "lora"))
+    local = localise(Recipe("passthrough", ((source, {}),), None, {}, "float32")).models[0][0]
+    reference = ModelReference.parse(local.reference).merged(cache_dir=str(Path(scratch) / "lora"))
     return Path(reference.local_path())
 
 
-def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Of two tensors as flat vectors, in float64 chunks: a float32 sum over an embedding is off in the third
-    digit, and the decision between SLERP and Linear is made in the fourth."""
+def cosine(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """The cosine that mergekit's slerp finds, to the bit: norms of the norms of its pieces, then the dot product of
+    the normalised pieces (one float32 sum over an embedding is off in the third digit).
+
+    Returns:
+        Shape (1, 1), float32, in [-1, 1].
+    """
     import torch
 
-    dot = norm_a = norm_b = 0.0
-    for x, y in zip(a.flatten().split(1 << 22), b.flatten().split(1 << 22), strict=True):
-        x, y = x.to(torch.float64), y.to(torch.float64)
-        dot += float(x @ y)
-        norm_a += float(x @ x)
-        norm_b += float(y @ y)
-    return dot / (norm_a * norm_b) ** 0.5 if norm_a and norm_b else 1.0
+    a, b = first.reshape(1, -1), second.reshape(1, -1)
+    pieces = [slice(start, start + NORM_PIECE) for start in range(0, a.shape[1], NORM_PIECE)]
+
+    def norm(tensor: torch.Tensor) -> torch.Tensor:
+        parts = [torch.linalg.vector_norm(tensor[:, p].float(), dim=1, keepdim=True) for p in pieces]
+        whole = torch.linalg.vector_norm(torch.stack(parts), dim=0)
+        return torch.where(whole > 1e-8, whole, 1)
+
+    norm_a, norm_b = norm(a), norm(b)
+    dots = [((a[:, p].float() / norm_a) * (b[:, p].float() / norm_b)).sum(dim=1, keepdim=True) for p in pieces]
+    return torch.stack(dots).sum(dim=0).clamp(-1, 1)

@@ -11,6 +11,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +22,10 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from orchestrator.config import UserError
 from orchestrator.records import Answer, Decoding, Question, Serving
+
+PROMPT_DATE = date(2024, 7, 26)
+"""What templates that print today's date are told (the fallback of Llama 3's own): the same question tomorrow."""
+GEN_KWARGS = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k", "repetition_penalty"}
 
 Ask = Callable[[Sequence[Question]], Sequence[Answer]]
 
@@ -87,6 +92,7 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=not add_generation_prompt,
+                strftime_now=lambda pattern: PROMPT_DATE.strftime(pattern),
             )
         )
 
@@ -152,6 +158,10 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
 
     def _generation(self, context: str, gen_kwargs: dict[str, Any], repeat: int) -> Question:
         kwargs = dict(normalize_gen_kwargs(gen_kwargs, 256))
+        unknown = sorted(set(kwargs) - GEN_KWARGS)
+        if unknown:
+            known = ", ".join(sorted(GEN_KWARGS))
+            raise UserError(f"gen_kwargs: {unknown[0]} = {kwargs[unknown[0]]!r} is not supported (known: {known})")
         room = self.serving.max_model_len - kwargs["max_gen_toks"]
         if room <= 0:
             raise UserError(

@@ -59,14 +59,14 @@ def load_suites(config: SweepConfig, lm: LedgerLM) -> list[SuiteTask]:
     for name, objective in config.objectives.items():
         for index, item in enumerate(objective.tasks):
             where = f"objectives.{name}.tasks[{index}]"
-            use = item if isinstance(item, TaskUse) else TaskUse(task=item)
+            use = _use(item)
             if use.task not in manager.all_tasks:
                 raise UserError(
                     f"{where}: lm-eval knows no task, group or tag {use.task!r}{hint(use.task, manager.all_tasks)}; "
                     "list them with `lm-eval ls tasks`, or name the folder of your own in include_path"
                 )
             for task_name, task in _load(manager, where, use.task, config.data_root).items():
-                suites.append(_suite_task(config, lm, where, name, objective, use, task_name, task))
+                suites.append(_suite_task(config, lm, name, index, task_name, task))
     return suites
 
 
@@ -75,7 +75,7 @@ def _task_manager(config: SweepConfig) -> Any:
     from lm_eval.tasks import TaskManager
 
     wanted = [item for objective in config.objectives.values() for item in objective.tasks]
-    names = {item if isinstance(item, str) else item.task for item in wanted}
+    names = {_use(item).task for item in wanted}
     if config.include_path:
         own = TaskManager(include_path=config.include_path, include_defaults=False)
         if names <= set(own.all_tasks):
@@ -84,62 +84,48 @@ def _task_manager(config: SweepConfig) -> Any:
 
 
 def _load(manager: Any, where: str, name: str, data_root: str | None) -> dict[str, Any]:
-    try:
-        with _working_in(data_root):
-            return dict(manager.load([name])["tasks"])
-    except UserError:
-        raise
-    except Exception as error:
-        # lm-eval and datasets raise whatever their loaders meet; to the user it is one thing: no data.
-        reason = " ".join(str(error).split())[:500] or type(error).__name__
-        place = f"under data_root {data_root}" if data_root else "on the hub"
-        raise UserError(
-            f"{where}: task {name!r} could not be loaded ({type(error).__name__}: {reason}); its data is looked for "
-            f"{place}; check the data set, or set data_root to a folder that holds it as org/name"
-        ) from error
+    with _lm_evals_own(where, name, data_root):
+        return dict(manager.load([name])["tasks"])
 
 
 @contextlib.contextmanager
-def _working_in(data_root: str | None) -> Iterator[None]:
-    """datasets takes `org/name` from the working directory when there is such a folder."""
-    if data_root is None:
-        yield
-    else:
-        with contextlib.chdir(data_root):
+def _lm_evals_own(where: str, name: str, data_root: str | None) -> Iterator[None]:
+    """lm-eval and datasets raise whatever their loaders meet; to the user it is one thing: this task has no data.
+
+    datasets takes `org/name` from the working directory when there is such a folder.
+    """
+    try:
+        with contextlib.chdir(data_root) if data_root else contextlib.nullcontext():
             yield
-
-
-def _suite_task(
-    config: SweepConfig,
-    lm: LedgerLM,
-    where: str,
-    objective_name: str,
-    objective: Objective,
-    use: TaskUse,
-    name: str,
-    task: Any,
-) -> SuiteTask:
-    shots = use.num_fewshot if use.num_fewshot is not None else objective.num_fewshot
-    if shots is not None:
-        task.set_config(key="num_fewshot", value=shots)
-    task.set_fewshot_seed(seed=config.seed)
-    overrides = {**objective.gen_kwargs, **use.gen_kwargs}
-    if overrides:
-        task.set_config(key="generation_kwargs", value=overrides, update=True)
-    if objective.apply_chat_template and not lm.tokenizer.chat_template:
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:500] or "no reason given"
+        place = f"under data_root {data_root}" if data_root else "on the hub"
         raise UserError(
-            f"objectives.{objective_name}.apply_chat_template: the tokenizer of {lm.serving.folder} has no chat "
-            "template; set tokenizer to the parent that has one, or switch this off"
+            f"{where}: task {name!r} could not be loaded ({type(error).__name__}: {reason}); its data is looked for "
+            f"{place}; check the data set and num_fewshot, or set data_root to a folder that holds it as org/name"
+        ) from error
+
+
+def _suite_task(config: SweepConfig, lm: LedgerLM, objective: str, index: int, name: str, task: Any) -> SuiteTask:
+    settings, where = config.objectives[objective], f"objectives.{objective}.tasks[{index}]"
+    use = _use(settings.tasks[index])
+    chat = settings.apply_chat_template
+    if chat and not lm.tokenizer.chat_template:
+        raise UserError(
+            f"objectives.{objective}.apply_chat_template: the tokenizer of {lm.serving.parent} has no chat template; "
+            "set tokenizer to the parent that has one, or switch this off"
         )
-    with _working_in(config.data_root):
+    _configure(where, task, use, settings, config.seed)
+    with _lm_evals_own(where, name, config.data_root):
         task.build_all_requests(
-            limit=use.limit or objective.limit,
-            apply_chat_template=objective.apply_chat_template,
-            fewshot_as_multiturn=objective.apply_chat_template,
-            chat_template=lm.apply_chat_template if objective.apply_chat_template else None,
+            limit=use.limit or settings.limit,
+            apply_chat_template=chat,
+            fewshot_as_multiturn=chat,
+            chat_template=lm.apply_chat_template if chat else None,
             tokenizer_name=lm.tokenizer_name,
         )
-    metrics = _metrics(where, task, use.metric or objective.metric, objective.direction)
     questions = [
         question
         for instance in task.instances
@@ -147,7 +133,24 @@ def _suite_task(
         for question in lm.questions(instance, repeat)
     ]
     documents = len({instance.doc_id for instance in task.instances})
-    return SuiteTask(objective_name, name, task, metrics, documents, questions)
+    metrics = _metrics(where, task, use.metric or settings.metric, settings.direction)
+    return SuiteTask(objective, name, task, metrics, documents, questions)
+
+
+def _configure(where: str, task: Any, use: TaskUse, settings: Objective, seed: int) -> None:
+    shots = use.num_fewshot if use.num_fewshot is not None else settings.num_fewshot
+    if shots is not None:
+        if shots and task.get_config("num_fewshot") == 0:
+            raise UserError(f"{where}: {use.task} fixes num_fewshot at 0, but {shots} is asked for; leave it out")
+        task.set_config(key="num_fewshot", value=shots)
+    task.set_fewshot_seed(seed=seed)
+    overrides = {**settings.gen_kwargs, **use.gen_kwargs}
+    if overrides and task.OUTPUT_TYPE == "generate_until":
+        task.set_config(key="generation_kwargs", value=overrides, update=True)
+
+
+def _use(item: str | TaskUse) -> TaskUse:
+    return item if isinstance(item, TaskUse) else TaskUse(task=item)
 
 
 def _metrics(where: str, task: Any, wanted: str | list[str] | None, direction: str) -> list[tuple[str, str]]:

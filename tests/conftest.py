@@ -59,7 +59,7 @@ def parents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def vllm(parents: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> VllmEngine:
     """One real engine for all tests, started with parent `a`; it serves 256 tokens and stops at id 0."""
     settings = Engine(max_model_len=256, enforce_eager=True, max_num_seqs=16)
-    serving = Serving("t", None, (0,), 256, (), "a", str(parents["a"]))
+    serving = Serving("t", None, (0,), 256, "x", (), "a", str(parents["a"]))
     scratch = tmp_path_factory.mktemp("scratch")
     return VllmEngine(parents["a"], parents["a"], serving, "float32", Workers(engine=settings), scratch)
 

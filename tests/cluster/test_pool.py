@@ -16,7 +16,7 @@ from orchestrator.config import Workers
 from orchestrator.recipe import Point, Recipe, Source, single
 from orchestrator.records import Asked, Block, Failure, Question, Serving
 
-SERVING = Serving("t", None, (), 64, (), "a", "/nowhere")
+SERVING = Serving("t", None, (), 64, "x", (), "a", "/nowhere")
 RECIPES = [single(Source(f"digest-{i}", f"m{i}", "/nowhere"), "float32", Point("parent")) for i in range(6)]
 
 
@@ -95,7 +95,9 @@ def test_stopping_finishes_what_is_under_way_and_hands_out_no_more() -> None:
 
 
 def test_a_worker_that_fits_nowhere_is_refused_with_the_numbers() -> None:
-    with pytest.raises(EngineStartError, match=r"a worker needs 999.0 CPUs and 0 GPUs, but the cluster has"):
+    with pytest.raises(
+        EngineStartError, match="a worker needs 999 CPU, 0 GPU on one node, but the cluster's nodes have 2"
+    ):
         Pool(spec(cpus=999.0), limit=1)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from orchestrator.ledger import Ledger
 from orchestrator.records import Answer, Asked, Block, Decoding, Profile, Question, Serving
 
-SERVING = Serving("tokenizer", None, (0,), 512, (), "a", "/nowhere")
+SERVING = Serving("tokenizer", None, (0,), 512, "x", (), "a", "/nowhere")
 PROFILE = Profile("fake", "float32", 1, "cpu")
 QUESTIONS = [Question((i,), (i + 1,)) for i in range(40)]
 
@@ -101,7 +101,7 @@ def test_two_writers_of_one_block_leave_one_of_the_two(tmp_path: Path) -> None:
 
 def test_another_profile_or_serving_is_another_answer(tmp_path: Path) -> None:
     block = Block("r", tuple(QUESTIONS[:4]))
-    others = [(SERVING, Profile("fake", "bfloat16", 1, "cpu")), (Serving("t", None, (), 9, (), "a", "/"), PROFILE)]
+    others = [(SERVING, Profile("fake", "bfloat16", 1, "cpu")), (Serving("t", None, (), 9, "x", (), "a", "/"), PROFILE)]
     Ledger(tmp_path, SERVING, PROFILE).write(asked(block, -1.0))
     for serving, profile in others:
         ledger = Ledger(tmp_path, serving, profile)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from orchestrator.config import load_config
-from orchestrator.parents import resolve
+from orchestrator.files import weight_files
+from orchestrator.parents import architecture, resolve
 from orchestrator.serving import make_serving
+from orchestrator.sweepfile import load_config
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -59,10 +61,11 @@ def test_the_serving_takes_the_template_of_one_parent_and_the_stops_of_all(tmp_p
     assert serving.parent == "instruct"
     assert serving.chat_template is not None
     assert serving.stop_token_ids == (0, 2), "<|endoftext|> of the clinical parent, <|im_end|> of the instruct one"
-    assert (tmp_path / "tokenizer.json").exists()
-    other = make_serving(config.model_copy(update={"tokenizer": "clinical"}), resolve(config), tmp_path / "other")
+    other = make_serving(config.model_copy(update={"tokenizer": "clinical"}), resolve(config), tmp_path)
     assert other.chat_template is None
     assert other.id != serving.id
+    assert (Path(serving.folder) / "chat_template.jinja").exists()
+    assert not (Path(other.folder) / "chat_template.jinja").exists(), "one tokenizer's files never join another's"
 
 
 @pytest.mark.parametrize("file", sorted((Path(__file__).resolve().parents[2] / "examples").glob("*.yaml")), ids=str)
@@ -74,3 +77,26 @@ def test_every_example_is_a_sweep(file: Path) -> None:
     except UserError as error:
         # The example's data lies outside the project; that it is missing is all that may be wrong.
         assert "data_root: the folder" in str(error)
+
+
+def test_old_and_new_ways_of_writing_a_config_are_the_same_architecture(
+    sweep: Callable[..., Path], parents: dict[str, Path], tmp_path: Path
+) -> None:
+    copy = tmp_path / "old"
+    shutil.copytree(parents["b"], copy)
+    config = json.loads((copy / "config.json").read_text())
+    rope = config.pop("rope_parameters")
+    config.pop("head_dim")
+    config.update(rope_theta=rope["rope_theta"], rope_scaling=None)
+    (copy / "config.json").write_text(json.dumps(config))
+    files = resolve(load_config(sweep(candidates={"old": {"model": str(copy)}})))
+    assert architecture(files["old"]) == architecture(files["b"])
+
+
+def test_a_second_copy_of_the_weights_in_the_folder_is_not_read(parents: dict[str, Path], tmp_path: Path) -> None:
+    copy = tmp_path / "twice"
+    shutil.copytree(parents["b"], copy)
+    shutil.copy(copy / "model.safetensors", copy / "consolidated.safetensors")
+    assert [file.name for file in weight_files(copy)] == ["model.safetensors"]
+    (copy / "model.safetensors.index.json").write_text('{"weight_map": {"x": "consolidated.safetensors"}}')
+    assert [file.name for file in weight_files(copy)] == ["consolidated.safetensors"]

@@ -11,8 +11,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.config import METHODS, SweepConfig, load_config
+from orchestrator.config import SweepConfig
+from orchestrator.methods import METHODS
 from orchestrator.recipe import Recipe, Source, expand
+from orchestrator.sweepfile import load_config
 
 PARENTS = {name: {"model": f"/models/{name}"} for name in ("clinical", "instruct", "base")}
 SOURCES = {name: Source(f"digest-{name}", name, f"/models/{name}") for name in (*PARENTS, "friend")}
@@ -110,9 +112,16 @@ def test_mergekit_accepts_every_yaml() -> None:
 
 
 def test_the_methods_are_mergekits() -> None:
+    from mergekit.merge_methods.base import BasePolicy
     from mergekit.merge_methods.registry import registered_methods
 
-    assert {method.spec.name for method in registered_methods()} == METHODS
+    theirs = {method.spec.name: method.spec for method in registered_methods()}
+    assert set(theirs) == set(METHODS)
+    for name, method in METHODS.items():
+        spec = theirs[name]
+        assert method.whole.split() == [parameter.name for parameter in spec.shared_parameters], name
+        assert method.each.split() == [parameter.name for parameter in spec.input_parameters], name
+        assert method.base == (spec.contract.base == BasePolicy.REQUIRED), name
 
 
 def test_a_sweep_file_is_resolved_against_its_own_folder(sweep: Callable[..., Path], tmp_path: Path) -> None:

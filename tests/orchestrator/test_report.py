@@ -79,6 +79,7 @@ def make_board(objectives: dict[str, Any], recipes: list[dict[str, Any]], **extr
             chat_template=None,
             stop_token_ids=(2, 151645),
             max_model_len=2048,
+            architecture="0456def",
             engine=(("max_num_seqs", 128), ("max_num_batched_tokens", None)),
             parent="instruct",
             folder="/srv/tok",

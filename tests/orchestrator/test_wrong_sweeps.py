@@ -57,6 +57,31 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "alpha for slerp": (grid(method="slerp", alpha=[0.5]), "alpha belongs to method linear, but the method here is 'slerp'"),
     "no parameters": (grid(method="linear"), "method 'linear' needs alpha (a list of ratios) or models"),
+    "unknown parameter": (
+        grid(method="ties", base_model="a", models={"b": {"densty": {"grid": [0.1, 0.2]}}}),
+        "recipes[0]: models.b.densty: the method has no such parameter; did you mean 'density'?",
+    ),
+    "misspelt grid": (
+        grid(method="ties", base_model="a", models={"b": {"density": {"gird": [0.1, 0.2]}}}),
+        "models.b.density: takes a value, mergekit's lists and filters, or {grid: […]}, but got {'gird': [0.1, 0.2]}",
+    ),
+    "no base model": (grid(method="ties", models={"b": {}}), "method 'ties' needs base_model"),
+    "base model beside t": (
+        grid(method="slerp", t=[0.2], base_model="b"),
+        "give either t (with between, if you like) or base_model, not both",
+    ),
+    "between one": (grid(method="slerp", t=[0.2], between=["a", "a"]), "between takes two different parents"),
+    "reserved name": ({"objectives": {"on_front": {"tasks": ["demo_formulary"]}}}, "objectives.on_front: the leaderboard has"),
+    "metric twice": (objective(metric=["acc", "acc"]), "metric takes one name or a list of different ones"),
+    "misspelt task key": (
+        objective(tasks=[{"tsk": "demo_formulary"}]),
+        "objectives.clinical.tasks[0].task: this key is missing; add it",
+    ),
+    "unknown gen_kwargs": (
+        {"objectives": {"x": {"tasks": ["demo_instructions"], "limit": 2, "gen_kwargs": {"min_p": 0.1}}}},
+        "gen_kwargs: min_p = 0.1 is not supported",
+    ),
+    "too many shots": (objective(num_fewshot=3), "fixes num_fewshot at 0, but 3 is asked for"),
     "unknown parent in a recipe": (
         grid(method="linear", alpha=[0.5], between=["a", "instruct"]),
         "recipes[0] names 'instruct', which is not in parents: a, b",
@@ -109,6 +134,8 @@ def test_wrong_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     refused(
         tmp_path / "list.yaml", capsys, "list.yaml: holds list, not keys; a sweep has parents, recipes and objectives"
     )
+    (tmp_path / "twice.yaml").write_text("parents: {a: {model: x}, b: {model: y}, b: {model: z}}\n")
+    refused(tmp_path / "twice.yaml", capsys, "the key 'b' stands twice")
     (tmp_path / "broken.yaml").write_text("parents: {a: [}\n")
     refused(tmp_path / "broken.yaml", capsys, "broken.yaml: is not valid YAML")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
@@ -168,6 +195,10 @@ SPOILT = {
     "other vocabulary": (
         edit("tokenizer.json", renumber),
         "parents.b.model: its tokenizer's vocabulary differs from that of parents.a",
+    ),
+    "other RoPE": (
+        edit("config.json", lambda c: c["rope_parameters"].update(rope_theta=500_000.0)),
+        "parents.b.model: rope_theta is 500000.0, but 10000.0 in parents.a",
     ),
     "no safetensors": (as_pickle, "holds no *.safetensors file; only safetensors are read"),
     "cut off weights": (cut_short, "model.safetensors is damaged or cut off"),

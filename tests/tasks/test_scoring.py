@@ -118,7 +118,7 @@ def test_truncation_is_from_the_left_and_counted(tokenizer: Any, vllm: VllmEngin
 
 
 def test_a_chat_template_that_writes_the_bos_token_gets_no_second_one(tokenizer: Any) -> None:
-    serving = Serving("t", None, (), 256, (), "a", "/nowhere")
+    serving = Serving("t", None, (), 256, "x", (), "a", "/nowhere")
     lm = LedgerLM(serving, tokenizer)
     assert lm.tok_encode("abc") == lm.tok_encode("abc", add_special_tokens=None)
     if tokenizer.bos_token:

@@ -1,0 +1,121 @@
+"""Reading a sweep file: YAML, checked, its relative folders made absolute; what is wrong, said in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from orchestrator.config import (
+    Checkpoints,
+    Engine,
+    Objective,
+    Parent,
+    RecipeGrid,
+    SweepConfig,
+    TaskUse,
+    UserError,
+    Workers,
+    hint,
+)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML lets the second of two equal keys win without a word; here it is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if key.value != "<<"]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def load_config(path: Path) -> SweepConfig:
+    """Read, check and resolve a sweep file; relative folders become absolute.
+
+    Raises:
+        UserError: no such file, no YAML, or a key that is unknown, missing, of a wrong type or out of range.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a sweep file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8 text; give the path of a sweep file") from None
+    try:
+        data = yaml.load(text, Loader=_UniqueKeys)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: holds {type(data).__name__}, not keys; a sweep has parents, recipes and objectives")
+    try:
+        config = SweepConfig.model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_explain(error)}") from None
+    return _absolute(config, path.resolve().parent)
+
+
+def _explain(error: ValidationError) -> str:
+    """pydantic's first complaint as one sentence: the key's path, what is wrong, the value, the way out."""
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    if isinstance(first["input"], dict):
+        # Where a name or a mapping may stand, the complaint about what was written is the useful one.
+        first = next((e for e in errors if "TaskUse" in e["loc"]), first)
+    # A union names its branches in the location; only the parts that the user wrote are kept.
+    parts = [p for p in first["loc"] if isinstance(p, int) or (p not in {"str", "TaskUse"} and "[" not in p)]
+    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
+    kind, value, message = first["type"], first["input"], first["msg"]
+    if kind == "extra_forbidden":
+        known = _fields_at(parts[:-1])
+        return f"{where}: unknown key{hint(str(parts[-1]), known)} (known here: {', '.join(known)})"
+    if kind == "missing":
+        return f"{where}: this key is missing; add it"
+    if kind == "value_error":
+        return f"{where}: {first['ctx']['error']}".removeprefix(": ")
+    more = len(errors) - 1
+    return f"{where}: {message[0].lower()}{message[1:]}, but got {value!r}" + (f" (and {more} more)" if more else "")
+
+
+def _fields_at(parts: list[Any]) -> list[str]:
+    """The keys that may stand at this place of a sweep file."""
+    places: dict[str, type[BaseModel]] = {
+        "parents": Parent, "candidates": Parent, "recipes": RecipeGrid, "objectives": Objective,
+        "workers": Workers, "engine": Engine, "checkpoints": Checkpoints, "tasks": TaskUse,
+    }  # fmt: skip
+    named = [part for part in parts if part in places]
+    return list((places[named[-1]] if named else SweepConfig).model_fields)
+
+
+def _path(folder: Path, value: str) -> Path:
+    try:
+        return (folder / Path(value).expanduser()).resolve()
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{value!r} is no path ({error}); correct it") from None
+
+
+def _absolute(config: SweepConfig, folder: Path) -> SweepConfig:
+    def local(value: str | None) -> str | None:
+        """A folder if it is written as one or exists; else a hub id, left as it is."""
+        if value is None:
+            return None
+        path = _path(folder, value)
+        return str(path) if path.exists() or value.startswith((".", "/", "~")) else value
+
+    def parent(item: Parent) -> Parent:
+        return item.model_copy(update={"model": local(item.model), "lora": local(item.lora)})
+
+    update: dict[str, Any] = {
+        "parents": {name: parent(item) for name, item in config.parents.items()},
+        "candidates": {name: parent(item) for name, item in config.candidates.items()},
+        "include_path": [str(_path(folder, item)) for item in config.include_path],
+        "data_root": str(_path(folder, config.data_root)) if config.data_root else None,
+    }
+    for key, items in (("include_path", update["include_path"]), ("data_root", [update["data_root"]])):
+        for item in items:
+            if item is not None and not Path(item).is_dir():
+                raise UserError(f"{key}: the folder {item} does not exist; correct the path or create it")
+    return config.model_copy(update=update)
