@@ -26,7 +26,14 @@ def test_the_classes_are_the_intended_ones() -> None:
     assert hashed["Recipe"] == {"method", "models", "base_model", "parameters", "dtype", "seed"}
     assert hashed["Question"] == {"context", "continuation", "decoding"}
     assert hashed["Profile"] == {"engine", "dtype", "tensor_parallel_size", "device"}
-    assert hashed["Serving"] == {"tokenizer", "chat_template", "stop_token_ids", "max_model_len", "architecture", "engine"}
+    assert hashed["Serving"] == {
+        "tokenizer",
+        "chat_template",
+        "stop_token_ids",
+        "max_model_len",
+        "architecture",
+        "engine",
+    }
 
 
 tokens = st.lists(st.integers(0, 50_000), max_size=8).map(tuple)
