@@ -1,14 +1,12 @@
 """One vLLM engine for a whole sweep: its weights are replaced in place, recipe after recipe.
 
-`hold(recipe)` merges into a checkpoint folder and loads that into the running engine; `answer(questions)` asks.
-vLLM only warns about a tensor that it did not get and keeps the old one, so what arrives is counted here
-against the tensors that the engine was started with.
+`hold(recipe)` merges straight into the running engine (`tasks.live`, `tasks.weights`), or, where checkpoints are kept,
+by way of a checkpoint folder; `answer(questions)` asks.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -19,7 +17,7 @@ from typing import Any, Protocol
 from orchestrator.config import Workers
 from orchestrator.recipe import Recipe
 from orchestrator.records import Answer, Question, Serving
-from tasks.merge import headers, materialise
+from tasks.merge import materialise
 
 MAX_LOGPROB_IDS = 128
 """vLLM's limit on `SamplingParams.logprob_token_ids`."""
@@ -45,40 +43,13 @@ class Engine(Protocol):
     def answer(self, questions: Sequence[Question]) -> list[Answer]: ...
 
 
-class WeightLoader:
-    """vLLM worker extension (`worker_extension_cls`); runs where the weights are."""
-
-    def load_checkpoint(self, folder: str) -> tuple[int, list[str]]:
-        """Replace the engine's weights by those in `folder`.
-
-        Returns:
-            How many tensors vLLM took from the checkpoint, and the names of those that hold NaN or Inf.
-        """
-        from safetensors import safe_open
-
-        taken, broken = 0, []
-
-        def tensors() -> Any:
-            nonlocal taken
-            for name, (file, _) in headers(Path(folder)).items():
-                with safe_open(file, framework="pt") as opened:
-                    tensor = opened.get_tensor(name)
-                if not tensor.isfinite().all():
-                    broken.append(name)
-                yield name, tensor
-                taken += 1
-
-        self.reload_weights(weights_iterator=tensors(), is_checkpoint_format=True)  # type: ignore[attr-defined]
-        return taken, broken
-
-
 class VllmEngine:
     """
     Args:
         boot: folder of the parent that the engine starts with; it gives architecture and tensor names.
         tokenizer: folder of the serving's tokenizer.
-        scratch: folder of this worker alone, for merged checkpoints on their way into the engine.
-        keep: folder to keep merged checkpoints in, or None to remove each as soon as it is loaded.
+        scratch: folder of this worker alone, for parents with an adapter merged in.
+        keep: folder to keep merged checkpoints in, or None to write none.
     """
 
     def __init__(
@@ -102,7 +73,6 @@ class VllmEngine:
         from vllm import LLM
 
         self.serving, self.scratch, self.keep = serving, scratch, keep
-        self.expected = {name: shape for name, (_, shape) in headers(boot).items()}
         extra: dict[str, Any] = {}
         if settings.max_num_batched_tokens is not None:
             extra["max_num_batched_tokens"] = settings.max_num_batched_tokens
@@ -117,12 +87,14 @@ class VllmEngine:
             tensor_parallel_size=settings.tensor_parallel_size,
             enforce_eager=settings.enforce_eager,
             enable_prefix_caching=True,
-            worker_extension_cls="tasks.engine.WeightLoader",
+            worker_extension_cls="tasks.weights.Weights",
             load_format="safetensors",
             disable_log_stats=True,
             seed=0,
             **extra,
         )
+        tied = bool(self.llm.model_config.hf_config.tie_word_embeddings)
+        self.llm.collective_rpc("open_parents", args=(str(boot), str(scratch), tied))
 
     def hold(self, recipe: Recipe) -> Held:
         """Merge and load.
@@ -130,39 +102,30 @@ class VllmEngine:
         Raises:
             MergeRefused: mergekit refuses the recipe.
             InvalidWeights: the merged tensors are not those of the model, or not finite.
-            OSError: the disk is full.
+            Exception: whatever else goes wrong: a full disk, a lack of memory, a parent that cannot be read.
         """
         start = time.perf_counter()
-        folder = materialise(recipe, (self.keep or self.scratch) / recipe.id, self.scratch)
+        if self.keep is None:
+            self._swap("merge", recipe)
+            return Held(0.0, time.perf_counter() - start)
+        folder = materialise(recipe, self.keep / recipe.id, self.scratch)
         merged = time.perf_counter()
-        try:
-            self.load(folder)
-        finally:
-            if self.keep is None:
-                shutil.rmtree(folder, ignore_errors=True)
+        self.load(folder)
         return Held(merged - start, time.perf_counter() - merged)
 
     def load(self, folder: Path) -> None:
-        """Put a checkpoint's weights into the running engine and forget what the old ones computed."""
-        found = {name: shape for name, (_, shape) in headers(folder).items()}
-        # A tied head may stand in the file or not; either way the engine reads the embedding.
-        optional = {"lm_head.weight"} if self.llm.model_config.hf_config.tie_word_embeddings else set()
-        problems = [f"{name} is missing" for name in self.expected if name not in found and name not in optional]
-        problems += [
-            f"{name} is not a tensor of the model" for name in found if name not in {*self.expected, *optional}
-        ]
-        problems += [
-            f"{name} has shape {list(shape)} instead of {list(self.expected[name])}"
-            for name, shape in found.items()
-            if name in self.expected and shape != self.expected[name]
-        ]
-        if problems:
-            raise InvalidWeights(f"{len(problems)} tensors do not fit the engine: {'; '.join(problems[:5])}")
-        for taken, broken in self.llm.collective_rpc("load_checkpoint", args=(str(folder),)):
-            if taken != len(found):
-                raise InvalidWeights(f"vLLM took {taken} of {len(found)} tensors")
-            if broken:
-                raise InvalidWeights(f"{len(broken)} tensors hold NaN or Inf: {', '.join(broken[:5])}")
+        """Put a checkpoint's weights into the running engine."""
+        self._swap("load_checkpoint", str(folder))
+
+    def checksums(self) -> list[dict[str, str]]:
+        """What the engine holds, a dictionary a rank: see `tasks.weights.Weights.checksums`."""
+        return list(self.llm.collective_rpc("checksums"))
+
+    def _swap(self, method: str, argument: object) -> None:
+        for problems in self.llm.collective_rpc(method, args=(argument,)):
+            if problems:
+                more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+                raise InvalidWeights("; ".join(problems[:5]) + more)
         self._forget()
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:

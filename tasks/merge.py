@@ -22,6 +22,10 @@ NORM_PIECE = 1 << 20
 """mergekit's own piece when it measures norms and dot products; another one would move the last bits."""
 
 
+REFUSALS = (ValueError, TypeError, AssertionError)
+"""What mergekit raises when the recipe itself is at fault; all else may go better next time."""
+
+
 class MergeRefused(Exception):
     """mergekit says that this recipe cannot be merged; trying again will not help."""
 
@@ -68,8 +72,7 @@ def materialise(recipe: Recipe, folder: Path, scratch: Path) -> Path:
         config = MergeConfiguration.model_validate(localise(recipe).to_mergekit())
         run_merge(config, str(temporary), options)
         _appear(temporary, folder)
-    except (ValueError, TypeError, AssertionError) as error:
-        # What mergekit raises when the recipe itself is at fault; all else may go better next time.
+    except REFUSALS as error:
         raise MergeRefused(str(error) or type(error).__name__) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +22,33 @@ for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TQDM_DISABLE"):
     os.environ[name] = "1"  # nothing here may reach for the network
 
 
-def make_model(folder: Path, seed: int, dtype: str = "float32", **changes: Any) -> Path:
-    """A random two-layer Llama with the demo's vocabulary and tokenizer."""
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("Llama", {}),
+    "llama-tied": ("Llama", {"tie_word_embeddings": True}),
+    "mistral": ("Mistral", {"sliding_window": None}),
+    "qwen2": ("Qwen2", {"tie_word_embeddings": False}),
+    "qwen2-tied": ("Qwen2", {"tie_word_embeddings": True}),
+    "qwen3": ("Qwen3", {"head_dim": 32, "tie_word_embeddings": False}),
+}
 
-    tokenizer = AutoTokenizer.from_pretrained(DEMO / "parents" / "clinical")
+
+def make_model(folder: Path, seed: int, dtype: str = "float32", architecture: str = "llama") -> Path:
+    """A random two-layer model with the demo's vocabulary and tokenizer."""
+    import torch
+    import transformers
+
+    family, changes = ARCHITECTURES[architecture]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(DEMO / "parents" / "clinical")
     torch.manual_seed(seed)
     sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = LlamaConfig(
+    config = getattr(transformers, f"{family}Config")(
         vocab_size=len(tokenizer),
         num_key_value_heads=1,
         max_position_embeddings=512,
         eos_token_id=tokenizer.eos_token_id,
         **{**sizes, **changes},
     )
-    model = LlamaForCausalLM(config).to(getattr(torch, dtype))
+    model = getattr(transformers, f"{family}ForCausalLM")(config).to(getattr(torch, dtype))
     with torch.no_grad():
         for parameter in model.parameters():
             # Wider than the default, so that the two parents' greedy answers differ.
@@ -49,19 +60,47 @@ def make_model(folder: Path, seed: int, dtype: str = "float32", **changes: Any) 
 
 
 @pytest.fixture(scope="session")
-def parents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two random parents, `a` and `b`; nobody may change their files."""
-    folder = tmp_path_factory.mktemp("parents")
-    return {name: make_model(folder / name, seed) for seed, name in enumerate("ab")}
+def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], dict[str, Path]]:
+    """Three random models of an architecture and dtype, `a`, `b` and `base`; nobody may change their files."""
+    folder = tmp_path_factory.mktemp("models")
+
+    def make(architecture: str, dtype: str) -> dict[str, Path]:
+        home = folder / f"{architecture}-{dtype}"
+        names = {"a": 0, "b": 1, "base": 2}
+        if not home.exists():
+            for name, seed in names.items():
+                make_model(home / name, seed, dtype, architecture)
+        return {name: home / name for name in names}
+
+    return make
 
 
 @pytest.fixture(scope="session")
-def vllm(parents: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> VllmEngine:
-    """One real engine for all tests, started with parent `a`; it serves 256 tokens and stops at id 0."""
-    settings = Engine(max_model_len=256, enforce_eager=True, max_num_seqs=16)
-    serving = Serving("t", None, (0,), 256, "x", (), "a", str(parents["a"]))
-    scratch = tmp_path_factory.mktemp("scratch")
-    return VllmEngine(parents["a"], parents["a"], serving, "float32", Workers(engine=settings), scratch)
+def parents(models: Callable[[str, str], dict[str, Path]]) -> dict[str, Path]:
+    """Two random Llama parents, `a` and `b`; nobody may change their files."""
+    return {name: folder for name, folder in models("llama", "float32").items() if name != "base"}
+
+
+@pytest.fixture(scope="session")
+def start_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path, str], VllmEngine]]:
+    """Start a real engine on a model; it serves 256 tokens and stops at id 0. All live to the end of the session: the
+    first that ended would take vLLM's process groups, and so the others, with it."""
+    started = []
+
+    def start(folder: Path, dtype: str) -> VllmEngine:
+        workers = Workers(gpus=0.0, engine=Engine(max_model_len=256, enforce_eager=True, max_num_seqs=16))
+        serving = Serving("t", None, (0,), 256, "x", (), "a", str(folder))
+        scratch = tmp_path_factory.mktemp("scratch")
+        started.append(VllmEngine(folder, folder, serving, dtype, workers, scratch))
+        return started[-1]
+
+    yield start
+
+
+@pytest.fixture(scope="session")
+def vllm(parents: dict[str, Path], start_engine: Callable[[Path, str], VllmEngine]) -> VllmEngine:
+    """One engine for all tests, started with parent `a` in float32."""
+    return start_engine(parents["a"], "float32")
 
 
 @pytest.fixture

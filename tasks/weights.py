@@ -1,0 +1,139 @@
+"""Weights into a running vLLM engine, checked on the way in. Runs where the weights are: a vLLM worker extension.
+
+vLLM only warns about a tensor that it did not get, and keeps the old one. So what it was started with is the list of
+what must arrive; and because a reload that is broken off leaves vLLM with half a model for good, every reload is
+carried through: what is missing or refused is filled from the parent that the engine was started with, and the recipe
+is told as invalid.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+
+from orchestrator.recipe import Recipe
+from tasks.live import Merger
+from tasks.merge import MergeRefused, headers
+
+
+class Weights:
+    """The extension (`worker_extension_cls`); vLLM mixes it into its worker class."""
+
+    def open_parents(self, boot: str, scratch: str, tied: bool) -> None:
+        """Once, before any other call.
+
+        Args:
+            boot: the checkpoint folder that the engine was started with.
+            scratch: a folder of this worker alone, for adapters that mergekit merges into their base.
+            tied: whether the model's head is its embedding; its tensor may then be absent.
+        """
+        self._boot = headers(Path(boot))
+        self._optional = {"lm_head.weight"} if tied else set[str]()
+        self._merger = Merger(Path(scratch))
+
+    def merge(self, recipe: Recipe) -> list[str]:
+        """Merge a recipe straight into the engine.
+
+        Returns:
+            What makes it invalid, a phrase each; the engine then holds no recipe, but takes the next one.
+
+        Raises:
+            MergeRefused: mergekit refuses the recipe as a whole; the engine holds what it held.
+        """
+        planned = self._merger.plan(recipe)
+        return self._pour(self._merger.tensors(recipe, planned))
+
+    def load_checkpoint(self, folder: str) -> list[str]:
+        """Load a checkpoint folder into the engine; returns as `merge`."""
+        return self._pour(_read(folder))
+
+    def checksums(self) -> dict[str, str]:
+        """Module or parameter → SHA-256 of what the engine holds there.
+
+        Where vLLM packs a layer's weight away (CPU), of what the layer makes of a fixed input: different weights make
+        something different of it.
+        """
+        found = {}
+        model = self.model_runner.get_model()  # type: ignore[attr-defined]
+        for name, module in model.named_modules():
+            if hasattr(module, "cpu_linear"):
+                found[name] = _digest(_probe(module))
+            for key, parameter in module.named_parameters(recurse=False):
+                if parameter.numel():
+                    found[f"{name}.{key}"] = _digest(parameter)
+        return found
+
+    def _pour(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> list[str]:
+        problems: list[str] = []
+        failures: list[Exception] = []
+        left = {name: shape for name, (_, shape) in self._boot.items()}
+
+        def checked() -> Iterator[tuple[str, torch.Tensor]]:
+            try:
+                for name, tensor in tensors:
+                    if left.get(name) == tuple(tensor.shape):
+                        problems.extend([] if _finite(tensor) else [f"{name} holds NaN or Inf"])
+                        yield name, tensor
+                        del left[name]
+                    elif name not in self._optional:
+                        wanted = f"instead of {list(left[name])}" if name in left else "and is no tensor of the model"
+                        problems.append(f"{name} has shape {list(tensor.shape)} {wanted}")
+            except MergeRefused as error:
+                problems.append(str(error))
+            except Exception as error:
+                failures.append(error)
+            problems.extend(f"{name} is missing" for name in left if name not in self._optional and not problems)
+            yield from ((name, _tensor(self._boot[name][0], name)) for name in left)
+
+        self.reload_weights(weights_iterator=checked(), is_checkpoint_format=True)  # type: ignore[attr-defined]
+        self._retie()
+        if failures:
+            raise failures[0]
+        return problems
+
+    def _retie(self) -> None:
+        """A tied head shares the embedding's tensor, but where vLLM packs weights (CPU) it has a packed copy, which
+        a reload leaves as it was: the old recipe's head on the new recipe's body."""
+        from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
+
+        modules = list(self.model_runner.get_model().modules())  # type: ignore[attr-defined]
+        embeddings = [m for m in modules if isinstance(m, VocabParallelEmbedding) and not isinstance(m, ParallelLMHead)]
+        for head in (m for m in modules if isinstance(m, ParallelLMHead)):
+            if self._optional:
+                head.tie_weights(embeddings[0])
+                head.quant_method.process_weights_after_loading(head)
+
+
+def _read(folder: str) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, (file, _) in headers(Path(folder)).items():
+        yield name, _tensor(file, name)
+
+
+def _tensor(file: Path, name: str) -> torch.Tensor:
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as opened:
+        tensor: torch.Tensor = opened.get_tensor(name)
+    return tensor
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    low, high = tensor.aminmax()  # one pass and no copy; NaN comes through
+    return bool(low.isfinite() & high.isfinite())
+
+
+def _probe(module: torch.nn.Module) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    dtype = getattr(module, "params_dtype", torch.float32)
+    size = getattr(module, "input_size_per_partition", None) or module.input_size
+    probe = torch.randn(4, size, generator=generator).to(dtype)
+    with torch.no_grad():
+        made: torch.Tensor = module.cpu_linear(probe, module.weight, None)
+    return made
+
+
+def _digest(tensor: torch.Tensor) -> str:
+    return hashlib.sha256(tensor.detach().cpu().contiguous().view(torch.uint8).numpy()).hexdigest()

@@ -1,0 +1,236 @@
+"""Live merging is mergekit: the same bytes as its checkpoint, and an engine that holds and answers the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from orchestrator.methods import METHODS
+from orchestrator.recipe import Recipe, Source
+from orchestrator.records import Decoding, Question
+from tasks.engine import VllmEngine
+from tasks.live import Merger
+from tasks.merge import MergeRefused, headers, materialise
+
+ARCHITECTURES = ["llama", "llama-tied", "mistral", "qwen2", "qwen2-tied", "qwen3"]
+Models = Callable[[str, str], dict[str, Path]]
+BOTH = {"a": {"weight": 0.6, "density": 0.5}, "b": {"weight": 0.5, "density": 0.7}}
+WAYS: dict[str, dict[str, Any]] = {
+    "passthrough": {"models": {"a": {}}},
+    "linear": {"models": {"a": {"weight": 0.7}, "b": {"weight": 0.3}}},
+    "linear, weights that do not sum to one": {"models": {"a": {"weight": 0.7}, "b": {"weight": 0.4}}},
+    "linear, not normalised": {
+        "models": {"a": {"weight": 0.7}, "b": {"weight": 0.4}},
+        "parameters": {"normalize": False},
+    },
+    "linear, three parents": {"models": {"a": {"weight": 0.2}, "b": {"weight": 0.3}, "base": {"weight": 0.4}}},
+    "linear, a gradient": {"models": {"a": {"weight": [0.2, 0.8]}, "b": {"weight": 0.5}}},
+    "slerp": {"models": {"a": {}, "b": {}}, "base": "a", "parameters": {"t": 0.3}},
+    "slerp, the base second": {"models": {"b": {}, "a": {}}, "base": "a", "parameters": {"t": 0.3}},
+    "slerp, filters": {
+        "models": {"a": {}, "b": {}},
+        "base": "a",
+        "parameters": {
+            "t": [{"filter": "self_attn", "value": [0.0, 0.9]}, {"filter": "mlp", "value": 0.5}, {"value": 0.1}]
+        },
+    },
+    "nuslerp": {"models": {"a": {"weight": 0.7}, "b": {"weight": 0.3}}},
+    "multislerp": {"models": {"a": {"weight": 0.7}, "b": {"weight": 0.3}}},
+    "karcher": {"models": {"a": {}, "b": {}}},
+    "nearswap": {"models": {"a": {}, "b": {}}, "base": "a", "parameters": {"t": 0.01}},
+    "model_stock": {"models": {"a": {}, "b": {}}, "base": "base"},
+    "task_arithmetic": {
+        "models": {"a": {"weight": 0.6}, "b": {"weight": 0.5}},
+        "base": "base",
+        "parameters": {"lambda": 0.9},
+    },
+    "ties": {"models": BOTH, "base": "base"},
+    "breadcrumbs": {"models": BOTH, "base": "base"},
+    "breadcrumbs_ties": {"models": BOTH, "base": "base"},
+    "sce": {"models": {"a": {}, "b": {}}, "base": "base", "parameters": {"select_topk": 0.5}},
+    "ram": {"models": {"a": {}, "b": {}}, "base": "base"},
+    "ramplus_tl": {"models": {"a": {}, "b": {}}, "base": "base"},
+    "dare_linear": {"models": BOTH, "base": "base"},
+    "dare_ties": {"models": BOTH, "base": "base"},
+    "della": {"models": BOTH, "base": "base"},
+    "della_linear": {"models": BOTH, "base": "base"},
+    "arcee_fusion": {"models": {"a": {}, "b": {}}, "base": "a"},
+}
+
+
+def recipe(way: str, folders: dict[str, Path], dtype: str) -> Recipe:
+    method, plan = way.split(",")[0], WAYS[way]
+    sources = {name: Source(f"digest-{name}", name, str(folder)) for name, folder in folders.items()}
+    return Recipe(
+        method,
+        tuple((sources[name], parameters) for name, parameters in plan["models"].items()),
+        sources[plan["base"]] if "base" in plan else None,
+        plan.get("parameters", {}),
+        dtype,
+        7 if METHODS[method].random else None,
+    )
+
+
+def live(wanted: Recipe, scratch: Path) -> dict[str, torch.Tensor]:
+    merger = Merger(scratch)
+    return dict(merger.tensors(wanted, merger.plan(wanted)))
+
+
+def stored(folder: Path) -> dict[str, torch.Tensor]:
+    found = {}
+    for name, (file, _) in headers(folder).items():
+        with safe_open(file, framework="pt") as opened:
+            found[name] = opened.get_tensor(name)
+    return found
+
+
+def test_every_method_is_tried() -> None:
+    assert {way.split(",")[0] for way in WAYS} == set(METHODS)
+
+
+DETERMINED = [way for way in WAYS if not METHODS[way.split(",")[0]].random]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("way", DETERMINED)
+def test_the_bytes_are_mergekits(way: str, dtype: str, models: Models, tmp_path: Path) -> None:
+    wanted = recipe(way, models("llama", dtype), dtype)
+    expected = stored(materialise(wanted, tmp_path / "checkpoint", tmp_path))
+    merged = live(wanted, tmp_path)
+    assert set(merged) == set(expected)
+    for name, tensor in merged.items():
+        assert tensor.dtype == expected[name].dtype, name
+        assert torch.equal(tensor, expected[name]), name
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("way", ["linear", "slerp", "task_arithmetic"])
+def test_of_every_architecture(way: str, architecture: str, models: Models, tmp_path: Path) -> None:
+    wanted = recipe(way, models(architecture, "bfloat16"), "bfloat16")
+    expected = stored(materialise(wanted, tmp_path / "checkpoint", tmp_path))
+    merged = live(wanted, tmp_path)
+    assert set(merged) == set(expected)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in merged.items())
+
+
+def test_parents_are_cast_first_as_mergekit_does(models: Models, tmp_path: Path) -> None:
+    wanted = recipe("linear", models("llama", "bfloat16"), "float32")
+    expected = stored(materialise(wanted, tmp_path / "checkpoint", tmp_path))
+    merged = live(wanted, tmp_path)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in merged.items())
+    assert {tensor.dtype for tensor in merged.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way not in DETERMINED])
+def test_a_random_methods_tensors_depend_on_the_seed_and_on_nothing_else(
+    way: str, models: Models, tmp_path: Path
+) -> None:
+    wanted = recipe(way, models("llama", "bfloat16"), "bfloat16")
+    first = live(wanted, tmp_path)
+    torch.manual_seed(123)
+    before = torch.random.get_rng_state()
+    merger = Merger(tmp_path)
+    backwards = dict(merger.tensors(wanted, reversed(merger.plan(wanted))))
+    assert torch.equal(torch.random.get_rng_state(), before), "nobody else's random numbers are touched"
+    assert all(torch.equal(backwards[name], tensor) for name, tensor in first.items())
+    if way != "arcee_fusion":  # it samples only from tensors of more than a million elements
+        other = live(dataclasses.replace(wanted, seed=8), tmp_path)
+        assert any(not torch.equal(other[name], tensor) for name, tensor in first.items())
+
+
+def test_a_second_ratio_needs_no_second_look_at_the_angles(models: Models, tmp_path: Path) -> None:
+    merger = Merger(tmp_path)
+    wanted = recipe("slerp", models("llama", "bfloat16"), "bfloat16")
+    dict(merger.tensors(wanted, merger.plan(wanted)))
+    measured = dict(merger.cosines)
+    other = dataclasses.replace(wanted, parameters={"t": 0.8})
+    merged = dict(merger.tensors(other, merger.plan(other)))
+    assert merger.cosines == measured
+    expected = stored(materialise(other, tmp_path / "checkpoint", tmp_path))
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in merged.items())
+
+
+def test_an_adapter_is_merged_in_first(models: Models, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    folders = models("llama", "float32")
+    torch.manual_seed(0)
+    lora = LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(folders["a"]), lora).save_pretrained(tmp_path / "adapter")
+    adapted = Source("digest-lora", "a", str(folders["a"]), None, str(tmp_path / "adapter"))
+    wanted = Recipe("passthrough", ((adapted, {}),), None, {}, "float32")
+    merged = live(wanted, tmp_path / "live")
+    expected = stored(materialise(wanted, tmp_path / "checkpoint", tmp_path / "stored"))
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in merged.items())
+    plain = stored(folders["a"])
+    changed = {name for name, tensor in merged.items() if not torch.equal(tensor, plain[name])}
+    assert changed == {name for name in merged if "q_proj" in name or "down_proj" in name}
+
+
+def test_an_impossible_recipe_is_refused_before_the_engine_is_touched(models: Models, tmp_path: Path) -> None:
+    wanted = recipe("linear", models("llama", "float32"), "float32")
+    with pytest.raises(MergeRefused):
+        Merger(tmp_path).plan(dataclasses.replace(wanted, method="slerp"))
+
+
+# -------------------------------------------------------------------- inside vLLM
+PROMPTS = [tuple(range(20 + i, 50 + i)) for i in range(4)]
+QUESTIONS = [
+    *(Question(prompt, decoding=Decoding(24, ())) for prompt in PROMPTS),
+    *(Question(prompt, (30, 31, 32)) for prompt in PROMPTS),
+]
+
+
+Start = Callable[[Path, str], VllmEngine]
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def engine(request: pytest.FixtureRequest, models: Models, start_engine: Start) -> tuple[str, VllmEngine]:
+    """One engine per architecture, started with parent a, in bfloat16."""
+    return request.param, start_engine(models(request.param, "bfloat16")["a"], "bfloat16")
+
+
+def test_a_swap_leaves_the_engine_as_a_fresh_start_would(
+    engine: tuple[str, VllmEngine], models: Models, start_engine: Start, tmp_path: Path
+) -> None:
+    architecture, swapped = engine
+    folders = models(architecture, "bfloat16")
+    wanted = recipe("linear", folders, "bfloat16")
+    checkpoint = materialise(wanted, tmp_path / "checkpoint", tmp_path)
+    for file in folders["a"].glob("tokenizer*"):
+        (checkpoint / file.name).write_bytes(file.read_bytes())
+    swapped.hold(wanted)
+    fresh = start_engine(checkpoint, "bfloat16")
+    assert swapped.checksums() == fresh.checksums()
+    assert swapped.answer(QUESTIONS) == fresh.answer(QUESTIONS)
+
+
+@pytest.mark.parametrize("way", ["passthrough", "linear", "slerp", "task_arithmetic", "ties", "dare_ties"])
+def test_the_engine_holds_and_answers_what_a_checkpoint_would_make_it(
+    engine: tuple[str, VllmEngine], way: str, models: Models, tmp_path: Path
+) -> None:
+    architecture, vllm = engine
+    wanted = recipe(way, models(architecture, "bfloat16"), "bfloat16")
+    vllm.hold(wanted)
+    answers, held = vllm.answer(QUESTIONS), vllm.checksums()
+    if wanted.seed is None:
+        vllm.load(materialise(wanted, tmp_path / "checkpoint", tmp_path))
+        assert vllm.checksums() == held
+        assert vllm.answer(QUESTIONS) == answers
+    other = recipe(
+        "passthrough", {**models(architecture, "bfloat16"), "a": models(architecture, "bfloat16")["b"]}, "bfloat16"
+    )
+    vllm.hold(other)
+    changed = vllm.checksums()
+    assert all(changed[0][name] != digest for name, digest in held[0].items()), "every part of the engine was replaced"
+    assert vllm.answer(QUESTIONS) != answers
+    vllm.hold(wanted)
+    assert vllm.checksums() == held
+    assert vllm.answer(QUESTIONS) == answers
