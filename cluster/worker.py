@@ -16,7 +16,7 @@ from typing import Literal
 from orchestrator.config import Workers
 from orchestrator.recipe import Recipe, Source
 from orchestrator.records import Asked, Block, Failure, Serving
-from tasks.engine import Engine, Held, InvalidWeights, VllmEngine
+from tasks.engine import Engine, InvalidWeights, VllmEngine
 from tasks.fake import FakeEngine
 from tasks.merge import MergeRefused
 
@@ -81,18 +81,19 @@ class Worker:
         assert self.engine is not None, "start() comes first"
         stage: Literal["merge", "ask"] = "merge"
         try:
-            held = Held(0.0, 0.0)
+            swapped = 0.0
             if self.held != recipe.id:
                 self.held = None
-                held = self.engine.hold(recipe)
-                self.held = recipe.id
+                start = time.perf_counter()
+                self.engine.hold(recipe)
+                self.held, swapped = recipe.id, time.perf_counter() - start
             stage = "ask"
             start = time.perf_counter()
             answers = self.engine.answer(block.questions)
             spent = time.perf_counter() - start
             if any(answer.logprob is not None and math.isnan(answer.logprob) for answer in answers):
                 raise InvalidWeights("the model's log-probabilities are NaN: it overflows in this dtype")
-            return Asked(block, tuple(answers), held.merge_s, held.load_s, spent, self.name)
+            return Asked(block, tuple(answers), swapped, spent, self.name)
         except (MergeRefused, InvalidWeights) as error:
             return Failure(recipe.id, "invalid", stage, str(error).splitlines()[0], traceback.format_exc())
         except Exception as error:

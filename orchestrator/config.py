@@ -26,7 +26,7 @@ from orchestrator.methods import METHODS
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 MAX_GRID = 10_000
-RESERVED = {"recipe_id", "method", "parameters", "status", "on_front", "near_front", "merge_s", "load_s", "answer_s"}
+RESERVED = {"recipe_id", "method", "parameters", "status", "on_front", "near_front", "swap_s", "answer_s"}
 """The leaderboard's own columns."""
 
 
@@ -248,9 +248,10 @@ class Workers(Strict):
 
 class Checkpoints(Strict):
     keep: bool = False
-    """Keep every merged checkpoint under DIR/checkpoints."""
+    """Write every recipe to DIR/checkpoints/<id> on its way into the engine. Else recipes are merged straight into the
+    running engine, and no checkpoint is written."""
     disk_gb: float | None = Field(default=None, gt=0)
-    """Refuse to start when the checkpoints that exist at one time would need more (10^9 bytes)."""
+    """Refuse to start when kept checkpoints and merged adapters would need more (10^9 bytes)."""
 
 
 class SweepConfig(Strict):

@@ -27,8 +27,8 @@ import pyarrow.parquet as pq
 from orchestrator.files import make_private, write_atomic
 from orchestrator.records import Answer, Asked, Block, Profile, Question, Serving
 
-COSTS = ("merge_s", "load_s", "answer_s")
-"""What a block cost, in seconds of its worker's time."""
+COSTS = ("swap_s", "answer_s")
+"""What a block cost, in seconds of its worker's time: until the engine held its recipe, and until it was answered."""
 
 SCHEMA = pa.schema(
     [
@@ -62,7 +62,7 @@ class Ledger:
         return self._answers[recipe_id]
 
     def costs(self, recipe_id: str) -> dict[str, float]:
-        """Seconds spent on a recipe so far: `merge_s`, `load_s`, `answer_s`."""
+        """Seconds spent on a recipe so far: `swap_s`, `answer_s`."""
         self.answers(recipe_id)
         return dict(self._costs[recipe_id])
 

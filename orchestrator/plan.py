@@ -44,7 +44,7 @@ class Plan:
     kv_cache_gb: float | None
     """Per CPU worker; None on GPUs, where vLLM takes what gpu_memory_utilization leaves."""
     disk_gb: float
-    """Merged checkpoints, and parents with merged adapters, that exist at one time."""
+    """Kept checkpoints, and parents with merged adapters."""
     workers: int
 
 
@@ -112,7 +112,7 @@ def describe(plan: Plan) -> str:
         f"served by  {plan.workers} workers: " + ", ".join(str(value) for value in plan.profile.values()),
         f"           with {plan.tokenizer}'s tokenizer and the stop ids {plan.stop_token_ids}",
         f"memory     {memory} per worker",
-        f"disk       {plan.disk_gb:.2f} GB for merged checkpoints at one time",
+        f"disk       {plan.disk_gb:.2f} GB for kept checkpoints and merged adapters",
     ]
     return "\n".join(lines)
 
@@ -123,7 +123,7 @@ def check_disk(config: SweepConfig, parameters: int, recipes: int) -> None:
     need = disk_bytes(config, parameters, recipes)
     limit = config.checkpoints.disk_gb
     if limit is not None and need > limit * 1e9:
-        kept = f"{recipes} kept checkpoints" if config.checkpoints.keep else "the checkpoints under way"
+        kept = f"{recipes} kept checkpoints" if config.checkpoints.keep else "the parents with merged adapters"
         raise UserError(
             f"checkpoints.disk_gb: {kept} need {need / 1e9:.1f} GB, but the budget is {limit} GB; raise it"
             + (", or set checkpoints.keep to false" if config.checkpoints.keep else "")
@@ -131,8 +131,8 @@ def check_disk(config: SweepConfig, parameters: int, recipes: int) -> None:
 
 
 def disk_bytes(config: SweepConfig, parameters: int, recipes: int) -> int:
-    """Merged checkpoints that exist at one time, and each worker's copies of the parents with an adapter merged in."""
-    merged = recipes if config.checkpoints.keep else min(worker_count(config), recipes)
+    """The merged checkpoints, where they are kept, and each worker's copies of the parents with merged adapters."""
+    merged = recipes if config.checkpoints.keep else 0
     adapted = sum(parent.lora is not None for parent in config.parents.values()) * worker_count(config)
     return weight_bytes(config, parameters) * (merged + adapted)
 

@@ -85,7 +85,12 @@ class Recipe(Identified):
         """The file in DIR/recipes: plain mergekit YAML, its comments telling what the YAML cannot."""
         lines = [f"# mergefront recipe {self.id}: {', '.join(point.label for point in self.points)}"]
         if self.seed is not None:
-            lines.append(f"# drawn with: mergekit-yaml --random-seed {self.seed}")
+            lines.append(
+                f"# random: drawn tensor by tensor, from seed {self.seed} and the tensor's name, so that order does"
+            )
+            lines.append(
+                "# not matter; mergekit-yaml draws other numbers. checkpoints: {keep: true} writes the served tensors."
+            )
         if any(source.lora for source, _ in self.models):
             lines.append("# needs: mergekit-yaml --lora-merge-cache DIR")
         return "\n".join(lines) + "\n" + yaml.safe_dump(self.to_mergekit(), sort_keys=False)

@@ -152,7 +152,7 @@ class Asked:
 
     block: Block
     answers: tuple[Answer, ...]
-    merge_s: float
-    load_s: float
+    swap_s: float
+    """Until the engine held the recipe; 0 where it did already."""
     answer_s: float
     worker: str

@@ -7,7 +7,6 @@ by way of a checkpoint folder; `answer(questions)` asks.
 from __future__ import annotations
 
 import os
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 from orchestrator.config import Workers
 from orchestrator.recipe import Recipe
 from orchestrator.records import Answer, Question, Serving
+from tasks.live import materialise_random
 from tasks.merge import materialise
 
 MAX_LOGPROB_IDS = 128
@@ -27,18 +27,10 @@ class InvalidWeights(Exception):
     """The merged checkpoint is not a model: tensors are missing, misshapen, or not finite."""
 
 
-@dataclass(frozen=True)
-class Held:
-    """What it took, in seconds, until the engine held a recipe."""
-
-    merge_s: float
-    load_s: float
-
-
 class Engine(Protocol):
     """What a worker needs; `tasks.fake.FakeEngine` is the other implementation."""
 
-    def hold(self, recipe: Recipe) -> Held: ...
+    def hold(self, recipe: Recipe) -> None: ...
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]: ...
 
@@ -96,7 +88,7 @@ class VllmEngine:
         tied = bool(self.llm.model_config.hf_config.tie_word_embeddings)
         self.llm.collective_rpc("open_parents", args=(str(boot), str(scratch), tied))
 
-    def hold(self, recipe: Recipe) -> Held:
+    def hold(self, recipe: Recipe) -> None:
         """Merge and load.
 
         Raises:
@@ -104,14 +96,11 @@ class VllmEngine:
             InvalidWeights: the merged tensors are not those of the model, or not finite.
             Exception: whatever else goes wrong: a full disk, a lack of memory, a parent that cannot be read.
         """
-        start = time.perf_counter()
         if self.keep is None:
             self._swap("merge", recipe)
-            return Held(0.0, time.perf_counter() - start)
-        folder = materialise(recipe, self.keep / recipe.id, self.scratch)
-        merged = time.perf_counter()
-        self.load(folder)
-        return Held(merged - start, time.perf_counter() - merged)
+        else:
+            write = materialise if recipe.seed is None else materialise_random
+            self.load(write(recipe, self.keep / recipe.id, self.scratch))
 
     def load(self, folder: Path) -> None:
         """Put a checkpoint's weights into the running engine."""

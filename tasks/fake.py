@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from orchestrator.recipe import Recipe
 from orchestrator.records import Answer, Question
-from tasks.engine import Held
 
 
 class FakeEngine:
@@ -20,9 +19,8 @@ class FakeEngine:
         self.seconds = seconds
         self.recipe_id = ""
 
-    def hold(self, recipe: Recipe) -> Held:
+    def hold(self, recipe: Recipe) -> None:
         self.recipe_id = recipe.id
-        return Held(0.0, 0.0)
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         time.sleep(self.seconds * len(questions))

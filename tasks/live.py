@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 
 from orchestrator.recipe import Recipe
-from tasks.merge import LINEAR_ABOVE, REFUSALS, MergeRefused, cosine, localise
+from tasks.merge import LINEAR_ABOVE, REFUSALS, MergeRefused, appearing, cosine, localise
 
 PIECE = 1 << 16
 """Elements per piece: three float32 buffers of it fit a core's second-level cache."""
@@ -151,6 +152,25 @@ class Merger:
         a = torch.where(linear, 1 - t, torch.sin((1 - t) * theta) / sine).reshape(())
         b = torch.where(linear, t, torch.sin(t * theta) / sine).reshape(())
         return _in_pieces(lambda parts: (parts[0].float() * a).add_(parts[1].float() * b), [first, second])
+
+
+def materialise_random(recipe: Recipe, folder: Path, scratch: Path) -> Path:
+    """A checkpoint of a recipe that draws random numbers: the tensors that would be served, not mergekit's own draw.
+
+    Raises:
+        As `Merger.plan` and `Merger.tensors`.
+    """
+    from mergekit.io.tensor_writer import TensorWriter
+
+    with appearing(folder) as temporary:
+        if temporary is not None:
+            merger = Merger(scratch)
+            writer = TensorWriter(str(temporary), max_shard_size=5 * 10**9, safe_serialization=True)
+            for name, tensor in merger.tensors(recipe, merger.plan(recipe)):
+                writer.save_tensor(name, tensor)
+            writer.finalize()
+            shutil.copy(Path(localise(recipe).models[0][0].model) / "config.json", temporary)
+    return folder
 
 
 SHORTCUTS: dict[str, Callable[[Merger, Planned, Tensors], torch.Tensor]] = {

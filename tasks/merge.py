@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import uuid
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +45,7 @@ def localise(recipe: Recipe) -> Recipe:
 
 
 def materialise(recipe: Recipe, folder: Path, scratch: Path) -> Path:
-    """Write the merged checkpoint to `folder`, through a temporary name; keep it if it is there already.
+    """Write the merged checkpoint to `folder` through mergekit; keep it if it is there already.
 
     Args:
         scratch: where LoRA parents are merged into their base, once per worker.
@@ -52,40 +54,41 @@ def materialise(recipe: Recipe, folder: Path, scratch: Path) -> Path:
         MergeRefused: an impossible recipe, in mergekit's own words.
         Exception: whatever else goes wrong in mergekit: a full disk, a lack of memory, a damaged file.
     """
-    if folder.exists():
-        return folder
     from mergekit.config import MergeConfiguration
     from mergekit.merge import run_merge
     from mergekit.options import MergeOptions
 
     logging.getLogger("mergekit").setLevel(logging.ERROR)
-    make_private(folder.parent)
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     options = MergeOptions(
-        lora_merge_cache=str(scratch / "lora"),
-        copy_tokenizer=False,
-        write_model_card=False,
-        quiet=True,
-        random_seed=recipe.seed,
+        lora_merge_cache=str(scratch / "lora"), copy_tokenizer=False, write_model_card=False, quiet=True
     )
-    try:
-        config = MergeConfiguration.model_validate(localise(recipe).to_mergekit())
-        run_merge(config, str(temporary), options)
-        _appear(temporary, folder)
-    except REFUSALS as error:
-        raise MergeRefused(str(error) or type(error).__name__) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with appearing(folder) as temporary:
+        if temporary is not None:
+            try:
+                config = MergeConfiguration.model_validate(localise(recipe).to_mergekit())
+                run_merge(config, str(temporary), options)
+            except REFUSALS as error:
+                raise MergeRefused(str(error) or type(error).__name__) from error
     return folder
 
 
-def _appear(temporary: Path, folder: Path) -> None:
-    """Rename; another worker that was first with the same checkpoint has done as well."""
+@contextlib.contextmanager
+def appearing(folder: Path) -> Iterator[Path | None]:
+    """A temporary folder that becomes `folder` all at once when the block ends well, and goes away when it does not;
+    None when `folder` is there already."""
+    if folder.exists():
+        yield None
+        return
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+    make_private(temporary)
     try:
+        yield temporary
         temporary.rename(folder)
     except OSError:
-        if not folder.exists():
+        if not folder.exists():  # another worker was first with the same checkpoint
             raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def headers(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:

@@ -151,4 +151,4 @@ def timings(board: Board) -> Table:
         for row in ranked(board, board.rows)
     ]
     sums = (seconds(sum(row.costs.get(key, 0.0) for row in board.rows)) for key in COSTS)
-    return Table.of(("what it is", "merging", "loading", "answering"), [*cells, ("all", *sums)])
+    return Table.of(("what it is", "swapping", "answering"), [*cells, ("all", *sums)])

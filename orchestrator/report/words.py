@@ -163,9 +163,9 @@ def time_words(board: Board) -> str:
     total = sum(sums.values())
     if not total:
         return "No time was taken: nothing has been asked yet."
-    merge, load, answer = (seconds(sums[key]) for key in COSTS)
+    swap, answer = (seconds(sums[key]) for key in COSTS)
     return (
-        f"All workers together spent {seconds(total)}: {merge} merging, {load} loading, {answer} answering. "
+        f"All workers together spent {seconds(total)}: {swap} putting recipes into the engines, {answer} answering. "
         f"{100 * sums['answer_s'] / total:.0f} % of the time went to answering questions."
     )
 

@@ -115,7 +115,7 @@ def test_checkpoints_are_written_only_to_be_kept(vllm: VllmEngine, parents: dict
         vllm.hold(recipe)
         assert (tmp_path / "kept" / recipe.id / "model.safetensors").exists()
         assert vllm.answer(QUESTIONS) == answers
-        assert vllm.hold(recipe).merge_s < 0.1, "a kept checkpoint is not merged again"
+        assert len(list((tmp_path / "kept").iterdir())) == 1
     finally:
         vllm.keep = None
 

@@ -15,7 +15,7 @@ from orchestrator.methods import METHODS
 from orchestrator.recipe import Recipe, Source
 from orchestrator.records import Decoding, Question
 from tasks.engine import VllmEngine
-from tasks.live import Merger
+from tasks.live import Merger, materialise_random
 from tasks.merge import MergeRefused, headers, materialise
 
 ARCHITECTURES = ["llama", "llama-tied", "mistral", "qwen2", "qwen2-tied", "qwen3"]
@@ -139,6 +139,8 @@ def test_a_random_methods_tensors_depend_on_the_seed_and_on_nothing_else(
     backwards = dict(merger.tensors(wanted, reversed(merger.plan(wanted))))
     assert torch.equal(torch.random.get_rng_state(), before), "nobody else's random numbers are touched"
     assert all(torch.equal(backwards[name], tensor) for name, tensor in first.items())
+    written = stored(materialise_random(wanted, tmp_path / "checkpoint", tmp_path))
+    assert all(torch.equal(written[name], tensor) for name, tensor in first.items()), "what is kept is what was served"
     if way != "arcee_fusion":  # it samples only from tensors of more than a million elements
         other = live(dataclasses.replace(wanted, seed=8), tmp_path)
         assert any(not torch.equal(other[name], tensor) for name, tensor in first.items())

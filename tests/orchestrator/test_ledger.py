@@ -21,14 +21,14 @@ QUESTIONS = [Question((i,), (i + 1,)) for i in range(40)]
 
 def asked(block: Block, logprob: float = -1.0) -> Asked:
     answers = tuple(Answer(question.id, logprob, True, None, 1) for question in block.questions)
-    return Asked(block, answers, 1.0, 2.0, 3.0, "here")
+    return Asked(block, answers, 2.0, 3.0, "here")
 
 
 def test_what_is_written_is_read_back_exactly(tmp_path: Path) -> None:
     texts = ["", "µ α\n", "a\x00b", "x" * 10_000]
     questions = [Question((i,), decoding=Decoding(8, ())) for i in range(len(texts))]
     answers = tuple(Answer(q.id, None, None, text, 3) for q, text in zip(questions, texts, strict=True))
-    Ledger(tmp_path, SERVING, PROFILE).write(Asked(Block("r", tuple(questions)), answers, 0, 0, 0, "w"))
+    Ledger(tmp_path, SERVING, PROFILE).write(Asked(Block("r", tuple(questions)), answers, 0, 0, "w"))
     again = Ledger(tmp_path, SERVING, PROFILE)
     assert again.answers("r") == {answer.question_id: answer for answer in answers}
     assert again.damaged == []
@@ -115,7 +115,7 @@ def test_costs_add_up(tmp_path: Path) -> None:
     for block in ledger.missing("r", [QUESTIONS], 20):
         ledger.write(asked(block))
     for view in (ledger, Ledger(tmp_path, SERVING, PROFILE)):
-        assert view.costs("r") == {"merge_s": 2.0, "load_s": 4.0, "answer_s": 6.0}
+        assert view.costs("r") == {"swap_s": 4.0, "answer_s": 6.0}
 
 
 def test_only_the_owner_can_read(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_any_method_with_gridded_parameters() -> None:
     assert found[0].points[0].method == "dare_ties"
     # A plain list is mergekit's gradient over the layers, not a grid.
     assert all(recipe.models[1][1]["density"] == [0.2, 0.8] for recipe in found)
-    assert "--random-seed 7" in found[0].to_yaml()
+    assert "from seed 7" in found[0].to_yaml()
 
 
 def test_candidates_take_part_as_they_are() -> None:

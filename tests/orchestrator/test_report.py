@@ -66,7 +66,7 @@ def make_board(objectives: dict[str, Any], recipes: list[dict[str, Any]], **extr
         bend = 0.10 * ratio * (1 - ratio) * 4 * (0.7 if recipe.method == "slerp" else 1)
         means = {"medical": 0.55 - 0.25 * ratio**1.5 + bend, "perplexity": 0.8 + 0.3 * ratio}
         scores = {n: make_score(config, n, means.get(n, 0.25 + 0.4 * ratio + bend), i) for n in config.objectives}
-        rows.append(Row(recipe, "scored", scores, {"merge_s": 1.5, "load_s": 0.5, "answer_s": 38.0}))
+        rows.append(Row(recipe, "scored", scores, {"swap_s": 2.0, "answer_s": 38.0}))
     suites = tuple(
         Suite(t.objective, t.task, tuple(t.metrics), 400, 1600, 3)
         for score in rows[0].scores.values()
