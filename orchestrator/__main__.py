@@ -39,6 +39,12 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("dir", type=Path, metavar="DIR")
     compare.add_argument("a", metavar="A", help="recipe id, parent's name, or label such as 'linear alpha=0.4'")
     compare.add_argument("b", metavar="B")
+    promote = commands.add_parser(
+        "promote", help="write a recipe's checkpoint, with what it was served with and a card"
+    )
+    promote.add_argument("dir", type=Path, metavar="DIR")
+    promote.add_argument("recipe", metavar="RECIPE", help="as for compare")
+    promote.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="a folder that does not exist yet")
     return top
 
 
@@ -50,7 +56,9 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, interrupt)
     try:
         check_packages()
-        return {"plan": _plan, "run": _run, "report": _report, "compare": _compare}[args.command](args)
+        return {"plan": _plan, "run": _run, "report": _report, "compare": _compare, "promote": _promote}[args.command](
+            args
+        )
     except UserError as error:
         print(f"mergefront: error: {error}", file=sys.stderr)
         return WRONG_INPUT
@@ -97,6 +105,16 @@ def _compare(args: argparse.Namespace) -> int:
 
     board = make_board(reopen_sweep(args.dir))
     print_difference(board, board.find(args.a), board.find(args.b), _console())
+    return DONE
+
+
+def _promote(args: argparse.Namespace) -> int:
+    from orchestrator.promote import promote
+    from orchestrator.sweep import make_board, reopen_sweep
+
+    sweep = reopen_sweep(args.dir)
+    row = promote(sweep, make_board(sweep), args.recipe, args.to)
+    print(f"{row.recipe.label} ({row.recipe.id}): {args.to.resolve()}")
     return DONE
 
 

@@ -1,0 +1,142 @@
+"""From a row of the leaderboard to a model folder that anyone can load: the checkpoint, what it was served with, and a
+card that says where it comes from and how well it did.
+
+mergekit writes the checkpoint; it is then compared, tensor by tensor, with what live merging makes of the recipe, which
+is what answered the questions.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from orchestrator.board import Board, Row
+from orchestrator.config import UserError
+from orchestrator.parents import fetch, resolve
+from orchestrator.recipe import Recipe, Source
+from orchestrator.serving import TOKENIZER_FILES
+from orchestrator.sweep import Sweep
+
+
+def promote(sweep: Sweep, board: Board, name: str, folder: Path) -> Row:
+    """Write a recipe's checkpoint with the sweep's tokenizer, template, stop ids and a model card to `folder`.
+
+    Args:
+        name: as for `Board.find`.
+
+    Raises:
+        UserError: the folder exists, the recipe has no scores, a parent is gone or has changed, or the checkpoint is
+            not what was served.
+    """
+    from tasks.live import materialise_random
+    from tasks.merge import appearing, materialise
+
+    row = board.find(name)
+    if row.status != "scored":
+        raise UserError(f"{row.recipe.label} is {row.status} and has no scores; promote a recipe that is scored")
+    if folder.exists():
+        raise UserError(f"--to {folder}: exists already; name a folder that does not")
+    check_parents(sweep, row.recipe)
+    with tempfile.TemporaryDirectory() as scratch, appearing(folder) as temporary:
+        assert temporary is not None, "the folder does not exist yet"
+        write = materialise if row.recipe.seed is None else materialise_random
+        checkpoint = write(row.recipe, temporary / "checkpoint", Path(scratch))
+        check_served(row.recipe, checkpoint, Path(scratch))
+        for file in checkpoint.iterdir():
+            file.rename(temporary / file.name)
+        checkpoint.rmdir()
+        add_serving(sweep, temporary)
+        (temporary / "mergekit_config.yml").write_text(row.recipe.to_yaml(), encoding="utf-8")
+        (temporary / "README.md").write_text(card(sweep, board, row), encoding="utf-8")
+    return row
+
+
+def check_parents(sweep: Sweep, recipe: Recipe) -> None:
+    """The recipe's parents are the ones that were served."""
+    now = {found.source.name: found.source.digest for found in resolve(sweep.config).values()}
+    for source, _ in recipe.models:
+        if now[source.name] != source.digest:
+            raise UserError(
+                f"parents.{source.name}: the weights in {source.model} are not those that were served (digest "
+                f"{now[source.name]} instead of {source.digest}); restore them, or run the sweep again"
+            )
+
+
+def check_served(recipe: Recipe, checkpoint: Path, scratch: Path) -> None:
+    """Every tensor of the checkpoint is, bit by bit, what live merging makes."""
+    import torch
+    from safetensors import safe_open
+
+    from tasks.live import Merger
+    from tasks.merge import headers
+
+    merger, stored = Merger(scratch), headers(checkpoint)
+    for name, tensor in merger.tensors(recipe, merger.plan(recipe)):
+        with safe_open(stored[name][0], framework="pt") as opened:
+            if not torch.equal(opened.get_tensor(name), tensor):
+                raise UserError(
+                    f"{recipe.label}: the tensor {name} that mergekit wrote is not the one that was served; has "
+                    "mergekit or torch changed since? Run the sweep again with the versions that are installed now"
+                )
+
+
+def add_serving(sweep: Sweep, folder: Path) -> None:
+    """The tokenizer and template that every recipe was asked with, and the stop ids of all parents."""
+    for name in TOKENIZER_FILES:
+        if (Path(sweep.serving.folder) / name).exists():
+            shutil.copyfile(Path(sweep.serving.folder) / name, folder / name)
+    stops: Any = list(sweep.serving.stop_token_ids)
+    stops = stops[0] if len(stops) == 1 else stops
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for file, content in (("config.json", config), ("generation_config.json", {})):
+        (folder / file).write_text(json.dumps({**content, "eos_token_id": stops}, indent=2) + "\n", encoding="utf-8")
+
+
+def card(sweep: Sweep, board: Board, row: Row) -> str:
+    """The model card: parents, licences, method, scores with their standard errors."""
+    sources = [source for source, _ in row.recipe.models]
+    licences = {source.name: licence(source) for source in sources}
+    front = {
+        "base_model": [source.model if "/" not in source.model[:1] else source.name for source in sources],
+        "library_name": "transformers",
+        "tags": ["mergekit", "merge", "mergefront"],
+    }
+    lines = ["---", yaml.safe_dump(front, sort_keys=False).strip(), "---", "", f"# {row.recipe.label}", ""]
+    lines += [f"A merge (`{row.recipe.method}`, {row.recipe.dtype}) found by mergefront, recipe `{row.recipe.id}`.", ""]
+    lines += ["| parent | licence as its card states it |", "|---|---|"]
+    lines += [f"| {source.name} | {licences[source.name]} |" for source in sources]
+    lines += [
+        "",
+        "The licences of all parents apply.",
+        "",
+        "| objective | score | standard error | tasks |",
+        "|---|---|---|---|",
+    ]
+    for name, score in row.scores.items():
+        tasks = ", ".join(task.task for task in score.tasks)
+        lines.append(f"| {name} | {score.value:.4f} | {score.se:.4f} | {tasks} |")
+    place = "on the front" if row.on_front else "near the front" if row.near_front else "off the front"
+    lines += [
+        "",
+        f"Among {len(board.rows)} recipes it is {place}. Served by {board.profile.engine} in {board.profile.dtype}",
+    ]
+    lines += [f"with the tokenizer of {sweep.serving.parent}; stop ids {list(sweep.serving.stop_token_ids)}.", ""]
+    lines += ["```yaml", row.recipe.to_yaml().strip(), "```", ""]
+    return "\n".join(lines)
+
+
+def licence(source: Source) -> str:
+    """What the parent's own model card says, in its front matter."""
+    folder, _ = fetch(source.name, source.model, source.revision, weights=True)
+    readme = folder / "README.md"
+    if readme.exists():
+        parts = readme.read_text(encoding="utf-8").split("---")
+        front = yaml.safe_load(parts[1]) if len(parts) > 2 and not parts[0].strip() else None
+        if isinstance(front, dict) and front.get("license"):
+            return str(front["license"])
+    return "not stated"
