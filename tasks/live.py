@@ -78,6 +78,9 @@ class Merger:
             architecture = get_architecture_info(config, options)
             planner = MergePlanner(config, architecture, options, _model_out_config(config, architecture))
             saves = planner.plan_to_disk(out_path="")
+            for model in config.referenced_models():
+                # Here and not on the merging thread: mergekit keeps where adapters are merged per thread.
+                LoaderCache().get(model)
         except REFUSALS as error:
             raise MergeRefused(str(error) or type(error).__name__) from error
         # The plan for the disk, of which only the saving is left out: each entry knows its tensor's name and dtype.

@@ -86,7 +86,7 @@ class Weights:
             except Exception as error:
                 failures.append(error)
             problems.extend(f"{name} is missing" for name in left if name not in self._optional and not problems)
-            yield from ((name, _tensor(self._boot[name][0], name)) for name in left)
+            yield from ((name, read_tensor(self._boot[name][0], name)) for name in left)
 
         self.reload_weights(weights_iterator=checked(), is_checkpoint_format=True)  # type: ignore[attr-defined]
         self._retie()
@@ -109,10 +109,10 @@ class Weights:
 
 def _read(folder: str) -> Iterator[tuple[str, torch.Tensor]]:
     for name, (file, _) in headers(Path(folder)).items():
-        yield name, _tensor(file, name)
+        yield name, read_tensor(file, name)
 
 
-def _tensor(file: Path, name: str) -> torch.Tensor:
+def read_tensor(file: Path, name: str) -> torch.Tensor:
     from safetensors import safe_open
 
     with safe_open(file, framework="pt") as opened:
