@@ -39,6 +39,7 @@ class Slot:
     actor: Any = None
     holds: str | None = None
     block: Block | None = None
+    failed_starts: int = 0
 
 
 class Pool:
@@ -56,11 +57,14 @@ class Pool:
             "accelerator_type": spec.workers.accelerator_type,
             "max_restarts": 0,
         }
-        self.slots = [Slot(index) for index in range(min(limit, spec.workers.count or limit, self._room()))]
+        room = self._room() if limit else 0
+        self.slots = [Slot(index) for index in range(min(limit, spec.workers.count or limit, room))]
         self.pids: dict[int, int] = {}
         self._refs: dict[Any, Slot] = {}
         self._queue: dict[str, deque[Block]] = {}
         self._deaths: Counter[str] = Counter()
+        self._lost: set[str] = set()
+        """Recipes that have failed; blocks of theirs that were under way elsewhere are not asked again."""
 
     def __enter__(self) -> Pool:
         for slot in self.slots:
@@ -92,6 +96,9 @@ class Pool:
             for ref in ready:
                 result = self._collect(ref, self._refs.pop(ref))
                 if isinstance(result, Failure):
+                    if result.recipe_id in self._lost:
+                        continue
+                    self._lost.add(result.recipe_id)
                     self._queue.pop(result.recipe_id, None)
                 if result is not None:
                     yield result
@@ -119,47 +126,51 @@ class Pool:
         slot.holds, slot.block = None, None
         self._refs[slot.actor.start.remote()] = slot
 
-    def _replace(self, slot: Slot) -> None:
-        ray.kill(slot.actor)
-        self._start(slot)
-
     def _collect(self, ref: Any, slot: Slot) -> Asked | Failure | None:
         """What came of one call: a result to hand on, or None when there is nothing to tell."""
         block = slot.block
         try:
             result = ray.get(ref, timeout=60)
-        except RayTaskError as error:
-            # Only start() raises; ask() returns its failures.
-            self._replace(slot)
-            return self._died(None, _reason(error), str(error))
         except RayError as error:
-            self._replace(slot)
-            return self._died(block, f"{type(error).__name__}: {str(error).splitlines()[0]}")
+            return self._died(slot, _reason(error), str(error))
         if block is None:
             self.pids[slot.index] = result
-            self._deaths.pop("start", None)
-            slot.holds = ""
+            slot.failed_starts, slot.holds = 0, ""
             return None
         slot.block = None
         if isinstance(result, Failure) and result.status == "failed":
             # An engine that raised may be broken for good (CUDA errors are), and would fail every recipe from now on.
-            self._replace(slot)
-            return self._died(block, result.message, result.detail)
+            return self._died(slot, result.message, result.detail)
         slot.holds = block.recipe_id
         assert isinstance(result, Asked | Failure)
         return result
 
-    def _died(self, block: Block | None, message: str, detail: str = "") -> Failure | None:
-        key = block.id + block.recipe_id if block else "start"
+    def _died(self, slot: Slot, message: str, detail: str) -> Failure | None:
+        """Replace a worker that broke, and ask its block again, both a limited number of times."""
+        block = slot.block
+        ray.kill(slot.actor)
+        if block is None:
+            self._start_failed(slot, message, detail)
+            return None
+        self._start(slot)
+        key = block.id + block.recipe_id
         self._deaths[key] += 1
         if self._deaths[key] < ATTEMPTS:
-            if block:
+            if block.recipe_id not in self._lost:
                 self._queue.setdefault(block.recipe_id, deque()).appendleft(block)
             return None
-        if block is None:
-            raise EngineStartError(f"no engine started in {ATTEMPTS} attempts; the last said: {message}", detail)
         told = f"block {block.id} was on {ATTEMPTS} workers that broke; the last said: {message}"
         return Failure(block.recipe_id, "failed", "worker", told, detail)
+
+    def _start_failed(self, slot: Slot, message: str, detail: str) -> None:
+        slot.failed_starts += 1
+        if slot.failed_starts < ATTEMPTS:
+            self._start(slot)
+            return
+        # The others go on without it: there may be room for fewer engines than there are places.
+        self.slots.remove(slot)
+        if not self.slots:
+            raise EngineStartError(f"no engine started in {ATTEMPTS} attempts; the last said: {message}", detail)
 
     # ---------------------------------------------------------------- the queue
     def _hand_out(self, recipes: dict[str, Recipe]) -> None:
@@ -189,7 +200,7 @@ class Pool:
         return block
 
 
-def _reason(error: RayTaskError) -> str:
+def _reason(error: RayError) -> str:
     """The line that tells a person what went wrong."""
-    cause = error.cause or error
+    cause = error.cause if isinstance(error, RayTaskError) and error.cause is not None else error
     return f"{type(cause).__name__}: {cause}".splitlines()[0][:500]

@@ -32,8 +32,8 @@ def slerp_shares(wanted: dict[str, tuple[Source, Source]], out: Path, tell: Call
     """Start the passes on entry, write `out/slerp.json` (`first/second` → tasks.merge.slerp_share) on exit. A pass that
     fails is told about and tried again by the next run; the sweep does without."""
     measure = ray.remote(num_cpus=0)(slerp_share)
-    scratch = str(out / "checkpoints" / "scratch" / "shares")
-    started = {pair: measure.remote(*both, scratch) for pair, both in wanted.items()}
+    scratch = out / "checkpoints" / "scratch"
+    started = {pair: measure.remote(*both, str(scratch / pair.replace("/", "-"))) for pair, both in wanted.items()}
     yield
     known = _known(out)
     for pair, reference in started.items():

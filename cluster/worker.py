@@ -6,7 +6,6 @@ import math
 import os
 import shutil
 import socket
-import tempfile
 import time
 import traceback
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from orchestrator.config import Workers
+from orchestrator.files import make_private
 from orchestrator.recipe import Recipe, Source
 from orchestrator.records import Asked, Block, Failure, Serving
 from tasks.engine import Engine, InvalidWeights, VllmEngine
@@ -62,7 +62,7 @@ class Worker:
     def _vllm(self) -> Engine:
         from orchestrator.parents import fetch
 
-        tokenizer = Path(tempfile.mkdtemp(prefix="mergefront-tokenizer-"))
+        tokenizer = make_private(self.scratch / "tokenizer")
         for name, data in self.spec.tokenizer_files.items():
             (tokenizer / name).write_bytes(data)
         boot, _ = fetch("parents", self.spec.boot.model, self.spec.boot.revision, True)

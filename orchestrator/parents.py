@@ -55,7 +55,7 @@ def resolve(config: SweepConfig, *, weights: bool = True) -> dict[str, Files]:
     """
     items = [("parents", *item) for item in config.parents.items()]
     items += [("candidates", *item) for item in config.candidates.items()]
-    found = {name: _open(f"{section}.{name}", name, parent, weights) for section, name, parent in items}
+    found = {name: open_model(section, name, parent, weights=weights) for section, name, parent in items}
     first, *others = found
     section = {name: where for where, name, _ in items}
     for name in others:
@@ -63,7 +63,9 @@ def resolve(config: SweepConfig, *, weights: bool = True) -> dict[str, Files]:
     return found
 
 
-def _open(where: str, name: str, parent: Parent, weights: bool) -> Files:
+def open_model(section: str, name: str, parent: Parent, *, weights: bool = True) -> Files:
+    """One model of the sweep's `parents` or `candidates`; raises as `resolve`."""
+    where = f"{section}.{name}"
     folder, revision = fetch(f"{where}.model", parent.model, parent.revision, weights)
     model_config = _normal(read_json(f"{where}.model", folder / "config.json"))
     shards = _shards(f"{where}.model", folder)
@@ -144,7 +146,7 @@ def fetch(where: str, model: str, revision: str | None, weights: bool) -> tuple[
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    patterns = ["*.json", "*.jinja", "tokenizer.model", *(["*.safetensors"] if weights else [])]
+    patterns = ["*.json", "*.jinja", "tokenizer.model", "README.md", *(["*.safetensors"] if weights else [])]
     try:
         folder = Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
     except (HFValidationError, OSError, ValueError) as error:

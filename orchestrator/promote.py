@@ -17,7 +17,7 @@ import yaml
 
 from orchestrator.board import Board, Row
 from orchestrator.config import UserError
-from orchestrator.parents import fetch, resolve
+from orchestrator.parents import fetch, open_model
 from orchestrator.recipe import Recipe, Source
 from orchestrator.serving import TOKENIZER_FILES
 from orchestrator.sweep import Sweep
@@ -41,6 +41,8 @@ def promote(sweep: Sweep, board: Board, name: str, folder: Path) -> Row:
         raise UserError(f"{row.recipe.label} is {row.status} and has no scores; promote a recipe that is scored")
     if folder.exists():
         raise UserError(f"--to {folder}: exists already; name a folder that does not")
+    if any(parent.exists() and not parent.is_dir() for parent in folder.parents):
+        raise UserError(f"--to {folder}: lies below a file; name a folder in a folder")
     check_parents(sweep, row.recipe)
     with tempfile.TemporaryDirectory() as scratch, appearing(folder) as temporary:
         assert temporary is not None, "the folder does not exist yet"
@@ -57,13 +59,15 @@ def promote(sweep: Sweep, board: Board, name: str, folder: Path) -> Row:
 
 
 def check_parents(sweep: Sweep, recipe: Recipe) -> None:
-    """The recipe's parents are the ones that were served."""
-    now = {found.source.name: found.source.digest for found in resolve(sweep.config).values()}
+    """The recipe's parents, at the revisions that were served, are still what they were."""
+    config = {**sweep.config.parents, **sweep.config.candidates}
     for source, _ in recipe.models:
-        if now[source.name] != source.digest:
+        parent = config[source.name].model_copy(update={"revision": source.revision})
+        now = open_model("parents", source.name, parent).source.digest
+        if now != source.digest:
             raise UserError(
-                f"parents.{source.name}: the weights in {source.model} are not those that were served (digest "
-                f"{now[source.name]} instead of {source.digest}); restore them, or run the sweep again"
+                f"parents.{source.name}: the weights in {source.model} are not those that were served (digest {now} "
+                f"instead of {source.digest}); restore them, or run the sweep again"
             )
 
 
@@ -134,9 +138,9 @@ def licence(source: Source) -> str:
     """What the parent's own model card says, in its front matter."""
     folder, _ = fetch(source.name, source.model, source.revision, weights=True)
     readme = folder / "README.md"
-    if readme.exists():
-        parts = readme.read_text(encoding="utf-8").split("---")
+    parts = readme.read_text(encoding="utf-8").split("---") if readme.exists() else []
+    try:
         front = yaml.safe_load(parts[1]) if len(parts) > 2 and not parts[0].strip() else None
-        if isinstance(front, dict) and front.get("license"):
-            return str(front["license"])
-    return "not stated"
+    except yaml.YAMLError:
+        return "its card cannot be read"
+    return str(front["license"]) if isinstance(front, dict) and front.get("license") else "not stated"

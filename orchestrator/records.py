@@ -144,6 +144,8 @@ class Failure:
     message: str
     detail: str = ""
     """The traceback, for the person who looks into it."""
+    context: str = ""
+    """Serving, profile and mergekit's version, under which `invalid` holds."""
 
 
 @dataclass(frozen=True)

@@ -107,15 +107,15 @@ def reopen_sweep(out: Path) -> Sweep:
         note = json.loads((out / "sweep.json").read_text(encoding="utf-8"))
         config = SweepConfig.model_validate_json(json.dumps(note["config"]))
         sources = {name: Source(**fields) for name, fields in note["sources"].items()}
-        serving, profile, questions = note["serving"], Profile(**note["profile"]), note["questions"]
-    except FileNotFoundError:
+        fields, profile, questions = note["serving"], Profile(**note["profile"]), note["questions"]
+        engine = tuple((key, value) for key, value in fields["engine"])
+        stops, folder = tuple(fields["stop_token_ids"]), str(out / "serving" / fields["tokenizer"])
+        serving = Serving(**{**fields, "engine": engine, "stop_token_ids": stops, "folder": folder})
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{out}: holds no sweep (no sweep.json); give the folder that `run --out` wrote") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{out / 'sweep.json'}: cannot be read ({error}); `run` with the sweep file mends it") from None
-    serving["stop_token_ids"] = tuple(serving["stop_token_ids"])
-    serving["engine"] = tuple((key, value) for key, value in serving["engine"])
-    serving["folder"] = str(out / "serving" / serving["tokenizer"])
-    sweep = _load(config, out, sources, Serving(**serving), profile)
+    sweep = _load(config, out, sources, serving, profile)
     changed = [name for name, digest in asked_digests(sweep).items() if questions.get(name) != digest]
     if changed:
         raise UserError(
@@ -126,10 +126,12 @@ def reopen_sweep(out: Path) -> Sweep:
 
 
 def asked_digests(sweep: Sweep) -> dict[str, str]:
-    """Objective and task → digest of its questions."""
+    """Objective, place and task → digest of its questions."""
     return {
-        f"{suite.objective}/{suite.name}": hashlib.sha256("".join(q.id for q in suite.questions).encode()).hexdigest()
-        for suite in sweep.suites
+        f"{suite.objective}/{index}/{suite.name}": hashlib.sha256(
+            "".join(question.id for question in suite.questions).encode()
+        ).hexdigest()
+        for index, suite in enumerate(sweep.suites)
     }
 
 
@@ -144,13 +146,14 @@ def _load(config: SweepConfig, out: Path, sources: dict[str, Source], serving: S
 
 # -------------------------------------------------------------------- asking
 def open_blocks(sweep: Sweep) -> list[Block]:
-    """What the ledger does not know yet. Invalid recipes stay invalid; failed ones get another chance."""
+    """What the ledger does not know yet. A recipe stays invalid under the serving, profile and mergekit that found it
+    so; failed ones get another chance."""
     failures = stored_failures(sweep.out)
     questions = [suite.questions for suite in sweep.suites]
     blocks = []
     for recipe in sweep.recipes:
         failure = failures.get(recipe.id)
-        if failure is None or failure.status == "failed":
+        if failure is None or failure.status == "failed" or failure.context != context(sweep):
             blocks += sweep.ledger.missing(recipe.id, questions, sweep.config.workers.block)
     return blocks
 
@@ -192,7 +195,13 @@ def keep(sweep: Sweep, result: Asked | Failure | None) -> None:
         sweep.ledger.write(result)
     elif isinstance(result, Failure):
         make_private(sweep.out / "failures")
-        write_json(_failure_file(sweep.out, result.recipe_id), dataclasses.asdict(result))
+        failure = dataclasses.replace(result, context=context(sweep))
+        write_json(_failure_file(sweep.out, result.recipe_id), dataclasses.asdict(failure))
+
+
+def context(sweep: Sweep) -> str:
+    """What an `invalid` depends on besides the recipe."""
+    return f"{sweep.serving.id} {sweep.profile.id} mergekit {importlib.metadata.version('mergekit')}"
 
 
 def worker_spec(sweep: Sweep) -> Any:

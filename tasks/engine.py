@@ -62,6 +62,7 @@ class VllmEngine:
         if settings.enforce_eager:
             # vLLM compiles small parts of its sampler even then: 20 s at the first answer on a CPU.
             os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+        from transformers import AutoConfig
         from vllm import LLM
 
         self.serving, self.scratch, self.keep = serving, scratch, keep
@@ -85,7 +86,8 @@ class VllmEngine:
             seed=0,
             **extra,
         )
-        tied = bool(self.llm.model_config.hf_config.tie_word_embeddings)
+        # As the model's config says: vLLM's own copy of it is untied where the first parent's file carries a head.
+        tied = bool(AutoConfig.from_pretrained(boot).tie_word_embeddings)
         self.llm.collective_rpc("open_parents", args=(str(boot), str(scratch), tied))
 
     def hold(self, recipe: Recipe) -> None:

@@ -87,6 +87,8 @@ def _sample(items: Sequence[Any], aggregate: Callable[[Any], float]) -> tuple[fl
 def _jackknife(items: Sequence[Any], aggregate: Callable[[Any], float]) -> Floats:
     """Influences from leaving out one document at a time; of many documents, one group of neighbours at a time."""
     n = len(items)
+    if n < 2:
+        return np.zeros(n)  # one document says nothing about its spread
     groups = np.array_split(np.arange(n), min(n, JACKKNIFE_GROUPS))
     without = np.array([aggregate([items[i] for i in range(n) if i < g[0] or i > g[-1]]) for g in groups])
     influence: Floats = np.empty(n)

@@ -10,8 +10,8 @@ SLERP and Linear run over pieces that stay in the processor's cache. A contract 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -93,7 +93,8 @@ class Merger:
         Raises:
             MergeRefused: mergekit refuses a tensor.
         """
-        with ThreadPoolExecutor(1) as thread:
+        thread = ThreadPoolExecutor(1)
+        try:
             waiting: list[tuple[str, Future[torch.Tensor | None]]] = []
             left = iter(planned)
             while True:
@@ -105,6 +106,8 @@ class Merger:
                 tensor = future.result()
                 if tensor is not None:
                     yield name, tensor
+        finally:
+            thread.shutdown(cancel_futures=True)
 
     def merge(self, recipe: Recipe, item: Planned) -> torch.Tensor | None:
         """One tensor, of the recipe's dtype; None for an optional one that no parent has.
@@ -115,7 +118,9 @@ class Merger:
         try:
             inputs = item.inputs()
             shortcut = SHORTCUTS.get(recipe.method)
-            if shortcut is not None and len(inputs) == len(item.task.model_order) > 1:
+            shapes = {tensor.shape for tensor in inputs.values()}
+            # mergekit says what is wrong with tensors that are missing or do not fit one another.
+            if shortcut is not None and len(inputs) == len(item.task.model_order) > 1 and len(shapes) == 1:
                 tensor = shortcut(self, item, inputs)
             else:
                 tensor = _by_mergekit(recipe, item, inputs)
@@ -172,7 +177,8 @@ def materialise_random(recipe: Recipe, folder: Path, scratch: Path) -> Path:
             for name, tensor in merger.tensors(recipe, merger.plan(recipe)):
                 writer.save_tensor(name, tensor)
             writer.finalize()
-            shutil.copy(Path(localise(recipe).models[0][0].model) / "config.json", temporary)
+            config = json.loads((Path(localise(recipe).models[0][0].model) / "config.json").read_text(encoding="utf-8"))
+            (temporary / "config.json").write_text(json.dumps({**config, "dtype": recipe.dtype}, indent=2) + "\n")
     return folder
 
 

@@ -8,6 +8,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,13 +36,16 @@ class MergeRefused(Exception):
 def localise(recipe: Recipe) -> Recipe:
     """The same recipe over folders on this machine: mergekit asks the hub about models even when they are cached."""
 
-    def local(source: Source) -> Source:
-        model, _ = fetch(source.name, source.model, source.revision, weights=True)
-        lora = str(fetch(source.name, source.lora, None, weights=True)[0]) if source.lora else None
-        return replace(source, model=str(model), revision=None, lora=lora)
+    models = tuple((_local(source), parameters) for source, parameters in recipe.models)
+    return replace(recipe, models=models, base_model=_local(recipe.base_model) if recipe.base_model else None)
 
-    models = tuple((local(source), parameters) for source, parameters in recipe.models)
-    return replace(recipe, models=models, base_model=local(recipe.base_model) if recipe.base_model else None)
+
+@lru_cache(maxsize=256)
+def _local(source: Source) -> Source:
+    """Looked up once per process: what was served does not change under a running sweep."""
+    model, _ = fetch(source.name, source.model, source.revision, weights=True)
+    lora = str(fetch(source.name, source.lora, None, weights=True)[0]) if source.lora else None
+    return replace(source, model=str(model), revision=None, lora=lora)
 
 
 def materialise(recipe: Recipe, folder: Path, scratch: Path) -> Path:

@@ -18,6 +18,8 @@ from orchestrator.recipe import Recipe
 from tasks.live import Merger
 from tasks.merge import MergeRefused, headers
 
+HEAD = "lm_head.weight"
+
 
 class Weights:
     """The extension (`worker_extension_cls`); vLLM mixes it into its worker class."""
@@ -28,10 +30,13 @@ class Weights:
         Args:
             boot: the checkpoint folder that the engine was started with.
             scratch: a folder of this worker alone, for adapters that mergekit merges into their base.
-            tied: whether the model's head is its embedding; its tensor may then be absent.
+            tied: whether the model's head is its embedding. A head's tensor that a file may carry all the same is then
+                never poured: vLLM would write it over the embedding.
         """
-        self._boot = headers(Path(boot))
-        self._optional = {"lm_head.weight"} if tied else set[str]()
+        self._tied = tied
+        config = self.model_runner.model_config.hf_config  # type: ignore[attr-defined]
+        self._untied_by_vllm = tied and not config.tie_word_embeddings
+        self._boot = {name: where for name, where in headers(Path(boot)).items() if not self._is_tied_head(name)}
         self._merger = Merger(Path(scratch))
 
     def merge(self, recipe: Recipe) -> list[str]:
@@ -39,11 +44,11 @@ class Weights:
 
         Returns:
             What makes it invalid, a phrase each; the engine then holds no recipe, but takes the next one.
-
-        Raises:
-            MergeRefused: mergekit refuses the recipe as a whole; the engine holds what it held.
         """
-        planned = self._merger.plan(recipe)
+        try:
+            planned = self._merger.plan(recipe)
+        except MergeRefused as error:
+            return [str(error)]  # said and not raised: an exception that crosses vLLM's processes loses its class
         return self._pour(self._merger.tensors(recipe, planned))
 
     def load_checkpoint(self, folder: str) -> list[str]:
@@ -78,14 +83,17 @@ class Weights:
                         problems.extend([] if _finite(tensor) else [f"{name} holds NaN or Inf"])
                         yield name, tensor
                         del left[name]
-                    elif name not in self._optional:
+                        if self._untied_by_vllm and name.endswith("embed_tokens.weight"):
+                            yield HEAD, tensor
+                    elif not self._is_tied_head(name):
                         wanted = f"instead of {list(left[name])}" if name in left else "and is no tensor of the model"
                         problems.append(f"{name} has shape {list(tensor.shape)} {wanted}")
             except MergeRefused as error:
                 problems.append(str(error))
             except Exception as error:
                 failures.append(error)
-            problems.extend(f"{name} is missing" for name in left if name not in self._optional and not problems)
+            if not problems and not failures:
+                problems.extend([f"{name} is missing" for name in left])
             yield from ((name, read_tensor(self._boot[name][0], name)) for name in left)
 
         self.reload_weights(weights_iterator=checked(), is_checkpoint_format=True)  # type: ignore[attr-defined]
@@ -93,6 +101,9 @@ class Weights:
         if failures:
             raise failures[0]
         return problems
+
+    def _is_tied_head(self, name: str) -> bool:
+        return self._tied and name == HEAD
 
     def _retie(self) -> None:
         """A tied head shares the embedding's tensor, but where vLLM packs weights (CPU) it has a packed copy, which
@@ -102,7 +113,7 @@ class Weights:
         modules = list(self.model_runner.get_model().modules())  # type: ignore[attr-defined]
         embeddings = [m for m in modules if isinstance(m, VocabParallelEmbedding) and not isinstance(m, ParallelLMHead)]
         for head in (m for m in modules if isinstance(m, ParallelLMHead)):
-            if self._optional:
+            if self._tied and not self._untied_by_vllm:
                 head.tie_weights(embeddings[0])
                 head.quant_method.process_weights_after_loading(head)
 

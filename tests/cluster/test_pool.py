@@ -111,6 +111,19 @@ def test_an_engine_that_cannot_start_ends_the_sweep_with_its_reason() -> None:
     assert "Traceback" in told.value.detail or "fetch" in told.value.detail
 
 
+def test_a_place_where_no_engine_starts_is_given_up_and_the_others_go_on() -> None:
+    work = blocks(RECIPES[:4])
+    with Pool(spec(seconds=0.4, count=2), limit=len(work)) as pool:
+        done, kills, given_up = [], 0, pool.slots[1]
+        for result in pool.run(by_recipe(RECIPES), work):
+            done += [result] if result is not None else []
+            if given_up in pool.slots and given_up.block is None and kills < ATTEMPTS:
+                ray.kill(given_up.actor)
+                kills += 1
+                given_up.holds = None
+    assert sorted(a.block.id + a.block.recipe_id for a in done) == sorted(b.id + b.recipe_id for b in work)
+
+
 def test_a_cluster_that_was_there_is_left_running() -> None:
     with session():
         pass

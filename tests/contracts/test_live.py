@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,40 @@ def test_a_swap_leaves_the_engine_as_a_fresh_start_would(
     fresh = start_engine(checkpoint, "bfloat16")
     assert swapped.checksums() == fresh.checksums()
     assert swapped.answer(QUESTIONS) == fresh.answer(QUESTIONS)
+
+
+def test_a_tied_head_that_a_file_carries_never_reaches_the_embedding(
+    models: Models, start_engine: Start, tmp_path: Path
+) -> None:
+    from safetensors.torch import save_file
+
+    folders = models("llama-tied", "bfloat16")
+    boot = tmp_path / "boot"
+    shutil.copytree(folders["a"], boot)
+    tensors = stored(boot)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, boot / "model.safetensors", {"format": "pt"})
+    swapped, fresh = start_engine(boot, "bfloat16"), start_engine(folders["b"], "bfloat16")
+    swapped.hold(recipe("passthrough", {**folders, "a": folders["b"]}, "bfloat16"))
+    assert swapped.checksums() == fresh.checksums()
+    assert swapped.answer(QUESTIONS) == fresh.answer(QUESTIONS)
+
+
+def test_tensors_that_do_not_fit_one_another_are_refused_as_mergekit_refuses_them(
+    models: Models, tmp_path: Path
+) -> None:
+    from safetensors.torch import save_file
+
+    folders = dict(models("llama", "float32"))
+    shutil.copytree(folders["b"], tmp_path / "longer")
+    tensors = stored(folders["b"])
+    name = "model.embed_tokens.weight"
+    tensors[name] = torch.cat([tensors[name], tensors[name]])
+    save_file(tensors, tmp_path / "longer" / "model.safetensors", {"format": "pt"})
+    folders["b"] = tmp_path / "longer"
+    for way in ("linear", "slerp"):
+        with pytest.raises(MergeRefused, match="embed_tokens"):
+            live(recipe(way, folders, "float32"), tmp_path)
 
 
 @pytest.mark.parametrize("way", ["passthrough", "linear", "slerp", "task_arithmetic", "ties", "dare_ties"])
