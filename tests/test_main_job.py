@@ -136,7 +136,14 @@ def test_an_interrupt_exits_with_130_and_keeps_what_is_finished(sweep: Callable[
 
 def start(path: Path, out: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "orchestrator", "run", str(path), "--out", str(out)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def listen_to_interrupts() -> None:
+        # A job in the background of a script is started deaf to SIGINT, and would hand that down.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=listen_to_interrupts
+    )
 
 
 def wait_for_blocks(running: subprocess.Popen[bytes], out: Path, count: int) -> None:
