@@ -94,8 +94,8 @@ class VllmEngine:
         """Merge and load.
 
         Raises:
-            MergeRefused: mergekit refuses the recipe.
-            InvalidWeights: the merged tensors are not those of the model, or not finite.
+            InvalidWeights: mergekit refuses the recipe, or the merged tensors are not those of the model or not finite.
+            MergeRefused: mergekit refuses the recipe, where checkpoints are kept.
             Exception: whatever else goes wrong: a full disk, a lack of memory, a parent that cannot be read.
         """
         if self.keep is None:
