@@ -79,8 +79,8 @@ def check_served(recipe: Recipe, checkpoint: Path, scratch: Path) -> None:
     from tasks.live import Merger
     from tasks.merge import headers
 
-    merger, stored = Merger(scratch), headers(checkpoint)
-    for name, tensor in merger.tensors(recipe, merger.plan(recipe)):
+    stored = headers(checkpoint)
+    for name, tensor in Merger(scratch).whole(recipe):
         with safe_open(stored[name][0], framework="pt") as opened:
             if not torch.equal(opened.get_tensor(name), tensor):
                 raise UserError(

@@ -1,10 +1,11 @@
 """Recipe → weights inside a running vLLM engine. No checkpoint is written.
 
 mergekit stays the definition of every method: its planner resolves the recipe (gradients, filters and defaults
-included) into one task per tensor, and those tasks merge. Where a method allows the same bytes for less work, its
-arithmetic is done here instead: SLERP's angles do not depend on t and are measured once per pair of parents, and both
-SLERP and Linear run over pieces that stay in the processor's cache. A contract suite holds every method against
-`mergekit-yaml` and a fresh engine.
+included) into one task per tensor, and those tasks merge. Where a method works element by element, a tensor is merged
+only when and where vLLM copies it (`Merged`): straight into its place in a fused parameter, only the shard of this
+rank, in pieces that stay in the processor's cache. What those methods need to know of whole tensors, the angles of
+SLERP and NuSLERP, does not depend on the ratio and is measured once per pair of parents. A contract suite holds every
+method against `mergekit-yaml` and a fresh engine.
 """
 
 from __future__ import annotations
@@ -12,24 +13,95 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from orchestrator.recipe import Recipe
 from tasks.merge import LINEAR_ABOVE, REFUSALS, MergeRefused, appearing, cosine, localise
 
-PIECE = 1 << 16
-"""Elements per piece: three float32 buffers of it fit a core's second-level cache."""
-AHEAD = 8
-"""Tensors that are merged while the engine still takes earlier ones."""
+PIECE = 1 << 20
+"""Elements per piece: large enough for all cores, and its float32 buffers stay in the last-level cache."""
 
 Tensors = dict[Any, torch.Tensor]
+"""mergekit's model reference → that parent's tensor."""
+Merge = Callable[[Tensors], torch.Tensor]
+
+aten = torch.ops.aten
+
+
+class Merged(torch.Tensor):  # type: ignore[misc]
+    """A tensor of a merged model that is merged where it is copied to, and only the part that is copied.
+
+    vLLM's loaders narrow a tensor to the shard of their rank and copy that to its place. For a method that works
+    element by element, narrowing the parents gives the same bytes. Anything else that is done to it makes it whole.
+
+    Nothing raises: an exception inside vLLM's loading would leave it with half a model. `failures` tells.
+    """
+
+    title: str
+    inputs: Tensors
+    merge: Merge
+    failures: list[Exception]
+
+    @staticmethod
+    def __new__(
+        cls, title: str, inputs: Tensors, merge: Merge, dtype: torch.dtype, failures: list[Exception]
+    ) -> Merged:
+        """
+        Args:
+            title: the tensor's name in the checkpoint (torch has its own use for `name`).
+            inputs: the parents' tensors, all of one shape with at least one dimension.
+            merge: for a slice of every input, that slice of the result.
+            dtype: the result's.
+            failures: where to say what went wrong.
+        """
+        shape = next(iter(inputs.values())).shape
+        self: Merged = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype)
+        self.title, self.inputs, self.merge, self.failures = title, inputs, merge, failures
+        return self
+
+    def __repr__(self, **_: Any) -> str:
+        return f"Merged({self.title}, {list(self.shape)}, {self.dtype})"
+
+    def pour(self, target: torch.Tensor) -> None:
+        """Merge into `target`, of the same shape."""
+        if target.is_meta:
+            return  # vLLM counts what a copy would fill before it makes room for it
+        rows = max(1, PIECE // max(1, math.prod(self.shape[1:])))
+        finite = True
+        try:
+            for start in range(0, self.shape[0], rows):
+                part = slice(start, start + rows)
+                piece = self.merge({model: tensor[part] for model, tensor in self.inputs.items()})
+                finite = finite and is_finite(piece)
+                target[part].copy_(piece)
+        except Exception as error:
+            self.failures.append(refusal(self.title, error))
+        if not finite:
+            self.failures.append(MergeRefused(f"{self.title} holds NaN or Inf"))
+
+    def whole(self) -> torch.Tensor:
+        result = torch.empty(self.shape, dtype=self.dtype)
+        self.pour(result)
+        return result
+
+    @classmethod
+    def __torch_dispatch__(cls, function: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is aten.copy_.default and isinstance(args[1], cls):
+            args[1].pour(args[0])
+            return args[0]
+        if function in (aten.slice.Tensor, aten.narrow.default, aten.detach.default):
+            me, *where = args
+            inputs = {model: function(tensor, *where) for model, tensor in me.inputs.items()}
+            return cls(me.title, inputs, me.merge, me.dtype, me.failures)
+        args, kwargs = tree_map_only(cls, cls.whole, (args, kwargs or {}))
+        return function(*args, **kwargs)
 
 
 @dataclass
@@ -42,20 +114,17 @@ class Planned:
     dtype: torch.dtype | None
     """To cast the result to, where the architecture or the recipe says so."""
 
-    def inputs(self) -> Tensors:
-        """mergekit's model reference → that parent's tensor, memory-mapped, in the recipe's dtype."""
-        gather = self.task.gather_tensors
-        found = {key: load.execute() for key, load in gather.arguments().items()}
-        return dict(gather.execute(**found))
-
 
 @dataclass
 class Merger:
     """The parents, opened once, and what was measured about them."""
 
     scratch: Path
+    parents: dict[Any, torch.Tensor | None] = field(default_factory=dict)
+    """mergekit's task that loads a tensor → the tensor as it is stored, memory-mapped; None for an optional one that is
+    not there."""
     cosines: dict[tuple[str, ...], torch.Tensor] = field(default_factory=dict)
-    """(first, second, tensor) → cosine, shape (1, 1), float32."""
+    """(method, first, second, dtype, tensor) → cosine, one element."""
 
     def plan(self, recipe: Recipe) -> list[Planned]:
         """
@@ -78,114 +147,154 @@ class Merger:
             architecture = get_architecture_info(config, options)
             planner = MergePlanner(config, architecture, options, _model_out_config(config, architecture))
             saves = planner.plan_to_disk(out_path="")
-            for model in config.referenced_models():
-                # Here and not on the merging thread: mergekit keeps where adapters are merged per thread.
-                LoaderCache().get(model)
         except REFUSALS as error:
             raise MergeRefused(str(error) or type(error).__name__) from error
         # The plan for the disk, of which only the saving is left out: each entry knows its tensor's name and dtype.
         saves = [item for item in saves if isinstance(item, SaveTensor)]
         return [Planned(item.tensor_name, item.tensor_task, dtype_from_name(item.dtype)) for item in saves]
 
-    def tensors(self, recipe: Recipe, planned: Iterable[Planned]) -> Iterator[tuple[str, torch.Tensor]]:
-        """The merged tensors in the plan's order, merged some ahead of their use on a thread of their own.
+    def tensors(
+        self, recipe: Recipe, planned: Iterable[Planned], failures: list[Exception]
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """The merged tensors in the plan's order. Those of elementwise methods are merged when they are copied, and add
+        to `failures` what goes wrong then.
 
         Raises:
             MergeRefused: mergekit refuses a tensor.
         """
-        thread = ThreadPoolExecutor(1)
-        try:
-            waiting: list[tuple[str, Future[torch.Tensor | None]]] = []
-            left = iter(planned)
-            while True:
-                for item in islice(left, AHEAD - len(waiting)):
-                    waiting.append((item.name, thread.submit(self.merge, recipe, item)))
-                if not waiting:
-                    return
-                name, future = waiting.pop(0)
-                tensor = future.result()
-                if tensor is not None:
-                    yield name, tensor
-        finally:
-            thread.shutdown(cancel_futures=True)
+        for item in planned:
+            try:
+                tensor = self._tensor(recipe, item, failures)
+            except Exception as error:
+                raise refusal(item.name, error) from error
+            if tensor is not None:
+                yield item.name, tensor
 
-    def merge(self, recipe: Recipe, item: Planned) -> torch.Tensor | None:
-        """One tensor, of the recipe's dtype; None for an optional one that no parent has.
+    def whole(self, recipe: Recipe) -> Iterator[tuple[str, torch.Tensor]]:
+        """A recipe's tensors as plain ones.
 
         Raises:
-            MergeRefused: mergekit refuses it.
+            As `plan` and `tensors`.
         """
-        try:
-            inputs = item.inputs()
-            shortcut = SHORTCUTS.get(recipe.method)
-            shapes = {tensor.shape for tensor in inputs.values()}
-            # mergekit says what is wrong with tensors that are missing or do not fit one another.
-            if shortcut is not None and len(inputs) == len(item.task.model_order) > 1 and len(shapes) == 1:
-                tensor = shortcut(self, item, inputs)
-            else:
-                tensor = _by_mergekit(recipe, item, inputs)
-        except REFUSALS as error:
-            raise MergeRefused(f"{item.name}: {error or type(error).__name__}") from error
-        return tensor if tensor is None or item.dtype is None else tensor.to(item.dtype)
+        failures: list[Exception] = []
+        for name, tensor in self.tensors(recipe, self.plan(recipe), failures):
+            plain = tensor.whole() if isinstance(tensor, Merged) else tensor
+            if failures:
+                raise failures[0]
+            yield name, plain
 
-    # ---------------------------------------------------------------- the same bytes for less work
-    def _linear(self, item: Planned, inputs: Tensors) -> torch.Tensor:
-        """mergekit's linear: float32 sums in the order of the models, divided by the sum of the weights."""
-        task, tensors = item.task, [inputs[model] for model in item.task.model_order]
-        weights = torch.tensor([[task.input_parameters[m]["weight"] for m in task.model_order]], dtype=torch.float32)
-        total = weights.sum(dim=1) if task.parameters["normalize"] else None
+    def _tensor(self, recipe: Recipe, item: Planned, failures: list[Exception]) -> torch.Tensor | None:
+        """One tensor, of the recipe's dtype; None for an optional one that no parent has."""
+        loads = {load.model: load for load in item.task.gather_tensors.arguments().values()}
+        stored = {model: self._stored(load) for model, load in loads.items()}
+        inputs = {model: tensor for model, tensor in stored.items() if tensor is not None}
+        dtypes = {model: dtype_of(load, inputs[model]) for model, load in loads.items() if model in inputs}
 
-        def piece(parts: list[torch.Tensor]) -> torch.Tensor:
-            result = torch.zeros_like(parts[0], dtype=torch.float32)
-            for part, weight in zip(parts, weights.unbind(1), strict=True):
-                result.addcmul_(part, weight)
-            # Dividing by one changes no bit, so it is left out.
-            return result if total is None or total == 1 else result.div_(total)
+        def cast(parts: Tensors) -> Tensors:
+            return {model: part.to(dtypes[model]) for model, part in parts.items()}
 
-        return _in_pieces(piece, tensors)
+        merge = self._elementwise(recipe.method, item, inputs, cast)
+        if merge is not None:
+            dtype = item.dtype or next(iter(dtypes.values()))
+            return Merged(item.name, inputs, lambda parts: merge(cast(parts)), dtype, failures)
+        result = _by_mergekit(recipe, item, cast(inputs))
+        return result if result is None or item.dtype is None else result.to(item.dtype)
 
-    def _slerp(self, item: Planned, inputs: Tensors) -> torch.Tensor:
+    def _stored(self, load: Any) -> torch.Tensor | None:
+        # Without the cast, which belongs to the recipe: the tensor stays a view of its file.
+        key = load.model_copy(update={"dtype": None})
+        if key not in self.parents:
+            self.parents[key] = key.execute()
+        return self.parents[key]
+
+    # ---------------------------------------------------------------- the same bytes, piece by piece
+    def _elementwise(
+        self, method: str, item: Planned, inputs: Tensors, cast: Callable[[Tensors], Tensors]
+    ) -> Merge | None:
+        """What merges a slice of every input as the whole would be merged; None where the method has to see whole
+        tensors, or where mergekit has to say what is wrong with tensors that are missing or do not fit one another."""
+        tensors, task = list(inputs.values()), item.task
+        if len(inputs) < len(task.model_order) or len({t.shape for t in tensors}) > 1 or not tensors[0].dim():
+            return None
+        if not all(tensor.is_floating_point() for tensor in tensors):
+            return None
+        match method:
+            case "linear" | "task_arithmetic" | "passthrough":
+                return lambda parts: task.execute(tensors=parts)
+            case "slerp":
+                return self._slerp(item, lambda: cast(inputs))
+            case "nuslerp" if task.parameters["nuslerp_flatten"] and task.base_model is None:
+                return self._nuslerp(item, lambda: cast(inputs))
+        return None
+
+    def _slerp(self, item: Planned, inputs: Callable[[], Tensors]) -> Merge:
         """mergekit's slerp: two coefficients from t and the angle between the tensors."""
         task, base = item.task, item.task.base_model
         (other,) = (model for model in task.model_order if model != base)
-        first, second = inputs[base], inputs[other]
-        key = (str(base), str(other), item.name)
-        if key not in self.cosines:
-            self.cosines[key] = cosine(first, second)
-        dot = self.cosines[key]
+        dot = self._cosine("slerp", item, base, other, inputs, cosine)
         t = torch.tensor([[task.parameters["t"]]], dtype=torch.float32)
         linear = dot.abs() > LINEAR_ABOVE
         theta = torch.acos(torch.where(linear, 0, dot))
         sine = torch.sin(theta)
-        a = torch.where(linear, 1 - t, torch.sin((1 - t) * theta) / sine).reshape(())
-        b = torch.where(linear, t, torch.sin(t * theta) / sine).reshape(())
-        return _in_pieces(lambda parts: (parts[0].float() * a).add_(parts[1].float() * b), [first, second])
+        a = torch.where(linear, 1 - t, torch.sin((1 - t) * theta) / sine).item()
+        b = torch.where(linear, t, torch.sin(t * theta) / sine).item()
+        return lambda parts: ((parts[base].float() * a).add_(parts[other].float() * b)).to(parts[base].dtype)
+
+    def _nuslerp(self, item: Planned, inputs: Callable[[], Tensors]) -> Merge:
+        """mergekit's nuslerp over flattened tensors without a base: as `_slerp`, but in the tensors' own dtype."""
+        task = item.task
+        first, second = task.model_order
+        weights = [task.input_parameters[model]["weight"] for model in task.model_order]
+        t = 0.5 if abs(sum(weights)) < 1e-6 else weights[1] / sum(weights)
+        dot = self._cosine("nuslerp", item, first, second, inputs, flat_cosine)
+        colinear = bool((1 - dot.square()) <= 1e-8**2)
+        theta = torch.acos(torch.where(dot.new_tensor(colinear, dtype=torch.bool), 0, dot))
+        sine, a, b = torch.sin(theta), torch.sin((1 - t) * theta), torch.sin(t * theta)
+        if colinear:
+            return lambda parts: (1 - t) * parts[first] + t * parts[second]
+        return lambda parts: (a * parts[first] + b * parts[second]) / sine
+
+    def _cosine(
+        self,
+        method: str,
+        item: Planned,
+        first: Any,
+        second: Any,
+        inputs: Callable[[], Tensors],
+        measure: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
+        key = (method, str(first), str(second), str(item.task.gather_tensors.dtype), item.name)
+        if key not in self.cosines:
+            tensors = inputs()
+            self.cosines[key] = measure(tensors[first], tensors[second])
+        return self.cosines[key]
+
+
+def flat_cosine(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """The cosine that mergekit's nuslerp finds over flattened tensors: one element, of their dtype."""
+    a, b = first.reshape(-1), second.reshape(-1)
+    a = a / torch.norm(a, dim=-1, keepdim=True).clamp(min=1e-7)
+    b = b / torch.norm(b, dim=-1, keepdim=True).clamp(min=1e-7)
+    return torch.sum(a * b, dim=-1, keepdim=True).clamp(-1, 1)
 
 
 def materialise_random(recipe: Recipe, folder: Path, scratch: Path) -> Path:
     """A checkpoint of a recipe that draws random numbers: the tensors that would be served, not mergekit's own draw.
 
     Raises:
-        As `Merger.plan` and `Merger.tensors`.
+        As `Merger.whole`.
     """
     from mergekit.io.tensor_writer import TensorWriter
 
     with appearing(folder) as temporary:
         if temporary is not None:
-            merger = Merger(scratch)
             writer = TensorWriter(str(temporary), max_shard_size=5 * 10**9, safe_serialization=True)
-            for name, tensor in merger.tensors(recipe, merger.plan(recipe)):
+            for name, tensor in Merger(scratch).whole(recipe):
                 writer.save_tensor(name, tensor)
             writer.finalize()
             config = json.loads((Path(localise(recipe).models[0][0].model) / "config.json").read_text(encoding="utf-8"))
             (temporary / "config.json").write_text(json.dumps({**config, "dtype": recipe.dtype}, indent=2) + "\n")
     return folder
-
-
-SHORTCUTS: dict[str, Callable[[Merger, Planned, Tensors], torch.Tensor]] = {
-    "linear": Merger._linear,
-    "slerp": Merger._slerp,
-}
 
 
 def _by_mergekit(recipe: Recipe, item: Planned, inputs: Tensors) -> torch.Tensor | None:
@@ -201,11 +310,21 @@ def _by_mergekit(recipe: Recipe, item: Planned, inputs: Tensors) -> torch.Tensor
         return result
 
 
-def _in_pieces(merge: Callable[[list[torch.Tensor]], torch.Tensor], tensors: list[torch.Tensor]) -> torch.Tensor:
-    """Apply an elementwise float32 function piece by piece; the result has the first tensor's dtype and shape."""
-    result = torch.empty(tensors[0].shape, dtype=tensors[0].dtype, device=tensors[0].device)
-    flat = [tensor.reshape(-1) for tensor in tensors]
-    out = result.view(-1)
-    for start in range(0, out.numel(), PIECE):
-        out[start : start + PIECE] = merge([tensor[start : start + PIECE] for tensor in flat])
-    return result
+def dtype_of(load: Any, tensor: torch.Tensor) -> torch.dtype:
+    """What mergekit casts a parent's tensor to before it merges."""
+    from mergekit.common import dtype_from_name
+
+    wanted: torch.dtype | None = dtype_from_name(load.dtype)
+    return wanted or tensor.dtype
+
+
+def refusal(name: str, error: Exception) -> Exception:
+    """What mergekit refuses, with the tensor's name; anything else as it is."""
+    if isinstance(error, MergeRefused) or not isinstance(error, REFUSALS):
+        return error
+    return MergeRefused(f"{name}: {error or type(error).__name__}")
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    low, high = tensor.aminmax()  # one pass and no copy; NaN comes through
+    return bool(low.isfinite() & high.isfinite())

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from orchestrator.recipe import Recipe
-from tasks.live import Merger
+from tasks.live import Merged, Merger, is_finite
 from tasks.merge import MergeRefused, headers
 
 HEAD = "lm_head.weight"
@@ -49,11 +49,12 @@ class Weights:
             planned = self._merger.plan(recipe)
         except MergeRefused as error:
             return [str(error)]  # said and not raised: an exception that crosses vLLM's processes loses its class
-        return self._pour(self._merger.tensors(recipe, planned))
+        failures: list[Exception] = []
+        return self._pour(self._merger.tensors(recipe, planned, failures), failures)
 
     def load_checkpoint(self, folder: str) -> list[str]:
         """Load a checkpoint folder into the engine; returns as `merge`."""
-        return self._pour(_read(folder))
+        return self._pour(_read(folder), [])
 
     def checksums(self) -> dict[str, str]:
         """Module or parameter → SHA-256 of what the engine holds there.
@@ -71,16 +72,16 @@ class Weights:
                     found[f"{name}.{key}"] = _digest(parameter)
         return found
 
-    def _pour(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> list[str]:
+    def _pour(self, tensors: Iterable[tuple[str, torch.Tensor]], failures: list[Exception]) -> list[str]:
         problems: list[str] = []
-        failures: list[Exception] = []
         left = {name: shape for name, (_, shape) in self._boot.items()}
 
         def checked() -> Iterator[tuple[str, torch.Tensor]]:
             try:
                 for name, tensor in tensors:
                     if left.get(name) == tuple(tensor.shape):
-                        problems.extend([] if _finite(tensor) else [f"{name} holds NaN or Inf"])
+                        if not isinstance(tensor, Merged) and not is_finite(tensor):
+                            problems.append(f"{name} holds NaN or Inf")
                         yield name, tensor
                         del left[name]
                         if self._untied_by_vllm and name.endswith("embed_tokens.weight"):
@@ -88,8 +89,6 @@ class Weights:
                     elif not self._is_tied_head(name):
                         wanted = f"instead of {list(left[name])}" if name in left else "and is no tensor of the model"
                         problems.append(f"{name} has shape {list(tensor.shape)} {wanted}")
-            except MergeRefused as error:
-                problems.append(str(error))
             except Exception as error:
                 failures.append(error)
             if not problems and not failures:
@@ -98,9 +97,10 @@ class Weights:
 
         self.reload_weights(weights_iterator=checked(), is_checkpoint_format=True)  # type: ignore[attr-defined]
         self._retie()
-        if failures:
-            raise failures[0]
-        return problems
+        for failure in failures:
+            if not isinstance(failure, MergeRefused):
+                raise failure
+        return [*problems, *dict.fromkeys(str(failure) for failure in failures)]
 
     def _is_tied_head(self, name: str) -> bool:
         return self._tied and name == HEAD
@@ -129,11 +129,6 @@ def read_tensor(file: Path, name: str) -> torch.Tensor:
     with safe_open(file, framework="pt") as opened:
         tensor: torch.Tensor = opened.get_tensor(name)
     return tensor
-
-
-def _finite(tensor: torch.Tensor) -> bool:
-    low, high = tensor.aminmax()  # one pass and no copy; NaN comes through
-    return bool(low.isfinite() & high.isfinite())
 
 
 def _probe(module: torch.nn.Module) -> torch.Tensor:

@@ -16,7 +16,7 @@ from orchestrator.methods import METHODS
 from orchestrator.recipe import Recipe, Source
 from orchestrator.records import Decoding, Question
 from tasks.engine import VllmEngine
-from tasks.live import Merger, materialise_random
+from tasks.live import Merged, Merger, materialise_random
 from tasks.merge import MergeRefused, headers, materialise
 
 ARCHITECTURES = ["llama", "llama-tied", "mistral", "qwen2", "qwen2-tied", "qwen3"]
@@ -79,8 +79,7 @@ def recipe(way: str, folders: dict[str, Path], dtype: str) -> Recipe:
 
 
 def live(wanted: Recipe, scratch: Path) -> dict[str, torch.Tensor]:
-    merger = Merger(scratch)
-    return dict(merger.tensors(wanted, merger.plan(wanted)))
+    return dict(Merger(scratch).whole(wanted))
 
 
 def stored(folder: Path) -> dict[str, torch.Tensor]:
@@ -137,7 +136,7 @@ def test_a_random_methods_tensors_depend_on_the_seed_and_on_nothing_else(
     torch.manual_seed(123)
     before = torch.random.get_rng_state()
     merger = Merger(tmp_path)
-    backwards = dict(merger.tensors(wanted, reversed(merger.plan(wanted))))
+    backwards = dict(merger.tensors(wanted, reversed(merger.plan(wanted)), []))
     assert torch.equal(torch.random.get_rng_state(), before), "nobody else's random numbers are touched"
     assert all(torch.equal(backwards[name], tensor) for name, tensor in first.items())
     written = stored(materialise_random(wanted, tmp_path / "checkpoint", tmp_path))
@@ -147,16 +146,43 @@ def test_a_random_methods_tensors_depend_on_the_seed_and_on_nothing_else(
         assert any(not torch.equal(other[name], tensor) for name, tensor in first.items())
 
 
-def test_a_second_ratio_needs_no_second_look_at_the_angles(models: Models, tmp_path: Path) -> None:
+OTHER_RATIO: dict[str, Callable[[Recipe], Recipe]] = {
+    "slerp": lambda wanted: dataclasses.replace(wanted, parameters={"t": 0.8}),
+    "nuslerp": lambda wanted: dataclasses.replace(
+        wanted,
+        models=tuple((source, {"weight": weight}) for (source, _), weight in zip(wanted.models, (1, 4), strict=True)),
+    ),
+}
+
+
+@pytest.mark.parametrize("way", OTHER_RATIO)
+def test_a_second_ratio_needs_no_second_look_at_the_angles(way: str, models: Models, tmp_path: Path) -> None:
     merger = Merger(tmp_path)
-    wanted = recipe("slerp", models("llama", "bfloat16"), "bfloat16")
-    dict(merger.tensors(wanted, merger.plan(wanted)))
+    wanted = recipe(way, models("llama", "bfloat16"), "bfloat16")
+    dict(merger.whole(wanted))
     measured = dict(merger.cosines)
-    other = dataclasses.replace(wanted, parameters={"t": 0.8})
-    merged = dict(merger.tensors(other, merger.plan(other)))
+    assert measured
+    other = OTHER_RATIO[way](wanted)
+    merged = dict(merger.whole(other))
     assert merger.cosines == measured
     expected = stored(materialise(other, tmp_path / "checkpoint", tmp_path))
     assert all(torch.equal(tensor, expected[name]) for name, tensor in merged.items())
+
+
+@pytest.mark.parametrize("way", ["linear", "slerp", "nuslerp", "task_arithmetic"])
+def test_a_shard_is_what_is_cut_from_the_whole(way: str, models: Models, tmp_path: Path) -> None:
+    """What a rank of several, or a fused parameter, takes of a tensor."""
+    merger, failures = Merger(tmp_path), list[Exception]()
+    wanted = recipe(way, models("llama", "bfloat16"), "bfloat16")
+    whole = dict(merger.whole(wanted))
+    for name, tensor in merger.tensors(wanted, merger.plan(wanted), failures):
+        assert isinstance(tensor, Merged)
+        for dim in range(tensor.dim()):
+            start, length = tensor.shape[dim] // 4, tensor.shape[dim] // 2
+            shard = torch.empty_like(whole[name].narrow(dim, start, length))
+            shard.copy_(tensor.narrow(dim, start, length))
+            assert torch.equal(shard, whole[name].narrow(dim, start, length))
+    assert not failures
 
 
 def test_an_adapter_is_merged_in_first(models: Models, tmp_path: Path) -> None:
