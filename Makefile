@@ -16,7 +16,7 @@ LOCKED := .venv/.locked-$(DEVICE)
 READY  := .venv/.ready-$(DEVICE)
 CODE   := orchestrator tasks tune cluster
 
-.PHONY: help demo smollm2 setup test check format lock clean
+.PHONY: help demo smollm2 setup test prove check format lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -32,6 +32,10 @@ setup: $(READY)  ## make .venv from the lock file (DEVICE=cpu|gpu, found by itse
 
 test: check  ## check, then the tests
 	$(BIN)/pytest
+
+prove: $(READY)  ## the long proofs: mergekit-yaml for every method and architecture, lm-eval's numbers (about 45 minutes)
+	$(BIN)/python examples/smollm2/prepare.py
+	$(BIN)/pytest -m prove -s
 
 check: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .

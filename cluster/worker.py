@@ -30,6 +30,8 @@ class WorkerSpec:
     boot: Source
     dtype: str
     workers: Workers
+    models: int
+    """How many checkpoints the sweep merges."""
     scratch: str
     keep: str | None
 
@@ -72,6 +74,7 @@ class Worker:
             self.spec.serving,
             self.spec.dtype,
             self.spec.workers,
+            self.spec.models,
             self.scratch,
             Path(self.spec.keep) if self.spec.keep else None,
         )

@@ -225,8 +225,8 @@ class Engine(Strict):
     tensor_parallel_size: int = Field(default=1, ge=1)
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     enforce_eager: bool = False
-    kv_cache_gib: int = Field(default=1, ge=1)
-    """KV cache per CPU worker in GiB (vLLM's VLLM_CPU_KVCACHE_SPACE); unused on GPUs."""
+    kv_cache_gib: float = Field(default=1.0, gt=0)
+    """KV cache per CPU worker in GiB; on GPUs the least that the parents must leave room for."""
 
 
 class Workers(Strict):

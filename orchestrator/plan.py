@@ -9,6 +9,7 @@ from pathlib import Path
 
 from orchestrator.config import SweepConfig, UserError
 from orchestrator.parents import resolve
+from orchestrator.placement import Parents
 from orchestrator.recipe import expand
 from orchestrator.serving import make_profile, make_serving
 
@@ -43,6 +44,8 @@ class Plan:
     """Weights in one engine (10^9 bytes); its KV cache comes on top."""
     kv_cache_gb: float | None
     """Per CPU worker; None on GPUs, where vLLM takes what gpu_memory_utilization leaves."""
+    parents: str
+    """How large they are, and where the workers keep them."""
     disk_gb: float
     """Kept checkpoints, and parents with merged adapters."""
     workers: int
@@ -87,6 +90,9 @@ def make_plan(config: SweepConfig) -> Plan:
         parameters=parameters,
         weights_gb=weight_bytes(config, parameters) / 1e9,
         kv_cache_gb=None if config.workers.gpus else config.workers.engine.kv_cache_gib * 1.073741824,
+        parents=Parents(len(files), weight_bytes(config, parameters), config.workers.engine).describe(
+            config.workers.gpus
+        ),
         disk_gb=disk_bytes(config, parameters, len(recipes)) / 1e9,
         workers=worker_count(config),
     )
@@ -112,6 +118,7 @@ def describe(plan: Plan) -> str:
         f"served by  {plan.workers} workers: " + ", ".join(str(value) for value in plan.profile.values()),
         f"           with {plan.tokenizer}'s tokenizer and the stop ids {plan.stop_token_ids}",
         f"memory     {memory} per worker",
+        f"parents    {plan.parents}",
         f"disk       {plan.disk_gb:.2f} GB for kept checkpoints and merged adapters",
     ]
     return "\n".join(lines)

@@ -6,6 +6,7 @@ by way of a checkpoint folder; `answer(questions)` asks.
 
 from __future__ import annotations
 
+import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -14,10 +15,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.config import Workers
+from orchestrator.placement import Parents, Place
 from orchestrator.recipe import Recipe
 from orchestrator.records import Answer, Question, Serving
 from tasks.live import materialise_random
-from tasks.merge import materialise
+from tasks.merge import headers, materialise
 
 MAX_LOGPROB_IDS = 128
 """vLLM's limit on `SamplingParams.logprob_token_ids`."""
@@ -40,6 +42,7 @@ class VllmEngine:
     Args:
         boot: folder of the parent that the engine starts with; it gives architecture and tensor names.
         tokenizer: folder of the serving's tokenizer.
+        models: how many checkpoints the sweep merges.
         scratch: folder of this worker alone, for parents with an adapter merged in.
         keep: folder to keep merged checkpoints in, or None to write none.
     """
@@ -51,17 +54,19 @@ class VllmEngine:
         serving: Serving,
         dtype: str,
         workers: Workers,
+        models: int,
         scratch: Path,
         keep: Path | None = None,
     ) -> None:
         settings = workers.engine
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, round(settings.kv_cache_gib))))
         # vLLM would pin the threads of every CPU worker to the same cores.
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         if settings.enforce_eager:
             # vLLM compiles small parts of its sampler even then: 20 s at the first answer on a CPU.
             os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+        import psutil
+        import torch
         from transformers import AutoConfig
         from vllm import LLM
 
@@ -69,8 +74,17 @@ class VllmEngine:
         extra: dict[str, Any] = {}
         if settings.max_num_batched_tokens is not None:
             extra["max_num_batched_tokens"] = settings.max_num_batched_tokens
+        place: Place = "mapped"
         if workers.gpus:
-            extra["gpu_memory_utilization"] = settings.gpu_memory_utilization
+            gpu = torch.cuda.get_device_properties(0).total_memory
+            parents = Parents(models, _parameters(boot) * getattr(torch, dtype).itemsize, settings)
+            place = parents.place(gpu, psutil.virtual_memory().available)
+            kept = parents.size / gpu if place == "gpu" else 0.0
+            extra["gpu_memory_utilization"] = settings.gpu_memory_utilization - kept
+        else:
+            # Small blocks, so that short contexts are shared too; 128 is the CPU's default, 32 the least it likes.
+            extra["block_size"] = 32
+            extra["kv_cache_memory_bytes"] = int(settings.kv_cache_gib * 2**30)
         self.llm = LLM(
             model=str(boot),
             tokenizer=str(tokenizer),
@@ -81,6 +95,7 @@ class VllmEngine:
             enforce_eager=settings.enforce_eager,
             enable_prefix_caching=True,
             worker_extension_cls="tasks.weights.Weights",
+            logits_processors=["tasks.forced:Forced"],
             load_format="safetensors",
             disable_log_stats=True,
             seed=0,
@@ -88,7 +103,7 @@ class VllmEngine:
         )
         # As the model's config says: vLLM's own copy of it is untied where the first parent's file carries a head.
         tied = bool(AutoConfig.from_pretrained(boot).tie_word_embeddings)
-        self.llm.collective_rpc("open_parents", args=(str(boot), str(scratch), tied))
+        self.llm.collective_rpc("open_parents", args=(str(boot), str(scratch), tied, place))
 
     def hold(self, recipe: Recipe) -> None:
         """Merge and load.
@@ -124,6 +139,8 @@ class VllmEngine:
         that was asked before: the prefix cache starts empty."""
         self._forget()
         requests = [_request(group, self.serving) for group in _by_prompt(questions)]
+        # Those that start alike next to each other, for the prefix cache.
+        requests.sort(key=lambda request: request.prompt)
         outputs = self.llm.generate(
             [{"prompt_token_ids": request.prompt} for request in requests],
             [request.sampling for request in requests],
@@ -138,6 +155,10 @@ class VllmEngine:
         """Empty the prefix cache; it knows nothing of weights and would mix the answers of two recipes."""
         if not self.llm.reset_prefix_cache():
             raise RuntimeError("vLLM did not reset its prefix cache: requests are still running in this engine")
+
+
+def _parameters(folder: Path) -> int:
+    return sum(math.prod(shape) for _, shape in headers(folder).values())
 
 
 @dataclass(frozen=True)
@@ -170,7 +191,7 @@ def _request(group: list[Question], serving: Serving) -> _Request:
         return _generation(first, serving)
     if len(first.continuation) == 1:
         return _choices(group)
-    return _continuation(first)
+    return _forced(first) if len(first.continuation) <= len(first.context) else _prompted(first)
 
 
 def _generation(question: Question, serving: Serving) -> _Request:
@@ -214,7 +235,20 @@ def _choices(group: list[Question]) -> _Request:
     return _Request(list(group[0].context), sampling, read)
 
 
-def _continuation(question: Question) -> _Request:
+def _forced(question: Question) -> _Request:
+    """The continuation is written, token by token, after a context that the prefix cache may hold."""
+    from tasks.forced import forced
+
+    def read(output: Any) -> list[Answer]:
+        places = output.outputs[0].logprobs
+        entries = [place[token] for token, place in zip(question.continuation, places, strict=True)]
+        return [_sum(question, entries)]
+
+    return _Request(list(question.context), forced(question.continuation), read)
+
+
+def _prompted(question: Question) -> _Request:
+    """The continuation is read, as the end of a prompt: one pass over all of it, where it is most of the prompt."""
     from vllm import SamplingParams
 
     start = len(question.context)
@@ -223,7 +257,10 @@ def _continuation(question: Question) -> _Request:
 
     def read(output: Any) -> list[Answer]:
         entries = [place[token] for token, place in zip(prompt[start:], output.prompt_logprobs[start:], strict=True)]
-        greedy = all(entry.rank == 1 for entry in entries)
-        return [Answer(question.id, sum(entry.logprob for entry in entries), greedy)]
+        return [_sum(question, entries)]
 
     return _Request(prompt, sampling, read)
+
+
+def _sum(question: Question, entries: list[Any]) -> Answer:
+    return Answer(question.id, sum(entry.logprob for entry in entries), all(entry.rank == 1 for entry in entries))

@@ -20,13 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from torch.utils._pytree import tree_map_only
 
+from orchestrator.placement import Place
 from orchestrator.recipe import Recipe
 from tasks.merge import LINEAR_ABOVE, REFUSALS, MergeRefused, appearing, cosine, localise
 
-PIECE = 1 << 20
-"""Elements per piece: large enough for all cores, and its float32 buffers stay in the last-level cache."""
+PIECE = {"cpu": 1 << 20, "cuda": 1 << 26}
+"""Elements per piece, by where it is merged: large enough for all cores, small enough that its float32 buffers stay in
+the last-level cache or are little beside the weights."""
 
 Tensors = dict[Any, torch.Tensor]
 """mergekit's model reference → that parent's tensor."""
@@ -73,12 +76,13 @@ class Merged(torch.Tensor):  # type: ignore[misc]
         """Merge into `target`, of the same shape."""
         if target.is_meta:
             return  # vLLM counts what a copy would fill before it makes room for it
-        rows = max(1, PIECE // max(1, math.prod(self.shape[1:])))
+        rows = max(1, PIECE[target.device.type] // max(1, math.prod(self.shape[1:])))
         finite = True
         try:
             for start in range(0, self.shape[0], rows):
                 part = slice(start, start + rows)
-                piece = self.merge({model: tensor[part] for model, tensor in self.inputs.items()})
+                inputs = {model: tensor[part] for model, tensor in self.inputs.items()}
+                piece = self.merge({model: tensor.to(target.device) for model, tensor in inputs.items()})
                 finite = finite and is_finite(piece)
                 target[part].copy_(piece)
         except Exception as error:
@@ -120,9 +124,11 @@ class Merger:
     """The parents, opened once, and what was measured about them."""
 
     scratch: Path
+    place: Place = "mapped"
+    device: torch.device = torch.device("cpu")
+    """The engine's, where it merges. Random methods draw on the CPU, whose random numbers are the same everywhere."""
     parents: dict[Any, torch.Tensor | None] = field(default_factory=dict)
-    """mergekit's task that loads a tensor → the tensor as it is stored, memory-mapped; None for an optional one that is
-    not there."""
+    """mergekit's task that loads a tensor → the tensor as it is stored; None for an optional one that is not there."""
     cosines: dict[tuple[str, ...], torch.Tensor] = field(default_factory=dict)
     """(method, first, second, dtype, tensor) → cosine, one element."""
 
@@ -147,6 +153,9 @@ class Merger:
             architecture = get_architecture_info(config, options)
             planner = MergePlanner(config, architecture, options, _model_out_config(config, architecture))
             saves = planner.plan_to_disk(out_path="")
+            with FileLock(self.scratch / "lora.lock"):  # the ranks of an engine share what is merged here
+                for model in config.referenced_models():
+                    LoaderCache().get(model)
         except REFUSALS as error:
             raise MergeRefused(str(error) or type(error).__name__) from error
         # The plan for the disk, of which only the saving is left out: each entry knows its tensor's name and dtype.
@@ -197,14 +206,20 @@ class Merger:
         if merge is not None:
             dtype = item.dtype or next(iter(dtypes.values()))
             return Merged(item.name, inputs, lambda parts: merge(cast(parts)), dtype, failures)
-        result = _by_mergekit(recipe, item, cast(inputs))
+        device = self.device if recipe.seed is None else "cpu"
+        result = _by_mergekit(recipe, item, {model: tensor.to(device) for model, tensor in cast(inputs).items()})
         return result if result is None or item.dtype is None else result.to(item.dtype)
 
     def _stored(self, load: Any) -> torch.Tensor | None:
         # Without the cast, which belongs to the recipe: the tensor stays a view of its file.
         key = load.model_copy(update={"dtype": None})
         if key not in self.parents:
-            self.parents[key] = key.execute()
+            tensor = key.execute()
+            if tensor is not None and self.place == "gpu":
+                tensor = tensor.to(dtype_of(load, tensor)).to(self.device)
+            elif tensor is not None and self.place == "pinned":
+                tensor = tensor.to(dtype_of(load, tensor)).pin_memory()
+            self.parents[key] = tensor
         return self.parents[key]
 
     # ---------------------------------------------------------------- the same bytes, piece by piece
@@ -219,8 +234,10 @@ class Merger:
         if not all(tensor.is_floating_point() for tensor in tensors):
             return None
         match method:
-            case "linear" | "task_arithmetic" | "passthrough":
+            case "task_arithmetic" | "passthrough":
                 return lambda parts: task.execute(tensors=parts)
+            case "linear" if len(inputs) > 1:
+                return _linear(task)
             case "slerp":
                 return self._slerp(item, lambda: cast(inputs))
             case "nuslerp" if task.parameters["nuslerp_flatten"] and task.base_model is None:
@@ -268,6 +285,23 @@ class Merger:
             tensors = inputs()
             self.cosines[key] = measure(tensors[first], tensors[second])
         return self.cosines[key]
+
+
+def _linear(task: Any) -> Merge:
+    """mergekit's linear: float32 sums in the order of the models, divided by the sum of the weights."""
+    weights = torch.tensor([task.input_parameters[m]["weight"] for m in task.model_order], dtype=torch.float32)
+    total = weights.sum().item() if task.parameters["normalize"] else 1.0
+    terms = list(zip(task.model_order, weights.tolist(), strict=True))
+
+    def merge(parts: Tensors) -> torch.Tensor:
+        first = parts[terms[0][0]]
+        result = torch.zeros_like(first, dtype=torch.float32)
+        for model, weight in terms:
+            result.add_(parts[model], alpha=weight)
+        # Dividing by one changes no bit, so it is left out.
+        return (result if total == 1 else result.div_(total)).to(first.dtype)
+
+    return merge
 
 
 def flat_cosine(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

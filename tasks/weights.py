@@ -1,5 +1,8 @@
 """Weights into a running vLLM engine, checked on the way in. Runs where the weights are: a vLLM worker extension.
 
+Where the engine's parameters are as checkpoints have them (CUDA), they are written in place; where vLLM has packed them
+(CPU), they go through its `reload_weights`.
+
 vLLM only warns about a tensor that it did not get, and keeps the old one. So what it was started with is the list of
 what must arrive; and because a reload that is broken off leaves vLLM with half a model for good, every reload is
 carried through: what is missing or refused is filled from the parent that the engine was started with, and the recipe
@@ -8,36 +11,43 @@ is told as invalid.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 
+from orchestrator.placement import Place
 from orchestrator.recipe import Recipe
 from tasks.live import Merged, Merger, is_finite
 from tasks.merge import MergeRefused, headers
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 HEAD = "lm_head.weight"
 
 
 class Weights:
     """The extension (`worker_extension_cls`); vLLM mixes it into its worker class."""
 
-    def open_parents(self, boot: str, scratch: str, tied: bool) -> None:
+    def open_parents(self, boot: str, scratch: str, tied: bool, place: Place) -> None:
         """Once, before any other call.
 
         Args:
             boot: the checkpoint folder that the engine was started with.
             scratch: a folder of this worker alone, for adapters that mergekit merges into their base.
+            place: where to keep the parents.
             tied: whether the model's head is its embedding. A head's tensor that a file may carry all the same is then
                 never poured: vLLM would write it over the embedding.
         """
+        keep_freed_memory()
         self._tied = tied
         config = self.model_runner.model_config.hf_config  # type: ignore[attr-defined]
         self._untied_by_vllm = tied and not config.tie_word_embeddings
         self._boot = {name: where for name, where in headers(Path(boot)).items() if not self._is_tied_head(name)}
-        self._merger = Merger(Path(scratch))
+        self._merger = Merger(Path(scratch), place, self.device)  # type: ignore[attr-defined]
+        self._as_stored = _as_stored(self.model_runner.get_model())  # type: ignore[attr-defined]
 
     def merge(self, recipe: Recipe) -> list[str]:
         """Merge a recipe straight into the engine.
@@ -95,8 +105,11 @@ class Weights:
                 problems.extend([f"{name} is missing" for name in left])
             yield from ((name, read_tensor(self._boot[name][0], name)) for name in left)
 
-        self.reload_weights(weights_iterator=checked(), is_checkpoint_format=True)  # type: ignore[attr-defined]
-        self._retie()
+        if self._as_stored:
+            self.model_runner.get_model().load_weights(checked())  # type: ignore[attr-defined]
+        else:
+            self.reload_weights(weights_iterator=checked(), is_checkpoint_format=True)  # type: ignore[attr-defined]
+            self._retie()
         for failure in failures:
             if not isinstance(failure, MergeRefused):
                 raise failure
@@ -116,6 +129,25 @@ class Weights:
             if self._tied and not self._untied_by_vllm:
                 head.tie_weights(embeddings[0])
                 head.quant_method.process_weights_after_loading(head)
+
+
+def keep_freed_memory() -> None:
+    """glibc hands buffers of some megabytes back to the kernel as soon as they are freed, and gets them again page by
+    page: most of the time that a merge takes on a CPU."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the largest that it takes
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def _as_stored(model: torch.nn.Module) -> bool:
+    """Whether the engine's parameters are as checkpoints have them, fused and cut into shards at most, so that they can
+    be written where they are; else (CPU, quantisation) vLLM has to prepare them anew after each load."""
+    from vllm.model_executor.layers.linear import UnquantizedLinearMethod
+    from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
+
+    methods = {type(module.quant_method) for module in model.modules() if hasattr(module, "quant_method")}
+    packed = any(not parameter.numel() for parameter in model.parameters())
+    return not packed and methods <= {UnquantizedLinearMethod, UnquantizedEmbeddingMethod}
 
 
 def _read(folder: str) -> Iterator[tuple[str, torch.Tensor]]:

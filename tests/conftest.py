@@ -82,23 +82,24 @@ def parents(models: Callable[[str, str], dict[str, Path]]) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def start_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path, str], VllmEngine]]:
+def start_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., VllmEngine]]:
     """Start a real engine on a model; it serves 256 tokens and stops at id 0. All live to the end of the session: the
     first that ended would take vLLM's process groups, and so the others, with it."""
     started = []
 
-    def start(folder: Path, dtype: str) -> VllmEngine:
-        workers = Workers(gpus=0.0, engine=Engine(max_model_len=256, enforce_eager=True, max_num_seqs=16))
+    def start(folder: Path, dtype: str, **settings: Any) -> VllmEngine:
+        engine = Engine(max_model_len=256, enforce_eager=True, max_num_seqs=16, kv_cache_gib=1 / 16, **settings)
+        workers = Workers(gpus=0.0, engine=engine)
         serving = Serving("t", None, (0,), 256, "x", (), "a", str(folder))
         scratch = tmp_path_factory.mktemp("scratch")
-        started.append(VllmEngine(folder, folder, serving, dtype, workers, scratch))
+        started.append(VllmEngine(folder, folder, serving, dtype, workers, 3, scratch))
         return started[-1]
 
     yield start
 
 
 @pytest.fixture(scope="session")
-def vllm(parents: dict[str, Path], start_engine: Callable[[Path, str], VllmEngine]) -> VllmEngine:
+def vllm(parents: dict[str, Path], start_engine: Callable[..., VllmEngine]) -> VllmEngine:
     """One engine for all tests, started with parent `a` in float32."""
     return start_engine(parents["a"], "float32")
 

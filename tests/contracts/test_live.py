@@ -15,7 +15,7 @@ from safetensors import safe_open
 from orchestrator.methods import METHODS
 from orchestrator.recipe import Recipe, Source
 from orchestrator.records import Decoding, Question
-from tasks.engine import VllmEngine
+from tasks.engine import InvalidWeights, VllmEngine
 from tasks.live import Merged, Merger, materialise_random
 from tasks.merge import MergeRefused, headers, materialise
 
@@ -106,7 +106,8 @@ def test_the_bytes_are_mergekits(way: str, dtype: str, models: Models, tmp_path:
     assert set(merged) == set(expected)
     for name, tensor in merged.items():
         assert tensor.dtype == expected[name].dtype, name
-        assert torch.equal(tensor, expected[name]), name
+        # Bytes, and not values: zeros have a sign.
+        assert torch.equal(tensor.view(torch.uint8), expected[name].view(torch.uint8)), name
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -217,26 +218,50 @@ QUESTIONS = [
 ]
 
 
-Start = Callable[[Path, str], VllmEngine]
+Start = Callable[..., VllmEngine]
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
-def engine(request: pytest.FixtureRequest, models: Models, start_engine: Start) -> tuple[str, VllmEngine]:
+@pytest.fixture(scope="module")
+def start(start_engine: Start) -> Start:
+    """As `start_engine`; `in_place` as on a GPU, where vLLM leaves the parameters as checkpoints have them."""
+
+    def either(folder: Path, in_place: bool) -> VllmEngine:
+        from vllm import _custom_ops
+        from vllm.model_executor.layers import utils
+
+        with pytest.MonkeyPatch.context() as patch:
+            if in_place:
+                # What a CPU can do decides whether vLLM packs the weights for it; this one can do nothing.
+                patch.setattr(_custom_ops, "_supports_onednn", False)
+                patch.setattr(utils, "check_cpu_sgl_kernel", lambda *_: False)
+            engine = start_engine(folder, "bfloat16")
+        assert engine.llm.collective_rpc(lambda worker: worker._as_stored) == [in_place]
+        return engine
+
+    return either
+
+
+PLACES = [*((name, False) for name in ARCHITECTURES), ("llama", True), ("qwen2-tied", True)]
+
+
+@pytest.fixture(scope="module", params=PLACES, ids=lambda place: place[0] + (", in place" if place[1] else ""))
+def engine(request: pytest.FixtureRequest, models: Models, start: Start) -> tuple[str, bool, VllmEngine]:
     """One engine per architecture, started with parent a, in bfloat16."""
-    return request.param, start_engine(models(request.param, "bfloat16")["a"], "bfloat16")
+    architecture, in_place = request.param
+    return architecture, in_place, start(models(architecture, "bfloat16")["a"], in_place)
 
 
 def test_a_swap_leaves_the_engine_as_a_fresh_start_would(
-    engine: tuple[str, VllmEngine], models: Models, start_engine: Start, tmp_path: Path
+    engine: tuple[str, bool, VllmEngine], models: Models, start: Start, tmp_path: Path
 ) -> None:
-    architecture, swapped = engine
+    architecture, in_place, swapped = engine
     folders = models(architecture, "bfloat16")
     wanted = recipe("linear", folders, "bfloat16")
     checkpoint = materialise(wanted, tmp_path / "checkpoint", tmp_path)
     for file in folders["a"].glob("tokenizer*"):
         (checkpoint / file.name).write_bytes(file.read_bytes())
     swapped.hold(wanted)
-    fresh = start_engine(checkpoint, "bfloat16")
+    fresh = start(checkpoint, in_place)
     assert swapped.checksums() == fresh.checksums()
     assert swapped.answer(QUESTIONS) == fresh.answer(QUESTIONS)
 
@@ -277,9 +302,9 @@ def test_tensors_that_do_not_fit_one_another_are_refused_as_mergekit_refuses_the
 
 @pytest.mark.parametrize("way", ["passthrough", "linear", "slerp", "task_arithmetic", "ties", "dare_ties"])
 def test_the_engine_holds_and_answers_what_a_checkpoint_would_make_it(
-    engine: tuple[str, VllmEngine], way: str, models: Models, tmp_path: Path
+    engine: tuple[str, bool, VllmEngine], way: str, models: Models, tmp_path: Path
 ) -> None:
-    architecture, vllm = engine
+    architecture, _, vllm = engine
     wanted = recipe(way, models(architecture, "bfloat16"), "bfloat16")
     vllm.hold(wanted)
     answers, held = vllm.answer(QUESTIONS), vllm.checksums()
@@ -297,3 +322,47 @@ def test_the_engine_holds_and_answers_what_a_checkpoint_would_make_it(
     vllm.hold(wanted)
     assert vllm.checksums() == held
     assert vllm.answer(QUESTIONS) == answers
+
+
+def test_every_rank_of_a_tensor_parallel_engine_gets_its_shard(
+    models: Models, start_engine: Start, vllm: VllmEngine, tmp_path: Path
+) -> None:
+    folders = models("llama", "float32")
+    ranks = start_engine(folders["a"], "float32", tensor_parallel_size=2)
+    other = recipe("passthrough", {**folders, "a": folders["b"]}, "float32")
+    ranks.hold(other)
+    before = ranks.checksums()
+    assert len(before) == 2 and before[0] != before[1]
+    for way in ("linear", "slerp", "ties"):
+        wanted = recipe(way, folders, "float32")
+        ranks.hold(wanted)
+        held = ranks.checksums()
+        assert all(held[rank][name] != digest for rank in (0, 1) for name, digest in before[rank].items())
+        ranks.load(materialise(wanted, tmp_path / way, tmp_path))
+        assert ranks.checksums() == held
+        vllm.hold(wanted)
+        for mine, theirs in zip(ranks.answer(QUESTIONS), vllm.answer(QUESTIONS), strict=True):
+            assert mine.text == theirs.text
+            assert mine.logprob == pytest.approx(theirs.logprob, abs=1e-3)
+
+
+def test_a_merged_tensor_with_nan_makes_the_recipe_invalid_and_is_named(
+    models: Models, vllm: VllmEngine, tmp_path: Path
+) -> None:
+    from safetensors.torch import save_file
+
+    folders = dict(models("llama", "float32"))
+    shutil.copytree(folders["b"], tmp_path / "spoilt")
+    tensors = stored(folders["b"])
+    name = "model.layers.1.mlp.up_proj.weight"
+    tensors[name][3, 4] = float("nan")
+    save_file(tensors, tmp_path / "spoilt" / "model.safetensors", {"format": "pt"})
+    spoilt = {**folders, "b": tmp_path / "spoilt"}
+    for way in ("linear", "slerp", "task_arithmetic", "ties"):
+        with pytest.raises(InvalidWeights, match=f"^{name} holds NaN or Inf$"):
+            vllm.hold(recipe(way, spoilt, "float32"))
+    sound = recipe("linear", folders, "float32")
+    vllm.hold(sound)
+    held = vllm.checksums()
+    vllm.load(materialise(sound, tmp_path / "sound", tmp_path))
+    assert vllm.checksums() == held

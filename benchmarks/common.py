@@ -1,0 +1,119 @@
+"""What the benchmarks share: the SmolLM2 pair, an engine on it, real questions for it, and the last line of each."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from orchestrator.config import Engine, Workers
+from orchestrator.parents import resolve
+from orchestrator.recipe import Recipe, Source
+from orchestrator.records import Question, Serving
+from orchestrator.serving import make_serving
+from orchestrator.sweepfile import load_config
+from tasks.engine import VllmEngine
+from tasks.merge import merged_folder
+from tasks.scoring import LedgerLM
+from tasks.suites import SuiteTask, load_suites, open_lm
+
+T = TypeVar("T")
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = ROOT / "examples" / "smollm2" / "models"
+DATA = Path(os.environ.get("MERGEFRONT_DATA", ROOT.parent / "shared" / "data")) / "hf_mirror"
+
+
+def smollm2(scratch: Path) -> list[Path]:
+    """The pair of examples/smollm2 as two checkpoint folders, as `make smollm2` leaves them."""
+    if not MODELS.is_dir():
+        raise SystemExit(f"{MODELS} is not there; run .venv/bin/python examples/smollm2/prepare.py first")
+    adapted = Source("d", "clinical", str(MODELS / "instruct"), None, str(MODELS / "adapter"))
+    return [merged_folder(adapted, str(scratch)), MODELS / "instruct"]
+
+
+def start(
+    folder: Path, tokenizer: Path, scratch: Path, dtype: str = "bfloat16", max_model_len: int = 2048
+) -> VllmEngine:
+    serving = Serving("t", None, (), max_model_len, "x", (), "a", str(folder))
+    workers = Workers(gpus=0.0, engine=Engine(enforce_eager=True, max_model_len=max_model_len))
+    return VllmEngine(folder, tokenizer, serving, dtype, workers, 2, scratch)
+
+
+def suites(
+    tasks: list[str], limit: int, shots: int | None, scratch: Path, dtype: str = "bfloat16"
+) -> tuple[LedgerLM, list[SuiteTask]]:
+    """lm-eval's tasks for the SmolLM2 pair, from the data sets in MERGEFRONT_DATA, and the model that asks them."""
+    sweep = {
+        "parents": {name: {"model": str(MODELS / "instruct")} for name in ("clinical", "instruct")},
+        "recipes": [{"method": "linear", "alpha": [0.5]}],
+        "objectives": {"all": {"tasks": tasks, "limit": limit, "metric": "acc", "num_fewshot": shots}},
+        "data_root": str(DATA),
+        "dtype": dtype,
+        "workers": {"gpus": 0, "engine": {"max_model_len": 2048}},
+    }
+    path = scratch / "questions.yaml"
+    path.write_text(json.dumps(sweep))  # JSON is YAML
+    config = load_config(path)
+    lm = open_lm(config, make_serving(config, resolve(config), scratch / "serving"))
+    return lm, load_suites(config, lm)
+
+
+def questions(tasks: list[str], limit: int, shots: int | None, scratch: Path) -> list[Question]:
+    _, found = suites(tasks, limit, shots, scratch)
+    return list({question.id: question for suite in found for question in suite.questions}.values())
+
+
+def recipe(method: str, parents: list[Path], ratio: float) -> Recipe:
+    """A merge of two folders at a ratio of the second."""
+    first, second = (Source(f"digest-{index}", f"p{index}", str(folder)) for index, folder in enumerate(parents))
+    match method:
+        case "linear":
+            models = ((first, {"weight": 1 - ratio}), (second, {"weight": ratio}))
+            return Recipe(method, models, first, {}, "bfloat16")
+        case "slerp":
+            return Recipe(method, ((first, {}), (second, {})), first, {"t": ratio}, "bfloat16")
+        case _:
+            return Recipe(method, ((second, {"weight": ratio, "density": 0.5}),), first, {}, "bfloat16")
+
+
+def mergekit_yaml(wanted: Recipe, folder: Path) -> Path:
+    """The command line, as its users run it."""
+    config = folder.with_suffix(".yaml")
+    config.write_text(wanted.to_yaml())
+    command = [str(Path(sys.executable).with_name("mergekit-yaml")), str(config), str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+def timed(action: Callable[[], T]) -> tuple[float, T]:
+    """Seconds, and what the action returns."""
+    began = time.perf_counter()
+    result = action()
+    return time.perf_counter() - began, result
+
+
+def seconds(action: Callable[[], object]) -> float:
+    return timed(action)[0]
+
+
+def tell(name: str, ours: str, peer: str, times: dict[str, list[float]], **more: Any) -> None:
+    """Each side's median and range, then the line of JSON: `ratio` is the peer's median over ours."""
+    median = {side: statistics.median(values) for side, values in times.items()}
+    for side, values in times.items():
+        print(f"{side:8} median {median[side]:.3f} s  ({min(values):.3f} to {max(values):.3f})")
+    result = {
+        "benchmark": name,
+        "ratio": round(median[peer] / median[ours], 2),
+        **more,
+        **{f"{side}_s": round(value, 3) for side, value in median.items()},
+        "repeat": len(times[ours]),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, CPython {platform.python_version()}",
+    }
+    print(json.dumps(result))

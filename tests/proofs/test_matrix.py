@@ -1,0 +1,42 @@
+"""Every method on every architecture, through mergekit's command line: `make prove`.
+
+The contract suite holds a swapped engine against a fresh one; here the same engine answers for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.common import mergekit_yaml
+from tasks.engine import VllmEngine
+from tests.contracts.test_live import ARCHITECTURES, DETERMINED, QUESTIONS, Models, live, recipe, stored
+
+pytestmark = pytest.mark.prove
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def engine(
+    request: pytest.FixtureRequest, models: Models, start_engine: Callable[..., VllmEngine]
+) -> tuple[str, VllmEngine]:
+    return request.param, start_engine(models(request.param, "bfloat16")["a"], "bfloat16")
+
+
+@pytest.mark.parametrize("way", DETERMINED)
+def test_live_merging_is_mergekit_yaml(
+    engine: tuple[str, VllmEngine], way: str, models: Models, tmp_path: Path
+) -> None:
+    architecture, vllm = engine
+    wanted = recipe(way, models(architecture, "bfloat16"), "bfloat16")
+    checkpoint = mergekit_yaml(wanted, tmp_path / "checkpoint")
+    merged, expected = live(wanted, tmp_path), stored(checkpoint)
+    assert set(merged) == set(expected)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in merged.items())
+    vllm.hold(wanted)
+    held, answers = vllm.checksums(), vllm.answer(QUESTIONS)
+    vllm.load(checkpoint)
+    assert vllm.checksums() == held
+    assert vllm.answer(QUESTIONS) == answers
