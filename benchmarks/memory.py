@@ -1,0 +1,60 @@
+"""What swapping costs in memory, on the CPU: the peak while recipes are merged into a running engine.
+
+    .venv/bin/python -m benchmarks.memory [--method linear] [--swaps 5]
+
+The last line is JSON, in 10^6 bytes: `before` is the engine with its weights and KV cache after it has answered, no
+parent opened yet; `peak` the most that was resident during the swaps, memory-mapped parents included; `ratio` is
+before + parents over the peak, so that 0.91 and more is within 10 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+from pathlib import Path
+
+from benchmarks.common import recipe, smollm2, start
+from orchestrator.files import weight_files
+from orchestrator.records import Question
+
+STATUS = Path("/proc/self/status")
+
+
+def resident(key: str) -> float:
+    """`VmRSS` now or `VmHWM` at most since the last reset, in 10^6 bytes."""
+    (line,) = (line for line in STATUS.read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) * 1024 / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--method", choices=["linear", "slerp", "task_arithmetic", "ties"], default="linear")
+    parser.add_argument("--swaps", type=int, default=5)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        parents = smollm2(Path(folder))
+        engine = start(parents[0], parents[1], Path(folder) / "engine")
+        questions = [Question(tuple(range(10 + i, 200 + i)), (token,)) for i in range(100) for token in range(4)]
+        engine.answer(questions)
+        before = resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM counts from now on
+        for index in range(args.swaps):
+            engine.hold(recipe(args.method, parents, (index + 1) / (args.swaps + 1)))
+        peak = resident("VmHWM")
+        size = sum(file.stat().st_size for parent in parents for file in weight_files(parent)) / 1e6
+    result = {
+        "benchmark": f"memory {args.method}",
+        "ratio": round((before + size) / peak, 3),
+        "before": round(before),
+        "parents": round(size),
+        "peak": round(peak),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, CPython {platform.python_version()}",
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
