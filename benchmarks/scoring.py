@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.common import questions, smollm2, start, tell, timed
-from orchestrator.records import Question
+from orchestrator.records import Answer, Question
 from tasks.engine import VllmEngine
 
 
@@ -32,6 +32,11 @@ def per_choice(engine: VllmEngine, asked: Sequence[Question]) -> list[float]:
         places = range(len(question.context), len(prompt))
         found.append(sum(output.prompt_logprobs[place][prompt[place]].logprob for place in places))
     return found
+
+
+def _logprob(answer: Answer) -> float:
+    assert answer.logprob is not None
+    return answer.logprob
 
 
 def main() -> None:
@@ -55,7 +60,7 @@ def main() -> None:
             times["ours"].append(spent)
             spent, peer = timed(lambda: per_choice(engine, asked))
             times["peer"].append(spent)
-        difference = max(abs((mine.logprob or 0.0) - theirs) for mine, theirs in zip(ours, peer, strict=True))
+        difference = max(abs(_logprob(mine) - theirs) for mine, theirs in zip(ours, peer, strict=True))
         documents = len({question.context for question in asked})
         tell(
             f"scoring {' '.join(args.tasks)}, {args.num_fewshot} shots, {args.dtype}",

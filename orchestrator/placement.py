@@ -10,11 +10,14 @@ from orchestrator.config import Engine
 Place = Literal["gpu", "pinned", "mapped"]
 """GPU memory; page-locked host memory, from which a GPU copies fastest; or the safetensors files as they are mapped."""
 
+WORKING = 4 * 2**30
+"""Bytes for what vLLM computes with (activations, CUDA graphs) and for the pieces that a merge works on."""
+
 
 @dataclass(frozen=True)
 class Parents:
     models: int
-    """How many checkpoints the sweep merges."""
+    """How many checkpoints the sweep merges; those that only take part as they are are not kept."""
     weights: int
     """Bytes of one, in the dtype that it is served in."""
     engine: Engine
@@ -26,15 +29,15 @@ class Parents:
 
     @property
     def gpu_needed(self) -> int:
-        """Bytes of the GPU that holds them beside the served weights and a KV cache of `kv_cache_gib`."""
-        needed = self.size + self.weights + self.engine.kv_cache_gib * 2**30
+        """Bytes of the GPU that holds them beside the served weights, a KV cache of `kv_cache_gib` and `WORKING`."""
+        needed = self.size + self.weights + self.engine.kv_cache_gib * 2**30 + WORKING
         return int(needed / self.engine.gpu_memory_utilization)
 
     def place(self, gpu: int, host: int) -> Place:
         """
         Args:
             gpu: bytes of the worker's GPU, in all; 0 for none.
-            host: bytes of memory that are free on its machine.
+            host: bytes of its machine's memory, divided by the GPUs there.
         """
         if not gpu or self.engine.tensor_parallel_size > 1:
             return "mapped"  # the ranks of an engine share the mapped pages, and each takes its shard

@@ -90,7 +90,7 @@ def make_plan(config: SweepConfig) -> Plan:
         parameters=parameters,
         weights_gb=weight_bytes(config, parameters) / 1e9,
         kv_cache_gb=None if config.workers.gpus else config.workers.engine.kv_cache_gib * 1.073741824,
-        parents=Parents(len(files), weight_bytes(config, parameters), config.workers.engine).describe(
+        parents=Parents(len(config.parents), weight_bytes(config, parameters), config.workers.engine).describe(
             config.workers.gpus
         ),
         disk_gb=disk_bytes(config, parameters, len(recipes)) / 1e9,

@@ -1,8 +1,8 @@
 """From a row of the leaderboard to a model folder that anyone can load: the checkpoint, what it was served with, and a
 card that says where it comes from and how well it did.
 
-mergekit writes the checkpoint; it is then compared, tensor by tensor, with what live merging makes of the recipe, which
-is what answered the questions.
+mergekit writes the checkpoint; it is then compared, tensor by tensor, with what live merging makes of the recipe on a
+CPU, which is what answered the questions (on a GPU, but for the last bit of the methods that merge there).
 """
 
 from __future__ import annotations

@@ -215,7 +215,7 @@ def worker_spec(sweep: Sweep) -> Any:
         boot=sweep.sources[next(iter(sweep.config.parents))],
         dtype=sweep.config.dtype,
         workers=sweep.config.workers,
-        models=len(sweep.sources),
+        models=len(sweep.config.parents),
         scratch=str(checkpoints / "scratch"),
         keep=str(checkpoints) if sweep.config.checkpoints.keep else None,
     )

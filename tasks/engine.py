@@ -23,6 +23,8 @@ from tasks.merge import headers, materialise
 
 MAX_LOGPROB_IDS = 128
 """vLLM's limit on `SamplingParams.logprob_token_ids`."""
+MAX_FORCED = 64
+"""Tokens that are worth a step each; a longer continuation is read in one pass, its context with it."""
 
 
 class InvalidWeights(Exception):
@@ -60,6 +62,8 @@ class VllmEngine:
     ) -> None:
         settings = workers.engine
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        # `tasks.forced` is a logits processor of the first kind; with the second runner vLLM would refuse to start.
+        os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
         # vLLM would pin the threads of every CPU worker to the same cores.
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         if settings.enforce_eager:
@@ -78,7 +82,7 @@ class VllmEngine:
         if workers.gpus:
             gpu = torch.cuda.get_device_properties(0).total_memory
             parents = Parents(models, _parameters(boot) * getattr(torch, dtype).itemsize, settings)
-            place = parents.place(gpu, psutil.virtual_memory().available)
+            place = parents.place(gpu, psutil.virtual_memory().total // _gpus_of_the_machine())
             kept = parents.size / gpu if place == "gpu" else 0.0
             extra["gpu_memory_utilization"] = settings.gpu_memory_utilization - kept
         else:
@@ -157,6 +161,12 @@ class VllmEngine:
             raise RuntimeError("vLLM did not reset its prefix cache: requests are still running in this engine")
 
 
+def _gpus_of_the_machine() -> int:
+    """All of them, and not only those that Ray lets this worker see."""
+    listed = Path("/proc/driver/nvidia/gpus")
+    return max(1, len(list(listed.iterdir()))) if listed.is_dir() else 1
+
+
 def _parameters(folder: Path) -> int:
     return sum(math.prod(shape) for _, shape in headers(folder).values())
 
@@ -191,7 +201,8 @@ def _request(group: list[Question], serving: Serving) -> _Request:
         return _generation(first, serving)
     if len(first.continuation) == 1:
         return _choices(group)
-    return _forced(first) if len(first.continuation) <= len(first.context) else _prompted(first)
+    few = 0 < len(first.continuation) <= min(MAX_FORCED, len(first.context))
+    return _forced(first) if few else _prompted(first)
 
 
 def _generation(question: Question, serving: Serving) -> _Request:
@@ -240,9 +251,10 @@ def _forced(question: Question) -> _Request:
     from tasks.forced import forced
 
     def read(output: Any) -> list[Answer]:
-        places = output.outputs[0].logprobs
-        entries = [place[token] for token, place in zip(question.continuation, places, strict=True)]
-        return [_sum(question, entries)]
+        places = list(zip(question.continuation, output.outputs[0].logprobs, strict=True))
+        if any(token not in place for token, place in places):
+            return [Answer(question.id, math.nan, False)]  # no token can be forced on logits that are NaN
+        return [_sum(question, [place[token] for token, place in places])]
 
     return _Request(list(question.context), forced(question.continuation), read)
 

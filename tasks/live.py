@@ -76,9 +76,9 @@ class Merged(torch.Tensor):  # type: ignore[misc]
         """Merge into `target`, of the same shape."""
         if target.is_meta:
             return  # vLLM counts what a copy would fill before it makes room for it
-        rows = max(1, PIECE[target.device.type] // max(1, math.prod(self.shape[1:])))
         finite = True
         try:
+            rows = max(1, PIECE[target.device.type] // max(1, math.prod(self.shape[1:])))
             for start in range(0, self.shape[0], rows):
                 part = slice(start, start + rows)
                 inputs = {model: tensor[part] for model, tensor in self.inputs.items()}
@@ -100,7 +100,7 @@ class Merged(torch.Tensor):  # type: ignore[misc]
         if function is aten.copy_.default and isinstance(args[1], cls):
             args[1].pour(args[0])
             return args[0]
-        if function in (aten.slice.Tensor, aten.narrow.default, aten.detach.default):
+        if function in (aten.slice.Tensor, aten.detach.default):
             me, *where = args
             inputs = {model: function(tensor, *where) for model, tensor in me.inputs.items()}
             return cls(me.title, inputs, me.merge, me.dtype, me.failures)
@@ -126,7 +126,7 @@ class Merger:
     scratch: Path
     place: Place = "mapped"
     device: torch.device = torch.device("cpu")
-    """The engine's, where it merges. Random methods draw on the CPU, whose random numbers are the same everywhere."""
+    """The engine's, where elementwise methods merge; the others merge on the CPU."""
     parents: dict[Any, torch.Tensor | None] = field(default_factory=dict)
     """mergekit's task that loads a tensor → the tensor as it is stored; None for an optional one that is not there."""
     cosines: dict[tuple[str, ...], torch.Tensor] = field(default_factory=dict)
@@ -150,12 +150,12 @@ class Merger:
         LoaderCache().setup(options=options)
         try:
             config = MergeConfiguration.model_validate(localise(recipe).to_mergekit())
-            architecture = get_architecture_info(config, options)
-            planner = MergePlanner(config, architecture, options, _model_out_config(config, architecture))
-            saves = planner.plan_to_disk(out_path="")
             with FileLock(self.scratch / "lora.lock"):  # the ranks of an engine share what is merged here
                 for model in config.referenced_models():
                     LoaderCache().get(model)
+            architecture = get_architecture_info(config, options)
+            planner = MergePlanner(config, architecture, options, _model_out_config(config, architecture))
+            saves = planner.plan_to_disk(out_path="")
         except REFUSALS as error:
             raise MergeRefused(str(error) or type(error).__name__) from error
         # The plan for the disk, of which only the saving is left out: each entry knows its tensor's name and dtype.
@@ -195,7 +195,9 @@ class Merger:
     def _tensor(self, recipe: Recipe, item: Planned, failures: list[Exception]) -> torch.Tensor | None:
         """One tensor, of the recipe's dtype; None for an optional one that no parent has."""
         loads = {load.model: load for load in item.task.gather_tensors.arguments().values()}
-        stored = {model: self._stored(load) for model, load in loads.items()}
+        # A checkpoint that takes part as it is comes once, and is not kept.
+        keep = recipe.method != "passthrough"
+        stored = {model: self._stored(load, keep) for model, load in loads.items()}
         inputs = {model: tensor for model, tensor in stored.items() if tensor is not None}
         dtypes = {model: dtype_of(load, inputs[model]) for model, load in loads.items() if model in inputs}
 
@@ -206,21 +208,21 @@ class Merger:
         if merge is not None:
             dtype = item.dtype or next(iter(dtypes.values()))
             return Merged(item.name, inputs, lambda parts: merge(cast(parts)), dtype, failures)
-        device = self.device if recipe.seed is None else "cpu"
-        result = _by_mergekit(recipe, item, {model: tensor.to(device) for model, tensor in cast(inputs).items()})
+        result = _by_mergekit(recipe, item, on_cpu(cast(inputs)))
         return result if result is None or item.dtype is None else result.to(item.dtype)
 
-    def _stored(self, load: Any) -> torch.Tensor | None:
+    def _stored(self, load: Any, keep: bool) -> torch.Tensor | None:
         # Without the cast, which belongs to the recipe: the tensor stays a view of its file.
         key = load.model_copy(update={"dtype": None})
-        if key not in self.parents:
-            tensor = key.execute()
-            if tensor is not None and self.place == "gpu":
-                tensor = tensor.to(dtype_of(load, tensor)).to(self.device)
-            elif tensor is not None and self.place == "pinned":
-                tensor = tensor.to(dtype_of(load, tensor)).pin_memory()
+        if key in self.parents:
+            return self.parents[key]
+        tensor: torch.Tensor | None = key.execute()
+        if keep:
+            if tensor is not None and self.place != "mapped":
+                tensor = tensor.to(dtype_of(load, tensor))
+                tensor = tensor.to(self.device) if self.place == "gpu" else tensor.pin_memory()
             self.parents[key] = tensor
-        return self.parents[key]
+        return tensor
 
     # ---------------------------------------------------------------- the same bytes, piece by piece
     def _elementwise(
@@ -234,7 +236,10 @@ class Merger:
         if not all(tensor.is_floating_point() for tensor in tensors):
             return None
         match method:
-            case "task_arithmetic" | "passthrough":
+            # From five task vectors on, torch sums them in an order that depends on the shape.
+            case "task_arithmetic" if len(inputs) <= 5:
+                return lambda parts: task.execute(tensors=parts)
+            case "passthrough":
                 return lambda parts: task.execute(tensors=parts)
             case "linear" if len(inputs) > 1:
                 return _linear(task)
@@ -269,7 +274,12 @@ class Merger:
         sine, a, b = torch.sin(theta), torch.sin((1 - t) * theta), torch.sin(t * theta)
         if colinear:
             return lambda parts: (1 - t) * parts[first] + t * parts[second]
-        return lambda parts: (a * parts[first] + b * parts[second]) / sine
+
+        def merge(parts: Tensors) -> torch.Tensor:
+            x, y = parts[first], parts[second]
+            return (a.to(x.device) * x + b.to(x.device) * y) / sine.to(x.device)
+
+        return merge
 
     def _cosine(
         self,
@@ -282,7 +292,7 @@ class Merger:
     ) -> torch.Tensor:
         key = (method, str(first), str(second), str(item.task.gather_tensors.dtype), item.name)
         if key not in self.cosines:
-            tensors = inputs()
+            tensors = on_cpu(inputs())
             self.cosines[key] = measure(tensors[first], tensors[second])
         return self.cosines[key]
 
@@ -342,6 +352,11 @@ def _by_mergekit(recipe: Recipe, item: Planned, inputs: Tensors) -> torch.Tensor
         torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
         result = item.task.execute(tensors=inputs)
         return result
+
+
+def on_cpu(tensors: Tensors) -> Tensors:
+    """Where mergekit works by itself: the order of its sums, and so the last bit, is that of a CPU."""
+    return {model: tensor.cpu() for model, tensor in tensors.items()}
 
 
 def dtype_of(load: Any, tensor: torch.Tensor) -> torch.dtype:

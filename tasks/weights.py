@@ -53,7 +53,7 @@ class Weights:
         """Merge a recipe straight into the engine.
 
         Returns:
-            What makes it invalid, a phrase each; the engine then holds no recipe, but takes the next one.
+            What makes it invalid, a phrase each; the engine then holds nothing of use, but takes the next recipe.
         """
         try:
             planned = self._merger.plan(recipe)

@@ -24,6 +24,8 @@ for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TQDM_DISABLE"):
 
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {}),
+    # Its embedding and projections have more elements than a piece of a live merge.
+    "llama-wide": ("Llama", {"hidden_size": 2048, "num_hidden_layers": 1}),
     "llama-tied": ("Llama", {"tie_word_embeddings": True}),
     "mistral": ("Mistral", {"sliding_window": None}),
     "qwen2": ("Qwen2", {"tie_word_embeddings": False}),
@@ -61,12 +63,12 @@ def make_model(folder: Path, seed: int, dtype: str = "float32", architecture: st
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], dict[str, Path]]:
-    """Three random models of an architecture and dtype, `a`, `b` and `base`; nobody may change their files."""
+    """Random models of an architecture and dtype, `a` to `e` and `base`; nobody may change their files."""
     folder = tmp_path_factory.mktemp("models")
 
     def make(architecture: str, dtype: str) -> dict[str, Path]:
         home = folder / f"{architecture}-{dtype}"
-        names = {"a": 0, "b": 1, "base": 2}
+        names = {"a": 0, "b": 1, "base": 2, "c": 3, "d": 4, "e": 5}
         if not home.exists():
             for name, seed in names.items():
                 make_model(home / name, seed, dtype, architecture)
@@ -78,7 +80,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], dic
 @pytest.fixture(scope="session")
 def parents(models: Callable[[str, str], dict[str, Path]]) -> dict[str, Path]:
     """Two random Llama parents, `a` and `b`; nobody may change their files."""
-    return {name: folder for name, folder in models("llama", "float32").items() if name != "base"}
+    return {name: folder for name, folder in models("llama", "float32").items() if name in ("a", "b")}
 
 
 @pytest.fixture(scope="session")

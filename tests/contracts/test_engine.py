@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,6 +94,28 @@ def test_the_engine_answers_as_the_recipes_weights_do(
     for mine, theirs in zip(vllm.answer(QUESTIONS)[:6], expected, strict=True):
         assert mine.logprob == pytest.approx(theirs.logprob, abs=1e-3)
         assert mine.is_greedy == theirs.is_greedy
+
+
+def test_logits_that_are_nan_are_told_and_not_tripped_over(
+    vllm: VllmEngine, parents: dict[str, Path], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(parents["a"], tmp_path / "overflowing")
+    tensors = load_file(tmp_path / "overflowing" / "model.safetensors")
+    # Finite, and too much for float32 once it is multiplied: what a bad merge does in float16.
+    tensors["model.norm.weight"].fill_(3e38)
+    tensors["lm_head.weight"].fill_(3e38)
+    save_file(tensors, tmp_path / "overflowing" / "model.safetensors", {"format": "pt"})
+    vllm.load(tmp_path / "overflowing")
+    answers = vllm.answer([question for question in QUESTIONS if question.decoding is None])
+    assert all(answer.logprob is not None and math.isnan(answer.logprob) for answer in answers)
+
+
+def test_a_continuation_of_nothing_is_certain(vllm: VllmEngine, parents: dict[str, Path]) -> None:
+    vllm.hold(recipes(parents)["a"])
+    (answer,) = vllm.answer([Question(PROMPT, ())])
+    assert answer.logprob == 0 and answer.is_greedy
 
 
 def test_more_choices_than_vllm_takes_at_once(vllm: VllmEngine, parents: dict[str, Path]) -> None:
