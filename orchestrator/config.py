@@ -239,7 +239,7 @@ class Workers(Strict):
     """Ray's name of the kind of GPU (`H100`, …): pins the workers to it and becomes part of the profile."""
     backend: Literal["vllm", "fake"] = "vllm"
     """`fake` answers from a hash, to rehearse a sweep without a model; its report says so on every page."""
-    block: int = Field(default=128, ge=1)
+    block: int = Field(default=512, ge=1)
     """Questions per block, the unit of work that is stored, resumed and retried."""
     engine: Engine = Engine()
     fake_seconds: float = Field(default=0.0, ge=0)

@@ -241,7 +241,7 @@ class Merger:
                 return lambda parts: task.execute(tensors=parts)
             case "passthrough":
                 return lambda parts: task.execute(tensors=parts)
-            case "linear" if len(inputs) > 1:
+            case "linear":
                 return _linear(task)
             case "slerp":
                 return self._slerp(item, lambda: cast(inputs))
