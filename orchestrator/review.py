@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.config import UserError, hint
 from orchestrator.files import check_new, make_private, write_atomic, write_json
 from orchestrator.recipe import Recipe, find_recipe
+from orchestrator.report.words import point_title
 from orchestrator.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def write_review(
         rows = {next(ids): output for output in apart(outputs, secrets.SystemRandom())}
         sheets[make_private(folder) / f"rater-{rater}.csv"] = sheet(rows, texts)
         items.update({i: {"rater": rater, "document": o.document, "recipes": o.recipes} for i, o in rows.items()})
-    labels = {recipe.id: recipe.label for recipe in recipes}
+    labels = {recipe.id: point_title(recipe.points[0]) for recipe in recipes}
     # The key first: without it the sheets are worth nothing.
     write_json(make_private(home) / "key.json", {"task": suite.name, "recipes": labels, "items": items})
     for path, data in {**sheets, folder / "rubric.txt": rubric().encode()}.items():
