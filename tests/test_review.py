@@ -25,20 +25,42 @@ from tasks import demo
 
 RECIPES = ["a", "b", "linear alpha=0.5"]
 NAMES = [criterion.name for criterion in CRITERIA]
+NOTES = {
+    "notes.yaml": """
+task: notes
+custom_dataset: !function notes.load
+output_type: generate_until
+test_split: test
+doc_to_text: "Summarise: {{findings}}"
+doc_to_target: impression
+generation_kwargs: {until: [], max_gen_toks: 16}
+metric_list: [{metric: exact_match}]
+""",
+    "notes.py": """
+from datasets import Dataset
+def load(**_):
+    rows = [{"findings": f"- finding {i}", "impression": f"- impression {i}, naïve"} for i in range(3)]
+    return {"test": Dataset.from_list(rows)}
+""",
+}
+"""A second task that generates text, with references."""
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, parents: dict[str, Path]) -> Path:
-    """A finished sweep of the fake backend; ten instructions were answered with texts."""
+    """A finished sweep of the fake backend; ten instructions and three notes were answered with texts."""
     folder = tmp_path_factory.mktemp("review")
+    for name, text in NOTES.items():
+        (folder / name).write_text(text)
     content = {
         "parents": {name: {"model": str(path)} for name, path in parents.items()},
         "recipes": [{"method": "linear", "alpha": [0.5]}],
         "objectives": {
             "clinical": {"tasks": ["demo_formulary"], "limit": 4},
             "instruction": {"tasks": ["demo_instructions"], "limit": 10, "metric": "prompt_level_strict_acc"},
+            "notes": {"tasks": ["notes"]},
         },
-        "include_path": [str(Path(demo.__file__).parent / "lm_eval")],
+        "include_path": [str(Path(demo.__file__).parent / "lm_eval"), str(folder)],
         "dtype": "float32",
         "workers": {"backend": "fake", "block": 16, "engine": {"max_model_len": 512}},
     }
@@ -47,9 +69,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory, parents: dict[str, Path])
     return folder / "out"
 
 
-def write(out: Path, folder: Path, *more: str, recipes: list[str] = RECIPES) -> list[list[dict[str, str]]]:
+def write(
+    out: Path, folder: Path, *more: str, recipes: list[str] = RECIPES, task: str = "demo_instructions"
+) -> list[list[dict[str, str]]]:
     """Write sheets and read each as its rater would."""
-    assert main(["review", str(out), *recipes, "--to", str(folder), *more]) == 0
+    assert main(["review", str(out), *recipes, "--task", task, "--to", str(folder), *more]) == 0
     return [load(file) for file in sorted(folder.glob("*.csv"))]
 
 
@@ -112,6 +136,14 @@ def test_ids_and_orders_are_new_each_time_and_the_documents_are_not(finished: Pa
     assert len(set(orders)) == 4 and len({frozenset(order) for order in orders}) == 1
     few, more = (write(finished, tmp_path / n, "--sample", n, recipes=[r])[0] for n, r in (("3", "a"), ("6", "b")))
     assert {row["input"] for row in few} < {row["input"] for row in more}
+
+
+def test_references_are_shown_if_asked(finished: Path, tmp_path: Path) -> None:
+    sheets = write(finished, tmp_path / "with", "--reference", "--raters", "1", task="notes/notes")
+    assert {(row["input"], row["reference"]) for row in sheets[0]} == {
+        (f"Summarise: - finding {i}", f"'- impression {i}, naïve") for i in range(3)
+    }
+    assert "reference" not in write(finished, tmp_path / "without", task="notes")[0][0]
 
 
 outputs = st.lists(st.integers(0, 6), max_size=30).map(
@@ -180,7 +212,7 @@ def test_filled_sheets_are_laid_to_their_recipes(
     for found in read["results"]:
         a, b, merge = found["means"].values()
         assert a["documents"] == b["documents"] == merge["documents"] == 10
-        assert (a["value"], b["value"], merge["value"]) == pytest.approx((4.5, 1.5, 2.5), abs=0.1)
+        assert (a["value"], b["value"], merge["value"]) == pytest.approx((4.5, 1.5, 2.5), abs=0.11)  # two ratings lack
         # Paired by rater, a missing rating shifts no difference: the raters are equally strict to both recipes.
         assert [(d["value"], d["se"]) for d in found["differences"].values()] == [(-3, 0), (-2, 0)]
         assert 28 <= found["shared"] <= 29
@@ -227,7 +259,7 @@ def test_wrong_sheets(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a", "c", "--to", "NEW"], "'c' is no recipe of this sweep"),
+        (["a", "c", "--to", "NEW", "--task", "notes"], "'c' is no recipe of this sweep"),
         (["--to", "NEW"], "names no recipe"),
         (["a", "--to", "OLD"], "exists already; name a folder that does not"),
         (["a", "--to", "NEW", "--task", "demo_formulary"], "is no task of this sweep that generates text"),
@@ -235,7 +267,11 @@ def test_wrong_sheets(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixt
             ["a", "--to", "NEW", "--task", "instruction/demo_instruction"],
             "did you mean 'instruction/demo_instructions'?",
         ),
-        (["a", "--to", "NEW", "--reference"], "demo_instructions has no reference texts"),
+        (["a", "--to", "NEW"], "name one of: instruction/demo_instructions, notes/notes"),
+        (
+            ["a", "--to", "NEW", "--task", "demo_instructions", "--reference"],
+            "demo_instructions has no reference texts",
+        ),
         (["a", "--read", "OLD"], "--read: takes no recipes"),
     ],
 )
