@@ -6,6 +6,7 @@ import argparse
 import errno
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,21 @@ def parser() -> argparse.ArgumentParser:
     promote.add_argument("dir", type=Path, metavar="DIR")
     promote.add_argument("recipe", metavar="RECIPE", help="as for compare")
     promote.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="a folder that does not exist yet")
+    _add_review(commands)
     return top
+
+
+def _add_review(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    review = commands.add_parser("review", help="blinded rating sheets for clinicians, and what the filled ones say")
+    review.add_argument("dir", type=Path, metavar="DIR")
+    review.add_argument("recipe", nargs="*", metavar="RECIPE", help="as for compare; the first is compared with")
+    way = review.add_mutually_exclusive_group(required=True)
+    way.add_argument("--to", type=Path, metavar="FOLDER", help="write sheets: a folder that does not exist yet")
+    way.add_argument("--read", type=Path, metavar="FOLDER", help="read the filled sheets (CSV) in this folder")
+    review.add_argument("--task", metavar="NAME", help="a task that generates text; default: the only one")
+    review.add_argument("--sample", type=at_least(2), default=20, metavar="N", help="documents at most (default: 20)")
+    review.add_argument("--raters", type=at_least(1), default=2, metavar="N", help="sheets (default: 2)")
+    review.add_argument("--reference", action="store_true", help="show the reference texts too")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,9 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, interrupt)
     try:
         check_packages()
-        return {"plan": _plan, "run": _run, "report": _report, "compare": _compare, "promote": _promote}[args.command](
-            args
-        )
+        return COMMANDS[args.command](args)
     except UserError as error:
         print(f"mergefront: error: {error}", file=sys.stderr)
         return WRONG_INPUT
@@ -118,6 +131,34 @@ def _promote(args: argparse.Namespace) -> int:
     return DONE
 
 
+def _review(args: argparse.Namespace) -> int:
+    from orchestrator.config import UserError
+    from orchestrator.ratings import read_review
+    from orchestrator.report.terminal import print_ratings
+    from orchestrator.review import write_review
+    from orchestrator.sweep import reopen_sweep
+
+    if args.read:
+        if args.recipe or args.task or args.reference:
+            raise UserError(
+                "--read: takes no recipes, --task or --reference: the review's key knows them; leave them out"
+            )
+        print_ratings(read_review(args.dir, args.read), _console())
+        return DONE
+    if not args.recipe:
+        raise UserError("review --to: names no recipe; name those to rate: `review DIR RECIPE … --to FOLDER`")
+    sweep = reopen_sweep(args.dir)
+    review = write_review(sweep, args.recipe, args.task, args.to, args.sample, args.raters, args.reference)
+    print(f"{review.items} outputs for {review.documents} documents, a sheet a rater:")
+    print("\n".join(f"  {sheet.resolve()}" for sheet in review.sheets))
+    if review.truncated:
+        print(f"{review.truncated} of the prompts were cut to fit the engine; the sheets show these inputs whole")
+    print("These sheets hold texts of the data set, patients' too if it does. Only you can read them (0700, 0600);")
+    print("pass them on, with rubric.txt, only where such texts may go.")
+    print(f"Which recipe is which, not for the raters: {review.key.resolve()}")
+    return DONE
+
+
 def _show(board: Board, out: Path) -> int:
     """The leaderboard, where the report is, and the recipes that have no score."""
     from orchestrator.report.terminal import print_board
@@ -151,6 +192,25 @@ def hours(text: str) -> float:
         raise argparse.ArgumentTypeError(f"must be above 0, but got {text}")
     return value
 
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        value = int(text)
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"must be at least {minimum}, but got {text}")
+        return value
+
+    return number
+
+
+COMMANDS = {
+    "plan": _plan,
+    "run": _run,
+    "report": _report,
+    "compare": _compare,
+    "promote": _promote,
+    "review": _review,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

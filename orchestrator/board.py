@@ -10,11 +10,11 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.config import SweepConfig, UserError, hint
+from orchestrator.config import SweepConfig
 from orchestrator.files import write_atomic, write_json
 from orchestrator.front import near_front, pareto_front
 from orchestrator.ledger import COSTS
-from orchestrator.recipe import Recipe
+from orchestrator.recipe import Recipe, find_recipe
 from orchestrator.records import Failure, Profile, Serving
 from orchestrator.scores import Score, as_row
 
@@ -76,24 +76,9 @@ class Board:
         return [row for row in self.rows if row.on_front]
 
     def find(self, name: str) -> Row:
-        """A row by recipe id (or the start of one), by a parent's name, or by a label such as `linear alpha=0.4`.
-
-        Raises:
-            UserError: none, or several.
-        """
-        labels = {point.label: row for row in self.rows for point in row.recipe.points}
-        names = {str(dict(p.parameters).get("name")): r for r in self.rows for p in r.recipe.points}
-        found = {row.recipe.id: row for row in self.rows if row.recipe.id.startswith(name) and len(name) >= 4}
-        exact = labels.get(name) or names.get(name)
-        if exact is not None:
-            return exact
-        if len(found) == 1:
-            return next(iter(found.values()))
-        known = [*labels, *(row.recipe.id for row in self.rows)]
-        what = f"stands for {len(found)} recipes" if found else "is no recipe of this sweep"
-        raise UserError(
-            f"{name!r} {what}{hint(name, known)}; take an id, a parent's name, or one of: {', '.join(labels)}"
-        )
+        """A row by its recipe's name, as `find_recipe` takes it."""
+        recipe = find_recipe([row.recipe for row in self.rows], name)
+        return next(row for row in self.rows if row.recipe is recipe)
 
 
 def mark(config: SweepConfig, rows: list[Row]) -> list[Row]:

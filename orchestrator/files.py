@@ -8,12 +8,26 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from orchestrator.config import UserError
+
 
 def make_private(folder: Path) -> Path:
     """Create a folder, and what is missing above it, readable by its owner only (0700)."""
     for missing in reversed([folder, *folder.parents]):
         missing.mkdir(mode=0o700, exist_ok=True)
     return folder
+
+
+def check_new(folder: Path) -> None:
+    """A folder that the user names with --to can be created.
+
+    Raises:
+        UserError: it exists, or lies below a file.
+    """
+    if folder.exists():
+        raise UserError(f"--to {folder}: exists already; name a folder that does not")
+    if any(parent.exists() and not parent.is_dir() for parent in folder.parents):
+        raise UserError(f"--to {folder}: lies below a file; name a folder in a folder")
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:

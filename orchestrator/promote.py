@@ -17,6 +17,7 @@ import yaml
 
 from orchestrator.board import Board, Row
 from orchestrator.config import UserError
+from orchestrator.files import check_new
 from orchestrator.parents import fetch, open_model
 from orchestrator.recipe import Recipe, Source
 from orchestrator.serving import TOKENIZER_FILES
@@ -39,10 +40,7 @@ def promote(sweep: Sweep, board: Board, name: str, folder: Path) -> Row:
     row = board.find(name)
     if row.status != "scored":
         raise UserError(f"{row.recipe.label} is {row.status} and has no scores; promote a recipe that is scored")
-    if folder.exists():
-        raise UserError(f"--to {folder}: exists already; name a folder that does not")
-    if any(parent.exists() and not parent.is_dir() for parent in folder.parents):
-        raise UserError(f"--to {folder}: lies below a file; name a folder in a folder")
+    check_new(folder)
     check_parents(sweep, row.recipe)
     with tempfile.TemporaryDirectory() as scratch, appearing(folder) as temporary:
         assert temporary is not None, "the folder does not exist yet"

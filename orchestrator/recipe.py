@@ -7,13 +7,13 @@ parent), so that nothing is evaluated twice. The ways that led to a recipe are k
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
 
-from orchestrator.config import RecipeGrid, SweepConfig, grid_values
+from orchestrator.config import RecipeGrid, SweepConfig, UserError, grid_values, hint
 from orchestrator.methods import METHODS
 from orchestrator.records import Identified, identity, provenance
 
@@ -108,6 +108,25 @@ def expand(config: SweepConfig, sources: dict[str, Source]) -> list[Recipe]:
         points = tuple(dict.fromkeys((*known.points, *recipe.points))) if known else recipe.points
         found[recipe.id] = replace(known or recipe, points=points)
     return list(found.values())
+
+
+def find_recipe(recipes: Sequence[Recipe], name: str) -> Recipe:
+    """A recipe by id (or the start of one), by a parent's name, or by a label such as `linear alpha=0.4`.
+
+    Raises:
+        UserError: none, or several.
+    """
+    labels = {point.label: recipe for recipe in recipes for point in recipe.points}
+    names = {str(dict(p.parameters).get("name")): recipe for recipe in recipes for p in recipe.points}
+    found = [recipe for recipe in recipes if recipe.id.startswith(name) and len(name) >= 4]
+    exact = labels.get(name) or names.get(name)
+    if exact is not None:
+        return exact
+    if len(found) == 1:
+        return found[0]
+    known = [*labels, *(recipe.id for recipe in recipes)]
+    what = f"stands for {len(found)} recipes" if found else "is no recipe of this sweep"
+    raise UserError(f"{name!r} {what}{hint(name, known)}; take an id, a parent's name, or one of: {', '.join(labels)}")
 
 
 def single(source: Source, dtype: str, point: Point) -> Recipe:
