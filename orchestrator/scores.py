@@ -35,6 +35,8 @@ class TaskScore:
     """Shape (documents,)."""
     documents: Floats
     """Each document's own value of the first metric, NaN where it has none; shape (documents,)."""
+    share: float = 1.0
+    """Its part of the objective where groups count as one."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,13 @@ class Score:
 
 
 def combine(objective: Objective, tasks: Sequence[TaskScore]) -> Score:
-    """The objective's number: the unweighted mean over its tasks, or over all their questions."""
-    sizes = [len(task.influence) for task in tasks]
-    equal = objective.average == "tasks"
-    weights = tuple(1 / len(tasks) if equal else size / sum(sizes) for size in sizes)
+    """The objective's number: the unweighted mean over its tasks, over its groups, or over all their questions."""
+    parts = {
+        "tasks": [1.0 for _ in tasks],
+        "groups": [task.share for task in tasks],
+        "questions": [float(len(task.influence)) for task in tasks],
+    }[objective.average]
+    weights = tuple(part / sum(parts) for part in parts)
     value = math.fsum(weight * task.value for weight, task in zip(weights, tasks, strict=True))
     return Score(value, tuple(tasks), weights)
 

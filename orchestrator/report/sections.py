@@ -12,6 +12,7 @@ from orchestrator.report.words import (
     average_words,
     count,
     reading,
+    side_words,
     slerp_words,
     time_words,
 )
@@ -39,7 +40,7 @@ def sections(board: Board, figures: set[str]) -> list[Section]:
     """
     found = [
         _front(board, "front" in figures),
-        Section("Leaderboard", ("Sorted by the first objective, best first.",), tables.leaderboard(board)),
+        Section("Leaderboard", (_leaderboard_words(board),), tables.leaderboard(board)),
         _trajectories("trajectories" in figures),
         Section("Tasks", parts=tuple(_tasks(board, name) for name in board.config.objectives)),
         _slerp(board),
@@ -56,6 +57,11 @@ def sections(board: Board, figures: set[str]) -> list[Section]:
         _assumptions(),
     ]
     return found
+
+
+def _leaderboard_words(board: Board) -> str:
+    sides = (f" {name}:{words}" for name in board.config.objectives if (words := side_words(board, name)))
+    return "Sorted by the first objective, best first." + "".join(sides)
 
 
 def _front(board: Board, drawn: bool) -> Section:

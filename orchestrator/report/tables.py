@@ -110,11 +110,11 @@ def failures(board: Board) -> Table:
 
 def asked(board: Board) -> Table:
     cells = [
-        (s.objective, s.task, ", ".join(s.metrics), f"{s.documents}", f"{s.questions}", f"{s.truncated}")
+        (s.objective, s.task, s.split, ", ".join(s.metrics), f"{s.documents}", f"{s.questions}", f"{s.truncated}")
         for s in board.suites
     ]
-    head = ("objective", "task", "metrics", "documents", "questions", "truncated prompts")
-    return Table.of(head, cells, words=3)
+    head = ("objective", "task", "split", "metrics", "documents", "questions", "truncated prompts")
+    return Table.of(head, cells, words=4)
 
 
 def sources(board: Board) -> Table:
