@@ -40,14 +40,18 @@ class SuiteTask:
     """Which questions of the data set these are, in words."""
 
 
-def open_lm(config: SweepConfig, serving: Serving) -> LedgerLM:
-    """lm-eval's model over the serving's tokenizer, knowing no answers yet."""
+def quiet_and_offline(config: SweepConfig) -> None:
+    """Settings of libraries that read them when they are imported: call this before any of them is."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
     if config.data_root is not None:
-        # These must stand before datasets and the hub client are imported.
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+
+
+def open_lm(config: SweepConfig, serving: Serving) -> LedgerLM:
+    """lm-eval's model over the serving's tokenizer, knowing no answers yet."""
+    quiet_and_offline(config)
     from transformers import AutoTokenizer
 
     from tasks.scoring import LedgerLM
