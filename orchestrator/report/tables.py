@@ -19,8 +19,11 @@ from orchestrator.report.words import (
     score_text,
     scored,
     seconds,
+    sign,
+    signed,
     title,
 )
+from orchestrator.scores import interval
 
 NONE = "–"
 MESSAGE = 300
@@ -67,6 +70,22 @@ def front(board: Board) -> Table:
     chosen = [row for row in ranked(board, scored(board)) if row.on_front or row.near_front]
     cells = [(title(row), mark(row), row.recipe.id, *_scores(row, names)) for row in chosen]
     return Table(("what it is", "front", "recipe", *names), tuple(cells), tuple(map(kind, chosen)), words=3)
+
+
+def differences(board: Board) -> Table:
+    """The front's recipes less the parents, in every objective."""
+    rows = ranked(board, scored(board))
+    parents = [row for row in rows if parent_name(row)]
+    cells = []
+    for row, parent in ((row, parent) for row in rows if row.on_front for parent in parents if row is not parent):
+        for name in board.config.objectives:
+            a, b = row.scores[name], parent.scores[name]
+            low, high = interval(a, b)
+            better = "" if low <= 0 <= high else "better" if sign(board, name) * low > 0 else "worse"
+            cells.append(
+                (title(row), title(parent), name, better, signed(a.value - b.value), f"{signed(low)} to {signed(high)}")
+            )
+    return Table.of(("what it is", "against", "objective", "means", "difference", "95 % interval"), cells, words=4)
 
 
 def _scores(row: Row, names: Iterable[str]) -> list[str]:

@@ -25,6 +25,10 @@ def number(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.5g}"
 
 
+def signed(value: float) -> str:
+    return ("+" if value > 0 else "") + number(value)
+
+
 def score_text(score: Score) -> str:
     return f"{number(score.value)} ± {number(score.se)}"
 
