@@ -47,13 +47,15 @@ def start(
 
 
 def suites(
-    tasks: list[str], limit: int, shots: int | None, scratch: Path, dtype: str = "bfloat16"
+    tasks: list[str], limit: int, shots: int | None, scratch: Path, dtype: str = "bfloat16", **objective: Any
 ) -> tuple[LedgerLM, list[SuiteTask]]:
-    """lm-eval's tasks for the SmolLM2 pair, from the data sets in MERGEFRONT_DATA, and the model that asks them."""
+    """lm-eval's tasks for the SmolLM2 pair, from the data sets in MERGEFRONT_DATA, and the model that asks them; more
+    keys of the objective by keyword."""
+    objective = {"tasks": tasks, "limit": limit, "metric": "acc", "num_fewshot": shots, **objective}
     sweep = {
         "parents": {name: {"model": str(MODELS / "instruct")} for name in ("clinical", "instruct")},
         "recipes": [{"method": "linear", "alpha": [0.5]}],
-        "objectives": {"all": {"tasks": tasks, "limit": limit, "metric": "acc", "num_fewshot": shots}},
+        "objectives": {"all": objective},
         "data_root": str(DATA),
         "dtype": dtype,
         "workers": {"gpus": 0, "engine": {"max_model_len": 2048}},

@@ -30,6 +30,8 @@ def parser() -> argparse.ArgumentParser:
     )
     plan.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
     plan.add_argument("--json", action="store_true", help="for machines")
+    plan.add_argument("--shape", type=Path, metavar="CONFIG.json", help="stands in for the parents, with no hub")
+    plan.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="goes with --shape")
     run = commands.add_parser("run", help="run a sweep, or go on with it")
     run.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="results folder")
@@ -90,10 +92,15 @@ def _plan(args: argparse.Namespace) -> int:
     import dataclasses
     import json
 
+    from orchestrator.config import UserError
     from orchestrator.plan import describe, make_plan
     from orchestrator.sweepfile import load_config
 
-    plan = make_plan(load_config(args.sweep))
+    if (args.shape is None) != (args.tokenizer is None):
+        raise UserError(
+            "--shape and --tokenizer go together: a model's config.json and a tokenizer's folder; give both"
+        )
+    plan = make_plan(load_config(args.sweep), args.shape, args.tokenizer)
     print(json.dumps(dataclasses.asdict(plan), indent=1) if args.json else describe(plan))
     return DONE
 

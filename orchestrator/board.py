@@ -52,6 +52,10 @@ class Suite:
     documents: int
     questions: int
     truncated: int
+    share: float = 1.0
+    """Its part of the objective where groups count as one."""
+    split: str = ""
+    """Which questions of the data set these are, in words."""
 
 
 @dataclass(frozen=True)

@@ -196,9 +196,15 @@ class Objective(Strict):
     tasks: list[str | TaskUse] = Field(min_length=1)
     metric: Metric = None
     """lm-eval's metric name (`acc`, `exact_match,flexible-extract`); several are averaged; default: each
-    task's first metric."""
-    average: Literal["tasks", "questions"] = "tasks"
-    """Unweighted mean over the tasks, or every question counting the same."""
+    task's first metric (IFEval: prompt- and instance-level strict accuracy)."""
+    average: Literal["tasks", "groups", "questions"] = "tasks"
+    """Unweighted mean over the tasks; the same with a group of task files counting as one (of `medical`, MMLU's six
+    subjects); or every question counting the same."""
+    split: Literal["search", "confirm"] | None = None
+    """Ask one side of the questions only, so that another objective can ask the other: the benchmark's own validation
+    and test split where it has both (MedQA, PubMedQA), else two halves by the hash of each question."""
+    expect: dict[str, int] = {}
+    """Task → its number of questions, where the data set is known to differ from the published one."""
     direction: Literal["maximize", "minimize"] = "maximize"
     num_fewshot: int | None = Field(default=None, ge=0)
     """Default: the task file's own."""

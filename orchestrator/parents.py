@@ -67,7 +67,7 @@ def open_model(section: str, name: str, parent: Parent, *, weights: bool = True)
     """One model of the sweep's `parents` or `candidates`; raises as `resolve`."""
     where = f"{section}.{name}"
     folder, revision = fetch(f"{where}.model", parent.model, parent.revision, weights)
-    model_config = _normal(read_json(f"{where}.model", folder / "config.json"))
+    model_config = normal(read_json(f"{where}.model", folder / "config.json"))
     shards = _shards(f"{where}.model", folder)
     if not shards and not weights and revision is not None:
         shards = _shards_on_the_hub(f"{where}.model", parent.model, revision)
@@ -169,7 +169,7 @@ def read_json(where: str, path: Path) -> dict[str, Any]:
     return value
 
 
-def _normal(config: dict[str, Any]) -> dict[str, Any]:
+def normal(config: dict[str, Any]) -> dict[str, Any]:
     """Defaults filled in and RoPE's settings in one place: older and newer transformers write them differently."""
     heads = config.get("num_attention_heads")
     rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})

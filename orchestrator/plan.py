@@ -7,11 +7,13 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from orchestrator import estimate
 from orchestrator.config import SweepConfig, UserError
 from orchestrator.parents import resolve
 from orchestrator.placement import Parents
 from orchestrator.recipe import expand
 from orchestrator.serving import make_profile, make_serving
+from orchestrator.shape import shaped
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,23 @@ class Plan:
     disk_gb: float
     """Kept checkpoints, and parents with merged adapters."""
     workers: int
+    answer_s: float | None
+    """Seconds for all answers, at most and roughly; None where nothing is known of the workers' speed."""
+    assumed: str | None
+    """The config.json whose shape stands in for that of the parents."""
 
 
-def make_plan(config: SweepConfig) -> Plan:
+def make_plan(config: SweepConfig, shape: Path | None = None, tokenizer: Path | None = None) -> Plan:
     """
+    Args:
+        shape, tokenizer: a config.json and a tokenizer's folder to take in place of the parents' own files.
+
     Raises:
         UserError: whatever `run` would refuse before it starts.
     """
     from tasks.suites import load_suites, open_lm
 
-    files = resolve(config, weights=False)
+    files = shaped(config, shape, tokenizer) if shape and tokenizer else resolve(config, weights=False)
     sources = {name: found.source for name, found in files.items()}
     recipes = expand(config, sources)
     parameters = max(found.parameters for found in files.values())
@@ -67,6 +76,7 @@ def make_plan(config: SweepConfig) -> Plan:
         serving = make_serving(config, files, Path(folder) / "serving")
         suites = load_suites(config, open_lm(config, serving))
     unique = {question.id: question for suite in suites for question in suite.questions}
+    answer_s = estimate.seconds(config, unique.values(), parameters, worker_count(config))
     return Plan(
         points=sum(len(recipe.points) for recipe in recipes),
         recipes=[{"recipe_id": recipe.id, "label": recipe.label} for recipe in recipes],
@@ -95,6 +105,8 @@ def make_plan(config: SweepConfig) -> Plan:
         ),
         disk_gb=disk_bytes(config, parameters, len(recipes)) / 1e9,
         workers=worker_count(config),
+        answer_s=answer_s and answer_s * len(recipes),
+        assumed=str(shape) if shape else None,
     )
 
 
@@ -115,13 +127,24 @@ def describe(plan: Plan) -> str:
     memory += f" + {plan.kv_cache_gb:.1f} GB KV cache" if plan.kv_cache_gb else " + KV cache"
     lines += [
         f"in all     {plan.questions:,} questions, at most {plan.tokens:,} tokens",
+        f"time       {_time(plan)}",
         f"served by  {plan.workers} workers: " + ", ".join(str(value) for value in plan.profile.values()),
         f"           with {plan.tokenizer}'s tokenizer and the stop ids {plan.stop_token_ids}",
         f"memory     {memory} per worker",
         f"parents    {plan.parents}",
         f"disk       {plan.disk_gb:.2f} GB for kept checkpoints and merged adapters",
     ]
+    if plan.assumed:
+        lines.append(f"assumed    every model has the shape of {plan.assumed}; a run's recipes have other ids")
     return "\n".join(lines)
+
+
+def _time(plan: Plan) -> str:
+    if plan.answer_s is None:
+        known = ", ".join(estimate.ACCELERATORS)
+        return f"no estimate: only for bfloat16 or float16 on a workers.accelerator_type that is known here ({known})"
+    length = f"{plan.answer_s / 60:.0f} min" if plan.answer_s < 7200 else f"{plan.answer_s / 3600:.1f} h"
+    return f"roughly {length} of answering, if every text is as long as it may be ({plan.profile['device']})"
 
 
 # -------------------------------------------------------------------- sizes

@@ -249,6 +249,8 @@ def make_board(sweep: Sweep) -> Board:
             suite.documents,
             len(suite.questions),
             sum(question.truncated > 0 for question in suite.questions),
+            suite.share,
+            suite.split,
         )
         for suite in sweep.suites
     )

@@ -63,6 +63,7 @@ def score_task(suite: SuiteTask, lm: LedgerLM) -> TaskScore:
         value=float(np.mean([value for value, _, _ in samples.values()])),
         influence=np.mean([influence for _, influence, _ in samples.values()], axis=0),
         documents=next(iter(samples.values()))[2],
+        share=suite.share,
     )
 
 

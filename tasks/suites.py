@@ -6,14 +6,18 @@ lm-eval builds the prompts. Its tasks are loaded once per sweep; `tasks.judge` l
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.config import Objective, SweepConfig, TaskUse, UserError, hint
 from orchestrator.records import Question, Serving
+from tasks.benchmarks import splits
 
 if TYPE_CHECKING:
     from tasks.scoring import LedgerLM
@@ -30,16 +34,24 @@ class SuiteTask:
     """lm-eval's (metric, filter) pairs; the task's score is their mean."""
     documents: int
     questions: list[Question]
+    share: float = 1.0
+    """Its part of the objective where groups count as one."""
+    split: str = ""
+    """Which questions of the data set these are, in words."""
+
+
+def quiet_and_offline(config: SweepConfig) -> None:
+    """Settings of libraries that read them when they are imported: call this before any of them is."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    if config.data_root is not None:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
 
 def open_lm(config: SweepConfig, serving: Serving) -> LedgerLM:
     """lm-eval's model over the serving's tokenizer, knowing no answers yet."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    if config.data_root is not None:
-        # These must stand before datasets and the hub client are imported.
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+    quiet_and_offline(config)
     from transformers import AutoTokenizer
 
     from tasks.scoring import LedgerLM
@@ -65,27 +77,63 @@ def load_suites(config: SweepConfig, lm: LedgerLM) -> list[SuiteTask]:
                     f"{where}: lm-eval knows no task, group or tag {use.task!r}{hint(use.task, manager.all_tasks)}; "
                     "list them with `lm-eval ls tasks`, or name the folder of your own in include_path"
                 )
-            for task_name, task in _load(manager, where, use.task, config.data_root).items():
-                suites.append(_suite_task(config, lm, name, index, task_name, task))
+            for task, share in _load(manager, where, use.task, config.data_root):
+                suites.append(_suite_task(config, lm, name, index, task))
+                suites[-1].share = share / len(objective.tasks)
+        _check_expect(name, objective, [suite.name for suite in suites if suite.objective == name])
     return suites
+
+
+def _check_expect(name: str, objective: Objective, tasks: list[str]) -> None:
+    for task in objective.expect:
+        if task not in tasks:
+            raise UserError(
+                f"objectives.{name}.expect: {task!r} is no task of this objective{hint(task, tasks)} (it has: "
+                f"{', '.join(tasks)}); correct it or take it out"
+            )
 
 
 def _task_manager(config: SweepConfig) -> Any:
     """lm-eval's index of tasks. Its own 14,000 take seconds to read; they are left out when nothing needs them."""
-    from lm_eval.tasks import TaskManager
-
     wanted = [item for objective in config.objectives.values() for item in objective.tasks]
     names = {_use(item).task for item in wanted}
     if config.include_path:
-        own = TaskManager(include_path=config.include_path, include_defaults=False)
+        own = _index(tuple(config.include_path), False)
         if names <= set(own.all_tasks):
             return own
-    return TaskManager(include_path=config.include_path or None)
+    return _index((str(splits.FOLDER), *config.include_path), True)
 
 
-def _load(manager: Any, where: str, name: str, data_root: str | None) -> dict[str, Any]:
+@cache
+def _index(folders: tuple[str, ...], defaults: bool) -> Any:
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=list(folders), include_defaults=defaults)
+
+
+def _load(manager: Any, where: str, name: str, data_root: str | None) -> list[tuple[Any, float]]:
+    """The tasks behind a name, each with its share: the members of a group share equally."""
+    spec: Any = name
+    if name in splits.laid_over() and _is_lm_evals(manager, name):
+        spec = {"group": f"{name} alone", "task": [splits.laid_over()[name]]}
     with _lm_evals_own(where, name, data_root):
-        return dict(manager.load([name])["tasks"])
+        loaded = manager.load([spec])
+    members = loaded["group_map"]
+
+    def below(member: str, share: float) -> list[tuple[Any, float]]:
+        if member not in members:
+            return [(loaded["tasks"][member], share)]
+        return [leaf for each in members[member] for leaf in below(each, share / len(members[member]))]
+
+    tops = [top for top in (name, f"{name} alone") if top in members] or list(loaded["tasks"])
+    return [leaf for top in tops for leaf in below(top, 1 / len(tops))]
+
+
+def _is_lm_evals(manager: Any, name: str) -> bool:
+    """Whether the task's file is lm-eval's, and not one of that name in include_path."""
+    import lm_eval
+
+    return bool(manager.task_index[name].yaml_path.is_relative_to(Path(lm_eval.__file__).parent))
 
 
 @contextlib.contextmanager
@@ -95,7 +143,7 @@ def _lm_evals_own(where: str, name: str, data_root: str | None) -> Iterator[None
     datasets takes `org/name` from the working directory when there is such a folder.
     """
     try:
-        with contextlib.chdir(data_root) if data_root else contextlib.nullcontext():
+        with _inside(data_root) if data_root else contextlib.nullcontext():
             yield
     except UserError:
         raise
@@ -108,9 +156,26 @@ def _lm_evals_own(where: str, name: str, data_root: str | None) -> Iterator[None
         ) from error
 
 
-def _suite_task(config: SweepConfig, lm: LedgerLM, objective: str, index: int, name: str, task: Any) -> SuiteTask:
+@contextlib.contextmanager
+def _inside(data_root: str) -> Iterator[None]:
+    """datasets keeps a copy of what it reads under the data set's name alone, and would go on reading that copy when
+    the files have changed: the state of the folder becomes part of where it is kept."""
+    from datasets import config
+
+    files = sorted(path for path in Path(data_root).rglob("*") if path.is_file())
+    state = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    usual = config.HF_DATASETS_CACHE
+    config.HF_DATASETS_CACHE = usual / f"mergefront-{hashlib.sha256(repr(state).encode()).hexdigest()[:20]}"
+    try:
+        with contextlib.chdir(data_root):
+            yield
+    finally:
+        config.HF_DATASETS_CACHE = usual
+
+
+def _suite_task(config: SweepConfig, lm: LedgerLM, objective: str, index: int, task: Any) -> SuiteTask:
     settings, where = config.objectives[objective], f"objectives.{objective}.tasks[{index}]"
-    use = _use(settings.tasks[index])
+    use, name = _use(settings.tasks[index]), task.task_name
     chat = settings.apply_chat_template
     if chat and not lm.tokenizer.chat_template:
         raise UserError(
@@ -118,9 +183,13 @@ def _suite_task(config: SweepConfig, lm: LedgerLM, objective: str, index: int, n
             "set tokenizer to the parent that has one, or switch this off"
         )
     _configure(where, task, use, settings, config.seed)
+    chosen, split = splits.choose_side(where, task, settings.split)
+    splits.check_counts(where, task, settings.expect.get(name), config.data_root)
+    limit = use.limit or settings.limit
     with _lm_evals_own(where, name, config.data_root):
         task.build_all_requests(
-            limit=use.limit or settings.limit,
+            limit=limit,
+            samples=chosen and chosen[:limit],
             apply_chat_template=chat,
             fewshot_as_multiturn=chat,
             chat_template=lm.apply_chat_template if chat else None,
@@ -133,8 +202,9 @@ def _suite_task(config: SweepConfig, lm: LedgerLM, objective: str, index: int, n
         for question in lm.questions(instance, repeat)
     ]
     documents = len({instance.doc_id for instance in task.instances})
-    metrics = _metrics(where, task, use.metric or settings.metric, settings.direction)
-    return SuiteTask(objective, name, task, metrics, documents, questions)
+    wanted = use.metric or settings.metric or splits.notes(task).get("metric")
+    metrics = _metrics(where, task, wanted, settings.direction)
+    return SuiteTask(objective, name, task, metrics, documents, questions, split=split)
 
 
 def _configure(where: str, task: Any, use: TaskUse, settings: Objective, seed: int) -> None:

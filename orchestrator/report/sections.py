@@ -12,6 +12,7 @@ from orchestrator.report.words import (
     average_words,
     count,
     reading,
+    side_words,
     slerp_words,
     time_words,
 )
@@ -39,7 +40,8 @@ def sections(board: Board, figures: set[str]) -> list[Section]:
     """
     found = [
         _front(board, "front" in figures),
-        Section("Leaderboard", ("Sorted by the first objective, best first.",), tables.leaderboard(board)),
+        Section("Leaderboard", (_leaderboard_words(board),), tables.leaderboard(board)),
+        _differences(board),
         _trajectories("trajectories" in figures),
         Section("Tasks", parts=tuple(_tasks(board, name) for name in board.config.objectives)),
         _slerp(board),
@@ -58,6 +60,11 @@ def sections(board: Board, figures: set[str]) -> list[Section]:
     return found
 
 
+def _leaderboard_words(board: Board) -> str:
+    sides = (f" {name}:{words}" for name in board.config.objectives if (words := side_words(board, name)))
+    return "Sorted by the first objective, best first." + "".join(sides)
+
+
 def _front(board: Board, drawn: bool) -> Section:
     if not drawn:
         return Section("The front", ("There is no front yet: no recipe is scored.",))
@@ -72,6 +79,21 @@ def _front(board: Board, drawn: bool) -> Section:
             else "A recipe on the front of all objectives need not lie on the edge of a panel, which shows two."
         )
     return Section("The front", table=tables.front(board), figure="front", caption=caption)
+
+
+def _differences(board: Board) -> Section:
+    """Which differences mean something."""
+    name, table = "The front against the parents", tables.differences(board)
+    if not table.rows:
+        return Section(
+            name, ("There is nothing to compare: a scored parent and another recipe on the front are needed.",)
+        )
+    words = (
+        "Paired: both answered the same questions. A difference means something where its 95 % interval (bootstrap "
+        "over the questions) leaves out 0; there it says better or worse. Of twenty differences that are none, one "
+        "will look like one by chance."
+    )
+    return Section(name, (words,), table)
 
 
 def _trajectories(drawn: bool) -> Section:

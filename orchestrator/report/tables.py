@@ -19,8 +19,11 @@ from orchestrator.report.words import (
     score_text,
     scored,
     seconds,
+    sign,
+    signed,
     title,
 )
+from orchestrator.scores import interval
 
 NONE = "–"
 MESSAGE = 300
@@ -69,6 +72,22 @@ def front(board: Board) -> Table:
     return Table(("what it is", "front", "recipe", *names), tuple(cells), tuple(map(kind, chosen)), words=3)
 
 
+def differences(board: Board) -> Table:
+    """The front's recipes less the parents, in every objective."""
+    rows = ranked(board, scored(board))
+    parents = [row for row in rows if parent_name(row)]
+    cells = []
+    for row, parent in ((row, parent) for row in rows if row.on_front for parent in parents if row is not parent):
+        for name in board.config.objectives:
+            a, b = row.scores[name], parent.scores[name]
+            low, high = interval(a, b)
+            better = "" if low <= 0 <= high else "better" if sign(board, name) * low > 0 else "worse"
+            cells.append(
+                (title(row), title(parent), name, better, signed(a.value - b.value), f"{signed(low)} to {signed(high)}")
+            )
+    return Table.of(("what it is", "against", "objective", "means", "difference", "95 % interval"), cells, words=4)
+
+
 def _scores(row: Row, names: Iterable[str]) -> list[str]:
     return [score_text(row.scores[name]) if name in row.scores else NONE for name in names]
 
@@ -110,11 +129,11 @@ def failures(board: Board) -> Table:
 
 def asked(board: Board) -> Table:
     cells = [
-        (s.objective, s.task, ", ".join(s.metrics), f"{s.documents}", f"{s.questions}", f"{s.truncated}")
+        (s.objective, s.task, s.split, ", ".join(s.metrics), f"{s.documents}", f"{s.questions}", f"{s.truncated}")
         for s in board.suites
     ]
-    head = ("objective", "task", "metrics", "documents", "questions", "truncated prompts")
-    return Table.of(head, cells, words=3)
+    head = ("objective", "task", "split", "metrics", "documents", "questions", "truncated prompts")
+    return Table.of(head, cells, words=4)
 
 
 def sources(board: Board) -> Table:

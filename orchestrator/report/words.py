@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
-from orchestrator.board import Board, Row, Status
+from orchestrator.board import Board, Row, Status, Suite
 from orchestrator.ledger import COSTS
 from orchestrator.recipe import Point, Source
 from orchestrator.scores import Score
@@ -23,6 +23,10 @@ LISTED = 12
 
 def number(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.5g}"
+
+
+def signed(value: float) -> str:
+    return ("+" if value > 0 else "") + number(value)
 
 
 def score_text(score: Score) -> str:
@@ -149,13 +153,32 @@ def average_words(board: Board, objective: str) -> str:
     tasks = [suite for suite in board.suites if suite.objective == objective]
     over = {
         "tasks": f"the unweighted mean over {count(len(tasks), 'task')}",
+        "groups": f"the mean over {count(len(tasks), 'task')}, a group counting as one: {_weights(tasks)}",
         "questions": f"the mean over {count(len(tasks), 'task')}, every question counting the same",
     }[settings.average]
     better = "more is better" if settings.direction == "maximize" else "less is better"
     axis = "" if settings.front else "; it is measured, but is no axis of the front"
     metrics = listed(dict.fromkeys(" and ".join(suite.metrics) for suite in tasks)) if tasks else "no task"
     mean = "; a task's value is the mean of its metrics" if any(len(suite.metrics) > 1 for suite in tasks) else ""
-    return f"{objective} is {over} (average: {settings.average}) of {metrics}{mean}; {better}{axis}."
+    sentence = f"{objective} is {over} (average: {settings.average}) of {metrics}{mean}; {better}{axis}."
+    return sentence + side_words(board, objective)
+
+
+def _weights(tasks: Sequence[Suite]) -> str:
+    """`20.0 % medmcqa and medqa_4options, 3.3 % mmlu_anatomy and mmlu_virology`."""
+    shares = dict.fromkeys(suite.share for suite in tasks)
+    return ", ".join(
+        f"{100 * share:.1f} % {listed(suite.task for suite in tasks if suite.share == share)}" for share in shares
+    )
+
+
+def side_words(board: Board, objective: str) -> str:
+    """Which questions the numbers come from, where the sweep asks one side only."""
+    side = board.config.objectives[objective].split
+    if side is None:
+        return ""
+    splits = listed(dict.fromkeys(suite.split for suite in board.suites if suite.objective == objective))
+    return f" Its numbers are from the questions to {side} {'on' if side == 'search' else 'with'} ({splits})."
 
 
 def time_words(board: Board) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config import Objective
-from orchestrator.scores import TaskScore, combine, difference, paired_se
+from orchestrator.scores import TaskScore, combine, difference, interval, paired_se
 from tasks.judge import _jackknife, _sample
 
 bits = st.lists(st.integers(0, 1).map(float), min_size=3, max_size=40)
@@ -45,6 +47,29 @@ def test_pairing_is_what_makes_a_difference_visible() -> None:
     assert found.low > 0
     assert found.won == [50, 51, 52, 53, 54]
     assert found.lost == []
+
+
+def test_an_interval_of_whole_scores_is_as_wide_as_the_paired_error_says() -> None:
+    generator = np.random.default_rng(1)
+    shared = generator.random((2, 400))
+    a, b = (
+        combine(
+            Objective(tasks=["x", "y"]),
+            [task((s < bar).astype(float).tolist()) for s, bar in zip(shared, bars, strict=True)],
+        )
+        for bars in ((0.6, 0.6), (0.5, 0.6))
+    )
+    low, high = interval(a, b)
+    assert low < a.value - b.value < high
+    assert high - low == pytest.approx(2 * 1.96 * paired_se(a, b), rel=0.1)
+    assert low > 0, "one task differs, and pairing shows it"
+    assert interval(a, a) == (0, 0)
+
+
+def test_a_group_counts_as_one_where_the_sweep_says_so() -> None:
+    tasks = [replace(task([value] * 10), share=share) for value, share in ((1.0, 0.25), (1.0, 0.25), (0.0, 0.5))]
+    assert combine(Objective(tasks=["g"], average="groups"), tasks).value == pytest.approx(0.5)
+    assert combine(Objective(tasks=["g"]), tasks).value == pytest.approx(2 / 3)
 
 
 def test_averages_over_tasks_and_over_questions() -> None:

@@ -96,6 +96,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         objective(metric="accuracy"),
         "objectives.clinical.tasks[0]: has no metric 'accuracy' (it has: acc)",
     ),
+    "wrong count": (
+        objective(expect={"demo_formulary": 3}),
+        "objectives.clinical.tasks[0]: demo_formulary has 192 questions, but the sweep expects 3: split test of its own data set",
+    ),
+    "count of no task": (
+        objective(expect={"demo_formulry": 3}),
+        "objectives.clinical.expect: 'demo_formulry' is no task of this objective; did you mean 'demo_formulary'?",
+    ),
     "wrong direction": (objective(direction="minimize"), "acc is better when higher, but the objective's direction is minimize"),
     "no chat template": (objective(apply_chat_template=True), "objectives.clinical.apply_chat_template: the tokenizer of"),
     "missing include_path": ({"include_path": ["nowhere"]}, "nowhere does not exist; correct the path or create it"),
