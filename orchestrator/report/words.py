@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
 from orchestrator.board import Board, Row, Status
+from orchestrator.config import Encoder
 from orchestrator.ledger import COSTS
 from orchestrator.recipe import Point, Source
 from orchestrator.scores import Score
@@ -156,6 +157,11 @@ def average_words(board: Board, objective: str) -> str:
     metrics = listed(dict.fromkeys(" and ".join(suite.metrics) for suite in tasks)) if tasks else "no task"
     mean = "; a task's value is the mean of its metrics" if any(len(suite.metrics) > 1 for suite in tasks) else ""
     return f"{objective} is {over} (average: {settings.average}) of {metrics}{mean}; {better}{axis}."
+
+
+def encoder_words(encoder: Encoder) -> str:
+    source = Source("", "encoder", encoder.model, encoder.revision)
+    return f"BERTScore compares what layer {encoder.layer} of {reference(source)} makes of the words."
 
 
 def time_words(board: Board) -> str:
