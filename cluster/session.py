@@ -10,8 +10,10 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from orchestrator.config import UserError
+from orchestrator.files import make_private
 
 PACKAGES = ("orchestrator", "tasks", "tune", "cluster")
 QUIET = {
@@ -44,8 +46,12 @@ def check_packages() -> None:
 
 
 @contextlib.contextmanager
-def session() -> Iterator[None]:
-    """Ray for the time of a sweep. A cluster that was there before is left running."""
+def session(spill: Path | None = None) -> Iterator[None]:
+    """Ray for the time of a sweep. A cluster that was there before is left running.
+
+    Args:
+        spill: where a cluster of our own writes objects that do not fit into memory: they may hold clinical text.
+    """
     os.environ.update({key: os.environ.get(key, value) for key, value in QUIET.items()})
     import ray
 
@@ -54,7 +60,11 @@ def session() -> Iterator[None]:
         return
     address = os.environ.get("RAY_ADDRESS", "local")
     # A local cluster is nobody else's business: it listens on loopback alone and shows no dashboard.
-    local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == "local" else {}
+    local: dict[str, Any] = {}
+    if address == "local":
+        local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        if spill is not None:
+            local["object_spilling_directory"] = str(make_private(spill))
     ray.init(
         address=address,
         log_to_driver=False,

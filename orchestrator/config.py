@@ -217,6 +217,52 @@ class Objective(Strict):
     """False: measured and reported, but no axis of the front."""
 
 
+class Encoder(Strict):
+    """What BERTScore compares words with."""
+
+    model: str = Field(min_length=1)
+    """Hub id, or a folder (relative ones are taken from the sweep file's folder)."""
+    revision: str | None = None
+    layer: int = Field(ge=1)
+    """The layer whose output is compared; bert-score recommends 17 for roberta-large, 40 for deberta-xlarge-mnli."""
+
+
+class OwnTask(Strict):
+    """A generation task of the user's own."""
+
+    file: str = Field(min_length=1)
+    """JSON Lines, an object a line."""
+    prompt: str
+    """With {{input}} where the input goes."""
+    input: str = "input"
+    """The field that holds the input."""
+    reference: str = "reference"
+    """The field that holds the text to compare with."""
+    truncate: Literal["left", "right"] = "right"
+    """The side that an input loses where the prompt is too long."""
+
+    @model_validator(mode="after")
+    def _names_input(self) -> OwnTask:
+        if not re.search(r"\{\{\s*input\s*\}\}", self.prompt):
+            raise ValueError("prompt has no {{input}}; write it where the input goes")
+        return self
+
+
+PAPER_SEQUENCES = 16
+"""`max_num_seqs` of sweeps with generation tasks that do not say another."""
+
+
+class Generation(Strict):
+    """What the generation tasks need besides their names in `objectives`."""
+
+    data: dict[str, str] = {}
+    """Clinical task (clinical_mts_dialog, …) → the folder with its data set's own files."""
+    own: dict[Name, OwnTask] = {}
+    """Tasks of your own, by the name that `objectives` calls them."""
+    encoder: Encoder | None = None
+    """BERTScore's; without one neither `bertscore` nor `composite` can be asked for."""
+
+
 def has_gpu_engine() -> bool:
     """Whether the environment has vLLM's GPU build."""
     return any(found.name == "vllm" for found in importlib.metadata.distributions())
@@ -227,6 +273,7 @@ class Engine(Strict):
 
     max_model_len: int = Field(default=2048, ge=16)
     max_num_seqs: int = Field(default=128, ge=1)
+    """Sequences at once. Where the sweep has generation tasks, the default is 16, as in the paper."""
     max_num_batched_tokens: int | None = Field(default=None, ge=1)
     tensor_parallel_size: int = Field(default=1, ge=1)
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
@@ -266,6 +313,7 @@ class SweepConfig(Strict):
     candidates: dict[Name, Parent] = {}
     """Checkpoints that were merged elsewhere and take part as they are."""
     objectives: dict[Name, Objective] = Field(min_length=1)
+    generation: Generation | None = None
     include_path: list[str] = []
     """Folders with the user's own lm-eval task files."""
     data_root: str | None = None

@@ -30,7 +30,7 @@ class TaskScore:
     task: str
     metrics: dict[str, float]
     value: float
-    """The mean of the metrics."""
+    """The mean of the metrics that the objective names."""
     influence: Floats
     """Shape (documents,)."""
     documents: Floats

@@ -136,12 +136,15 @@ def asked_digests(sweep: Sweep) -> dict[str, str]:
 
 
 def _load(config: SweepConfig, out: Path, sources: dict[str, Source], serving: Serving, profile: Profile) -> Sweep:
-    from tasks.suites import load_suites, open_lm
+    from tasks.suites import keep_private, load_suites, open_lm, remember
 
     lm = open_lm(config, serving)
+    keep_private(out)
     recipes = expand(config, sources)
     ledger = Ledger(out / "answers", serving, profile)
-    return Sweep(config, out, sources, recipes, serving, profile, lm, load_suites(config, lm), ledger)
+    suites = load_suites(config, lm)
+    remember(suites, config, out / "metrics")
+    return Sweep(config, out, sources, recipes, serving, profile, lm, suites, ledger)
 
 
 # -------------------------------------------------------------------- asking
@@ -160,6 +163,7 @@ def open_blocks(sweep: Sweep) -> list[Block]:
 
 def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
     """Stream blocks to the workers and their answers into the ledger. With nothing to ask, nothing is started."""
+    from cluster.measuring import measuring
     from cluster.pool import EngineStartError, Pool
     from cluster.session import session
     from cluster.shares import slerp_shares, unknown_shares
@@ -174,13 +178,15 @@ def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
     recipes = {recipe.id: recipe for recipe in sweep.recipes}
     try:
         with (
-            session(),
+            session(sweep.out / "ray"),
             Progress(blocks) as progress,
             slerp_shares(shares, sweep.out, progress.note),
+            measuring(sweep.suites, progress.note) as measure,
             Pool(worker_spec(sweep), limit=len(blocks)) as pool,
         ):
             for result in pool.run(recipes, blocks, stop=_budget(sweep.config, len(pool.slots), max_gpu_hours)):
                 keep(sweep, result)
+                measure(result)
                 progress.update(result)
     except EngineStartError as error:
         write_atomic(sweep.out / "engine-error.txt", error.detail)
@@ -239,6 +245,8 @@ def publish(sweep: Sweep) -> Board:
 
 
 def make_board(sweep: Sweep) -> Board:
+    from tasks.suites import generation_tasks
+
     failures = stored_failures(sweep.out)
     rows = [_row(sweep, recipe, failures.get(recipe.id)) for recipe in sweep.recipes]
     suites = tuple(
@@ -255,7 +263,8 @@ def make_board(sweep: Sweep) -> Board:
         for suite in sweep.suites
     )
     slerp = _read_json(sweep.out / "slerp.json")
-    notes = tuple(sweep.ledger.damaged)
+    said = (note for task in generation_tasks(sweep.suites) for note in task.notes())
+    notes = (*sweep.ledger.damaged, *dict.fromkeys(said))
     return Board(sweep.config, sweep.serving, sweep.profile, suites, tuple(mark(sweep.config, rows)), slerp, notes)
 
 

@@ -9,9 +9,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.config import (
+    PAPER_SEQUENCES,
     Checkpoints,
+    Encoder,
     Engine,
+    Generation,
     Objective,
+    OwnTask,
     Parent,
     RecipeGrid,
     SweepConfig,
@@ -85,6 +89,7 @@ def _fields_at(parts: list[Any]) -> list[str]:
     places: dict[str, type[BaseModel]] = {
         "parents": Parent, "candidates": Parent, "recipes": RecipeGrid, "objectives": Objective,
         "workers": Workers, "engine": Engine, "checkpoints": Checkpoints, "tasks": TaskUse,
+        "generation": Generation, "own": OwnTask, "encoder": Encoder,
     }  # fmt: skip
     named = [part for part in parts if part in places]
     return list((places[named[-1]] if named else SweepConfig).model_fields)
@@ -108,7 +113,18 @@ def _absolute(config: SweepConfig, folder: Path) -> SweepConfig:
     def parent(item: Parent) -> Parent:
         return item.model_copy(update={"model": local(item.model), "lora": local(item.lora)})
 
+    def generation(item: Generation) -> Generation:
+        encoder = item.encoder and item.encoder.model_copy(update={"model": local(item.encoder.model)})
+        data = {task: str(_path(folder, place)) for task, place in item.data.items()}
+        own = {name: task.model_copy(update={"file": str(_path(folder, task.file))}) for name, task in item.own.items()}
+        return item.model_copy(update={"data": data, "own": own, "encoder": encoder})
+
+    workers, engine = config.workers, config.workers.engine
+    if config.generation and "max_num_seqs" not in engine.model_fields_set:
+        workers = workers.model_copy(update={"engine": engine.model_copy(update={"max_num_seqs": PAPER_SEQUENCES})})
     update: dict[str, Any] = {
+        "workers": workers,
+        "generation": config.generation and generation(config.generation),
         "parents": {name: parent(item) for name, item in config.parents.items()},
         "candidates": {name: parent(item) for name, item in config.candidates.items()},
         "include_path": [str(_path(folder, item)) for item in config.include_path],

@@ -45,24 +45,26 @@ def score_task(suite: SuiteTask, lm: LedgerLM) -> TaskScore:
     by_document: dict[int, list[Any]] = defaultdict(list)
     for instance in instances:
         by_document[instance.doc_id].append(instance)
-    items: dict[tuple[str, str], list[Any]] = {metric: [] for metric in suite.metrics}
+    wanted = [*suite.metrics, *suite.shown]
+    items: dict[tuple[str, str], list[Any]] = {metric: [] for metric in wanted}
     for group in by_document.values():
         group.sort(key=lambda instance: instance.idx)
-        for filter_ in dict.fromkeys(filter_ for _, filter_ in suite.metrics):
+        for filter_ in dict.fromkeys(filter_ for _, filter_ in wanted):
             random.seed(0)
             judged = suite.task.process_results(group[0].doc, [i.filtered_resps[filter_] for i in group])
-            for key in suite.metrics:
+            for key in wanted:
                 if key[1] == filter_:
                     items[key].append(judged[key[0]])
     aggregate = suite.task.aggregation()
     samples = {key: _sample(values, aggregate[key[0]]) for key, values in items.items()}
+    scored = [samples[key] for key in suite.metrics]
     return TaskScore(
         objective=suite.objective,
         task=suite.name,
         metrics={",".join(key) if key[1] != "none" else key[0]: value for key, (value, _, _) in samples.items()},
-        value=float(np.mean([value for value, _, _ in samples.values()])),
-        influence=np.mean([influence for _, influence, _ in samples.values()], axis=0),
-        documents=next(iter(samples.values()))[2],
+        value=float(np.mean([value for value, _, _ in scored])),
+        influence=np.mean([influence for _, influence, _ in scored], axis=0),
+        documents=scored[0][2],
         share=suite.share,
     )
 

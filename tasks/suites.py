@@ -9,17 +9,20 @@ import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.config import Objective, SweepConfig, TaskUse, UserError, hint
+from orchestrator.files import make_private
 from orchestrator.records import Question, Serving
 from tasks.benchmarks import splits
+from tasks.clinical.sources import check_names, knows
 
 if TYPE_CHECKING:
+    from tasks.clinical.task import GenerationTask
     from tasks.scoring import LedgerLM
 
 
@@ -34,6 +37,8 @@ class SuiteTask:
     """lm-eval's (metric, filter) pairs; the task's score is their mean."""
     documents: int
     questions: list[Question]
+    shown: list[tuple[str, str]] = field(default_factory=list)
+    """Metrics that are reported beside the score and are no part of it."""
     share: float = 1.0
     """Its part of the objective where groups count as one."""
     split: str = ""
@@ -59,6 +64,34 @@ def open_lm(config: SweepConfig, serving: Serving) -> LedgerLM:
     return LedgerLM(serving, AutoTokenizer.from_pretrained(serving.folder), config.seed)
 
 
+def keep_private(out: Path) -> None:
+    """What datasets makes of the files that lm-eval's tasks read is as private as they are: it stays in the results
+    folder. (The generation tasks keep their texts in memory.)"""
+    import datasets
+
+    datasets.config.HF_DATASETS_CACHE = make_private(out / "cache")
+
+
+def remember(suites: Sequence[SuiteTask], config: SweepConfig, folder: Path) -> None:
+    """Let the generation tasks measure with the sweep's encoder, and keep what they measure in `folder`.
+
+    Raises:
+        UserError: the encoder cannot be had.
+    """
+    if tasks := generation_tasks(suites):
+        from tasks.metrics import Measured, open_encoder
+
+        measured = Measured(folder, open_encoder(config.generation.encoder if config.generation else None))
+        for task in tasks:
+            task.measured = measured
+
+
+def generation_tasks(suites: Sequence[SuiteTask]) -> list[GenerationTask]:
+    from tasks.clinical.task import GenerationTask
+
+    return [suite.task for suite in suites if isinstance(suite.task, GenerationTask)]
+
+
 def load_suites(config: SweepConfig, lm: LedgerLM) -> list[SuiteTask]:
     """Every task of every objective, with its questions.
 
@@ -66,12 +99,20 @@ def load_suites(config: SweepConfig, lm: LedgerLM) -> list[SuiteTask]:
         UserError: an unknown task or metric, data that cannot be loaded, a prompt that does not fit.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    check_names(config.generation)
     manager = _task_manager(config)
     suites = []
     for name, objective in config.objectives.items():
         for index, item in enumerate(objective.tasks):
             where = f"objectives.{name}.tasks[{index}]"
             use = _use(item)
+            if knows(use.task, config.generation):
+                from tasks.clinical.task import load_task
+
+                task = load_task(where, use.task, config.generation)
+                suites.append(_suite_task(config, lm, name, index, task))
+                suites[-1].share = 1 / len(objective.tasks)
+                continue
             if use.task not in manager.all_tasks:
                 raise UserError(
                     f"{where}: lm-eval knows no task, group or tag {use.task!r}{hint(use.task, manager.all_tasks)}; "
@@ -95,9 +136,9 @@ def _check_expect(name: str, objective: Objective, tasks: list[str]) -> None:
 
 def _task_manager(config: SweepConfig) -> Any:
     """lm-eval's index of tasks. Its own 14,000 take seconds to read; they are left out when nothing needs them."""
-    wanted = [item for objective in config.objectives.values() for item in objective.tasks]
-    names = {_use(item).task for item in wanted}
-    if config.include_path:
+    wanted = [_use(item).task for objective in config.objectives.values() for item in objective.tasks]
+    names = {name for name in wanted if not knows(name, config.generation)}
+    if config.include_path or not names:
         own = _index(tuple(config.include_path), False)
         if names <= set(own.all_tasks):
             return own
@@ -202,9 +243,15 @@ def _suite_task(config: SweepConfig, lm: LedgerLM, objective: str, index: int, t
         for question in lm.questions(instance, repeat)
     ]
     documents = len({instance.doc_id for instance in task.instances})
+    from tasks.clinical.task import GenerationTask
+
     wanted = use.metric or settings.metric or splits.notes(task).get("metric")
     metrics = _metrics(where, task, wanted, settings.direction)
-    return SuiteTask(objective, name, task, metrics, documents, questions, split=split)
+    shown = []
+    if isinstance(task, GenerationTask):
+        task.check(where, [metric for metric, _ in metrics])
+        shown = [(metric, "none") for metric in task.shown() if (metric, "none") not in metrics]
+    return SuiteTask(objective, name, task, metrics, documents, questions, shown, split=split)
 
 
 def _configure(where: str, task: Any, use: TaskUse, settings: Objective, seed: int) -> None:

@@ -11,6 +11,7 @@ from orchestrator.report.tables import Table
 from orchestrator.report.words import (
     average_words,
     count,
+    encoder_words,
     reading,
     side_words,
     slerp_words,
@@ -134,9 +135,11 @@ def _failures(board: Board) -> Section:
 def _asked(board: Board) -> Section:
     cut, questions = (sum(getattr(suite, key) for suite in board.suites) for key in ("truncated", "questions"))
     length = f"max_model_len = {board.serving.max_model_len}"
-    truncation = f"{count(cut, 'prompt')} did not fit {length} and lost the beginning." if cut else "None was cut."
+    truncation = f"{count(cut, 'prompt')} did not fit {length} and lost a part." if cut else "None was cut."
     words = f"{count(questions, 'question')} a recipe. {truncation}"
-    return Section("What was asked", (words,), tables.asked(board))
+    encoder = board.config.generation and board.config.generation.encoder
+    more = (encoder_words(encoder),) if encoder else ()
+    return Section("What was asked", (words, *more), tables.asked(board))
 
 
 def _assumptions() -> Section:

@@ -95,10 +95,12 @@ def _scores(row: Row, names: Iterable[str]) -> list[str]:
 def tasks(board: Board, objective: str) -> Table:
     """A column a task; where a task has several metrics, they follow its value."""
     rows = ranked(board, scored(board))
+    only = {(suite.task, *suite.metrics) for suite in board.suites if suite.objective == objective}
     columns = [
         (task.task, metric)
         for task in (rows[0].scores[objective].tasks if rows else ())
         for metric in ("", *(task.metrics if len(task.metrics) > 1 else ()))
+        if (task.task, metric) not in only  # a task's only metric is its value
     ]
     cells = []
     for row in rows:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
 from orchestrator.board import Board, Row, Status, Suite
+from orchestrator.config import Encoder
 from orchestrator.ledger import COSTS
 from orchestrator.recipe import Point, Source
 from orchestrator.scores import Score
@@ -179,6 +180,11 @@ def side_words(board: Board, objective: str) -> str:
         return ""
     splits = listed(dict.fromkeys(suite.split for suite in board.suites if suite.objective == objective))
     return f" Its numbers are from the questions to {side} {'on' if side == 'search' else 'with'} ({splits})."
+
+
+def encoder_words(encoder: Encoder) -> str:
+    source = Source("", "encoder", encoder.model, encoder.revision)
+    return f"BERTScore compares what layer {encoder.layer} of {reference(source)} makes of the words."
 
 
 def time_words(board: Board) -> str:

@@ -1,0 +1,81 @@
+"""Metrics of generated texts, on CPUs beside the generation: a Ray task for each finished block.
+
+What a task does not manage (it died, its node lacks the encoder) is measured by the driver when it publishes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from orchestrator.records import Asked, Failure
+from tasks.clinical.task import GenerationTask
+from tasks.metrics import Measured, OpenEncoder, Values, measure
+from tasks.scoring import generated_text
+from tasks.suites import SuiteTask
+
+Texts = tuple[str, str, str]
+AT_ONCE = 4
+"""Tasks under way, each of one process with an encoder of its own."""
+
+
+def measure_all(texts: dict[str, Texts], encoder: OpenEncoder | None) -> dict[str, Values]:
+    return {key: measure(*each, encoder) for key, each in texts.items()}
+
+
+@contextlib.contextmanager
+def measuring(
+    suites: Sequence[SuiteTask], tell: Callable[[str], None]
+) -> Iterator[Callable[[Asked | Failure | None], None]]:
+    """Gives the function that takes what the pool yields. On leaving without an exception, waits for what is open."""
+    generated = {
+        question.id: (suite.task, instance)
+        for suite in suites
+        if isinstance(suite.task, GenerationTask)
+        for instance, question in zip(suite.task.instances, suite.questions, strict=True)
+    }
+    work: deque[tuple[dict[str, Texts], Measured]] = deque()
+    open_tasks: dict[Any, Measured] = {}
+    # Without a CPU of its own: on machines without GPUs the engines hold them all, and generation leaves some idle.
+    remote = ray.remote(num_cpus=0, scheduling_strategy="SPREAD", max_retries=1)(measure_all)
+
+    def go_on(timeout: float) -> None:
+        if open_tasks:
+            for reference in ray.wait(list(open_tasks), num_returns=len(open_tasks), timeout=timeout)[0]:
+                measured = open_tasks.pop(reference)
+                try:
+                    measured.add(ray.get(reference))
+                except RayError as error:
+                    tell(f"metrics are measured at the end instead of on the way: {type(error).__name__}")
+        while work and len(open_tasks) < AT_ONCE:
+            texts, measured = work.popleft()
+            open_tasks[remote.remote(texts, measured.encoder)] = measured
+
+    def take(result: Asked | Failure | None) -> None:
+        if isinstance(result, Asked) and (found := _new_texts(result, generated)):
+            work.append(found)
+        go_on(timeout=0)
+
+    yield take
+    while open_tasks or work:
+        go_on(timeout=1)
+
+
+def _new_texts(
+    asked: Asked, generated: dict[str, tuple[GenerationTask, Any]]
+) -> tuple[dict[str, Texts], Measured] | None:
+    texts: dict[str, Texts] = {}
+    measured: Measured | None = None
+    for answer in asked.answers:
+        if answer.question_id in generated:
+            task, instance = generated[answer.question_id]
+            measured = task.measured
+            each = (generated_text(instance, answer), instance.doc["reference"], instance.doc["input"])
+            if not measured.knows(*each):
+                texts[measured.key(*each)] = each
+    return (texts, measured) if texts and measured else None

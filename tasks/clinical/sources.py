@@ -1,0 +1,299 @@
+"""The generation tasks' data sets, read from the files that their authors publish.
+
+A folder is given by the user: two of the sets are credentialed, and none is on a hub in its official form. What is
+wrong with a file is told by its name, its column and its line, never by what stands in it: this is clinical text.
+Everything stays in memory; no cache of it is written anywhere.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from orchestrator.config import Generation, OwnTask, UserError, hint
+
+Row = dict[str, str]
+Columns = dict[str, tuple[str, ...]]
+"""Field → the names that its column has in the files, the official one first."""
+
+
+@dataclass(frozen=True)
+class Example:
+    id: str
+    input: str
+    reference: str
+    section: str = ""
+    """MTS-Dialog: the section's title."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    test: list[Example]
+    incomplete: int
+    """Rows of the test split that lack the input or the reference, and are left out."""
+    in_training: tuple[int, ...] = ()
+    """Test examples, counted from 0, whose input also stands in the training split; case, spaces and punctuation do not
+    count."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One folder, its task, and where the data set can be had."""
+
+    task: str
+    folder: Path
+    origin: str
+
+    def find(self, *names: str) -> Path:
+        """The first of these files in the folder, or anywhere below it.
+
+        Raises:
+            UserError: there is none, or several.
+        """
+        for name in names:
+            found = [self.folder / name] if (self.folder / name).is_file() else sorted(self.folder.rglob(name))
+            if len(found) > 1:
+                raise UserError(
+                    f"{self._where}: {name} stands there {len(found)} times, first in {found[0].parent}; name the "
+                    "folder that is meant"
+                )
+            if found:
+                return found[0]
+        raise self.wrong(f"the file {names[0]} is not there")
+
+    def rows(self, file: Path, columns: Columns) -> Iterator[Row]:
+        """The rows of a CSV file (or of JSON Lines with the same fields); what is missing is empty.
+
+        Raises:
+            UserError: a column is missing, or the file is no CSV.
+        """
+        fields: dict[str, str] | None = None
+        for number, row in enumerate(_parse(file), start=1):
+            if isinstance(row, str):
+                raise self.wrong(f"{file}, row {number}: {row}")
+            fields = fields or self._fields(file, row, columns)
+            yield {field: (row.get(column) or "").strip() for field, column in fields.items()}
+        if fields is None:
+            raise self.wrong(f"{file} has no rows")
+
+    def wrong(self, what: str) -> UserError:
+        return UserError(f"{self._where}: {what}; the data set can be had from {self.origin}")
+
+    @property
+    def _where(self) -> str:
+        return f"generation.data.{self.task} ({self.folder})"
+
+    def _fields(self, file: Path, row: Row, columns: Columns) -> dict[str, str]:
+        found = {}
+        for field, names in columns.items():
+            known = [name for name in names if name in row]
+            if not known:
+                raise self.wrong(f"{file} has no column {names[0]!r} (it has: {', '.join(map(str, row))})")
+            found[field] = known[0]
+        return found
+
+
+def _parse(file: Path) -> Iterator[Row | str]:
+    """Rows; a string says what is wrong with one, without what stands in it."""
+    csv.field_size_limit(sys.maxsize)
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            if file.suffix != ".jsonl":
+                yield from csv.DictReader(stream, strict=True)
+                return
+            for line in filter(str.strip, stream):
+                row = json.loads(line)
+                yield {key: _text(value) for key, value in row.items()} if isinstance(row, dict) else "is no object"
+    except UnicodeDecodeError:
+        yield "is not UTF-8 text"
+    except ValueError:
+        yield "is not valid JSON"
+    except csv.Error:
+        yield "is not valid CSV"
+    except OSError as error:
+        yield f"cannot be read ({error.strerror})"
+
+
+def _text(value: object) -> str:
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def make_examples(test: Iterable[Example], train: Iterable[str] = ()) -> Examples:
+    """
+    Args:
+        train: the inputs of the training split.
+    """
+    rows = list(test)
+    complete = [row for row in rows if row.input and row.reference]
+    known = {_plain(text) for text in train}
+    again = tuple(index for index, row in enumerate(complete) if _plain(row.input) in known)
+    return Examples(complete, len(rows) - len(complete), again)
+
+
+def _plain(text: str) -> bytes:
+    """Equal for texts that differ in case, spaces and punctuation only."""
+    return hashlib.sha256(re.sub(r"\W+", "", text.lower()).encode()).digest()
+
+
+def is_test(unit: str, one_in: int) -> bool:
+    """A split for data sets that have none: by the hash of a patient or report, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(unit.encode()).digest()[:8], "big") % one_in == 0
+
+
+# -------------------------------------------------------------------- the five
+def brief_hospital_course(reader: Reader) -> Examples:
+    """MIMIC-IV-Ext-BHC: one file without splits; every hundredth patient is test."""
+    file = reader.find("mimic-iv-bhc.csv")
+    columns: Columns = {"id": ("note_id",), "input": ("input",), "reference": ("target",)}
+    return make_examples(
+        Example(**row) for row in reader.rows(file, columns) if is_test(row["id"].split("-")[0], one_in=100)
+    )
+
+
+def radiology(reader: Reader) -> Examples:
+    """IU X-ray: the collection's XML reports, or its CSV; without splits; every tenth report is test."""
+    reports = sorted(path for path in reader.folder.rglob("*.xml"))
+    if reports:
+        rows: Iterable[Row] = (_openi(reader, file) for file in reports)
+    else:
+        columns: Columns = {"id": ("uid",), "input": ("findings",), "reference": ("impression",)}
+        rows = reader.rows(reader.find("indiana_reports.csv"), columns)
+    return make_examples(Example(**row) for row in rows if is_test(row["id"], one_in=10))
+
+
+def _openi(reader: Reader, file: Path) -> Row:
+    try:
+        root = ElementTree.parse(file).getroot()
+    except ElementTree.ParseError as error:
+        raise reader.wrong(f"{file} is not valid XML (line {error.position[0]})") from None
+    uid = root.find(".//uId")
+    parts = {(part.get("Label") or "").upper(): (part.text or "").strip() for part in root.iter("AbstractText")}
+    if uid is None or "FINDINGS" not in parts or "IMPRESSION" not in parts:
+        lacks = "uId" if uid is None else 'AbstractText Label="FINDINGS" or "IMPRESSION"'
+        raise reader.wrong(f"{file} has no {lacks}")
+    return {
+        "id": str(uid.get("id")).removeprefix("CXR"),
+        "input": parts["FINDINGS"],
+        "reference": parts["IMPRESSION"],
+    }
+
+
+def aci_bench(reader: Reader) -> Examples:
+    """ACI-Bench: all three test sets of the challenges."""
+    columns: Columns = {"id": ("encounter_id",), "input": ("dialogue",), "reference": ("note",)}
+    tests = ("clinicalnlp_taskB_test1.csv", "clinicalnlp_taskC_test2.csv", "clef_taskC_test3.csv")
+    train = reader.rows(reader.find("train.csv"), columns)
+    return make_examples(
+        (Example(**row) for name in tests for row in reader.rows(reader.find(name), columns)),
+        (row["input"] for row in train),
+    )
+
+
+SECTIONS = {
+    "FAM/SOCHX": "family history and social history", "GENHX": "history of present illness",
+    "PASTMEDICALHX": "past medical history", "CC": "chief complaint", "PASTSURGICAL": "past surgical history",
+    "ROS": "review of systems", "EDCOURSE": "emergency department course", "GYNHX": "gynecologic history",
+    "OTHER_HISTORY": "other history",
+}  # fmt: skip
+"""As MTS-Dialog's authors spell its headers out; the others are words already."""
+
+
+def mts_dialog(reader: Reader) -> Examples:
+    """MTS-Dialog: both test sets."""
+    columns: Columns = {
+        "id": ("ID",), "section": ("section_header",), "reference": ("section_text",), "input": ("dialogue",)
+    }  # fmt: skip
+    tests = {
+        "test1": ("MTS-Dialog-TestSet-1-MEDIQA-Chat-2023.csv", "test1.jsonl"),
+        "test2": ("MTS-Dialog-TestSet-2-MEDIQA-Sum-2023.csv", "test2.jsonl"),
+    }
+    train = reader.rows(reader.find("MTS-Dialog-TrainingSet.csv", "train.jsonl"), columns)
+    return make_examples(
+        (
+            Example(f"{name}-{row['id']}", row["input"], row["reference"], _title(row["section"]))
+            for name, files in tests.items()
+            for row in reader.rows(reader.find(*files), columns)
+        ),
+        (row["input"] for row in train),
+    )
+
+
+def _title(header: str) -> str:
+    return SECTIONS.get(header.upper(), header.lower())
+
+
+def problem_list(reader: Reader) -> Examples:
+    """BioNLP 2023 ProbSum: the test file names two columns otherwise than the training file."""
+    columns: Columns = {
+        "id": ("File ID",), "assessment": ("Assessment",), "reference": ("Summary",),
+        "subjective": ("Subjective Sections", "Subjectives"), "objective": ("Objective Sections", "Objectives"),
+    }  # fmt: skip
+
+    def examples(file: str) -> Iterator[Example]:
+        for row in reader.rows(reader.find(file), columns):
+            parts = {title: row[title] for title in ("assessment", "subjective", "objective") if row[title]}
+            note = "\n\n".join(f"{title.capitalize()}:\n{text}" for title, text in parts.items())
+            yield Example(row["id"], note if row["assessment"] else "", row["reference"])
+
+    train = examples("BioNLP2023-1A-Train.csv")
+    return make_examples(examples("BioNLP2023-1A-Test.csv"), (example.input for example in train))
+
+
+FILES = {file.stem: file for file in sorted(Path(__file__).parent.glob("*.yaml"))}
+READERS: dict[str, Callable[[Reader], Examples]] = {
+    "clinical_bhc": brief_hospital_course,
+    "clinical_radiology": radiology,
+    "clinical_aci_bench": aci_bench,
+    "clinical_mts_dialog": mts_dialog,
+    "clinical_problem_list": problem_list,
+}
+
+
+def own_examples(name: str, task: OwnTask) -> Examples:
+    """The user's own JSON Lines.
+
+    Raises:
+        UserError: no such file, a line that is no JSON object, a field that is missing, empty, or no text.
+    """
+    where, file = f"generation.own.{name}", Path(task.file)
+    if not file.is_file():
+        raise UserError(f"{where}.file: {file} does not exist; correct the path")
+    examples = []
+    for number, row in enumerate(_parse(file), start=1):
+        if isinstance(row, str):
+            raise UserError(f"{where}.file: {file}, line {number}: {row}; write an object a line")
+        for field in (task.input, task.reference):
+            if not row.get(field, "").strip():
+                raise UserError(
+                    f"{where}: {file}, line {number} has no text in the field {field!r} (its fields: "
+                    f"{', '.join(row)}); name the fields with input and reference"
+                )
+        examples.append(Example(str(number), row[task.input].strip(), row[task.reference].strip()))
+    if not examples:
+        raise UserError(f"{where}.file: {file} is empty; write an object a line")
+    return make_examples(examples)
+
+
+def knows(name: str, generation: Generation | None) -> bool:
+    """Whether it is a generation task, ours or the sweep's own."""
+    return name in FILES or (generation is not None and name in generation.own)
+
+
+def check_names(generation: Generation | None) -> None:
+    """
+    Raises:
+        UserError: a key of generation names no task, or a task of the user's own has a name that is taken.
+    """
+    for name in generation.data if generation else ():
+        if name not in FILES:
+            raise UserError(f"generation.data.{name}: no such task{hint(name, FILES)} (it has: {', '.join(FILES)})")
+    for name in generation.own if generation else ():
+        if name in FILES:
+            raise UserError(f"generation.own.{name}: mergefront has a task of this name; choose another")

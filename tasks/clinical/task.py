@@ -1,0 +1,156 @@
+"""A generation task as lm-eval knows it: prompts from examples, generated as the paper generates, judged by
+`tasks.metrics`.
+
+The five tasks are YAML files beside this one, in lm-eval's keys plus `origin` (where the data set can be had) and
+`truncate` (the side that an input loses where the prompt is too long). A user's own task has its prompt in the sweep
+file.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import TemplateError
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
+
+from orchestrator.config import Generation, UserError
+from tasks.clinical.sources import FILES, READERS, Examples, Reader, own_examples
+from tasks.metrics import COMPOSITE, FAITHFULNESS, METRICS, NEED_ENCODER, OPTED_OUT, Measured, Values
+
+GENERATION = {
+    "until": [],
+    "do_sample": True,
+    "temperature": 0.3,
+    "top_p": 0.9,
+    "repetition_penalty": 1.2,
+    "max_gen_toks": 8192,
+    "max_context_toks": 8192,
+}
+"""The paper's; a sweep changes them with gen_kwargs."""
+
+
+class GenerationTask(ConfigurableTask):  # type: ignore[misc]
+    """
+    Args:
+        settings: lm-eval's keys of the task (task, doc_to_text, metadata).
+        truncate: `left` or `right`.
+        has_encoder: whether the sweep names BERTScore's encoder.
+    """
+
+    def __init__(self, settings: dict[str, Any], truncate: str, examples: Examples, has_encoder: bool) -> None:
+        from datasets import Dataset
+
+        self.truncate, self.examples, self.has_encoder = truncate, examples, has_encoder
+        self.measured = Measured()
+        columns = ("id", "input", "reference", "section")
+        data = Dataset.from_list([{key: getattr(example, key) for key in columns} for example in examples.test])
+        super().__init__(
+            config={
+                **settings,
+                "output_type": "generate_until",
+                "custom_dataset": lambda **_: {"test": data},
+                "test_split": "test",
+                "num_fewshot": 0,
+                "doc_to_target": "reference",
+                "generation_kwargs": deepcopy(GENERATION),
+                "process_results": self.judge,
+                "metric_list": [
+                    {"metric": name, "aggregation": share if name == FAITHFULNESS else "mean", "higher_is_better": True}
+                    for name in METRICS
+                ],
+            }
+        )
+
+    def construct_requests(self, doc: dict[str, Any], ctx: Any, **kwargs: Any) -> Instance:
+        """Adds to lm-eval's own what may be cut from the prompt, and from which side."""
+        instance: Instance = super().construct_requests(doc, ctx, **kwargs)
+        context, settings = instance.arguments
+        instance.arguments = (context, {**settings, "cut": (doc["input"], self.truncate)})
+        return instance
+
+    def judge(self, doc: dict[str, Any], results: list[str]) -> Values:
+        """Every metric of one generated text."""
+        values = self.measured.values(results[0], doc["reference"], doc["input"])
+        return {**values, FAITHFULNESS: tuple(values[FAITHFULNESS])}
+
+    def check(self, where: str, metrics: list[str]) -> None:
+        """
+        Raises:
+            UserError: a metric needs BERTScore's encoder, and there is none.
+        """
+        for name in metrics:
+            if name in NEED_ENCODER and not self.has_encoder:
+                raise UserError(
+                    f"{where}: {name} needs BERTScore's encoder, but generation.encoder is missing; name one (model, "
+                    f"revision, layer), or leave BERTScore out with metric: {OPTED_OUT}, the mean of the other five"
+                )
+
+    def shown(self) -> list[str]:
+        """The metrics that are reported besides the asked ones."""
+        hidden = (OPTED_OUT,) if self.has_encoder else NEED_ENCODER
+        return [name for name in METRICS if name not in hidden]
+
+    def notes(self) -> list[str]:
+        """What a reader of the scores must know. Documents are numbered from 0."""
+        asked = {instance.doc_id for instance in self.instances}
+        again = [document for document in self.examples.in_training if document in asked]
+        found = []
+        if again:
+            numbers = ", ".join(map(str, again[:20])) + (", …" if len(again) > 20 else "")
+            found.append(
+                f"{self.config.task}: {len(again)} of the {len(asked)} test examples also stand in the training split "
+                f"(case, spaces and punctuation aside): documents {numbers}."
+            )
+        if self.examples.incomplete:
+            found.append(
+                f"{self.config.task}: {self.examples.incomplete} test examples lack their input or reference and were "
+                "left out."
+            )
+        if not self.has_encoder:
+            found.append(
+                f"{self.config.task}: BERTScore was left out (the sweep names no encoder): {OPTED_OUT} is not the "
+                f"paper's {COMPOSITE}."
+            )
+        return found
+
+
+def share(items: list[tuple[int, int]]) -> float:
+    """Supported statements over all that were checked; 1 where there was nothing to check."""
+    checked = sum(count for _, count in items)
+    return sum(supported for supported, _ in items) / checked if checked else 1.0
+
+
+def load_task(where: str, name: str, generation: Generation | None) -> GenerationTask:
+    """
+    Raises:
+        UserError: its data is not named, not there, or not in the data set's form.
+    """
+    has_encoder = generation is not None and generation.encoder is not None
+    if generation is not None and name in generation.own:
+        own = generation.own[name]
+        settings = {"task": name, "doc_to_text": own.prompt, "metadata": {"version": 1.0}}
+        try:
+            return GenerationTask(settings, own.truncate, own_examples(name, own), has_encoder)
+        except TemplateError as error:
+            raise UserError(
+                f"generation.own.{name}.prompt: {error.message}; only {{{{input}}}} can stand in it"
+            ) from None
+    settings = yaml.safe_load(FILES[name].read_text(encoding="utf-8"))
+    origin, truncate = settings.pop("origin"), settings.pop("truncate")
+    folder = generation.data.get(name) if generation else None
+    if folder is None:
+        raise UserError(
+            f"{where}: {name} needs its data set's folder: write it under generation.data.{name}; it can be had from "
+            f"{origin}"
+        )
+    reader = Reader(name, Path(folder), origin)
+    if not reader.folder.is_dir():
+        raise reader.wrong("there is no such folder")
+    examples = READERS[name](reader)
+    if not examples.test:
+        raise reader.wrong("no example of the test split is complete")
+    return GenerationTask(settings, truncate, examples, has_encoder)

@@ -1,0 +1,164 @@
+"""How close a generated text is to its reference: BLEU, METEOR, ROUGE and BERTScore, by the libraries that define them.
+
+All lie in [0, 1], each is a document's own value, and a task's value is their mean over the documents. Nothing here
+writes or logs a text: they may be clinical.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config import Encoder, Parent, UserError
+from orchestrator.files import make_private
+from orchestrator.parents import open_model
+from tasks.faithfulness import faithfulness
+
+LEXICAL = ("bleu", "meteor", "rouge1", "rouge2", "rougeL")
+SIX = (*LEXICAL, "bertscore")
+COMPOSITE, OPTED_OUT = "composite", "composite_without_bertscore"
+"""The unweighted mean of the six, and of the five: another name, so that nobody takes one for the other."""
+FAITHFULNESS = "faithfulness"
+NEED_ENCODER = (COMPOSITE, "bertscore")
+METRICS = (COMPOSITE, *SIX, OPTED_OUT, FAITHFULNESS)
+Values = dict[str, Any]
+"""Metric → its value."""
+VERSION = 1
+"""Of what is measured here; one more with every change of a value, so that remembered ones are measured again."""
+
+
+@dataclass(frozen=True)
+class OpenEncoder:
+    """BERTScore's encoder on this machine."""
+
+    folder: str
+    layer: int
+    digest: str
+
+
+def open_encoder(encoder: Encoder | None) -> OpenEncoder | None:
+    """
+    Raises:
+        UserError: it is not there, or its weights are not safetensors.
+    """
+    if encoder is None:
+        return None
+    files = open_model("generation", "encoder", Parent(model=encoder.model, revision=encoder.revision))
+    layers = files.config.get("num_hidden_layers", encoder.layer)
+    if encoder.layer > layers:
+        raise UserError(
+            f"generation.encoder.layer: {encoder.model} has {layers} layers, but {encoder.layer} is asked for"
+        )
+    return OpenEncoder(str(files.folder), encoder.layer, files.source.digest)
+
+
+def measure(output: str, reference: str, source: str, encoder: OpenEncoder | None) -> Values:
+    """Every metric of one generated text.
+
+    Args:
+        source: what the text was generated from; only faithfulness looks at it.
+        encoder: BERTScore's; None leaves out the metrics that need it.
+
+    Returns:
+        Metric → value, in [0, 1]. An empty output scores 0 in all but faithfulness, which is a pair: supported
+        statements, and statements checked.
+    """
+    values: Values = dict.fromkeys(SIX if encoder else LEXICAL, 0.0)
+    if output.strip():
+        values.update(lexical(output, reference))
+        if encoder:
+            values["bertscore"] = bertscore(output, reference, encoder.folder, encoder.layer)
+    if encoder:
+        values[COMPOSITE] = sum(values[name] for name in SIX) / len(SIX)
+    values[OPTED_OUT] = sum(values[name] for name in LEXICAL) / len(LEXICAL)
+    values[FAITHFULNESS] = faithfulness(output, source)
+    return values
+
+
+def lexical(output: str, reference: str) -> dict[str, float]:
+    """BLEU of the sentence (sacrebleu's tokens, smoothing and effective order), METEOR (over NLTK's word tokens and
+    WordNet 3.0), ROUGE F1 without stemming. Neither text may be empty."""
+    from nltk import word_tokenize
+    from nltk.translate.meteor_score import single_meteor_score
+    from sacrebleu import sentence_bleu
+
+    rouge = _rouge().score(reference, output)
+    return {
+        "bleu": sentence_bleu(output, [reference]).score / 100,
+        "meteor": float(single_meteor_score(word_tokenize(reference), word_tokenize(output))),
+        **{name: float(rouge[name].fmeasure) for name in ("rouge1", "rouge2", "rougeL")},
+    }
+
+
+def bertscore(output: str, reference: str, folder: str, layer: int) -> float:
+    """BERTScore's F1, without idf weights and without rescaling; what lies below 0 is 0. Neither text may be empty."""
+    _, _, f1 = _bert_scorer(folder, layer).score([output], [reference])
+    return min(1.0, max(0.0, float(f1[0])))
+
+
+@lru_cache(maxsize=1)
+def _rouge() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rouge1", "rouge2", "rougeL"])
+
+
+@lru_cache(maxsize=1)
+def _bert_scorer(folder: str, layer: int) -> Any:
+    from bert_score import BERTScorer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    scorer = BERTScorer(model_type=folder, num_layers=layer, device="cpu", batch_size=1)
+    # A tokenizer that names no length has a number too large for the tokenizers library. RoBERTa's positions start
+    # after its padding id.
+    config = scorer._model.config
+    offset = config.pad_token_id + 1 if config.model_type in {"roberta", "xlm-roberta", "camembert"} else 0
+    length = config.max_position_embeddings - offset
+    scorer._tokenizer.model_max_length = min(scorer._tokenizer.model_max_length, length)
+    return scorer
+
+
+class Measured:
+    """What has been measured before, in a file of numbers under hashes: `report` and a resumed sweep measure nothing
+    twice.
+
+    Args:
+        folder: created if missing, readable by its owner only; None remembers for this process alone.
+    """
+
+    def __init__(self, folder: Path | None = None, encoder: OpenEncoder | None = None) -> None:
+        self.encoder = encoder
+        self._file = make_private(folder) / f"v{VERSION}.jsonl" if folder else None
+        self._values: dict[str, Values] = {}
+        if self._file and self._file.exists():
+            for line in self._file.read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(ValueError):  # the last line of a process that was killed
+                    self._values.update(json.loads(line))
+
+    def values(self, output: str, reference: str, source: str) -> Values:
+        """Every metric of one generated text, remembered or measured now."""
+        key = self.key(output, reference, source)
+        if key not in self._values:
+            self.add({key: measure(output, reference, source, self.encoder)})
+        return self._values[key]
+
+    def knows(self, output: str, reference: str, source: str) -> bool:
+        return self.key(output, reference, source) in self._values
+
+    def key(self, output: str, reference: str, source: str) -> str:
+        encoder = [self.encoder.digest, self.encoder.layer] if self.encoder else None
+        return hashlib.sha256(json.dumps([encoder, output, reference, source]).encode()).hexdigest()
+
+    def add(self, found: dict[str, Values]) -> None:
+        self._values.update(found)
+        if self._file:
+            self._file.touch(mode=0o600)
+            with self._file.open("a", encoding="utf-8") as stream:
+                # The line break first: what a killed process left half-written stays a line of its own.
+                stream.write("\n" + json.dumps(found))
