@@ -224,10 +224,10 @@ def _suite_task(config: SweepConfig, lm: LedgerLM, objective: str, index: int, t
             "set tokenizer to the parent that has one, or switch this off"
         )
     _configure(where, task, use, settings, config.seed)
-    chosen, split = splits.choose_side(where, task, settings.split)
-    splits.check_counts(where, task, settings.expect.get(name), config.data_root)
     limit = use.limit or settings.limit
     with _lm_evals_own(where, name, config.data_root):
+        chosen, split = splits.choose_side(where, task, settings.split)
+        splits.check_counts(where, task, settings.expect.get(name), config.data_root)
         task.build_all_requests(
             limit=limit,
             samples=chosen and chosen[:limit],
