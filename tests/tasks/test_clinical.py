@@ -216,7 +216,7 @@ def test_every_prompt_has_a_seed_of_its_own_and_the_same_tomorrow(lm: LedgerLM) 
         return question.decoding.seed
 
     assert len({seed("a"), seed("b"), seed("a", 1)}) == 3
-    assert seed("a") == 2266061463, "the same in every process: rerun and resume find the stored answers"
+    assert seed("a") == 2885444909, "the same in every process: rerun and resume find the stored answers"
 
 
 def test_the_tasks_generate_as_the_paper_does(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_a_sweep_over_an_own_task(sweep: Callable[..., Path], own: dict[str, Any
     assert SECRET not in told and not any(SECRET.encode() in file.read_bytes() for file in written)
     before = (tmp_path / "out" / "metrics" / "v1.jsonl").read_text()
     reopen_sweep(tmp_path / "out")
-    assert run_sweep(path, tmp_path / "out").find("a").scores == board.find("a").scores
+    assert run_sweep(path, tmp_path / "out").find("a").scores["notes"].tasks[0].metrics == values.metrics
     assert (tmp_path / "out" / "metrics" / "v1.jsonl").read_text() == before, "nothing was measured twice"
 
 
@@ -307,7 +307,7 @@ def wrong(generation: dict[str, Any] | None, task: str, expected: str, **objecti
         wrong({"data": {"clinical_bhc": "nowhere"}}, "clinical_bhc", "there is no such folder"),
         wrong({"data": {"clinical_bch": "."}}, "letters", r"generation\.data\.clinical_bch: no such task; did you mean 'clinical_bhc'"),
         wrong({"own": {"l": {"file": "f", "prompt": "x"}}}, "l", r"generation\.own\.l: prompt has no \{\{input\}\}"),
-        wrong({"own": {"l": {"file": "f", "promt": "x"}}}, "l", r"generation\.own\.l\.promt: unknown key; did you mean 'prompt'"),
+        wrong({"own": {"l": {"file": "f", "prompt": "{{input}}", "truncat": "left"}}}, "l", r"generation\.own\.l\.truncat: unknown key; did you mean 'truncate'"),
         wrong({"own": {"l": {"file": "letters.jsonl", "input": "letter", "reference": "summary", "prompt": "{{input}} {{x}}"}}}, "l", r"generation\.own\.l\.prompt: 'x' is undefined"),
         wrong({"own": {"l": {"file": "letters.jsonl", "input": "letter", "reference": "summary", "prompt": "{{input}}"}}}, "l", r"composite needs BERTScore's encoder, but generation\.encoder is missing", metric=None),
         wrong({"own": {"l": {"file": "letters.jsonl", "input": "letter", "reference": "summary", "prompt": "{{input}}"}}}, "l", r"has no metric 'rouge3'", metric="rouge3"),

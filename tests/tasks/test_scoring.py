@@ -103,8 +103,8 @@ def test_sampled_repeats_are_different_questions_and_greedy_ones_the_same(tokeni
     (greedy,) = requests("generate_until", [("x", {"max_gen_toks": 4})])
     (sampled,) = requests("generate_until", [("x", {"max_gen_toks": 4, "temperature": 0.8, "do_sample": True})])
     assert lm.questions(greedy, 0) == lm.questions(greedy, 1)
-    seeds = [lm.questions(sampled, repeat)[0].decoding.seed for repeat in range(2)]  # type: ignore[union-attr]
-    assert seeds == [5, 6]
+    seeds = {lm.questions(sampled, repeat)[0].decoding.seed for repeat in range(2)}  # type: ignore[union-attr]
+    assert len(seeds) == 2
 
 
 def test_truncation_is_from_the_left_and_counted(tokenizer: Any, vllm: VllmEngine) -> None:
