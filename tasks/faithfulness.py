@@ -231,7 +231,7 @@ def _negated(words: list[str]) -> Iterator[tuple[str, ...]]:
 
 def _is_negated(finding: tuple[str, ...], sentences: list[set[str]]) -> bool:
     """Whether the source has all its words in a sentence, and a negation there or in the next: `Any fever? No.`"""
-    for sentence, following in zip(sentences, [*sentences[1:], set[str]()], strict=True):
+    for sentence, following in pairwise([*sentences, set[str]()]):
         if set(finding) <= sentence and any(map(_negates, sentence | following)):
             return True
     return False
