@@ -33,7 +33,7 @@ setup: $(READY)  ## make .venv from the lock file (DEVICE=cpu|gpu, found by itse
 test: check  ## check, then the tests
 	$(BIN)/pytest
 
-prove: $(READY)  ## the long proofs: mergekit-yaml for every method and architecture, lm-eval's numbers (about 45 minutes)
+prove: $(READY)  ## the long proofs: mergekit-yaml for every method and architecture, lm-eval's numbers (an hour or two)
 	$(BIN)/python examples/smollm2/prepare.py
 	$(BIN)/pytest -m prove -s
 
