@@ -56,7 +56,7 @@ def make_plan(config: SweepConfig) -> Plan:
     Raises:
         UserError: whatever `run` would refuse before it starts.
     """
-    from tasks.suites import load_suites, open_lm
+    from tasks.suites import keep_private, load_suites, open_lm
 
     files = resolve(config, weights=False)
     sources = {name: found.source for name, found in files.items()}
@@ -65,7 +65,9 @@ def make_plan(config: SweepConfig) -> Plan:
     check_disk(config, parameters, len(recipes))
     with tempfile.TemporaryDirectory() as folder:
         serving = make_serving(config, files, Path(folder) / "serving")
-        suites = load_suites(config, open_lm(config, serving))
+        lm = open_lm(config, serving)
+        keep_private(config, Path(folder))
+        suites = load_suites(config, lm)
     unique = {question.id: question for suite in suites for question in suite.questions}
     return Plan(
         points=sum(len(recipe.points) for recipe in recipes),
