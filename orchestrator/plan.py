@@ -65,7 +65,7 @@ def make_plan(config: SweepConfig, shape: Path | None = None, tokenizer: Path | 
     Raises:
         UserError: whatever `run` would refuse before it starts.
     """
-    from tasks.suites import load_suites, open_lm
+    from tasks.suites import keep_private, load_suites, open_lm
 
     files = shaped(config, shape, tokenizer) if shape and tokenizer else resolve(config, weights=False)
     sources = {name: found.source for name, found in files.items()}
@@ -74,7 +74,9 @@ def make_plan(config: SweepConfig, shape: Path | None = None, tokenizer: Path | 
     check_disk(config, parameters, len(recipes))
     with tempfile.TemporaryDirectory() as folder:
         serving = make_serving(config, files, Path(folder) / "serving")
-        suites = load_suites(config, open_lm(config, serving))
+        lm = open_lm(config, serving)
+        keep_private(config, Path(folder))
+        suites = load_suites(config, lm)
     unique = {question.id: question for suite in suites for question in suite.questions}
     answer_s = estimate.seconds(config, unique.values(), parameters, worker_count(config))
     return Plan(

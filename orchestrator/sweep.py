@@ -139,7 +139,7 @@ def _load(config: SweepConfig, out: Path, sources: dict[str, Source], serving: S
     from tasks.suites import keep_private, load_suites, open_lm, remember
 
     lm = open_lm(config, serving)
-    keep_private(out)
+    keep_private(config, out)
     recipes = expand(config, sources)
     ledger = Ledger(out / "answers", serving, profile)
     suites = load_suites(config, lm)

@@ -1,9 +1,11 @@
 """Statements of a clinical text that its source does not support: numbers, doses, sides, negated findings.
 
-A signal for triage, not a verdict. The rules know words and no medicine: `dyspnea` where the source says `shortness of
-breath` counts as unsupported when negated, a number that was rightly computed counts as unsupported, and what is wrong
-in words alone (a wrong drug, a finding that is affirmed) is not looked at. A text that states nothing checkable has
-nothing unsupported, so read it beside the composite: an empty text is faithful.
+A signal for triage, not a verdict. Of what MTS-Dialog's 400 test sections state, it finds 64 % supported by their own
+dialogue (numbers 82 %, doses 64 %, sides 85 %, negated findings 45 %) and 5 % by another one. So compare recipes by it,
+and take no value of it for a rate of errors. The rules know words and no medicine: `dyspnea` where the source says
+`shortness of breath` counts as unsupported when negated, a number that was rightly computed counts as unsupported, and
+what is wrong in words alone (a wrong drug, a finding that is affirmed) is not looked at. A text that states nothing
+checkable has nothing unsupported, so read it beside the composite: an empty text is faithful.
 
 No library is used: negspacy and medspacy look for negation around entities that a trained model must find first.
 """
@@ -43,6 +45,7 @@ SIDES = {
     "left": "left", "right": "right", "bilateral": "both", "bilaterally": "both", "both": "both",
     "left-sided": "left", "right-sided": "right",
 }  # fmt: skip
+NO_SITE = {"now", "away", "after", "before", "then", "him", "me", "them", "us"}
 NEGATIONS = {"no", "not", "denies", "denied", "deny", "denying", "without", "negative", "never", "none", "nope", "nor"}
 INTRODUCE = {"no", "denies", "denied", "denying", "without", "negative"}
 """The negations that a finding follows; `not` is left out: what follows it is a verb."""
@@ -86,6 +89,7 @@ def statements(output: str, source: str) -> list[Statement]:
 def _words(text: str) -> list[str]:
     """Lower-case words and numbers, number words written in digits; punctuation stays, to end sentences."""
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text.lower()).replace("’", "'")
+    text = re.sub(r"\b(?:(?!a )[a-z] )+[a-z]\b", lambda run: run[0].replace(" ", ""), text)  # dictated: five m g
     text = re.sub(r"(?<=[a-z])-(?=(?:year|day|week|month|hour)s?\b)", " ", text)
     return list(_in_digits(WORD.findall(text)))
 
@@ -189,12 +193,13 @@ def _plain_numbers(words: list[str]) -> Iterator[str]:
 
 # -------------------------------------------------------------------- sides
 def _sides(words: list[str]) -> Iterator[tuple[str, ...]]:
-    """A side and what it is said of: the next word or two. `Right now` is no side."""
+    """A side and what it is said of: the next word or two. `Right now` is no side, and
+    `both` alone may be said of anything."""
     for place, word in enumerate(words):
-        if word in SIDES:
+        if word in SIDES and word != "both":
             after = [*takewhile(str.isalpha, words[place + 1 : place + 4])]
             site = _content(after)[:2]
-            if site and after[0] not in {"now", "away", "after", "before", "then"}:
+            if site and after[0] not in NO_SITE:
                 yield SIDES[word], *site
 
 
@@ -230,9 +235,10 @@ def _negated(words: list[str]) -> Iterator[tuple[str, ...]]:
 
 
 def _is_negated(finding: tuple[str, ...], sentences: list[set[str]]) -> bool:
-    """Whether the source has all its words in a sentence, and a negation there or in the next: `Any fever? No.`"""
-    for sentence, following in pairwise([*sentences, set[str]()]):
-        if set(finding) <= sentence and any(map(_negates, sentence | following)):
+    """Whether the source has all its words in a sentence, and a negation there or in the next two: `Any fever? Any
+    chills? No.`"""
+    for place, sentence in enumerate(sentences):
+        if set(finding) <= sentence and any(map(_negates, set().union(*sentences[place : place + 3]))):
             return True
     return False
 

@@ -19,7 +19,7 @@ from orchestrator.config import Objective, SweepConfig, TaskUse, UserError, hint
 from orchestrator.files import make_private
 from orchestrator.records import Question, Serving
 from tasks.benchmarks import splits
-from tasks.clinical.sources import check_names, knows
+from tasks.clinical.sources import FILES, check_names, knows
 
 if TYPE_CHECKING:
     from tasks.clinical.task import GenerationTask
@@ -64,12 +64,13 @@ def open_lm(config: SweepConfig, serving: Serving) -> LedgerLM:
     return LedgerLM(serving, AutoTokenizer.from_pretrained(serving.folder), config.seed)
 
 
-def keep_private(out: Path) -> None:
-    """What datasets makes of the files that lm-eval's tasks read is as private as they are: it stays in the results
-    folder. (The generation tasks keep their texts in memory.)"""
-    import datasets
+def keep_private(config: SweepConfig, out: Path) -> None:
+    """What datasets makes of the files that the user's own lm-eval tasks read is as private as they are: it stays in
+    the results folder, unless HF_DATASETS_CACHE says where. (The generation tasks keep their texts in memory.)"""
+    if config.include_path and "HF_DATASETS_CACHE" not in os.environ:
+        import datasets
 
-    datasets.config.HF_DATASETS_CACHE = make_private(out / "cache")
+        datasets.config.HF_DATASETS_CACHE = make_private(out / "cache")
 
 
 def remember(suites: Sequence[SuiteTask], config: SweepConfig, folder: Path) -> None:
@@ -114,8 +115,9 @@ def load_suites(config: SweepConfig, lm: LedgerLM) -> list[SuiteTask]:
                 suites[-1].share = 1 / len(objective.tasks)
                 continue
             if use.task not in manager.all_tasks:
+                close = hint(use.task, [*FILES, *manager.all_tasks])
                 raise UserError(
-                    f"{where}: lm-eval knows no task, group or tag {use.task!r}{hint(use.task, manager.all_tasks)}; "
+                    f"{where}: lm-eval knows no task, group or tag {use.task!r}{close}; "
                     "list them with `lm-eval ls tasks`, or name the folder of your own in include_path"
                 )
             for task, share in _load(manager, where, use.task, config.data_root):

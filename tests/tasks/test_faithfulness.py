@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+
 import pytest
 
 from tasks.faithfulness import faithfulness, statements
@@ -13,7 +17,7 @@ Patient: The left. I take five hundred milligrams of metformin twice a day.
 Doctor: Any fever, chills or chest pain?
 Patient: No.
 Doctor: You have asthma.
-Patient: Yes. My blood pressure was 120/80."""
+Patient: Yes. My blood pressure was 120/80. And five M G of prednisone."""
 
 
 def unsupported(output: str, source: str = DIALOGUE) -> list[tuple[str, ...]]:
@@ -30,6 +34,7 @@ def unsupported(output: str, source: str = DIALOGUE) -> list[tuple[str, ...]]:
         "Left hip pain.",
         "Denies fever, chills, or chest pain.",
         "No chest pains.",
+        "Prednisone 5 mg.",
     ],
 )
 def test_what_the_source_says_in_other_words_is_supported(output: str) -> None:
@@ -60,7 +65,7 @@ def test_both_sides_support_each() -> None:
 
 def test_the_numbers_of_a_list_and_right_now_state_nothing() -> None:
     assert statements("1. asthma\n2. gout", "") == []
-    assert statements("He is fine right now.", "") == []
+    assert statements("He is fine right now. He left him. Both are well.", "") == []
 
 
 def test_counts_are_of_statements_that_differ() -> None:
@@ -71,3 +76,19 @@ def test_counts_are_of_statements_that_differ() -> None:
 def test_limits_that_are_stated() -> None:
     assert unsupported("No pyrexia.") == [("negation", "pyrexia")], "a synonym counts as unsupported"
     assert unsupported("Takes insulin.") == [], "what is wrong in words alone is not looked at"
+
+
+MTS = Path(os.environ["MERGEFRONT_DATA"]) / "mts_dialog"
+
+
+@pytest.mark.skipif(not MTS.is_dir(), reason="MTS-Dialog is not in MERGEFRONT_DATA")
+def test_it_tells_a_notes_own_dialogue_from_another() -> None:
+    rows = [json.loads(line) for n in (1, 2) for line in (MTS / f"test{n}.jsonl").read_text().splitlines()]
+
+    def share(shift: int) -> float:
+        pairs = zip(rows, [*rows[shift:], *rows[:shift]], strict=True)
+        counts = [faithfulness(row["section_text"], other["dialogue"]) for row, other in pairs]
+        return sum(supported for supported, _ in counts) / sum(checked for _, checked in counts)
+
+    assert share(0) == pytest.approx(0.64, abs=0.005)
+    assert share(7) == pytest.approx(0.05, abs=0.005)
