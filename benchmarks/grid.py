@@ -44,7 +44,7 @@ def ask_all(folder: Path, scratch: Path) -> None:
     config = load_config(DEMO)
     serving = make_serving(config, resolve(config), scratch / "serving")
     questions = [q for suite in load_suites(config, open_lm(config, serving)) for q in suite.questions]
-    engine = VllmEngine(folder, Path(serving.folder), serving, config.dtype, config.workers, 2, scratch)
+    engine = VllmEngine(folder, folder, serving, config.dtype, config.workers, 2, scratch)
     per_choice(engine, [question for question in questions if question.decoding is None])
     engine.answer([question for question in questions if question.decoding is not None])
 

@@ -68,6 +68,8 @@ class Worker:
         for name, data in self.spec.tokenizer_files.items():
             (tokenizer / name).write_bytes(data)
         boot, _ = fetch("parents", self.spec.boot.model, self.spec.boot.revision, True)
+        # vLLM looks for the model's type beside the tokenizer too, and waits and tries again where there is none.
+        shutil.copyfile(boot / "config.json", tokenizer / "config.json")
         return VllmEngine(
             boot,
             tokenizer,
