@@ -36,6 +36,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="results folder")
     run.add_argument("--max-gpu-hours", type=hours, metavar="H", help="stop cleanly after this much worker time")
+    sft = commands.add_parser("sft", help="the same for a sweep with finetune: asks what is open, then fine-tunes")
+    sft.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
+    sft.add_argument("--out", type=Path, required=True, metavar="DIR", help="results folder, of `run` or a new one")
     report = commands.add_parser("report", help="rebuild scores and report from the stored answers alone")
     report.add_argument("dir", type=Path, metavar="DIR")
     compare = commands.add_parser("compare", help="two recipes: paired differences per task, and what flipped")
@@ -109,6 +112,16 @@ def _run(args: argparse.Namespace) -> int:
     from orchestrator.sweep import run_sweep
 
     return _show(run_sweep(args.sweep, args.out, args.max_gpu_hours), args.out)
+
+
+def _sft(args: argparse.Namespace) -> int:
+    from orchestrator.config import UserError
+    from orchestrator.sweep import run_sweep
+    from orchestrator.sweepfile import load_config
+
+    if load_config(args.sweep).finetune is None:
+        raise UserError(f"{args.sweep}: has no key finetune; say there what to fine-tune, from where, and on what")
+    return _show(run_sweep(args.sweep, args.out), args.out)
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -213,6 +226,7 @@ def at_least(minimum: int) -> Callable[[str], int]:
 COMMANDS = {
     "plan": _plan,
     "run": _run,
+    "sft": _sft,
     "report": _report,
     "compare": _compare,
     "promote": _promote,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +17,9 @@ from orchestrator.ledger import COSTS
 from orchestrator.recipe import Recipe, find_recipe
 from orchestrator.records import Failure, Profile, Serving
 from orchestrator.scores import Score, as_row
+
+if TYPE_CHECKING:
+    from orchestrator.tuning import Start, Tuning
 
 Status = Literal["scored", "invalid", "failed", "pending"]
 
@@ -59,6 +62,25 @@ class Suite:
 
 
 @dataclass(frozen=True)
+class TunedRow:
+    """One run of the second phase."""
+
+    tuning: Tuning
+    row: Row
+    result: dict[str, Any]
+    """What `tasks.sft` wrote when it was finished; else empty."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The second phase: where it started from, and what came of each run; scored in both phases' objectives."""
+
+    starts: tuple[tuple[Start, Row], ...]
+    runs: tuple[TunedRow, ...]
+    suites: tuple[Suite, ...]
+
+
+@dataclass(frozen=True)
 class Board:
     config: SweepConfig
     serving: Serving
@@ -69,6 +91,8 @@ class Board:
     """`first/second` → tensors, curved (the share with |cos| <= 0.9995), lowest_cosine; see tasks.merge."""
     notes: tuple[str, ...] = ()
     """What the reader must know, such as damaged blocks."""
+    tuned: Tuned | None = None
+    """Where the sweep fine-tunes, and the first phase is scored."""
 
     @property
     def objectives(self) -> list[str]:

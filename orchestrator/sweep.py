@@ -57,6 +57,8 @@ def run_sweep(path: Path, out: Path, max_gpu_hours: float | None = None) -> Boar
     with locked(out):
         sweep = open_sweep(config, out)
         ask(sweep, open_blocks(sweep), max_gpu_hours)
+        if config.finetune:
+            continue_into_fine_tuning(sweep)
         return publish(sweep)
 
 
@@ -172,7 +174,7 @@ def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
     if not blocks and not shares:
         return
     for block in blocks:
-        _failure_file(sweep.out, block.recipe_id).unlink(missing_ok=True)
+        failure_file(sweep.out, block.recipe_id).unlink(missing_ok=True)
     scratch = sweep.out / "checkpoints" / "scratch"
     shutil.rmtree(scratch, ignore_errors=True)
     recipes = {recipe.id: recipe for recipe in sweep.recipes}
@@ -202,7 +204,7 @@ def keep(sweep: Sweep, result: Asked | Failure | None) -> None:
     elif isinstance(result, Failure):
         make_private(sweep.out / "failures")
         failure = dataclasses.replace(result, context=context(sweep))
-        write_json(_failure_file(sweep.out, result.recipe_id), dataclasses.asdict(failure))
+        write_json(failure_file(sweep.out, result.recipe_id), dataclasses.asdict(failure))
 
 
 def context(sweep: Sweep) -> str:
@@ -239,9 +241,26 @@ def publish(sweep: Sweep) -> Board:
     from orchestrator.report.page import write_report
 
     board = make_board(sweep)
+    if sweep.config.finetune and is_complete(board):
+        from orchestrator.second_phase import make_tuned
+
+        board = dataclasses.replace(board, tuned=make_tuned(sweep, board))
     write_board(board, sweep.out)
     write_report(board, sweep.out)
     return board
+
+
+def continue_into_fine_tuning(sweep: Sweep) -> None:
+    """The second phase, once the first is complete: its rules choose among all recipes."""
+    from orchestrator.second_phase import fine_tune
+
+    board = make_board(sweep)
+    if is_complete(board):
+        fine_tune(sweep, board)
+
+
+def is_complete(board: Board) -> bool:
+    return all(row.status != "pending" for row in board.rows)
 
 
 def make_board(sweep: Sweep) -> Board:
@@ -285,7 +304,7 @@ def _row(sweep: Sweep, recipe: Recipe, failure: Failure | None) -> Row:
     return Row(recipe, "scored", combined, costs)
 
 
-def _failure_file(out: Path, recipe_id: str) -> Path:
+def failure_file(out: Path, recipe_id: str) -> Path:
     return out / "failures" / f"{recipe_id}.json"
 
 

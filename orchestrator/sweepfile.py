@@ -24,6 +24,7 @@ from orchestrator.config import (
     Workers,
     hint,
 )
+from orchestrator.finetune import Baseline, Finetune, Lora, Rule
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -68,9 +69,9 @@ def _explain(error: ValidationError) -> str:
     first = errors[0]
     if isinstance(first["input"], dict):
         # Where a name or a mapping may stand, the complaint about what was written is the useful one.
-        first = next((e for e in errors if "TaskUse" in e["loc"]), first)
+        first = next((e for e in errors if {"TaskUse", "Rule"} & set(e["loc"])), first)
     # A union names its branches in the location; only the parts that the user wrote are kept.
-    parts = [p for p in first["loc"] if isinstance(p, int) or (p not in {"str", "TaskUse"} and "[" not in p)]
+    parts = [p for p in first["loc"] if isinstance(p, int) or (p not in {"str", "TaskUse", "Rule"} and "[" not in p)]
     where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
     kind, value, message = first["type"], first["input"], first["msg"]
     if kind == "extra_forbidden":
@@ -90,7 +91,10 @@ def _fields_at(parts: list[Any]) -> list[str]:
         "parents": Parent, "candidates": Parent, "recipes": RecipeGrid, "objectives": Objective,
         "workers": Workers, "engine": Engine, "checkpoints": Checkpoints, "tasks": TaskUse,
         "generation": Generation, "own": OwnTask, "encoder": Encoder,
+        "finetune": Finetune, "starts": Rule, "baseline": Baseline, "lora": Lora,
     }  # fmt: skip
+    if parts[:2] == ["finetune", "tasks"] and len(parts) == 3:
+        return list(Objective.model_fields)
     named = [part for part in parts if part in places]
     return list((places[named[-1]] if named else SweepConfig).model_fields)
 
@@ -113,10 +117,18 @@ def _absolute(config: SweepConfig, folder: Path) -> SweepConfig:
     def parent(item: Parent) -> Parent:
         return item.model_copy(update={"model": local(item.model), "lora": local(item.lora)})
 
+    def own_task(item: OwnTask) -> OwnTask:
+        files = {key: str(_path(folder, file)) for key in ("file", "train") if (file := getattr(item, key))}
+        return item.model_copy(update=files)
+
+    def finetune(item: Finetune) -> Finetune:
+        file = item.baseline and item.baseline.model_copy(update={"file": str(_path(folder, item.baseline.file))})
+        return item.model_copy(update={"baseline": file})
+
     def generation(item: Generation) -> Generation:
         encoder = item.encoder and item.encoder.model_copy(update={"model": local(item.encoder.model)})
         data = {task: str(_path(folder, place)) for task, place in item.data.items()}
-        own = {name: task.model_copy(update={"file": str(_path(folder, task.file))}) for name, task in item.own.items()}
+        own = {name: own_task(task) for name, task in item.own.items()}
         return item.model_copy(update={"data": data, "own": own, "encoder": encoder})
 
     workers, engine = config.workers, config.workers.engine
@@ -125,6 +137,7 @@ def _absolute(config: SweepConfig, folder: Path) -> SweepConfig:
     update: dict[str, Any] = {
         "workers": workers,
         "generation": config.generation and generation(config.generation),
+        "finetune": config.finetune and finetune(config.finetune),
         "parents": {name: parent(item) for name, item in config.parents.items()},
         "candidates": {name: parent(item) for name, item in config.candidates.items()},
         "include_path": [str(_path(folder, item)) for item in config.include_path],

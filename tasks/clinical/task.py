@@ -18,7 +18,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
 from orchestrator.config import Generation, UserError
-from tasks.clinical.sources import FILES, READERS, Examples, Reader, own_examples
+from tasks.clinical.sources import FILES, READERS, Example, Examples, Reader, own_examples
 from tasks.metrics import COMPOSITE, FAITHFULNESS, METRICS, NEED_ENCODER, OPTED_OUT, Measured, Values
 
 GENERATION = {
@@ -44,7 +44,8 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
     def __init__(self, settings: dict[str, Any], truncate: str, examples: Examples, has_encoder: bool) -> None:
         from datasets import Dataset
 
-        self.truncate, self.examples, self.has_encoder = truncate, examples, has_encoder
+        self.settings, self.truncate = settings, truncate
+        self.examples, self.has_encoder = examples, has_encoder
         self.measured = Measured()
         columns = ("id", "input", "reference", "section")
         data = Dataset.from_list([{key: getattr(example, key) for key in columns} for example in examples.test])
@@ -64,6 +65,10 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
                 ],
             }
         )
+
+    def over(self, chosen: list[Example]) -> GenerationTask:
+        """The same task with other examples in the place of the test split: fine-tuning prompts like serving."""
+        return GenerationTask(self.settings, self.truncate, Examples(chosen, 0), self.has_encoder)
 
     def construct_requests(self, doc: dict[str, Any], ctx: Any, **kwargs: Any) -> Instance:
         """Adds to lm-eval's own what may be cut from the prompt, and from which side."""
