@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from orchestrator.finetune import Finetune, Method
 
+ROOM = 0.8
+"""The share of the memory that weights, gradients and moments may take, so that activations fit too."""
+
 
 @dataclass(frozen=True)
 class Need:
@@ -50,15 +53,14 @@ def ways_out(finetune: Finetune, method: Method, parameters: int, gpus: int, roo
     """What would fit into `room` bytes a GPU (or of the machine), in words."""
     found = []
     if gpus:
-        cards = next(
-            (n for n in (2, 4, 8, 16, 32, 64) if need(finetune, method, parameters, n).bytes < room * 0.8), None
-        )
+        fitting = (n for n in (2, 4, 8, 16, 32, 64) if need(finetune, method, parameters, n).bytes < room * ROOM)
+        cards = next(fitting, None)
         if cards and cards > gpus:
             found.append(f"finetune.gpus: {cards} (FSDP over {cards} cards)")
     if method == "full":
-        if need(finetune, "lora", parameters, gpus).bytes < room * 0.8:
+        if need(finetune, "lora", parameters, gpus).bytes < room * ROOM:
             found.append("method: lora")
-        if finetune.optimizer == "adamw_torch" and need(finetune, method, parameters, gpus, "adafactor").bytes < room:
+        if need(finetune, method, parameters, gpus, "adafactor").bytes < room * ROOM:
             found.append("optimizer: adafactor (no full moments)")
     return found
 
@@ -66,7 +68,7 @@ def ways_out(finetune: Finetune, method: Method, parameters: int, gpus: int, roo
 def refusal(finetune: Finetune, method: Method, parameters: int, gpus: int, room: float) -> str | None:
     """Why a run cannot fit into `room` bytes a GPU (or of the machine), and what would; None where it may."""
     needed = need(finetune, method, parameters, gpus)
-    if needed.bytes <= room:
+    if needed.bytes <= room * ROOM:
         return None
     ways = ways_out(finetune, method, parameters, gpus, room)
     way = f"; what would fit: {', or '.join(ways)}" if ways else "; nothing here would fit: take a smaller model"

@@ -57,9 +57,11 @@ def fine_tune(sweep: first.Sweep, board: Board) -> None:
     Raises:
         UserError: a start, a rule or a training example that does not do.
     """
+    from cluster.session import session
+
     phase = open_phase(sweep, board)
     to_train = _to_train(phase)
-    with _session(sweep.out) if to_train else contextlib.nullcontext():
+    with session(sweep.out / "ray") if to_train else contextlib.nullcontext():
         if to_train:
             train(phase, to_train)
         # Anew: what was known of weights that are trained again is gone.
@@ -83,7 +85,7 @@ def open_phase(sweep: first.Sweep, board: Board) -> Phase:
     own = config.model_copy(update={"objectives": finetune.tasks})
     suites = load_suites(own, sweep.lm)
     remember(suites, own, sweep.out / "metrics")
-    baseline = finetune.baseline and _baseline_run(sweep, board, finetune, finetune.baseline)
+    baseline = _baseline_run(sweep, board, finetune, finetune.baseline) if finetune.baseline else None
     starts = choose_starts(config, board, baseline.recipe if baseline else None)
     runs = [run for suite in suites for run in _runs(sweep, finetune, suite, starts, baseline)]
     recipes = {recipe.id: recipe for recipe in (*(s.recipe for s in starts), *(run.recipe for run in runs))}
@@ -242,14 +244,6 @@ def _tidy(phase: Phase, asked: first.Sweep) -> None:
         if not finetune.keep and not first.open_blocks(asked):
             for run in phase.all_runs:
                 shutil.rmtree(run.folder / "model", ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _session(out: Path) -> Iterator[None]:
-    from cluster.session import session
-
-    with session(out / "ray"):
-        yield
 
 
 def _say(text: str) -> None:

@@ -53,12 +53,16 @@ def run_sweep(path: Path, out: Path, max_gpu_hours: float | None = None) -> Boar
         UserError: the sweep file, a parent, a task or the results folder is wrong.
         KeyboardInterrupt: interrupted; all finished blocks are stored.
     """
+    from cluster.session import session
+
     config = load_config(path)
     with locked(out):
         sweep = open_sweep(config, out)
-        ask(sweep, open_blocks(sweep), max_gpu_hours)
-        if config.finetune:
-            continue_into_fine_tuning(sweep)
+        blocks = open_blocks(sweep)
+        with session(out / "ray") if blocks else contextlib.nullcontext():
+            ask(sweep, blocks, max_gpu_hours)
+            if config.finetune:
+                continue_into_fine_tuning(sweep)
         return publish(sweep)
 
 

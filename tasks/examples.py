@@ -82,8 +82,8 @@ def _response(lm: LedgerLM, context: str, text: str) -> tuple[int, ...]:
 
 
 def conversations(path: Path, lm: LedgerLM, max_length: int, where: str) -> list[Labelled]:
-    """An instruction set in UltraMedical's format: `conversations`, turns of `{from: human | gpt, value: …}`; what comes
-    before the last answer is the prompt, and loses its beginning where both are too long.
+    """An instruction set in UltraMedical's format: `conversations`, turns of `{from: human | gpt, value: …}`. What
+    comes before the last answer is the prompt, and loses its beginning where both are too long.
 
     Raises:
         UserError: no such file, a line of another form, or a tokenizer without a chat template.

@@ -1,6 +1,6 @@
 """A labelled task over the demo's formulary: write a drug's card. `python -m tasks.demo.cards` writes its two files.
 
-A card needs the clinical half (the facts) and the instruct half (the form, which lines, in which order), and is neither's
+A card needs the clinical half (the facts) and the instruct half (doing what is asked, in its order), and is neither's
 own form: fine-tuning has to teach it, and a start that knows the facts needs fewer examples.
 """
 
