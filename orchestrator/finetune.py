@@ -141,6 +141,13 @@ class Finetune(Strict):
                         f"{', '.join(objectives)}{hint(name, objectives)}"
                     )
 
+    def gpus_of_a_run(self, workers: float) -> int:
+        """
+        Args:
+            workers: GPUs of a serving worker.
+        """
+        return int(workers > 0) if self.gpus is None else self.gpus
+
     def steps(self, examples: int, budget: Budget) -> int:
         """Optimiser steps of a run: as many as the epochs take, or the least."""
         least = self.min_steps or (STEPS if budget == "all" else FEW_SHOT_STEPS)

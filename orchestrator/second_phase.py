@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import sweep as first
 from orchestrator.board import Board, Row, Tuned, TunedRow
-from orchestrator.config import SweepConfig, UserError
+from orchestrator.config import UserError
 from orchestrator.files import make_private
 from orchestrator.finetune import Baseline, Finetune
 from orchestrator.ledger import Ledger
@@ -208,14 +208,9 @@ def train(phase: Phase, runs: list[Run]) -> None:
     of_phase = {run.tuning.start.id: run.tuning.start for run in runs if run.start.parent == home / "starts"}
     _say(f"{len(runs)} runs of fine-tuning; writing {len(of_phase)} starting checkpoints")
     start_checkpoints(of_phase, home / "starts")
-    group = group_of(finetune, gpus_per_run(sweep.config), home / "ray")
+    group = group_of(finetune, finetune.gpus_of_a_run(sweep.config.workers.gpus), home / "ray")
     for part in ([run for run in runs if run is phase.baseline], [run for run in runs if run is not phase.baseline]):
         _follow(sweep, part, train_runs(part, group) if part else iter(()))
-
-
-def gpus_per_run(config: SweepConfig) -> int:
-    assert config.finetune is not None
-    return int(config.workers.gpus > 0) if config.finetune.gpus is None else config.finetune.gpus
 
 
 def _follow(sweep: first.Sweep, runs: list[Run], results: Iterator[Failure | None]) -> None:

@@ -19,6 +19,7 @@ from orchestrator.files import make_private, write_atomic
 from orchestrator.report import figures
 from orchestrator.report.sections import sections
 from orchestrator.report.style import render
+from orchestrator.report.tuning import learning_curves
 from orchestrator.report.words import listed, summary, warnings
 
 
@@ -28,7 +29,11 @@ def write_report(board: Board, out: Path) -> Path:
     Returns:
         The path of report.html.
     """
-    drawn = {"front": figures.front(board), "trajectories": figures.trajectories(board)}
+    drawn = {
+        "front": figures.front(board),
+        "trajectories": figures.trajectories(board),
+        "learning": learning_curves(board),
+    }
     pictures = {name: render(figure) for name, figure in drawn.items() if figure is not None}
     make_private(out / "figures")
     for name in drawn:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.board import Board
-from orchestrator.report import tables
+from orchestrator.report import tables, tuning
 from orchestrator.report.tables import Table
 from orchestrator.report.words import (
     average_words,
@@ -18,6 +18,19 @@ from orchestrator.report.words import (
     time_words,
 )
 
+CURVES = (
+    "Score against the number of labelled examples. Bars are the standard deviation over seeds; dotted lines are the "
+    "scores before fine-tuning."
+)
+EQUAL = (
+    "Read off the curves, straight between two budgets over the logarithm of their sizes. The intervals come from "
+    "documents and seeds drawn anew; with few seeds they are rough."
+)
+FORGOTTEN = (
+    "What fine-tuning changed in the task (learned) and in the objectives of the first phase, the mean over seeds less "
+    "the starting point, with the paired 95 % interval over questions."
+)
+COST = "Seconds of a worker: merging's are all swaps and answers of the first phase, fine-tuning's those of a training."
 ASSUMPTIONS = Path(__file__).parents[2] / "ASSUMPTIONS.md"
 
 
@@ -44,6 +57,7 @@ def sections(board: Board, figures: set[str]) -> list[Section]:
         Section("Leaderboard", (_leaderboard_words(board),), tables.leaderboard(board)),
         _differences(board),
         _trajectories("trajectories" in figures),
+        *_tuning(board, "learning" in figures),
         Section("Tasks", parts=tuple(_tasks(board, name) for name in board.config.objectives)),
         _slerp(board),
         _failures(board),
@@ -106,6 +120,26 @@ def _trajectories(drawn: bool) -> Section:
         "standard error to either side; dotted lines are the parents' own scores."
     )
     return Section(name, figure="trajectories", caption=caption)
+
+
+def _tuning(board: Board, drawn: bool) -> list[Section]:
+    """The second phase, where the sweep has one."""
+    if board.config.finetune is None:
+        return []
+    tuned, name = board.tuned, "Fine-tuning"
+    if tuned is None:
+        return [Section(name, ("It begins when every recipe of the first phase is scored.",))]
+    parts = [Section("Starting points", table=tuning.starts_table(tuned))]
+    for task in tuning.tasks(board):
+        parts.append(Section(task, (tuning.learned_words(board, task),), tuning.learned_table(board, tuned, task)))
+        if (table := tuning.equivalents_table(board, tuned, task)).rows:
+            parts.append(Section(f"{task}: examples that are worth as much", (EQUAL,), table))
+    parts.append(Section("What was forgotten", (FORGOTTEN,), tuning.forgotten_table(board, tuned)))
+    parts.append(Section("What it cost", (COST,), tuning.costs_table(board, tuned)))
+    parts.append(Section("The runs", table=tuning.runs_table(tuned)))
+    words = (tuning.protocol_words(board),)
+    figure = "learning" if drawn else None
+    return [Section(name, words, figure=figure, caption=CURVES if drawn else "", parts=tuple(parts))]
 
 
 def _tasks(board: Board, objective: str) -> Section:
