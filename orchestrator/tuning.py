@@ -96,7 +96,10 @@ def choose_starts(config: SweepConfig, board: Board, baseline: Recipe | None) ->
             found.append(Start(BASELINE, baseline, "the instruction-tuned baseline"))
         else:
             found.append(Start(item, find_start(config, board, item, f"finetune.starts[{index}]"), "named"))
-    return list({start.recipe.id: start for start in reversed(found)}.values())[::-1]
+    unique: dict[str, Start] = {}
+    for start in found:
+        unique.setdefault(start.recipe.id, start)
+    return list(unique.values())
 
 
 def find_start(config: SweepConfig, board: Board, name: str, where: str) -> Recipe:

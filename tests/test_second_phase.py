@@ -1,0 +1,91 @@
+"""The second phase from the outside: the command line, real Ray Train, real trl on random parents; the fake backend
+answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.test_main_job import finished, mergefront
+
+ROOT = Path(__file__).resolve().parent.parent
+CARDS = ROOT / "tasks" / "demo" / "cards"
+GENERATION = {
+    "own": {
+        "drug_cards": {
+            "file": str(CARDS / "test.jsonl"),
+            "train": str(CARDS / "train.jsonl"),
+            "input": "request",
+            "reference": "card",
+            "prompt": "Write the card of {{input}}.",
+        }
+    }
+}
+TASK = {
+    "tasks": ["drug_cards"],
+    "metric": "composite_without_bertscore",
+    "limit": 5,
+    "gen_kwargs": {"max_gen_toks": 16},
+}
+FINETUNE: dict[str, Any] = {
+    "starts": ["b", {"best": "clinical"}],
+    "tasks": {"cards": TASK},
+    "examples": [4],
+    "seeds": [0, 1],
+    "min_steps": 2,
+    "epochs": 1,
+    "max_length": 128,
+}
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_into_fine_tuning(sweep: Callable[..., Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = mergefront("sft", sweep(generation=GENERATION, finetune=FINETUNE), "--out", out)
+    assert "4/4 runs, 8/8 steps" in done.stderr
+    results = {file: json.loads(file.read_text()) for file in out.glob("tuning/*/RESULT.json")}
+    assert len(results) == 4, "two starts, two seeds"
+    assert {(len(note["losses"]), note["examples"]) for note in results.values()} == {(2, 4)}
+    assert len({note["data"] for note in results.values()}) == 2, "both starts learn from the same examples"
+    assert not (out / "tuning" / "starts").exists(), "the starting checkpoints go when all runs are finished"
+
+    page = (out / "report.md").read_text()
+    for title in ("Starting points", "What was forgotten", "What it cost"):
+        assert title in page
+    assert "best in clinical" in page, "the rule is told with its choice"
+    assert (out / "figures" / "learning.png").exists()
+    asked = {marker.parts[-3] for marker in finished(out)}
+    tuned = [row for row in (out / "answers").iterdir() if row.name in asked]
+    assert len(tuned) == 4 + 4, "the four recipes of the first phase and the four that were tuned"
+
+    before = finished(out), {file: file.stat().st_mtime_ns for file in results}
+    more = sweep(generation=GENERATION, finetune={**FINETUNE, "examples": [4, 8]})
+    again = mergefront("run", more, "--out", out)
+    assert "4 runs of fine-tuning" in again.stderr, "only those with 8 examples"
+    assert before[0].items() <= finished(out).items()
+    assert before[1] == {file: file.stat().st_mtime_ns for file in results}, "finished runs are not repeated"
+
+    quiet = mergefront("sft", more, "--out", out)
+    assert "starting" not in quiet.stderr
+    rows = pq.read_table(out / "tuning.parquet").to_pylist()
+    assert {row["status"] for row in rows} == {"scored"} and len(rows) == 8
+    mergefront("report", out)
+
+
+def test_what_is_wrong_with_finetune_is_said(sweep: Callable[..., Path], tmp_path: Path) -> None:
+    def error(**changes: Any) -> str:
+        path = sweep(generation=GENERATION, finetune={**FINETUNE, **changes})
+        return mergefront("plan", path, expect=2).stderr
+
+    assert "finetune.tasks.clinical: an objective has this name too" in error(tasks={"clinical": TASK})
+    assert "finetune.starts[0] names 'clinicl'" in error(starts=[{"best": "clinicl"}])
+    assert "did you mean 'clinical'" in error(starts=[{"best": "clinical", "floor": {"clinicle": 0.5}}])
+    assert "a rule has either best" in error(starts=[{"per": "method"}])
+    assert "finetune.epoch: unknown key; did you mean 'epochs'?" in error(epoch=3)
+    assert "the key baseline is missing" in error(starts=["baseline"])
+    assert "has no key finetune" in mergefront("sft", sweep(), "--out", tmp_path / "out", expect=2).stderr
