@@ -192,16 +192,15 @@ def progress(runs: Sequence[Run]) -> str:
     return f"{done}/{len(runs)} runs, {min(made, steps)}/{steps} steps"
 
 
-def start_checkpoints(recipes: dict[str, Recipe], folder: Path) -> dict[str, Path]:
-    """Recipe id → its checkpoint below `folder`, written once for all runs that start from it."""
-    write = ray.remote(num_cpus=0)(_materialise)
-    written = {key: write.remote(recipe, str(folder / key), str(folder / "scratch")) for key, recipe in recipes.items()}
-    return {key: Path(ray.get(reference)) for key, reference in written.items()}
+def write_starts(recipes: Sequence[Recipe], folder: Path) -> None:
+    """Each recipe's checkpoint as `folder/<recipe id>`, once for all runs that start from it."""
+    ray.get(ray.remote(num_cpus=0)(_materialise).remote(recipes, folder))
 
 
-def _materialise(recipe: Recipe, folder: str, scratch: str) -> str:
+def _materialise(recipes: Sequence[Recipe], folder: Path) -> None:
     from tasks.live import materialise_random
     from tasks.merge import materialise
 
-    write = materialise if recipe.seed is None else materialise_random
-    return str(write(recipe, Path(folder), Path(scratch)))
+    for recipe in recipes:
+        write = materialise if recipe.seed is None else materialise_random
+        write(recipe, folder / recipe.id, folder / "scratch")

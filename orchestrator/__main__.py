@@ -181,17 +181,20 @@ def _review(args: argparse.Namespace) -> int:
 
 def _show(board: Board, out: Path) -> int:
     """The leaderboard, where the report is, and the recipes that have no score."""
-    from orchestrator.report.terminal import print_board
+    from orchestrator.report.terminal import print_board, print_tuned
 
     print_board(board, _console())
-    lost = [row for row in board.rows if row.status in {"invalid", "failed"}]
+    if board.tuned:
+        print_tuned(board, board.tuned, _console())
+    rows = [*board.rows, *(run.row for run in (board.tuned.runs if board.tuned else ()))]
+    lost = [row for row in rows if row.status in {"invalid", "failed"}]
     for row in lost:
         assert row.failure is not None, "a recipe without a score says why"
         print(
             f"mergefront: {row.status}: {row.recipe.id} ({row.recipe.label}): {row.failure.message}",
             file=sys.stderr,
         )
-    pending = sum(row.status == "pending" for row in board.rows)
+    pending = sum(row.status == "pending" for row in rows)
     if pending:
         print(f"mergefront: {pending} recipes are not finished; the same command goes on", file=sys.stderr)
     print(f"report: {(out / 'report.html').resolve()}")

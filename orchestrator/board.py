@@ -78,7 +78,7 @@ class Tuned:
 
     starts: tuple[tuple[Start, Row], ...]
     runs: tuple[TunedRow, ...]
-    suites: tuple[Suite, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)

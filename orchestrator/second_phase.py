@@ -195,7 +195,7 @@ def _is_open(phase: Phase, run: Run) -> bool:
 
 def train(phase: Phase, runs: list[Run]) -> None:
     """The baseline, then all others; what fails is written down, and its recipe has no score."""
-    from cluster.training import group_of, start_checkpoints, train_runs
+    from cluster.training import group_of, train_runs, write_starts
 
     sweep, finetune = phase.sweep, phase.sweep.config.finetune
     assert finetune is not None
@@ -207,7 +207,7 @@ def train(phase: Phase, runs: list[Run]) -> None:
         first.failure_file(sweep.out, run.recipe.id).unlink(missing_ok=True)
     of_phase = {run.tuning.start.id: run.tuning.start for run in runs if run.start.parent == home / "starts"}
     _say(f"{len(runs)} runs of fine-tuning; writing {len(of_phase)} starting checkpoints")
-    start_checkpoints(of_phase, home / "starts")
+    write_starts(list(of_phase.values()), home / "starts")
     group = group_of(finetune, finetune.gpus_of_a_run(sweep.config.workers.gpus), home / "ray")
     for part in ([run for run in runs if run is phase.baseline], [run for run in runs if run is not phase.baseline]):
         _follow(sweep, part, train_runs(part, group) if part else iter(()))
@@ -234,6 +234,7 @@ def _tidy(phase: Phase, asked: first.Sweep) -> None:
 
     finetune = asked.config.finetune
     assert finetune is not None
+    shutil.rmtree(asked.out / "tuning" / "ray", ignore_errors=True)
     if all(is_finished(run.folder) for run in phase.all_runs):
         shutil.rmtree(asked.out / "tuning" / "starts", ignore_errors=True)
         if not finetune.keep and not first.open_blocks(asked):
@@ -252,7 +253,7 @@ def make_tuned(sweep: first.Sweep, board: Board) -> Tuned:
     second = first.make_board(phase.sweep)
     rows = {row.recipe.id: row for row in second.rows}
     starts = tuple((start, rows[start.recipe.id]) for start in phase.starts)
-    return Tuned(starts, tuple(_tuned_row(run, rows[run.recipe.id]) for run in phase.runs), second.suites)
+    return Tuned(starts, tuple(_tuned_row(run, rows[run.recipe.id]) for run in phase.runs), second.notes)
 
 
 def _tuned_row(run: Run, row: Row) -> TunedRow:

@@ -248,7 +248,8 @@ def publish(sweep: Sweep) -> Board:
     if sweep.config.finetune and is_complete(board):
         from orchestrator.second_phase import make_tuned
 
-        board = dataclasses.replace(board, tuned=make_tuned(sweep, board))
+        tuned = make_tuned(sweep, board)
+        board = dataclasses.replace(board, tuned=tuned, notes=tuple(dict.fromkeys((*board.notes, *tuned.notes))))
     write_board(board, sweep.out)
     write_report(board, sweep.out)
     return board

@@ -24,6 +24,7 @@ from transformers import PrinterCallback, TrainerCallback
 from orchestrator.files import make_private, write_json
 from orchestrator.recipe import Recipe
 from orchestrator.records import content
+from orchestrator.serving import TOKENIZER_FILES
 from orchestrator.tuning import Tuning
 from tasks.examples import Labelled
 
@@ -99,7 +100,7 @@ def train(run: Run) -> None:
 
 
 def make_trainer(run: Run) -> Any:
-    """The trl trainer of a run, its model and data loaded; a further method of `finetune.method` is made here.
+    """The trl trainer of a run, its model and data loaded.
 
     Raises:
         ExamplesChanged: it would not learn from every example.
@@ -239,7 +240,8 @@ def last_checkpoint(folder: Path) -> tuple[Path | None, float]:
 
 
 def save_model(trainer: Any, run: Run) -> None:
-    """The tuned weights as `run.folder/model`, all at once: cast to the sweep's dtype, an adapter merged in."""
+    """The tuned weights as `run.folder/model`, all at once: cast to the sweep's dtype, an adapter merged in, and the
+    tokenizer that it was trained with beside them."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -254,6 +256,9 @@ def save_model(trainer: Any, run: Run) -> None:
     else:
         model = AutoModelForCausalLM.from_pretrained(temporary / "trained", dtype=torch.float32)
     model.to(getattr(torch, run.dtype)).save_pretrained(temporary / "model")
+    for name in TOKENIZER_FILES:
+        if (run.tokenizer / name).exists():
+            shutil.copyfile(run.tokenizer / name, temporary / "model" / name)
     shutil.rmtree(run.folder / "model", ignore_errors=True)
     (temporary / "model").rename(run.folder / "model")
     shutil.rmtree(temporary)
