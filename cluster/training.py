@@ -21,7 +21,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from cluster.pool import ATTEMPTS, EngineStartError
+from cluster.pool import ATTEMPTS, EngineStartError, reason
 from orchestrator.files import make_private, write_json
 from orchestrator.finetune import Finetune
 from orchestrator.memory import refusal
@@ -103,20 +103,20 @@ def train_runs(runs: Sequence[Run], group: Group) -> Iterator[Failure | None]:
         ready, _ = ray.wait(list(open_groups), timeout=1.0)
         yield None
         for reference in ready:
-            share, died = open_groups.pop(reference), ""
+            share, died, detail = open_groups.pop(reference), "", ""
             try:
                 ray.get(reference)
             except RayError as error:
-                died = str(error)
+                died, detail = reason(error), str(error)
             left = [run for run in share if not is_finished(run.folder)]
-            for failure in _failures(left, died, deaths):
+            for failure in _failures(left, died, detail, deaths):
                 left = [run for run in left if run.recipe.id != failure.recipe_id]
                 yield failure
             if left:
                 start(left)
 
 
-def _failures(left: Sequence[Run], died: str, deaths: dict[str, int]) -> Iterator[Failure]:
+def _failures(left: Sequence[Run], died: str, detail: str, deaths: dict[str, int]) -> Iterator[Failure]:
     """What the runs of a group that ended say: their own errors, and whoever was under way at too many deaths."""
     told = [run for run in left if (run.folder / ERROR).exists()]
     for run in told:
@@ -126,8 +126,8 @@ def _failures(left: Sequence[Run], died: str, deaths: dict[str, int]) -> Iterato
         run = left[0]
         deaths[run.tuning.id] = deaths.get(run.tuning.id, 0) + 1
         if deaths[run.tuning.id] >= ATTEMPTS:
-            message = f"{ATTEMPTS} worker groups died at it (out of memory?)"
-            yield Failure(run.recipe.id, "failed", "train", message, died)
+            message = f"{ATTEMPTS} worker groups ended at it; the last said: {died}"
+            yield Failure(run.recipe.id, "failed", "train", message, detail)
 
 
 def fit(runs: list[Run], group: Group) -> None:
@@ -139,7 +139,7 @@ def fit(runs: list[Run], group: Group) -> None:
     TorchTrainer(
         loop,
         train_loop_config={"runs": ray.put(runs), "group": group},
-        scaling_config=ScalingConfig(group.processes, use_gpu=group.gpu, resources_per_worker=resources),
+        scaling_config=ScalingConfig(num_workers=group.processes, use_gpu=group.gpu, resources_per_worker=resources),
         run_config=RunConfig(storage_path=group.storage, failure_config=FailureConfig(max_failures=0)),
     ).fit()
 

@@ -94,6 +94,7 @@ def open_phase(sweep: first.Sweep, board: Board) -> Phase:
         config=config.model_copy(update={"objectives": {**config.objectives, **finetune.tasks}}),
         recipes=list(recipes.values()),
         suites=[*sweep.suites, *suites],
+        ledger=Ledger(sweep.out / "answers", sweep.serving, sweep.profile),
     )
     return Phase(second, starts, runs, baseline)
 
