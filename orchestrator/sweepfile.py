@@ -69,7 +69,7 @@ def _explain(error: ValidationError) -> str:
     first = errors[0]
     if isinstance(first["input"], dict):
         # Where a name or a mapping may stand, the complaint about what was written is the useful one.
-        first = next((e for e in errors if {"TaskUse", "Rule"} & set(e["loc"])), first)
+        first = next((e for e in errors if any(model in str(e["loc"]) for model in ("TaskUse", "Rule"))), first)
     # A union names its branches in the location; only the parts that the user wrote are kept.
     parts = [p for p in first["loc"] if isinstance(p, int) or (p not in {"str", "TaskUse", "Rule"} and "[" not in p)]
     where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")

@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from orchestrator.config import UserError
+from orchestrator.sweepfile import load_config
 from tests.test_main_job import finished, mergefront
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,8 +81,9 @@ def test_a_sweep_goes_on_into_fine_tuning(sweep: Callable[..., Path], tmp_path: 
 
 def test_what_is_wrong_with_finetune_is_said(sweep: Callable[..., Path], tmp_path: Path) -> None:
     def error(**changes: Any) -> str:
-        path = sweep(generation=GENERATION, finetune={**FINETUNE, **changes})
-        return mergefront("plan", path, expect=2).stderr
+        with pytest.raises(UserError) as raised:
+            load_config(sweep(generation=GENERATION, finetune={**FINETUNE, **changes}))
+        return str(raised.value)
 
     assert "finetune.tasks.clinical: an objective has this name too" in error(tasks={"clinical": TASK})
     assert "finetune.starts[0] names 'clinicl'" in error(starts=[{"best": "clinicl"}])
