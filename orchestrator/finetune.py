@@ -125,6 +125,8 @@ class Finetune(Strict):
             )
         if "baseline" in self.starts and self.baseline is None:
             raise ValueError("starts names 'baseline', but the key baseline is missing; say what it is trained on")
+        if self.baseline is not None and "baseline" not in self.starts:
+            raise ValueError("baseline is a starting point that starts does not name; add baseline there")
         return self
 
     def check(self, objectives: Collection[str]) -> None:

@@ -173,25 +173,26 @@ def _run(
 
 # -------------------------------------------------------------------- training
 def _to_train(phase: Phase) -> list[Run]:
-    """Runs that are not finished, and those whose weights are gone and that have questions open."""
+    """Runs that are not finished, and those whose weights are gone but are needed: to be asked, or to start from."""
     from tasks.sft import is_finished
 
     failures = first.stored_failures(phase.sweep.out)
-    found = []
-    for run in phase.all_runs:
-        failure = failures.get(run.recipe.id)
-        if failure and failure.status == "invalid" and failure.context == first.context(phase.sweep):
-            continue
-        gone = not (run.folder / "model").exists()
-        if not is_finished(run.folder) or (gone and _is_open(phase, run)):
-            found.append(run)
-    return found
-
-
-def _is_open(phase: Phase, run: Run) -> bool:
     questions = [suite.questions for suite in phase.sweep.suites]
-    starts = {other.start for other in phase.all_runs}
-    return bool(phase.sweep.ledger.missing(run.recipe.id, questions, 512)) or run.folder / "model" in starts
+
+    def is_hopeless(run: Run) -> bool:
+        failure = failures.get(run.recipe.id)
+        return failure is not None and failure.status == "invalid" and failure.context == first.context(phase.sweep)
+
+    def is_needed(run: Run) -> bool:
+        gone = not (run.folder / "model").exists()
+        is_open = gone and bool(phase.sweep.ledger.missing(run.recipe.id, questions, 512))
+        return not is_finished(run.folder) or (is_open and run is not phase.baseline)
+
+    found = [run for run in phase.all_runs if is_needed(run) and not is_hopeless(run)]
+    base = phase.baseline
+    if base and base not in found and not (base.folder / "model").exists():
+        found += [base] if any(run.start == base.folder / "model" for run in found) else []
+    return found
 
 
 def train(phase: Phase, runs: list[Run]) -> None:

@@ -91,4 +91,5 @@ def test_what_is_wrong_with_finetune_is_said(sweep: Callable[..., Path], tmp_pat
     assert "a rule has either best" in error(starts=[{"per": "method"}])
     assert "finetune.epoch: unknown key; did you mean 'epochs'?" in error(epoch=3)
     assert "the key baseline is missing" in error(starts=["baseline"])
+    assert "starts does not name" in error(baseline={"start": "a", "file": "x.jsonl"})
     assert "has no key finetune" in mergefront("sft", sweep(), "--out", tmp_path / "out", expect=2).stderr

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.board import Board, Row
+from orchestrator.board import Board, Row, mark
 from orchestrator.config import SweepConfig, UserError
 from orchestrator.curves import equivalents, mean_score, spread
 from orchestrator.finetune import Finetune
@@ -104,12 +104,12 @@ def board(values: dict[str, tuple[float, float]], *starts: object) -> Board:
     rows = []
     for name, (medical, loss) in values.items():
         method = {"s": "slerp", "l": "linear", "p": "parent"}[name[0]]
-        key = "name" if method == "parent" else "t"
+        key = "name" if method == "parent" else "x"
         made = dataclasses.replace(recipe(name, method), points=(Point(method, ((key, name),)),))
         scores = {"medical": score(medical), "loss": score(loss)}
         rows.append(Row(made, "scored", scores, {}))
     serving = Serving("t", None, (), 8, "x", (), "pa", "")
-    return Board(config, serving, Profile("fake", "float32", 1, "cpu"), (), tuple(rows), {})
+    return Board(config, serving, Profile("fake", "float32", 1, "cpu"), (), tuple(mark(config, rows)), {})
 
 
 def score(value: float, documents: int = 20, seed: int = 0) -> Score:
@@ -120,7 +120,7 @@ def score(value: float, documents: int = 20, seed: int = 0) -> Score:
 
 def chosen(found: Board) -> list[str]:
     return [
-        start.label.removeprefix("slerp t=").removeprefix("linear t=")
+        start.label.removeprefix("slerp x=").removeprefix("linear x=")
         for start in choose_starts(found.config, found, None)
     ]
 
