@@ -11,6 +11,7 @@ from orchestrator.config import SweepConfig, UserError
 from orchestrator.estimate import ACCELERATORS
 from orchestrator.finetune import Finetune
 from orchestrator.memory import need, refusal
+from orchestrator.tuning import largest_budget
 
 if TYPE_CHECKING:
     from tasks.suites import SuiteTask
@@ -50,6 +51,8 @@ def plan_tuning(config: SweepConfig, suites: Sequence[SuiteTask], parameters: in
             if why := refusal(finetune, method, parameters, gpus, room):
                 raise UserError(f"finetune.method: {why}")
     there = {suite.objective: len(_training(suite)) for suite in suites}
+    for suite in suites:
+        largest_budget(finetune, suite.objective, suite.name, there[suite.objective])
     methods = len({grid.method for grid in config.recipes})
     starts = sum(methods if not isinstance(start, str) and start.per else 1 for start in finetune.starts)
     each = starts * len(finetune.seeds) * len(finetune.method)

@@ -25,7 +25,16 @@ from orchestrator.files import make_private
 from orchestrator.finetune import Baseline, Finetune
 from orchestrator.ledger import Ledger
 from orchestrator.records import Failure
-from orchestrator.tuning import BASELINE, Start, Tuning, baseline_as_finetune, choose_starts, find_start, settings
+from orchestrator.tuning import (
+    BASELINE,
+    Start,
+    Tuning,
+    baseline_as_finetune,
+    choose_starts,
+    find_start,
+    largest_budget,
+    settings,
+)
 
 if TYPE_CHECKING:
     from tasks.examples import Labelled
@@ -130,15 +139,7 @@ def _examples(sweep: first.Sweep, finetune: Finetune, suite: SuiteTask, seed: in
     if not isinstance(suite.task, GenerationTask):
         raise UserError(f"{where}: {suite.name} is no generation task; take one of these, or write your own (README)")
     training = suite.task.examples.training()
-    numbers = [budget for budget in finetune.examples if budget != "all"]
-    if not training:
-        raise UserError(f"{where}: {suite.name} has no training examples; name them with generation.own.….train")
-    if numbers and max(numbers) > len(training):
-        raise UserError(
-            f"finetune.examples: {max(numbers)} are asked for, but {suite.name} has {len(training)} training examples; "
-            "lower it, or write all"
-        )
-    count = len(training) if "all" in finetune.examples else max(numbers)
+    count = largest_budget(finetune, suite.objective, suite.name, len(training))
     chat = finetune.tasks[suite.objective].apply_chat_template
     return labelled(suite.task, subset(training, count, seed), sweep.lm, chat, finetune.max_length, where)
 

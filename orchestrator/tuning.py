@@ -79,6 +79,26 @@ def baseline_as_finetune(finetune: Finetune, baseline: Baseline) -> Finetune:
     return finetune.model_copy(update={**own, "min_steps": 1})
 
 
+def largest_budget(finetune: Finetune, objective: str, task: str, there: int) -> int:
+    """
+    Args:
+        there: how many training examples the task has.
+
+    Raises:
+        UserError: none, or fewer than a budget.
+    """
+    if not there:
+        way = "name them with generation.own.<task>.train, or take a task that has a training split"
+        raise UserError(f"finetune.tasks.{objective}: {task} has no training examples; {way}")
+    largest = max(there if budget == "all" else budget for budget in finetune.examples)
+    if largest > there:
+        raise UserError(
+            f"finetune.examples: {largest} are asked for, but {task} has {there} training examples; lower it, or "
+            "write all"
+        )
+    return largest
+
+
 # -------------------------------------------------------------------- where to start from
 def choose_starts(config: SweepConfig, board: Board, baseline: Recipe | None) -> list[Start]:
     """The recipes that `finetune.starts` names, each once, with the rule that chose it.

@@ -12,11 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.config import UserError
+from orchestrator.plan import make_plan
+from orchestrator.second_phase import open_phase
+from orchestrator.sweep import make_board, open_sweep
 from orchestrator.sweepfile import load_config
 from tests.test_main_job import finished, mergefront
 
 ROOT = Path(__file__).resolve().parent.parent
-CARDS = ROOT / "tasks" / "demo" / "cards"
+DEMO = ROOT / "tasks" / "demo"
+CARDS = DEMO / "cards"
 GENERATION = {
     "own": {
         "drug_cards": {
@@ -93,3 +97,45 @@ def test_what_is_wrong_with_finetune_is_said(sweep: Callable[..., Path], tmp_pat
     assert "the key baseline is missing" in error(starts=["baseline"])
     assert "starts does not name" in error(baseline={"start": "a", "file": "x.jsonl"})
     assert "has no key finetune" in mergefront("sft", sweep(), "--out", tmp_path / "out", expect=2).stderr
+
+
+def test_every_start_learns_from_the_same_nested_examples_and_the_baseline_comes_first(
+    sweep: Callable[..., Path], tmp_path: Path
+) -> None:
+    turns = [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": "A dose."}]
+    (tmp_path / "set.jsonl").write_text(json.dumps({"conversations": turns}) + "\n")
+    baseline = {"start": "clinical", "file": "set.jsonl", "epochs": 3.0}
+    changes = {"starts": ["instruct", "baseline"], "examples": [4, 8, "all"], "baseline": baseline, "min_steps": None}
+    parents = {name: {"model": str(DEMO / "parents" / name)} for name in ("clinical", "instruct")}
+    config = load_config(sweep(generation=GENERATION, finetune={**FINETUNE, **changes}, parents=parents))
+    opened = open_sweep(config, tmp_path / "out")
+    phase = open_phase(opened, make_board(opened))
+
+    assert phase.baseline is not None and phase.all_runs[0] is phase.baseline
+    assert phase.baseline.tuning.settings["steps"] == 3 and phase.baseline.tuning.settings["learning_rate"] == 2e-5
+    assert len(phase.runs) == 2 * 3 * 2
+    by_key = {(run.tuning.start_label, run.tuning.budget, run.tuning.seed): run for run in phase.runs}
+    for (start, budget, seed), run in by_key.items():
+        whole = by_key["instruct", "all", seed].examples
+        assert run.examples == whole[: len(run.examples)], "nested, and the same for every start"
+        assert len(run.examples) == {"4": 4, "8": 8, "all": 640}[budget] == run.tuning.examples
+        assert run.tuning.settings["steps"] == {"4": 100, "8": 100, "all": 200}[budget]
+        if start == "baseline":
+            assert run.start == phase.baseline.folder / "model"
+            assert run.tuning.start.id == phase.baseline.recipe.id
+    firsts = [by_key["instruct", "4", seed].examples for seed in (0, 1)]
+    assert firsts[0] != firsts[1], "each seed draws its own"
+    assert len({run.recipe.id for run in phase.runs}) == len(phase.runs)
+    assert {suite.objective for suite in phase.sweep.suites} == {"clinical", "instruction", "cards"}
+
+
+def test_more_examples_than_there_are_is_refused_by_the_plan(sweep: Callable[..., Path]) -> None:
+    config = load_config(sweep(generation=GENERATION, finetune={**FINETUNE, "examples": [641]}))
+    with pytest.raises(UserError, match="641 are asked for, but drug_cards has 640 training examples"):
+        make_plan(config)
+
+
+def test_the_plan_counts_runs_and_steps(sweep: Callable[..., Path]) -> None:
+    plan = make_plan(load_config(sweep(generation=GENERATION, finetune={**FINETUNE, "examples": [4, 64]}))).finetune
+    assert plan is not None
+    assert plan.runs == 2 * 2 * 2 and plan.steps == 2 * 2 * (2 + 4) and plan.tasks == {"cards": 640}
