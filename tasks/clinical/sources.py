@@ -13,7 +13,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -44,7 +44,7 @@ class Examples:
     in_training: tuple[int, ...] = ()
     """Test examples, counted from 0, whose input also stands in the training split; case, spaces and punctuation do not
     count."""
-    read_training: Read = tuple
+    read_training: Read = field(default=tuple, compare=False)
     """Reads the training split anew: it may be large, and only fine-tuning needs it."""
 
     def training(self) -> list[Example]:

@@ -127,6 +127,10 @@ def test_mts_dialog_and_the_four_that_are_also_in_training(tmp_path: Path) -> No
     assert len(examples.test) == 400
     assert [examples.test[i].id for i in examples.in_training] == ["test1-96", "test1-106", "test2-59", "test2-153"]
     assert examples.test[0].section == "history of present illness"
+    training = examples.training()
+    assert training == read("clinical_mts_dialog", MTS).training()
+    assert 1201 - 8 <= len(training) <= 1201 - 4, "those four, however often they stand there, are not learned from"
+    assert len({example.id for example in training}) == len(training)
 
 
 # -------------------------------------------------------------------- what can be wrong with files
