@@ -8,12 +8,13 @@ Everything stays in memory; no cache of it is written anywhere.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -44,7 +45,7 @@ class Examples:
     in_training: tuple[int, ...] = ()
     """Test examples, counted from 0, whose input also stands in the training split; case, spaces and punctuation do not
     count."""
-    read_training: Read = field(default=tuple, compare=False)
+    read_training: Read = dataclasses.field(default=tuple, compare=False)
     """Reads the training split anew: it may be large, and only fine-tuning needs it."""
 
     def training(self) -> list[Example]:
