@@ -86,7 +86,6 @@ def train(run: Run) -> None:
     trainer = make_trainer(run)
     keeper = Keeper(run, spent)
     trainer.add_callback(keeper)
-    trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     seconds = keeper.seconds()
     save_model(trainer, run)
@@ -131,6 +130,7 @@ def make_trainer(run: Run) -> Any:
         peft_config=adapter(lora) if lora else None,
     )
     check_examples(trainer.train_dataset["labels"], run.examples)
+    trainer.remove_callback(PrinterCallback)
     return trainer
 
 
