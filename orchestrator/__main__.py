@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--max-gpu-hours", type=hours, metavar="H", help="stop cleanly after this much worker time")
     report = commands.add_parser("report", help="rebuild scores and report from the stored answers alone")
     report.add_argument("dir", type=Path, metavar="DIR")
+    report.add_argument("--beside", type=Path, metavar="FIGURES.yaml", help="published figures to lay beside the run's")
     compare = commands.add_parser("compare", help="two recipes: paired differences per task, and what flipped")
     compare.add_argument("dir", type=Path, metavar="DIR")
     compare.add_argument("a", metavar="A", help="recipe id, parent's name, or label such as 'linear alpha=0.4'")
@@ -113,10 +114,12 @@ def _run(args: argparse.Namespace) -> int:
 
 def _report(args: argparse.Namespace) -> int:
     from orchestrator.sweep import locked, publish, reopen_sweep
+    from orchestrator.sweepfile import load_published
 
+    beside = load_published(args.beside) if args.beside else None
     sweep = reopen_sweep(args.dir)
     with locked(args.dir):
-        return _show(publish(sweep), args.dir)
+        return _show(publish(sweep, beside), args.dir)
 
 
 def _compare(args: argparse.Namespace) -> int:

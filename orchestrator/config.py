@@ -365,3 +365,13 @@ def _known(where: str, names: list[str], parents: dict[str, Parent]) -> None:
 def hint(word: str, known: Any) -> str:
     close = difflib.get_close_matches(str(word), list(map(str, known)), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+class Published(Strict):
+    """Figures that others have published, for the report to lay beside a run's."""
+
+    source: str = Field(min_length=1)
+    """Where they stand: a paper, its table."""
+    rows: dict[str, dict[str, float]] = Field(min_length=1)
+    """A recipe's name, as `compare` takes it, or any other → an objective's name → its value as the sweep counts it (an
+    accuracy in [0, 1])."""
