@@ -68,9 +68,10 @@ def _add_review(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    from cluster.session import check_packages, interrupt
+    from cluster.session import check_packages, interrupt, quiet
     from orchestrator.config import UserError
 
+    quiet()
     signal.signal(signal.SIGTERM, interrupt)
     try:
         check_packages()
