@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     sft.add_argument("--out", type=Path, required=True, metavar="DIR", help="results folder, of `run` or a new one")
     report = commands.add_parser("report", help="rebuild scores and report from the stored answers alone")
     report.add_argument("dir", type=Path, metavar="DIR")
+    report.add_argument("--beside", type=Path, metavar="FIGURES.yaml", help="published figures to lay beside the run's")
     compare = commands.add_parser("compare", help="two recipes: paired differences per task, and what flipped")
     compare.add_argument("dir", type=Path, metavar="DIR")
     compare.add_argument("a", metavar="A", help="recipe id, parent's name, or label such as 'linear alpha=0.4'")
@@ -70,9 +71,10 @@ def _add_review(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    from cluster.session import check_packages, interrupt
+    from cluster.session import check_packages, interrupt, quiet
     from orchestrator.config import UserError
 
+    quiet()
     signal.signal(signal.SIGTERM, interrupt)
     try:
         check_packages()
@@ -126,10 +128,12 @@ def _sft(args: argparse.Namespace) -> int:
 
 def _report(args: argparse.Namespace) -> int:
     from orchestrator.sweep import locked, publish, reopen_sweep
+    from orchestrator.sweepfile import load_published
 
+    beside = load_published(args.beside) if args.beside else None
     sweep = reopen_sweep(args.dir)
     with locked(args.dir):
-        return _show(publish(sweep), args.dir)
+        return _show(publish(sweep, beside), args.dir)
 
 
 def _compare(args: argparse.Namespace) -> int:

@@ -303,3 +303,13 @@ def _known(where: str, names: list[str], parents: dict[str, Parent]) -> None:
             raise ValueError(
                 f"{where} names {name!r}, which is not in parents: {', '.join(parents)}{hint(name, parents)}"
             )
+
+
+class Published(Strict):
+    """Figures that others have published, for the report to lay beside a run's."""
+
+    source: str = Field(min_length=1)
+    """Where they stand: a paper, its table."""
+    rows: dict[str, dict[str, float]] = Field(min_length=1)
+    """A recipe's name, as `compare` takes it, or any other → an objective's name → its value as the sweep counts it (an
+    accuracy in [0, 1])."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.board import Board, Row, Suite, mark, write_board
-from orchestrator.config import SweepConfig, UserError
+from orchestrator.config import Published, SweepConfig, UserError
 from orchestrator.files import make_private, write_atomic, write_json
 from orchestrator.ledger import Ledger
 from orchestrator.parents import resolve
@@ -240,8 +240,8 @@ def _budget(config: SweepConfig, workers: int, hours: float | None) -> Callable[
 
 
 # -------------------------------------------------------------------- what came of it
-def publish(sweep: Sweep) -> Board:
-    """Scores from the stored answers, the front, and all result files."""
+def publish(sweep: Sweep, beside: Published | None = None) -> Board:
+    """Scores from the stored answers, the front, and all result files; others' figures beside, where given."""
     from orchestrator.report.page import write_report
 
     board = make_board(sweep)
@@ -251,7 +251,7 @@ def publish(sweep: Sweep) -> Board:
         tuned = make_tuned(sweep, board)
         board = dataclasses.replace(board, tuned=tuned, notes=tuple(dict.fromkeys((*board.notes, *tuned.notes))))
     write_board(board, sweep.out)
-    write_report(board, sweep.out)
+    write_report(board, sweep.out, beside)
     return board
 
 

@@ -1,9 +1,9 @@
-"""Reading a sweep file: YAML, checked, its relative folders made absolute; what is wrong, said in one sentence."""
+"""Reading our YAML files: checked, relative folders made absolute; what is wrong, said in one sentence."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -17,6 +17,7 @@ from orchestrator.config import (
     Objective,
     OwnTask,
     Parent,
+    Published,
     RecipeGrid,
     SweepConfig,
     TaskUse,
@@ -25,6 +26,8 @@ from orchestrator.config import (
     hint,
 )
 from orchestrator.finetune import Baseline, Finetune, Lora, Rule
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -44,26 +47,38 @@ def load_config(path: Path) -> SweepConfig:
     Raises:
         UserError: no such file, no YAML, or a key that is unknown, missing, of a wrong type or out of range.
     """
+    return _absolute(_read(path, SweepConfig, "a sweep has parents, recipes and objectives"), path.resolve().parent)
+
+
+def load_published(path: Path) -> Published:
+    """Read the figures that `report --beside` lays beside a run's.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    return _read(path, Published, "published figures have source and rows")
+
+
+def _read(path: Path, model: type[Model], expected: str) -> Model:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a sweep file") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text; give the path of a sweep file") from None
+        raise UserError(f"{path}: is not UTF-8 text; give the path of a YAML file") from None
     try:
         data = yaml.load(text, Loader=_UniqueKeys)
     except yaml.YAMLError as error:
         raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
-        raise UserError(f"{path}: holds {type(data).__name__}, not keys; a sweep has parents, recipes and objectives")
+        raise UserError(f"{path}: holds {type(data).__name__}, not keys; {expected}")
     try:
-        config = SweepConfig.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error)}") from None
-    return _absolute(config, path.resolve().parent)
+        raise UserError(f"{path}: {_explain(error, model)}") from None
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     """pydantic's first complaint as one sentence: the key's path, what is wrong, the value, the way out."""
     errors = error.errors(include_url=False)
     first = errors[0]
@@ -75,7 +90,7 @@ def _explain(error: ValidationError) -> str:
     where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
     kind, value, message = first["type"], first["input"], first["msg"]
     if kind == "extra_forbidden":
-        known = _fields_at(parts[:-1])
+        known = _fields_at(parts[:-1], model)
         return f"{where}: unknown key{hint(str(parts[-1]), known)} (known here: {', '.join(known)})"
     if kind == "missing":
         return f"{where}: this key is missing; add it"
@@ -85,8 +100,8 @@ def _explain(error: ValidationError) -> str:
     return f"{where}: {message[0].lower()}{message[1:]}, but got {value!r}" + (f" (and {more} more)" if more else "")
 
 
-def _fields_at(parts: list[Any]) -> list[str]:
-    """The keys that may stand at this place of a sweep file."""
+def _fields_at(parts: list[Any], model: type[BaseModel]) -> list[str]:
+    """The keys that may stand at this place of a file."""
     places: dict[str, type[BaseModel]] = {
         "parents": Parent, "candidates": Parent, "recipes": RecipeGrid, "objectives": Objective,
         "workers": Workers, "engine": Engine, "checkpoints": Checkpoints, "tasks": TaskUse,
@@ -96,7 +111,7 @@ def _fields_at(parts: list[Any]) -> list[str]:
     if parts[:2] == ["finetune", "tasks"] and len(parts) == 3:
         return list(Objective.model_fields)
     named = [part for part in parts if part in places]
-    return list((places[named[-1]] if named else SweepConfig).model_fields)
+    return list((places[named[-1]] if named else model).model_fields)
 
 
 def _path(folder: Path, value: str) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.metadata
 import json
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,8 +29,9 @@ NEED_ENCODER = (COMPOSITE, "bertscore")
 METRICS = (COMPOSITE, *SIX, OPTED_OUT, FAITHFULNESS)
 Values = dict[str, Any]
 """Metric → its value."""
-VERSION = 1
+VERSION = 2
 """Of what is measured here; one more with every change of a value, so that remembered ones are measured again."""
+LIBRARIES = ("bert-score", "nltk", "rouge-score", "sacrebleu")
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,12 @@ def bertscore(output: str, reference: str, folder: str, layer: int) -> float:
 
 
 @lru_cache(maxsize=1)
+def _versions() -> list[str]:
+    """Of the libraries that say what a metric is."""
+    return [importlib.metadata.version(name) for name in LIBRARIES]
+
+
+@lru_cache(maxsize=1)
 def _rouge() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
@@ -153,7 +161,7 @@ class Measured:
 
     def key(self, output: str, reference: str, source: str) -> str:
         encoder = [self.encoder.digest, self.encoder.layer] if self.encoder else None
-        return hashlib.sha256(json.dumps([encoder, output, reference, source]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([_versions(), encoder, output, reference, source]).encode()).hexdigest()
 
     def add(self, found: dict[str, Values]) -> None:
         self._values.update(found)

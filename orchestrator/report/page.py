@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markdown_it import MarkdownIt
 
 from orchestrator.board import Board
+from orchestrator.config import Published
 from orchestrator.files import make_private, write_atomic
 from orchestrator.report import figures
 from orchestrator.report.sections import sections
@@ -23,8 +24,11 @@ from orchestrator.report.tuning import learning_curves
 from orchestrator.report.words import listed, summary, warnings
 
 
-def write_report(board: Board, out: Path) -> Path:
+def write_report(board: Board, out: Path, published: Published | None = None) -> Path:
     """report.html, report.md and figures/ in `out`.
+
+    Args:
+        published: others' figures, to stand beside the run's.
 
     Returns:
         The path of report.html.
@@ -45,7 +49,7 @@ def write_report(board: Board, out: Path) -> Path:
         "warnings": warnings(board),
         "rehearsal": board.config.workers.backend == "fake",
         "summary": summary(board),
-        "sections": sections(board, set(pictures)),
+        "sections": sections(board, set(pictures), published),
         "pictures": {name: base64.b64encode(files["svg"]).decode() for name, files in pictures.items()},
     }
     for name in ("report.md", "report.html"):

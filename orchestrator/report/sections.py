@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.board import Board
+from orchestrator.config import Published
 from orchestrator.report import tables, tuning
 from orchestrator.report.tables import Table
 from orchestrator.report.words import (
@@ -47,15 +48,17 @@ class Section:
     parts: tuple[Section, ...] = ()
 
 
-def sections(board: Board, figures: set[str]) -> list[Section]:
+def sections(board: Board, figures: set[str], published: Published | None) -> list[Section]:
     """
     Args:
         figures: the names of the pictures that could be drawn.
+        published: others' figures, to stand beside the run's.
     """
     found = [
         _front(board, "front" in figures),
         Section("Leaderboard", (_leaderboard_words(board),), tables.leaderboard(board)),
         _differences(board),
+        *([_published(board, published)] if published else []),
         _trajectories("trajectories" in figures),
         *_tuning(board, "learning" in figures),
         Section("Tasks", parts=tuple(_tasks(board, name) for name in board.config.objectives)),
@@ -109,6 +112,11 @@ def _differences(board: Board) -> Section:
         "will look like one by chance."
     )
     return Section(name, (words,), table)
+
+
+def _published(board: Board, published: Published) -> Section:
+    words = f"From: {published.source}. The models, prompts and numeric profile there may not be those here."
+    return Section("Beside published figures", (words,), tables.published(board, published))
 
 
 def _trajectories(drawn: bool) -> Section:

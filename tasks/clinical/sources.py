@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 from xml.etree import ElementTree
 
 from orchestrator.config import Generation, OwnTask, UserError, hint
@@ -87,7 +88,8 @@ class Reader:
             UserError: a column is missing, or the file is no CSV.
         """
         fields: dict[str, str] | None = None
-        for number, row in enumerate(_parse(file), start=1):
+        parse = _json_lines if file.suffix == ".jsonl" else _csv
+        for number, row in parse(file):
             if isinstance(row, str):
                 raise self.wrong(f"{file}, row {number}: {row}")
             fields = fields or self._fields(file, row, columns)
@@ -107,30 +109,51 @@ class Reader:
         for field, names in columns.items():
             known = [name for name in names if name in row]
             if not known:
-                raise self.wrong(f"{file} has no column {names[0]!r} (it has: {', '.join(map(str, row))})")
+                # What it has instead is not told: without a header, that would be somebody's note.
+                raise self.wrong(f"the first line of {file} names no column {names[0]!r}")
             found[field] = known[0]
         return found
 
 
-def _parse(file: Path) -> Iterator[Row | str]:
-    """Rows; a string says what is wrong with one, without what stands in it."""
+Numbered = Iterator[tuple[int, Row | str]]
+"""Rows with their number, from 1; a string says what is wrong with one, without what stands in it."""
+
+
+def _csv(file: Path) -> Numbered:
     csv.field_size_limit(sys.maxsize)
+    return _told(file, lambda stream: enumerate(csv.DictReader(stream, strict=True), start=1))
+
+
+def _json_lines(file: Path) -> Numbered:
+    def rows(stream: TextIO) -> Numbered:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                yield number, _object(line)
+
+    return _told(file, rows)
+
+
+def _object(line: str) -> Row | str:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return "is not valid JSON"
+    return {key: _text(value) for key, value in row.items()} if isinstance(row, dict) else "is no object"
+
+
+def _told(file: Path, rows: Callable[[TextIO], Iterable[tuple[int, Row | str]]]) -> Numbered:
+    """The file's rows; what breaks the reading is told as one more."""
+    number = 0
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
-            if file.suffix != ".jsonl":
-                yield from csv.DictReader(stream, strict=True)
-                return
-            for line in filter(str.strip, stream):
-                row = json.loads(line)
-                yield {key: _text(value) for key, value in row.items()} if isinstance(row, dict) else "is no object"
+            for number, row in rows(stream):
+                yield number, row
     except UnicodeDecodeError:
-        yield "is not UTF-8 text"
-    except ValueError:
-        yield "is not valid JSON"
+        yield number + 1, "is not UTF-8 text"
     except csv.Error:
-        yield "is not valid CSV"
+        yield number + 1, "is not valid CSV"
     except OSError as error:
-        yield f"cannot be read ({error.strerror})"
+        yield number + 1, f"cannot be read ({error.strerror})"
 
 
 def _text(value: object) -> str:
@@ -293,14 +316,14 @@ def _own_examples(where: str, key: str, path: str, task: OwnTask) -> list[Exampl
     if not file.is_file():
         raise UserError(f"{where}.{key}: {file} does not exist; correct the path")
     examples = []
-    for number, row in enumerate(_parse(file), start=1):
+    for number, row in _json_lines(file):
         if isinstance(row, str):
             raise UserError(f"{where}.{key}: {file}, line {number}: {row}; write an object a line")
         for field in (task.input, task.reference):
             if not row.get(field, "").strip():
                 raise UserError(
-                    f"{where}: {file}, line {number} has no text in the field {field!r} (its fields: "
-                    f"{', '.join(row)}); name the fields with input and reference"
+                    f"{where}: {file}, line {number} has no text in the field {field!r}; name the fields with input "
+                    "and reference"
                 )
         examples.append(Example(str(number), row[task.input].strip(), row[task.reference].strip()))
     if not examples:
