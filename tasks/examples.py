@@ -1,0 +1,160 @@
+"""Examples as a model reads them: tokens, with the prompt left out of the loss, none cut and none dropped; in batches;
+and how hard a model finds them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch.nn import functional
+from transformers import AutoConfig, AutoModelForCausalLM
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from orchestrator.config import UserError
+from tasks.curriculum import TERMS, Example, Row, Stage, Term
+
+IGNORED = -100
+MEASURED_AT_ONCE = 8
+"""Examples that go through the model in one forward pass."""
+Tokens = dict[str, list[int]]
+"""One example: `input_ids`, and `labels` that leave the prompt out."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    examples: tuple[Example, ...]
+    """What is to be learned."""
+    general: tuple[Example, ...]
+    """Instructions whose answers are to stay likely."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The examples as tokens."""
+
+    pad: int
+    examples: list[Tokens]
+    weights: list[float]
+    """Of the examples."""
+    general: list[Tokens]
+
+    @classmethod
+    def encode(cls, corpus: Corpus, tokenizer: Any, max_length: int) -> Data:
+        """
+        Raises:
+            UserError: there is nothing to train on, or it is too long.
+        """
+        return cls(
+            pad_of(tokenizer),
+            _encode_all("examples", corpus.examples, tokenizer, max_length),
+            [example.weight for example in corpus.examples],
+            _encode_all("general instructions", corpus.general, tokenizer, max_length),
+        )
+
+    def rows(self, stages: Sequence[Stage]) -> Dataset:
+        """The rows of all batches in order, one after the other. Every text is there once, whatever its number of rows,
+        and nowhere but in memory."""
+        kinds: list[tuple[Term, list[Tokens], list[float]]] = [
+            ("task", self.examples, self.weights),
+            ("fine_tune", self.examples, self.weights),
+            ("consistency", self.general, [1.0] * len(self.general)),
+        ]
+        place: dict[Row, int] = {}
+        rows: list[dict[str, Any]] = []
+        for term, tokens, weights in kinds:
+            for index, (each, weight) in enumerate(zip(tokens, weights, strict=True)):
+                place[Row(term, index)] = len(rows)
+                rows.append({**each, "weight": weight, "term": TERMS.index(term)})
+        order = [place[row] for stage in stages for batch in stage.batches for row in batch]
+        return Dataset.from_list(rows).select(order, keep_in_memory=True)
+
+
+def _encode_all(name: str, examples: Sequence[Example], tokenizer: Any, max_length: int) -> list[Tokens]:
+    if not examples:
+        raise UserError(f"ICFT: there are no {name}; it needs at least one")
+    encoded = [encode(example, tokenizer) for example in examples]
+    for number, tokens in enumerate(encoded, start=1):
+        if len(tokens["input_ids"]) > max_length:
+            raise UserError(
+                f"ICFT: number {number} of the {name} has {len(tokens['input_ids'])} tokens, but max_length is "
+                f"{max_length}; raise it, or shorten the prompt"
+            )
+    return encoded
+
+
+def pad_of(tokenizer: Any) -> int:
+    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+
+
+def encode(example: Example, tokenizer: Any) -> Tokens:
+    """Prompt, completion and end token."""
+    read = encode_prompt(example.prompt, tokenizer)
+    learned = [*tokenizer(example.completion, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    return {"input_ids": [*read, *learned], "labels": [IGNORED] * len(read) + learned}
+
+
+def encode_prompt(prompt: str, tokenizer: Any) -> list[int]:
+    """As a user's turn where the tokenizer has a chat template, as it is otherwise."""
+    text, special = prompt, True
+    if tokenizer.chat_template:
+        turn = [{"role": "user", "content": prompt}]
+        text, special = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True), False
+    return list(tokenizer(text, add_special_tokens=special)["input_ids"])
+
+
+@dataclass
+class Collator(DataCollatorForLanguageModeling):  # type: ignore[misc]
+    """trl's, with the columns `weight` (float32) and `term` (int64, an index into TERMS), each of shape (rows,)."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        own = {name: torch.tensor([example[name] for example in examples]) for name in ("weight", "term")}
+        return {**super().torch_call(examples), **own}
+
+
+def difficulties(model: Any, examples: Sequence[Tokens], pad: int) -> list[float]:
+    """The model's mean loss a token of each completion, end token included, in nats.
+
+    Raises:
+        ValueError: one is not finite: the model is broken.
+    """
+    collate = DataCollatorForLanguageModeling(pad)
+    found = [math.nan] * len(examples)
+    by_length = sorted(range(len(found)), key=lambda index: len(examples[index]["input_ids"]))
+    for begin in range(0, len(found), MEASURED_AT_ONCE):
+        chosen = by_length[begin : begin + MEASURED_AT_ONCE]
+        losses = _losses(model, collate([examples[index] for index in chosen]))
+        for index, value in zip(chosen, losses, strict=True):
+            found[index] = value
+    if not all(map(math.isfinite, found)):
+        raise ValueError("the model's loss is not finite on some example; its weights are broken")
+    return found
+
+
+def _losses(model: Any, batch: dict[str, Any]) -> list[float]:
+    model.eval()
+    tokens = {name: tensor.to(model.device) for name, tensor in batch.items()}
+    labels = tokens.pop("labels")[:, 1:]
+    with torch.no_grad():
+        logits = model(**tokens, use_cache=False).logits[:, :-1].float()
+        losses = functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
+        return list((losses.sum(1) / (labels != IGNORED).sum(1)).tolist())
+
+
+def load(folder: Path) -> Any:
+    """A model to train: in bf16 on a GPU, else in float32 (bf16 is several times slower on CPUs)."""
+    gpu = torch.cuda.is_available()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16 if gpu else torch.float32)
+    return model.to("cuda" if gpu else "cpu")
+
+
+def save(tuned: Any, tokenizer: Any, start: Path, folder: Path) -> None:
+    """A model with an adapter, as one checkpoint in the dtype of the one that it started from. The adapter is added in
+    float32."""
+    dtype = AutoConfig.from_pretrained(start).dtype
+    tuned.float().merge_and_unload().to(dtype).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
