@@ -4,7 +4,7 @@ and how hard a model finds them."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,27 +122,36 @@ def difficulties(model: Any, examples: Sequence[Tokens], pad: int) -> list[float
     Raises:
         ValueError: one is not finite: the model is broken.
     """
+    return _means(model, examples, pad, lambda losses: losses)
+
+
+def confidences(model: Any, examples: Sequence[Tokens], pad: int) -> list[float]:
+    """The mean probability of each completion's tokens, in [0, 1]; raises as `difficulties`."""
+    return _means(model, examples, pad, lambda losses: (-losses).exp())
+
+
+def _means(
+    model: Any, examples: Sequence[Tokens], pad: int, value: Callable[[torch.Tensor], torch.Tensor]
+) -> list[float]:
+    """Of a value of each learned token's loss, over each example."""
     collate = DataCollatorForLanguageModeling(pad)
     found = [math.nan] * len(examples)
     by_length = sorted(range(len(found)), key=lambda index: len(examples[index]["input_ids"]))
+    model.eval()
     for begin in range(0, len(found), MEASURED_AT_ONCE):
         chosen = by_length[begin : begin + MEASURED_AT_ONCE]
-        losses = _losses(model, collate([examples[index] for index in chosen]))
-        for index, value in zip(chosen, losses, strict=True):
-            found[index] = value
+        tokens = {name: each.to(model.device) for name, each in collate([examples[i] for i in chosen]).items()}
+        labels = tokens.pop("labels")[:, 1:]
+        learned = labels != IGNORED
+        with torch.no_grad():
+            logits = model(**tokens, use_cache=False).logits[:, :-1].float()
+            losses = functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
+            means = (value(losses) * learned).sum(1) / learned.sum(1)
+        for index, mean in zip(chosen, means.tolist(), strict=True):
+            found[index] = mean
     if not all(map(math.isfinite, found)):
         raise ValueError("the model's loss is not finite on some example; its weights are broken")
     return found
-
-
-def _losses(model: Any, batch: dict[str, Any]) -> list[float]:
-    model.eval()
-    tokens = {name: tensor.to(model.device) for name, tensor in batch.items()}
-    labels = tokens.pop("labels")[:, 1:]
-    with torch.no_grad():
-        logits = model(**tokens, use_cache=False).logits[:, :-1].float()
-        losses = functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
-        return list((losses.sum(1) / (labels != IGNORED).sum(1)).tolist())
 
 
 def load(folder: Path) -> Any:

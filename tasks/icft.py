@@ -70,6 +70,8 @@ def train_icft(
     """
     if (out / METRICS).exists():
         return dict(json.loads((out / METRICS).read_text(encoding="utf-8")))
+    if out.exists():
+        raise UserError(f"ICFT: {out} exists already and holds no finished run; write elsewhere")
     work = make_private(out.with_name(f".{out.name}.icft"))
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     data = Data.encode(corpus, tokenizer, settings.max_length)
