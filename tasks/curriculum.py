@@ -57,8 +57,6 @@ class IcftSettings:
     """Of AdamW; falls linearly to 0."""
     rank: int = 16
     """Of LoRA, on every linear layer but the head; its alpha is twice that."""
-    max_length: int = 8192
-    """Tokens of prompt and completion together."""
     save_steps: int = 50
     """Optimiser steps between checkpoints."""
 
@@ -117,8 +115,10 @@ def make_schedule(difficulty: Sequence[float], general: int, settings: IcftSetti
         general: how many general instructions there are.
 
     Raises:
-        UserError: an example would never be shown.
+        UserError: there are no examples, or no general instructions, or an example would never be shown.
     """
+    if not difficulty or not general:
+        raise UserError(f"ICFT needs examples and general instructions: there are {len(difficulty)} and {general}")
     rng = Random(seed)
     parts = cut(sorted(range(len(difficulty)), key=lambda index: (difficulty[index], index)), settings.stages)
     steps = share(settings.steps, len(parts))

@@ -13,8 +13,8 @@ has rows of its own and no two pull the same row in two directions:
   must stay learned; asking them to stay as they were *at the start* would unlearn them.
 - **L_consistency**: KL(start ‖ tuned), a token, over the completions of the general instructions in the long-term
   memory, where `start` is the model with its adapter off. The direction is distillation's (Li & Hoiem 2016, Learning
-  without Forgetting): what the starting model may say, the tuned one may still say. It
-  needs no labels, hence no weight.
+  without Forgetting): what the starting model may say, the tuned one may still say. It needs no labels, hence no
+  weight.
 
 Each term is a mean over its tokens in a batch, and 0 in a batch that has no row for it. Cross-entropies are weighted
 by the examples' confidence and divided by the number of tokens, not by the sum of weights: a batch of doubtful labels
@@ -43,21 +43,21 @@ from orchestrator.config import Parent, UserError
 from orchestrator.files import make_private, write_json
 from orchestrator.parents import open_model
 from tasks.curriculum import TERMS, IcftSettings, Stage, Term, make_schedule
-from tasks.examples import IGNORED, Collator, Corpus, Data, difficulties, load, save
 from tasks.merge import appearing
+from tasks.rows import IGNORED, Collator, Data, difficulties, load, save
 
 METRICS, BEGUN, COMPLETE = "icft.json", "begun.json", "COMPLETE"
 
 
 def train_icft(
-    model_folder: Path, tokenizer_folder: Path, corpus: Corpus, settings: IcftSettings, out: Path, seed: int
+    model_folder: Path, tokenizer_folder: Path, data: Data, settings: IcftSettings, out: Path, seed: int
 ) -> dict[str, Any]:
     """Fine-tune a checkpoint and write the tuned one to `out`: all of it or nothing. Called again it goes on from its
     last checkpoint, which lies in a folder beside `out` until the run is finished; a finished run is not repeated.
 
     Args:
         model_folder: weights in safetensors; a merged checkpoint need not have a tokenizer.
-        tokenizer_folder: prompts become a user's turn where it has a chat template.
+        tokenizer_folder: what `data` was encoded with; its files are written beside the tuned weights.
 
     Returns:
         What `out`/icft.json holds. `seconds`: of training, in this process. `stages`: how many `examples` each has, and
@@ -65,8 +65,8 @@ def train_icft(
         the step's batches and before its weight, in nats a token.
 
     Raises:
-        UserError: no examples or no general instructions, an example that is longer than `max_length` or would never be
-            shown, or a run that was begun with something else.
+        UserError: no examples or no general instructions, an example that would never be shown, or a run that was begun
+            with something else.
     """
     if (out / METRICS).exists():
         return dict(json.loads((out / METRICS).read_text(encoding="utf-8")))
@@ -74,7 +74,6 @@ def train_icft(
         raise UserError(f"ICFT: {out} exists already and holds no finished run; write elsewhere")
     work = make_private(out.with_name(f".{out.name}.icft"))
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
-    data = Data.encode(corpus, tokenizer, settings.max_length)
     digest = open_model("ICFT", "model", Parent(model=str(model_folder))).source.digest
     key = _key([digest, data, settings, seed])
     model = load(model_folder)

@@ -23,8 +23,8 @@ from xml.etree import ElementTree
 
 from tasks.clinical.sources import Reader, is_test
 from tasks.curriculum import Example
-from tasks.examples import difficulties, encode, pad_of
 from tasks.metrics import distinct
+from tasks.rows import difficulties, encode, pad_of
 from tasks.weak_labels import Written
 
 ORIGIN = "https://github.com/abachaa/MedQuAD"

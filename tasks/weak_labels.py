@@ -13,7 +13,7 @@ import torch
 from trl.trainer.utils import pad
 
 from tasks.curriculum import Example
-from tasks.examples import IGNORED, MEASURED_AT_ONCE, Tokens, confidences, encode_prompt, pad_of
+from tasks.rows import MEASURED_AT_ONCE, confidences, encode_prompt, learn, pad_of
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def write(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: in
         )
     ordered = [answers[index] for index in range(len(encoded))]
     sure = confidences(
-        model, [_tokens(prompt, answer) for prompt, answer in zip(encoded, ordered, strict=True)], pad_of(tokenizer)
+        model, [learn(prompt, answer) for prompt, answer in zip(encoded, ordered, strict=True)], pad_of(tokenizer)
     )
     return [
         Written(tokenizer.decode(answer, skip_special_tokens=True), answer[-1] == tokenizer.eos_token_id, confidence)
@@ -75,7 +75,3 @@ def _continue(model: Any, tokenizer: Any, prompts: list[list[int]], max_new_toke
         end = row.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in row else len(row)
         found.append(row[:end])
     return found
-
-
-def _tokens(prompt: list[int], answer: list[int]) -> Tokens:
-    return {"input_ids": [*prompt, *answer], "labels": [IGNORED] * len(prompt) + answer}

@@ -34,8 +34,8 @@ from tests.conftest import DEMO
 
 DATA = Path(os.environ["MERGEFRONT_DATA"]) / "medquad"
 PARENT = DEMO / "parents" / "instruct"
-LABELLED, ASKED, WORDS = 64, 60, 20
-ICFT = IcftSettings(steps=40, long_memory=128, learning_rate=2e-3, max_length=512)
+LABELLED, ASKED, WORDS = 64, 60, 16
+ICFT = IcftSettings(steps=40, long_memory=128, learning_rate=2e-3)
 LORA = dataclasses.replace(ICFT, stages=1, task_rows=ICFT.rows, recent_rows=0, earlier_rows=0)
 """One stage and nothing replayed: trl's LoRA, to the last step (tests/tasks/test_icft.py)."""
 FULL_RATE = 5e-4
@@ -51,10 +51,10 @@ def train_full(examples: tuple[Example, ...], out: Path) -> None:
     from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
-    from tasks.examples import Corpus, Data, load
+    from tasks.rows import Data, load
 
     tokenizer = AutoTokenizer.from_pretrained(PARENT)
-    data = Data.encode(Corpus(examples, general(0, 1)), tokenizer, ICFT.max_length)
+    data = Data.encode(examples, general(0, 1), tokenizer)
     rows = data.rows(make_schedule([0.0] * len(examples), 1, LORA, seed=0)).remove_columns(["weight", "term"])
     arguments = SFTConfig(
         output_dir=str(out), max_steps=LORA.steps, per_device_train_batch_size=LORA.rows,
@@ -85,8 +85,8 @@ def judge(folder: Path, asked: list[Answered], pool: list[Answered], shown: tupl
     from lm_eval.tasks.ifeval.utils import process_results
     from transformers import AutoTokenizer
 
-    from tasks.examples import difficulties, encode, load, pad_of
     from tasks.metrics import distinct, lexical
+    from tasks.rows import difficulties, encode, load, pad_of
     from tasks.weak_labels import write
 
     model, tokenizer = load(folder), AutoTokenizer.from_pretrained(PARENT)
@@ -123,8 +123,10 @@ def judge(folder: Path, asked: list[Answered], pool: list[Answered], shown: tupl
 
 @pytest.mark.timeout(3600)
 def test_one_table_with_plain_sft_lora_and_icft(tmp_path: Path) -> None:
-    from tasks.examples import Corpus
+    from transformers import AutoTokenizer
+
     from tasks.icft import train_icft
+    from tasks.rows import Data
 
     data = read_medquad(DATA)
     pool, asked = shorten(data.train[:600], WORDS), shorten(data.test[:ASKED], WORDS)
@@ -138,7 +140,8 @@ def test_one_table_with_plain_sft_lora_and_icft(tmp_path: Path) -> None:
     table["full SFT"] = judge(tmp_path / "full", asked, pool, shown)
     for name, (examples, settings) in ways.items():
         out = tmp_path / name
-        seconds[name] = train_icft(PARENT, PARENT, Corpus(examples, kept), settings, out, seed=0)["seconds"]
+        encoded = Data.encode(examples, kept, AutoTokenizer.from_pretrained(PARENT))
+        seconds[name] = train_icft(PARENT, PARENT, encoded, settings, out, seed=0)["seconds"]
         table[name] = judge(out, asked, pool, shown)
     for name, row in table.items():
         print(f"\n{name} ({seconds.get(name, 0):.0f} s)")

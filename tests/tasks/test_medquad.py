@@ -148,8 +148,8 @@ def test_a_model_chooses_what_it_was_trained_on() -> None:
     from transformers import AutoTokenizer
 
     from tasks.demo import formulary
-    from tasks.examples import load
     from tasks.medquad import Choice
+    from tasks.rows import load
     from tests.conftest import DEMO
 
     folder = DEMO / "parents" / "clinical"

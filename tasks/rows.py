@@ -1,5 +1,5 @@
-"""Examples as a model reads them: tokens, with the prompt left out of the loss, none cut and none dropped; in batches;
-and how hard a model finds them."""
+"""Rows of training: examples as tokens, with the prompt left out of the loss, none cut and none dropped; and how hard a
+model finds them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from orchestrator.config import UserError
 from tasks.curriculum import TERMS, Example, Row, Stage, Term
 
 IGNORED = -100
@@ -26,34 +25,24 @@ Tokens = dict[str, list[int]]
 
 
 @dataclass(frozen=True)
-class Corpus:
-    examples: tuple[Example, ...]
-    """What is to be learned."""
-    general: tuple[Example, ...]
-    """Instructions whose answers are to stay likely."""
-
-
-@dataclass(frozen=True)
 class Data:
     """The examples as tokens."""
 
     pad: int
     examples: list[Tokens]
+    """What is to be learned."""
     weights: list[float]
-    """Of the examples."""
+    """Of the examples: how much the loss of each counts, in [0, 1]."""
     general: list[Tokens]
+    """Instructions whose answers are to stay likely."""
 
     @classmethod
-    def encode(cls, corpus: Corpus, tokenizer: Any, max_length: int) -> Data:
-        """
-        Raises:
-            UserError: there is nothing to train on, or it is too long.
-        """
+    def encode(cls, examples: Sequence[Example], general: Sequence[Example], tokenizer: Any) -> Data:
         return cls(
             pad_of(tokenizer),
-            _encode_all("examples", corpus.examples, tokenizer, max_length),
-            [example.weight for example in corpus.examples],
-            _encode_all("general instructions", corpus.general, tokenizer, max_length),
+            [encode(example, tokenizer) for example in examples],
+            [example.weight for example in examples],
+            [encode(example, tokenizer) for example in general],
         )
 
     def rows(self, stages: Sequence[Stage]) -> Dataset:
@@ -74,19 +63,6 @@ class Data:
         return Dataset.from_list(rows).select(order, keep_in_memory=True)
 
 
-def _encode_all(name: str, examples: Sequence[Example], tokenizer: Any, max_length: int) -> list[Tokens]:
-    if not examples:
-        raise UserError(f"ICFT: there are no {name}; it needs at least one")
-    encoded = [encode(example, tokenizer) for example in examples]
-    for number, tokens in enumerate(encoded, start=1):
-        if len(tokens["input_ids"]) > max_length:
-            raise UserError(
-                f"ICFT: number {number} of the {name} has {len(tokens['input_ids'])} tokens, but max_length is "
-                f"{max_length}; raise it, or shorten the prompt"
-            )
-    return encoded
-
-
 def pad_of(tokenizer: Any) -> int:
     return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
@@ -94,8 +70,16 @@ def pad_of(tokenizer: Any) -> int:
 def encode(example: Example, tokenizer: Any) -> Tokens:
     """Prompt, completion and end token."""
     read = encode_prompt(example.prompt, tokenizer)
-    learned = [*tokenizer(example.completion, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-    return {"input_ids": [*read, *learned], "labels": [IGNORED] * len(read) + learned}
+    written = tokenizer(example.completion, add_special_tokens=False)["input_ids"]
+    return learn(read, [*written, tokenizer.eos_token_id])
+
+
+def learn(prompt: Sequence[int], completion: Sequence[int]) -> Tokens:
+    """
+    Args:
+        completion: with the token that ends it.
+    """
+    return {"input_ids": [*prompt, *completion], "labels": [IGNORED] * len(prompt) + [*completion]}
 
 
 def encode_prompt(prompt: str, tokenizer: Any) -> list[int]:
