@@ -81,7 +81,7 @@ def train_icft(
     stages = make_schedule(difficulty, len(data.general), settings, seed)
     trainer = make_trainer(model, tokenizer, data, stages, settings, work, seed)
     begun = time.monotonic()
-    trainer.train(resume_from_checkpoint=_last_checkpoint(work))
+    trainer.train(resume_from_checkpoint=last_checkpoint(work))
     metrics = {
         "seconds": time.monotonic() - begun,
         "stages": [
@@ -221,6 +221,7 @@ def make_trainer(
     return trainer
 
 
-def _last_checkpoint(work: Path) -> str | None:
+def last_checkpoint(work: Path) -> str | None:
+    """The newest that was written to its end."""
     complete = sorted(work.glob(f"checkpoint-*/{COMPLETE}"), key=lambda path: int(path.parent.name.split("-")[1]))
     return str(complete[-1].parent) if complete else None
