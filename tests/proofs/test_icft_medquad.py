@@ -1,6 +1,6 @@
 """ICFT beside plain SFT and LoRA, on MedQuAD with 64 labelled examples: `make prove`, or
 
-    pytest -m prove -s tests/proofs/test_icft.py
+    pytest -m prove -s tests/proofs/test_icft_medquad.py
 
 Every way sees as many rows. What the demo's instruct parent is asked besides, and no training showed: to follow
 instructions that it learned before.
