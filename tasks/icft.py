@@ -111,15 +111,17 @@ def _begin(work: Path, key: str, model: Any, data: Data) -> list[float]:
     memories.
 
     Raises:
-        UserError: the run was begun with something else.
+        UserError: there is a checkpoint of a run with something else.
     """
-    if not (work / BEGUN).exists():
-        write_json(work / BEGUN, {"key": key, "difficulty": difficulties(model, data.examples, data.pad)})
-    begun = json.loads((work / BEGUN).read_text(encoding="utf-8"))
+    note = work / BEGUN
+    begun = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {"key": None}
     if begun["key"] != key:
-        raise UserError(
-            f"ICFT: {work} holds a run with another model, examples, settings or seed; delete it, or write elsewhere"
-        )
+        if last_checkpoint(work):
+            raise UserError(
+                f"ICFT: {work} holds a run with another model, examples, settings or seed; delete it, or write elsewhere"
+            )
+        begun = {"key": key, "difficulty": difficulties(model, data.examples, data.pad)}
+        write_json(note, begun)
     return list(begun["difficulty"])
 
 

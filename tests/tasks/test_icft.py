@@ -293,10 +293,18 @@ def test_nothing_to_learn_or_to_keep_is_refused(
 
 
 def test_a_run_does_not_go_on_with_other_examples(parents: dict[str, Path], tmp_path: Path) -> None:
-    (tmp_path / ".out.icft").mkdir()
-    (tmp_path / ".out.icft" / "begun.json").write_text(json.dumps({"key": "other", "difficulty": [1.0] * 6}))
+    work = tmp_path / ".out.icft"
+    (work / "checkpoint-2").mkdir(parents=True)
+    (work / "checkpoint-2" / "COMPLETE").touch()
+    (work / "begun.json").write_text(json.dumps({"key": "other", "difficulty": [1.0] * 6}))
     with pytest.raises(UserError, match="holds a run with another model, examples, settings or seed"):
         run(parents["a"], tmp_path / "out")
+
+
+def test_what_was_refused_can_be_run_once_it_is_mended(parents: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="raise the steps to 3"):
+        run(parents["a"], tmp_path / "out", steps=2)
+    assert len(run(parents["a"], tmp_path / "out", steps=3)[1]["history"]) == 3
 
 
 def test_a_broken_model_has_no_difficulty(parents: dict[str, Path]) -> None:
