@@ -114,11 +114,11 @@ def _begin(work: Path, key: str, model: Any, data: Data) -> list[float]:
         UserError: there is a checkpoint of a run with something else.
     """
     note = work / BEGUN
-    begun = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {"key": None}
+    begun: dict[str, Any] = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {"key": None}
     if begun["key"] != key:
         if last_checkpoint(work):
             raise UserError(
-                f"ICFT: {work} holds a run with another model, examples, settings or seed; delete it, or write elsewhere"
+                f"ICFT: {work} holds a run with another model, examples, settings or seed; delete it or write elsewhere"
             )
         begun = {"key": key, "difficulty": difficulties(model, data.examples, data.pad)}
         write_json(note, begun)
