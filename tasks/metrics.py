@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -101,6 +102,16 @@ def bertscore(output: str, reference: str, folder: str, layer: int) -> float:
     """BERTScore's F1, without idf weights and without rescaling; what lies below 0 is 0. Neither text may be empty."""
     _, _, f1 = _bert_scorer(folder, layer).score([output], [reference])
     return min(1.0, max(0.0, float(f1[0])))
+
+
+def distinct(outputs: Iterable[str], n: int) -> float:
+    """How diverse texts are together: different n-grams of words over all n-grams (Li et al. 2016), case aside; 0 where
+    no text has n words."""
+    grams: list[tuple[str, ...]] = []
+    for output in outputs:
+        words = output.lower().split()
+        grams += zip(*(words[start:] for start in range(n)), strict=False)
+    return len(set(grams)) / len(grams) if grams else 0.0
 
 
 @lru_cache(maxsize=1)
