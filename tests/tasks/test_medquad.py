@@ -127,7 +127,7 @@ def test_the_authors_files_are_read(tmp_path: Path) -> None:
     ("line", "message"),
     [
         (None, "sft_train.jsonl is not there"),
-        ("{}", "has no column 'messages'"),
+        ("{}", "names no column 'messages'"),
         ('{"messages": "secret", "qtype": "", "focus": ""}', "row 1: messages is no list"),
         (
             json.dumps({"messages": [{"role": "user", "content": "secret"}], "qtype": "", "focus": ""}),
