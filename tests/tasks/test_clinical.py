@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.__main__ import main
 from orchestrator.config import Generation, OwnTask, UserError
 from orchestrator.records import Serving
 from orchestrator.sweep import reopen_sweep, run_sweep
@@ -332,6 +333,15 @@ def test_sixteen_sequences_unless_the_sweep_says_more(sweep: Callable[..., Path]
     assert load_config(sweep(generation={"own": own})).workers.engine.max_num_seqs == 16
     workers = {"backend": "fake", "engine": {"max_num_seqs": 64}}
     assert load_config(sweep(generation={"own": own}, workers=workers)).workers.engine.max_num_seqs == 64
+
+
+def test_plan_refuses_the_encoder_that_run_would(sweep: Callable[..., Path], own: Any, capsys: Any) -> None:
+    generation = {"own": own, "encoder": {"model": "./nowhere", "layer": 2}}
+    assert (
+        main(["plan", str(sweep(objectives={"notes": {"tasks": ["letters"], **OBJECTIVE}}, generation=generation))])
+        == 2
+    )
+    assert "generation.encoder.model: the folder" in capsys.readouterr().err
 
 
 def wrong(generation: dict[str, Any] | None, task: str, expected: str, **objective: Any) -> Any:
