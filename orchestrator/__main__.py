@@ -36,6 +36,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="results folder")
     run.add_argument("--max-gpu-hours", type=hours, metavar="H", help="stop cleanly after this much worker time")
+    search = commands.add_parser("search", help="look beyond the grid, or go on looking: needs a search section")
+    search.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
+    search.add_argument("--out", type=Path, required=True, metavar="DIR", help="results folder")
     report = commands.add_parser("report", help="rebuild scores and report from the stored answers alone")
     report.add_argument("dir", type=Path, metavar="DIR")
     compare = commands.add_parser("compare", help="two recipes: paired differences per task, and what flipped")
@@ -109,6 +112,12 @@ def _run(args: argparse.Namespace) -> int:
     from orchestrator.sweep import run_sweep
 
     return _show(run_sweep(args.sweep, args.out, args.max_gpu_hours), args.out)
+
+
+def _search(args: argparse.Namespace) -> int:
+    from orchestrator.search import run_search
+
+    return _show(run_search(args.sweep, args.out), args.out)
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -213,6 +222,7 @@ def at_least(minimum: int) -> Callable[[str], int]:
 COMMANDS = {
     "plan": _plan,
     "run": _run,
+    "search": _search,
     "report": _report,
     "compare": _compare,
     "promote": _promote,

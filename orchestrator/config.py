@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from orchestrator.methods import METHODS
+from orchestrator.searchconfig import Search
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 MAX_GRID = 10_000
@@ -326,6 +327,8 @@ class SweepConfig(Strict):
     """Few-shot sampling, sampled decoding, and the random merge methods (dare, della)."""
     workers: Workers = Workers()
     checkpoints: Checkpoints = Checkpoints()
+    search: Search | None = None
+    """What `mergefront search` looks for beyond the grid."""
 
     @model_validator(mode="after")
     def _names(self) -> SweepConfig:
@@ -351,7 +354,18 @@ class SweepConfig(Strict):
                 raise ValueError(f"objectives.{name}: the leaderboard has a column of this name; choose another")
         if not any(objective.front for objective in self.objectives.values()):
             raise ValueError("objectives: every one has front: false; the front needs at least one")
+        if self.search is not None:
+            self._check_search(self.search)
         return self
+
+    def _check_search(self, search: Search) -> None:
+        for index, space in enumerate(search.space):
+            used = [*(space.between or []), *space.models, *([space.base_model] if space.base_model else [])]
+            _known(f"search.space[{index}]", used, self.parents)
+        for name, floor in search.constraints.items():
+            if name not in self.objectives or not self.objectives[name].front:
+                raise ValueError(f"search.constraints.{name}: is no objective of the front{hint(name, self.objectives)}")
+            _known(f"search.constraints.{name}.parent", [floor.parent], self.parents)
 
 
 def _known(where: str, names: list[str], parents: dict[str, Parent]) -> None:
