@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from orchestrator.searchconfig import Racing
-from tune.racing import Answers, Floats, Race, estimates, front_mask
+from tune.racing import PARK, Answers, Floats, Race, front_mask
 
 
 @dataclass(frozen=True)
@@ -20,37 +20,61 @@ class Result:
     """Dropped, though on the front that all questions show."""
     share: float
     """Of all documents, those that were asked."""
+    curve: list[tuple[float, int]]
+    """Share of all documents after which each recipe was asked everything, and its number."""
 
 
-def race_all(values: Sequence[Floats], alpha: float = 0.05, rungs: Sequence[float] | None = None) -> Result:
-    """Race recipes rung by rung.
+def race_all(
+    values: Sequence[Floats], alpha: float = 0.05, rungs: Sequence[float] | None = None, start: int = 1
+) -> Result:
+    """Race recipes: the grid in full, the first rung of all, and then, the least evidence first, rung after rung.
 
     Args:
         values: of each objective, shape (recipes, documents), in the race's order.
+        start: so many are asked everything at the start (a grid).
     """
     recipes, totals = len(values[0]), tuple(matrix.shape[1] for matrix in values)
     cuts = [tuple(int(np.ceil(share * total)) for total in totals) for share in rungs or Racing().rungs]
     bounds = tuple(float((matrix.max(axis=0) - matrix.min(axis=0)).max()) for matrix in values)
-    race = Race(totals, bounds, cuts[0], alpha, recipes)
-    cut = dict.fromkeys(range(recipes), cuts[0])
+    race = Race(totals, bounds, alpha, recipes)
+    means = np.array([matrix.mean(axis=1) for matrix in values]).T
+    spent = 0
+    rung, evidence, rivals = dict.fromkeys(range(recipes), -1), dict.fromkeys(range(recipes), 0.0), {}
+    full: list[int] = []
     dropped: list[int] = []
-    evidence: dict[str, float] = {}
-    for place, current in enumerate(cuts):
-        alive = [recipe for recipe in range(recipes) if recipe not in dropped]
-        cut.update(dict.fromkeys(alive, current))
-        racers = {str(i): tuple(m[i, :n] for m, n in zip(values, cut[i], strict=True)) for i in range(recipes)}
-        if place < len(cuts) - 1:
-            evidence |= {str(i): race.evidence(str(i), racers) for i in alive}
-            dropped += [int(name) for name in race.decide(evidence) if int(name) not in dropped]
-    front = front_mask(np.array([matrix.mean(axis=1) for matrix in values]).T)
-    asked = {int(name): answers for name, answers in racers.items()}
-    share = sum(sum(n) for n in cut.values()) / (recipes * sum(totals))
-    return Result(asked, dropped, [recipe for recipe in dropped if front[recipe]], share)
+    curve: list[tuple[float, int]] = []
 
+    def go_on(recipe: int, until: float, last: int) -> None:
+        """Rung after rung, while the evidence against the recipe is below a limit."""
+        nonlocal spent
+        if recipe not in rivals:
+            front = [each for each, on in zip(full, front_mask(means[full]), strict=True) if on]
+            rivals[recipe] = [tuple(matrix[each] for matrix in values) for each in front]
+        while rung[recipe] < last and evidence[recipe] < until:
+            rung[recipe] += 1
+            spent += sum(cuts[rung[recipe]]) - sum(cuts[rung[recipe] - 1] if rung[recipe] else [0])
+            own = tuple(matrix[recipe, :n] for matrix, n in zip(values, cuts[rung[recipe]], strict=True))
+            evidence[recipe] = race.evidence(own, rivals[recipe])
+            others = [evidence[each] for each in evidence if each != recipe]
+            if rung[recipe] < len(cuts) - 1 and race.beaten(evidence[recipe], others):
+                dropped.append(recipe)
+                return
+        if rung[recipe] == len(cuts) - 1:
+            full.append(recipe)
+            curve.append((spent / (recipes * sum(totals)), recipe))
 
-def observed(asked: Mapping[int, Answers], dropped: Sequence[int]) -> Floats:
-    """What a race shows in the end: the estimates of those that were asked everything; shape (recipes, objectives)."""
-    return np.array([estimates(answers) for recipe, answers in asked.items() if recipe not in dropped])
+    whole = len(cuts) - 1
+    for recipe in range(recipes):
+        rivals.update({recipe: []} if recipe < start else {})
+        go_on(recipe, np.inf, whole if recipe < start else 0)
+    for limit in (PARK, np.inf):
+        open_ = [recipe for recipe in range(recipes) if recipe not in full and recipe not in dropped]
+        for recipe in sorted(open_, key=lambda each: evidence[each]):
+            go_on(recipe, limit, whole)
+    front = front_mask(means)
+    asked = {i: tuple(m[i, :n] for m, n in zip(values, cuts[rung[i]], strict=True)) for i in range(recipes)}
+    share = spent / (recipes * sum(totals))
+    return Result(asked, dropped, [recipe for recipe in dropped if front[recipe]], share, curve)
 
 
 def simulated(seed: int, recipes: int = 60, tasks: int = 1) -> list[Floats]:

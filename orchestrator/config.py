@@ -364,7 +364,9 @@ class SweepConfig(Strict):
             _known(f"search.space[{index}]", used, self.parents)
         for name, floor in search.constraints.items():
             if name not in self.objectives or not self.objectives[name].front:
-                raise ValueError(f"search.constraints.{name}: is no objective of the front{hint(name, self.objectives)}")
+                raise ValueError(
+                    f"search.constraints.{name}: is no objective of the front{hint(name, self.objectives)}"
+                )
             _known(f"search.constraints.{name}.parent", [floor.parent], self.parents)
 
 

@@ -154,9 +154,7 @@ def _grids(config: SweepConfig, sources: dict[str, Source]) -> Iterator[Recipe]:
             yield from _product(config, sources, grid)
 
 
-def between(
-    method: str, first: Source, second: Source, ratio: float, parameters: dict[str, Any], dtype: str
-) -> Recipe:
+def between(method: str, first: Source, second: Source, ratio: float, parameters: dict[str, Any], dtype: str) -> Recipe:
     """Linear: (1 - alpha)·first + alpha·second. SLERP: mergekit's, with the first as base model."""
     key = "alpha" if method == "linear" else "t"
     point = Point(method, ((key, ratio),))

@@ -76,7 +76,8 @@ def open_referee(sweep: Sweep) -> Referee:
     standings = {recipe.id: Standing(recipe, None, None) for recipe in sweep.recipes}
     for note in stored(folder):
         recipe = space.recipe(note["params"])
-        standings.setdefault(recipe.id, Standing(recipe, note["params"], note["number"], note["status"], note["rung"]))
+        note["rivals"] = None if note["rivals"] is None else tuple(note["rivals"])
+        standings.setdefault(recipe.id, Standing(recipe, **note))
     return Referee(
         config.search, config.workers.block, config.workers.gpus, cut(config, sweep.suites, sweep.lm), sweep.lm,
         sweep.ledger, folder, standings, keep=lambda result: keep(sweep, result), tell=tell,

@@ -73,7 +73,9 @@ class Space(Strict):
             raise ValueError(f"method {self.method!r} needs models (or alpha with linear, t with slerp)")
         method = METHODS[self.method]
         if method.base and ratio is None and self.base_model is None:
-            raise ValueError(f"method {self.method!r} needs base_model: the parent that the others are measured against")
+            raise ValueError(
+                f"method {self.method!r} needs base_model: the parent that the others are measured against"
+            )
         for name, given in self.models.items():
             self._check(f"models.{name}", given, method.each.split())
         self._check("parameters", self.parameters, method.parameters)

@@ -6,28 +6,28 @@ order is a sample of them without replacement.
 
 A candidate is dropped when the evidence that a rival beats it in every objective is strong enough. Evidence is the
 capital of a bettor who starts with 1 and bets, question by question, against "the rival is no better over all questions"
-(Waudby-Smith & Ramdas 2024, Estimating means of bounded random variables by betting, §5: without replacement). If that
-is true, the capital exceeds 1/a at any time with probability a at most (Ville): looks are free, no distribution is
-assumed, and a decision needs only the answers that are there. Many looks, rivals, objectives and candidates:
+(Waudby-Smith & Ramdas 2024, Estimating means of bounded random variables by betting, section 5: without replacement). If
+that is true, the capital ever exceeds 1/a with probability a at most (Ville's inequality): no distribution is assumed, and
+a decision needs only the answers that are there. What is paid for many looks, objectives, rivals and candidates:
 
-- Looks: nothing to pay.
-- Objectives: "beaten in every one" is claimed with the smallest of their capitals (Berger 1982: an intersection-union
-  test needs no correction).
-- Rivals: `RIVALS` of them, chosen by the first rung's answers alone; betting begins after it, against what those leave
-  to be drawn, so the choice costs nothing. Their capitals are averaged, which is again a capital.
-- Candidates: closed testing with the mean of their capitals (Vovk & Wang 2021, E-values: calibration, combination and
-  applications), over all that the race may see.
+- Looks: nothing.
+- Objectives: nothing; "beaten in every one" is claimed with the least of their capitals (Berger 1982: intersection-union).
+- Rivals: the capital is shared equally among bets against each. They are the front of the recipes that were asked
+  everything when the candidate came. As long as nothing was dropped wrongly that is the front of all recipes so far,
+  whatever the order of the questions, and so not a choice by the answers that are bet on.
+- Candidates: their tests are closed with the mean of capitals (Vovk & Wang 2021, E-values: calibration, combination and
+  applications), over as many as the race may see.
 
-So, for a fixed set of recipes and verdicts of 0 and 1 of one task per objective, the probability that a race drops any
+So, for recipes that were chosen beforehand and verdicts of one task per objective, the probability that a race drops any
 recipe of the front is alpha at most, exactly. Several tasks per objective are drawn in proportion, which varies less than
-the random order that the bound is for. In a search, later recipes are chosen by earlier answers to the same questions;
+the random order that the bound is for. In a search, later candidates are chosen by earlier answers to the same questions;
 the held-out questions are there for that.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,10 +36,10 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Answers = tuple[Floats, ...]
 """One recipe: for each objective its documents' values, to be maximised, in the race's order, as far as it was asked."""
-RIVALS = 3
-BOLDEST = 0.9
-"""Share of its capital that a bettor risks at most in one question."""
-TINY = 1e-12
+BETS = (0.1, 0.25, 0.45, 0.7, 0.95)
+"""Shares of its capital that a bettor risks in each question: it has a purse for each, and wins with the best of them."""
+PARK = float(np.log(2.0))
+"""Evidence with which a candidate waits: it may still be on the front, but others are asked first."""
 LARGE = 600.0
 """exp of more would overflow."""
 
@@ -56,98 +56,71 @@ class Race:
     Args:
         documents: of each objective, all there are.
         bounds: of each objective, the largest difference that two values of a document can have.
-        first: of each objective, the documents of the first rung.
         alpha: probability that the race drops any recipe of the front.
         candidates: how many the race may see.
     """
 
     documents: tuple[int, ...]
     bounds: tuple[float, ...]
-    first: tuple[int, ...]
     alpha: float
     candidates: int
 
-    def rivals(self, name: str, racers: Mapping[str, Answers]) -> list[str]:
-        """Those that looked better in every objective on the first rung, the clearest first."""
-        others = [other for other in racers if other != name]
-        if not others:
-            return []
-        leads = []
-        for k, (first, bound) in enumerate(zip(self.first, self.bounds, strict=True)):
-            gained = np.stack([racers[other][k][:first] for other in others]) - racers[name][k][:first]
-            leads.append(gained.sum(axis=1) / np.sqrt((gained**2).sum(axis=1) + max(bound, TINY) ** 2))
-        least = np.min(leads, axis=0)
-        return [others[i] for i in np.argsort(-least, kind="stable")[:RIVALS] if least[i] > 0]
-
-    def evidence(self, name: str, racers: Mapping[str, Answers]) -> float:
-        """log of the capital won against "no rival beats this recipe in every objective"; 0 without a rival."""
-        rivals = self.rivals(name, racers)
-        if not rivals:
-            return 0.0
-        least = [
-            min(
-                log_capital(their[: len(mine)] - mine[: len(their)], first, total, bound)
-                for mine, their, first, total, bound in zip(
-                    racers[name], racers[rival], self.first, self.documents, self.bounds, strict=True
-                )
-            )
-            for rival in rivals
-        ]
-        return float(np.logaddexp.reduce(least) - np.log(len(least)))
-
-    def dropped(self, racers: Mapping[str, Answers]) -> list[str]:
-        """Who is out, by the answers that are there.
+    def evidence(self, own: Answers, rivals: Sequence[Answers]) -> float:
+        """log of the capital won against "no rival beats this recipe in every objective"; 0 without a rival.
 
         Args:
-            racers: everyone who was asked the first rung at least, those who were dropped before included.
+            rivals: their answers to all questions.
         """
-        return self.decide({name: self.evidence(name, racers) for name in racers})
+        if not rivals:
+            return 0.0
+        least = np.full(len(rivals), np.inf)
+        for k, (total, bound) in enumerate(zip(self.documents, self.bounds, strict=True)):
+            gained = np.stack([rival[k][: len(own[k])] for rival in rivals]) - own[k]
+            least = np.minimum(least, log_capital(gained, total, bound))
+        return float(np.logaddexp.reduce(least) - np.log(len(least)))
 
-    def decide(self, evidence: Mapping[str, float]) -> list[str]:
-        """Close the tests: out is who is out in every group that it may be a member of, a group's capital being its
-        mean (Vovk & Wang 2021, algorithm 1). Candidates that are still to come have their first 1."""
-        unseen = max(self.candidates - len(evidence), 0)
-        capital = np.sort(np.append(np.exp(np.minimum(list(evidence.values()), LARGE)), np.ones(unseen)))
-        sums, sizes = np.cumsum(np.append(0.0, capital)), np.arange(len(capital) + 1)
-        out = []
-        for name in sorted(evidence, key=lambda each: -evidence[each]):
-            own = np.exp(min(evidence[name], LARGE))
-            smaller = int(np.searchsorted(capital, own))
-            if ((own + sums[: smaller + 1]) / (1 + sizes[: smaller + 1])).min() < 1 / self.alpha:
-                break
-            out.append(name)
-        return out
+    def beaten(self, own: float, others: Iterable[float]) -> bool:
+        """Whether a recipe is out: whether every group of candidates that it may be a member of is (closed testing), a
+        group's capital being its mean (Vovk & Wang 2021, algorithm 1).
+
+        Args:
+            own: the evidence against it.
+            others: that against everyone else, the dropped included; those that are still to come have their first 0.
+        """
+        capital = np.exp(np.minimum([*others], LARGE))
+        unseen = max(self.candidates - 1 - len(capital), 0)
+        smallest = np.cumsum(np.sort(np.append(capital, np.ones(unseen))))
+        means = (np.exp(min(own, LARGE)) + np.append(0.0, smallest)) / np.arange(1, len(smallest) + 2)
+        return bool(means.min() >= 1 / self.alpha)
 
 
-def log_capital(gained: Floats, skip: int, total: int, bound: float) -> float:
-    """log of the capital of betting that the mean over all `total` values is above 0.
+def log_capital(gained: Floats, total: int, bound: float) -> Floats:
+    """log of the capital of betting that the mean over all `total` values is above 0; shape (...).
 
     Args:
-        gained: the values drawn so far, without replacement; shape (n,), each within [-bound, bound].
-        skip: so many are not bet on; what they were is known to the bettor.
+        gained: the values drawn so far, without replacement, each within [-bound, bound]; shape (..., n).
         total: how many values there are.
-
-    The bet is Kelly's for the mean and variance seen so far (the paper's approximate GRAPA, appendix B.3).
     """
-    n = len(gained)
-    if bound == 0 or n <= skip:
-        return 0.0
-    seen = np.arange(n)
-    sums = np.cumsum(gained) - gained
-    squares = np.cumsum(gained**2) - gained**2
-    fair = -sums / (total - seen)  # the mean of what is left, if the whole had mean 0
-    if (fair[skip:] <= -bound).any():
-        return np.inf  # what is left cannot make up for it
-    mean = sums / (seen + 1)
-    variance = (squares + bound**2 / 4) / (seen + 1) - mean**2
-    edge = np.maximum(mean - fair, 0)
-    bet = np.minimum(edge / (variance + edge**2), BOLDEST / (bound + fair))
-    won = np.log1p((bet * (gained - fair))[skip:])
-    won[fair[skip:] >= bound] = 0.0  # the null cannot be missed any more: nothing to bet on
-    return float(won.sum())
+    if bound == 0:
+        return np.zeros(gained.shape[:-1])
+    seen = np.arange(gained.shape[-1])
+    fair = -(np.cumsum(gained, axis=-1) - gained) / (total - seen)  # the mean of what is left, if the whole had mean 0
+    stake = 1 / np.maximum(bound + fair, bound / total)  # all of the capital would be lost at -bound
+    # Where fair is bound or more, the mean cannot be above 0 any more, and where it is below -bound, it must be.
+    won = [np.log1p(np.where(fair < bound, share * stake * (gained - fair), 0)).sum(axis=-1) for share in BETS]
+    certain = (fair < -bound).any(axis=-1)
+    return np.where(certain, np.inf, np.logaddexp.reduce(won, axis=0) - np.log(len(BETS)))
 
 
 # -------------------------------------------------------------------- what is known at the end
+def front_of(racers: Mapping[str, Answers]) -> list[str]:
+    """The recipes that nobody dominates, by what they were asked."""
+    if not racers:
+        return []
+    mask = front_mask(np.array([estimates(answers) for answers in racers.values()]))
+    return [name for name, on in zip(racers, mask, strict=True) if on]
+
+
 def estimates(answers: Answers) -> Floats:
     """Each objective's mean over what was asked; shape (objectives,)."""
     return np.array([values.mean() for values in answers])

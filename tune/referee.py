@@ -7,7 +7,7 @@ alone reads scores and decides; the ledger stays the truth, and a rung that is a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from orchestrator.records import Asked, Failure
 from orchestrator.scores import Score
 from orchestrator.searchconfig import Search
 from tasks.scoring import LedgerLM
-from tune.racing import Answers, Race
+from tune.racing import PARK, Answers, Race, front_of
 from tune.rungs import Rungs
 from tune.space import Params
 from tune.study import Told
@@ -41,16 +41,19 @@ class Standing:
     number: int | None
     """In the order of proposals; None for the grid and the parents."""
     status: str = "open"
-    """`open`, or what `tune.study.Told` says."""
+    """`open`, `waiting` (the others go first), or what `tune.study.Told` says."""
     rung: int = -1
     """The last that is answered."""
     answers: Answers = ()
     scores: dict[str, Score] = field(default_factory=dict)
+    rivals: tuple[str, ...] | None = None
+    """Recipe ids; chosen when it comes, and kept."""
     evidence: float = 0.0
     """log capital against it, when it was last looked at."""
 
     def save(self, folder: Path) -> None:
-        note = {"number": self.number, "params": self.params, "status": self.status, "rung": self.rung}
+        names = ("number", "params", "status", "rung", "rivals", "evidence")
+        note = {name: getattr(self, name) for name in names}
         write_json(folder / f"{self.recipe.id}.json", note)
 
 
@@ -70,7 +73,7 @@ class Referee:
     tell: Callable[[str], None]
     closed: bool = False
     """No candidate will be handed in any more."""
-    _waiting: dict[str, int] = field(default_factory=dict)
+    _under_way: dict[str, int] = field(default_factory=dict)
     """Recipe → blocks under way."""
 
     @property
@@ -96,8 +99,11 @@ class Referee:
 
     @property
     def exhausted(self) -> bool:
+        return any(self.spent[key] >= limit for key, limit in self._limits(("candidates", "questions", "gpu_hours")))
+
+    def _limits(self, names: Sequence[str]) -> list[tuple[str, float]]:
         budget = self.search.budget.model_dump(exclude_none=True)
-        return any(self.spent[key] >= limit for key, limit in budget.items())
+        return [(name, budget[name]) for name in names if name in budget]
 
     @property
     def candidates(self) -> int:
@@ -111,41 +117,63 @@ class Referee:
     def work(self, pool: Pool, desk: Any) -> None:
         """Until `closed`, and nothing is under way any more."""
         for result in pool.run(Recipes(self.standings), [], more=lambda: not self.closed, tick=TICK):
-            self.receive(result)
             for recipe_id in ray.get(desk.take.remote()):
-                if recipe_id not in self._waiting:
-                    self.advance(recipe_id, pool, desk)
-            if isinstance(result, Asked | Failure) and not self._waiting.get(result_id(result), 1):
-                del self._waiting[result_id(result)]
-                self.advance(result_id(result), pool, desk)
+                if recipe_id not in self._under_way:
+                    self._tell(desk, recipe_id, self.advance(self.standings[recipe_id], pool))
+            if result is not None and self.receive(result):
+                recipe_id = result_id(result)
+                self._tell(desk, recipe_id, self.advance(self.standings[recipe_id], pool))
 
-    def receive(self, result: Asked | Failure | None) -> None:
-        """Keep an answered block; a failure ends its recipe's race."""
-        self.keep(result)
-        if isinstance(result, Failure):
-            self.standings[result.recipe_id].status = result.status
-            self._waiting[result.recipe_id] = 0
-        elif isinstance(result, Asked):
-            self._waiting[result_id(result)] = self._waiting.get(result_id(result), 1) - 1
-
-    def advance(self, recipe_id: str, pool: Pool, desk: Any) -> None:
-        """Tell what is answered, and ask the next rung's new questions, if there is a next rung."""
-        standing = self.standings[recipe_id]
-        while standing.status == "open":
-            blocks = self.ledger.missing(recipe_id, self.rungs.rungs[standing.rung + 1].questions, self.block)
-            if blocks:
-                self._waiting[recipe_id] = len(blocks)
-                pool.add(blocks)
+    def finish(self, pool: Pool) -> None:
+        """Ask those that wait the rest, the likeliest first, as long as the budget lasts."""
+        waiting = sorted((s for s in self.proposals if s.status == "waiting"), key=lambda s: s.evidence)
+        for standing in waiting:
+            if any(self.spent[key] >= limit for key, limit in self._limits(("questions", "gpu_hours"))):
                 return
+            standing.status = "open"
+            self.advance(standing, pool, park=np.inf)
+            for result in pool.run(Recipes(self.standings), []):
+                if result is not None and self.receive(result):
+                    self.advance(standing, pool, park=np.inf)
+
+    def receive(self, result: Asked | Failure) -> bool:
+        """Keep an answered block. Returns whether it was the last one of its recipe under way."""
+        self.keep(result)
+        recipe_id = result_id(result)
+        if isinstance(result, Failure):
+            self.standings[recipe_id].status = result.status
+            self._under_way[recipe_id] = 1
+        self._under_way[recipe_id] -= 1
+        if self._under_way[recipe_id] == 0:
+            del self._under_way[recipe_id]
+        return recipe_id not in self._under_way
+
+    def advance(self, standing: Standing, pool: Pool, park: float = PARK) -> list[dict[str, Any]]:
+        """Read what is answered, decide, and ask the next rung's new questions, if there is a next rung.
+
+        Returns:
+            A report for each rung that was read.
+        """
+        reports = []
+        while standing.status == "open":
+            blocks = self.ledger.missing(standing.recipe.id, self.rungs.rungs[standing.rung + 1].questions, self.block)
+            if blocks:
+                self._under_way[standing.recipe.id] = len(blocks)
+                pool.add(blocks)
+                return reports
             self.read(standing, standing.rung + 1)
-            self.decide(standing)
-            if standing.status == "open":
-                desk.tell.remote(recipe_id, self._report(standing))
+            self.decide(standing, park)
+            reports.append(self._report(standing))
         standing.save(self.folder)
-        if standing.status != "scored":
-            told = "raced out" if standing.status == "raced" else standing.status
-            self.tell(f"candidate {standing.number}: {told} after rung {standing.rung + 1} of {len(self.rungs.rungs)}")
-        desk.tell.remote(recipe_id, self._report(standing))
+        self.tell(
+            f"candidate {standing.number}: {standing.status} after {standing.rung + 1} of {len(self.rungs.rungs)} rungs"
+        )
+        return reports or [self._report(standing)]
+
+    @staticmethod
+    def _tell(desk: Any, recipe_id: str, reports: list[dict[str, Any]]) -> None:
+        for report in reports:
+            desk.tell.remote(recipe_id, report)
 
     def read(self, standing: Standing, rung: int) -> None:
         """Scores from the ledger."""
@@ -153,13 +181,21 @@ class Referee:
         standing.answers, standing.scores = self.rungs.read(lm, rung)
         standing.rung = rung
 
-    def decide(self, standing: Standing) -> None:
+    def decide(self, standing: Standing, park: float) -> None:
+        """Whether it goes on: to the end, out, or, where a rival seems to beat it, behind the others."""
+        full = {key: each.answers for key, each in list(self.standings.items()) if each.status == "scored"}
+        if standing.rivals is None:
+            standing.rivals = tuple(front_of(full))
         if standing.rung == len(self.rungs.rungs) - 1:
             standing.status = "scored"
             return
-        standing.evidence = self.race().evidence(standing.recipe.id, self.racers)
-        if standing.recipe.id in self.race().decide({key: s.evidence for key, s in self.standings.items() if s.answers}):
+        race = self.race()
+        standing.evidence = race.evidence(standing.answers, [full[key] for key in standing.rivals if key in full])
+        others = [each.evidence for each in list(self.standings.values()) if each is not standing]
+        if race.beaten(standing.evidence, others):
             standing.status = "raced"
+        elif standing.evidence >= park:
+            standing.status = "waiting"
 
     def race(self) -> Race:
         """With the differences that were seen so far as bounds."""
@@ -172,7 +208,7 @@ class Referee:
                 low[:n], high[:n] = np.minimum(low[:n], answers[k]), np.maximum(high[:n], answers[k])
             bounds.append(float(np.max(np.where(high >= low, high - low, 0))))
         alpha = self.search.racing.alpha
-        return Race(self.rungs.documents(-1), tuple(bounds), self.rungs.documents(0), alpha, self.candidates)
+        return Race(self.rungs.documents(-1), tuple(bounds), alpha, self.candidates)
 
     # ---------------------------------------------------------------- what others are told
     def told(self, standing: Standing) -> Told:
@@ -181,7 +217,7 @@ class Referee:
             return Told(standing.status, notes={"recipe_id": standing.recipe.id})
         values = {name: score.value for name, score in standing.scores.items()}
         asked = sum(len(answers) for answers in standing.answers)
-        notes = {"recipe_id": standing.recipe.id, "documents": asked, "raced_out": standing.status == "raced"}
+        notes = {"recipe_id": standing.recipe.id, "documents": asked, "part": standing.status != "scored"}
         return Told(standing.status, tuple(values.values()), self._constraints(values), notes)
 
     def _constraints(self, values: Mapping[str, float]) -> dict[str, float]:

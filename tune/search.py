@@ -1,6 +1,6 @@
 """The search: Ray Tune runs the trials, Optuna proposes, the referee races.
 
-    study.ask → recipe → trial → desk → referee → pool → ledger → referee → desk → trial → study.tell
+study.ask → recipe → trial → desk → referee → pool → ledger → referee → desk → trial → study.tell
 """
 
 from __future__ import annotations
@@ -124,6 +124,7 @@ def search(referee: Referee, space: SearchSpace, pool: Pool, folder: Path, say: 
         thread.join(timeout=60)
     if broken:
         raise broken[0]
+    referee.finish(pool)
 
 
 def _tuner(proposer: Proposer, desk: Any, folder: Path, at_once: int, stopped: Callable[[], bool]) -> ray_tune.Tuner:

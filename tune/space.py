@@ -94,7 +94,9 @@ class SearchSpace:
         key = "alpha" if entry.alpha else "t"
         value = _setting(key, ratio, own)
         if isinstance(value, float):
-            return replace(between(entry.method, first, second, value, entry.parameters, self.config.dtype), points=(point,))
+            return replace(
+                between(entry.method, first, second, value, entry.parameters, self.config.dtype), points=(point,)
+            )
         if key == "t":
             models: Any = ((first, {}), (second, {}))
             return Recipe("slerp", models, first, {"t": value, **entry.parameters}, self.config.dtype, points=(point,))

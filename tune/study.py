@@ -88,9 +88,9 @@ class Told:
     """What came of a candidate."""
 
     status: str
-    """`scored` on all questions, `raced` out on a part, `invalid`, or `failed`."""
+    """`scored` on all questions, `raced` out or `waiting` on a part, `invalid`, or `failed`."""
     values: tuple[float, ...] = ()
-    """An objective each, in its own direction; an estimate where raced out."""
+    """An objective each, in its own direction; an estimate where on a part."""
     constraints: Mapping[str, float] | None = None
     """Above 0 where violated."""
     notes: Mapping[str, Any] | None = None
