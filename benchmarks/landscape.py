@@ -1,9 +1,9 @@
-"""Record a landscape: the demo's grid and 320 random points of examples/search.yaml's space, every question asked.
+"""Record a landscape: the demo's grid and 320 random points of the space in landscape.yaml, every question asked.
 
     .venv/bin/python -m benchmarks.landscape --out DIR     # goes on where it stopped; about 10 minutes on 2 cores
 
-Writes benchmarks/data/landscape.parquet: a row a recipe, its point of the space as JSON (null for a recipe that is none),
-its verdicts on the formulary (0 or 1 a document) and how many of each prompt's instructions its replies follow. The
+Writes benchmarks/data/landscape.parquet: a row a recipe, its point of the space as JSON (null for one that is none), its
+verdicts on the formulary (0 or 1 a document) and how many of each prompt's instructions its replies follow. The
 file's metadata holds how many instructions each prompt has.
 """
 
@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import optuna
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.common import ROOT
@@ -25,10 +26,37 @@ from orchestrator.recipe import Recipe
 from orchestrator.sweep import Sweep, ask, locked, open_blocks, open_sweep
 from orchestrator.sweepfile import load_config
 from tasks.judge import score_task
+from tune.racing import Floats
 from tune.space import Params, SearchSpace
 
 FILE = ROOT / "benchmarks" / "data" / "landscape.parquet"
+SPACE = ROOT / "benchmarks" / "landscape.yaml"
 POINTS = 320
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """What was recorded, without the demo's base model, which knows what both parents know and beats every merge."""
+
+    params: list[Params | None]
+    values: tuple[Floats, ...]
+    """Of each objective, shape (recipes, documents): verdicts, and the mean of both strict accuracies' parts."""
+    grid: int
+    """So many recipes are the parents and the grid; they come first."""
+
+    @property
+    def means(self) -> Floats:
+        return np.array([matrix.mean(axis=1) for matrix in self.values]).T
+
+
+def read() -> Landscape:
+    found = pq.read_table(FILE)
+    found = found.filter(pc.not_equal(found["label"], "parent name=base"))
+    given = np.array(json.loads(found.schema.metadata[b"instructions"]))
+    clinical, followed = (np.array(found[name].to_pylist(), float) for name in ("clinical", "followed"))
+    params = [json.loads(text) for text in found["params"].to_pylist()]
+    instruction = ((followed == given) + followed / given.mean()) / 2
+    return Landscape(params, (clinical, instruction), len(params) - POINTS)
 
 
 def points(space: SearchSpace) -> Iterator[Params]:
@@ -39,7 +67,7 @@ def points(space: SearchSpace) -> Iterator[Params]:
 
 def open_landscape(out: Path) -> tuple[Sweep, dict[str, Params | None]]:
     """The example's sweep on all questions of both splits, with the random points as recipes; recipe → its point."""
-    config = load_config(ROOT / "examples" / "search.yaml")
+    config = load_config(SPACE)
     whole = {name: item.model_copy(update={"split": None}) for name, item in config.objectives.items()}
     workers = config.workers.model_copy(update={"count": 1})
     sweep = open_sweep(config.model_copy(update={"objectives": whole, "workers": workers}), out)

@@ -121,11 +121,12 @@ def _search(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
+    from orchestrator.search import publish_search
     from orchestrator.sweep import locked, publish, reopen_sweep
 
     sweep = reopen_sweep(args.dir)
     with locked(args.dir):
-        return _show(publish(sweep), args.dir)
+        return _show((publish_search if (args.dir / "search").is_dir() else publish)(sweep), args.dir)
 
 
 def _compare(args: argparse.Namespace) -> int:

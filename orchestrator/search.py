@@ -13,16 +13,19 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from orchestrator.board import Board
+from orchestrator.board import Board, write_board
 from orchestrator.config import SweepConfig, UserError
 from orchestrator.files import make_private, write_atomic
 from orchestrator.progress import Progress
 from orchestrator.recipe import Recipe
 from orchestrator.records import Block
-from orchestrator.sweep import Sweep, keep, locked, open_blocks, open_sweep, publish, worker_spec
+from orchestrator.sweep import Sweep, keep, locked, make_board, open_blocks, open_sweep, publish, worker_spec
 from orchestrator.sweepfile import load_config
+
+WORKERS = 1000
+"""At most, if there is room for them: how much work there will be is not known beforehand."""
 
 if TYPE_CHECKING:
     from cluster.pool import Pool
@@ -43,7 +46,7 @@ def run_search(path: Path, out: Path) -> Board:
         confirm = confirming(sweep)
         referee = open_referee(sweep)
         work(sweep, referee, confirm)
-        return publish(with_proposals(sweep))
+        return publish_search(sweep)
 
 
 def check(config: SweepConfig, path: Path) -> None:
@@ -100,12 +103,6 @@ def read_standings(referee: Referee) -> None:
             standing.status = "scored"
 
 
-def with_proposals(sweep: Sweep) -> Sweep:
-    """The sweep with the candidates of its search among its recipes."""
-    referee = open_referee(sweep)
-    return replace(sweep, recipes=[standing.recipe for standing in referee.standings.values()])
-
-
 def confirming(sweep: Sweep) -> Sweep:
     """The same sweep on the held-out questions; its recipes are still to be named."""
     from tasks.suites import load_suites
@@ -128,19 +125,17 @@ def work(sweep: Sweep, referee: Referee, confirm: Sweep) -> None:
 
     scratch = sweep.out / "checkpoints" / "scratch"
     try:
-        with session(sweep.out / "ray"):
-            with Pool(worker_spec(sweep), limit=1000) as pool:
-                answer(sweep, pool, open_blocks(sweep))
-                read_standings(referee)
-                hunt(sweep, referee, pool)
-                chosen = replace(confirm, recipes=finalists(referee))
-                answer(chosen, pool, open_blocks(chosen))
+        with session(sweep.out / "ray"), Pool(worker_spec(sweep), limit=WORKERS) as pool:
+            answer(sweep, pool, open_blocks(sweep))
+            read_standings(referee)
+            hunt(sweep, referee, pool)
+            chosen = replace(confirm, recipes=finalists(referee))
+            answer(chosen, pool, open_blocks(chosen))
     except EngineStartError as error:
         write_atomic(sweep.out / "engine-error.txt", error.detail)
         raise UserError(f"{error} (all of it: {sweep.out / 'engine-error.txt'})") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    publish(chosen)
 
 
 def answer(sweep: Sweep, pool: Pool, blocks: Sequence[Block]) -> None:
@@ -168,16 +163,33 @@ def hunt(sweep: Sweep, referee: Referee, pool: Pool) -> None:
 
 def finalists(referee: Referee) -> list[Recipe]:
     """Who is asked the held-out questions: the front of all, the front of the grid, and the parents."""
-    from tune.racing import estimates, front_mask
+    from tune.racing import front_of
 
-    full = [s for s in referee.standings.values() if s.status == "scored"]
-    chosen: dict[str, Recipe] = {s.recipe.id: s.recipe for s in full if s.recipe.points[0].method == "parent"}
-    for group in (full, [s for s in full if s.number is None]):
-        import numpy as np
+    full = {key: s for key, s in referee.standings.items() if s.status == "scored"}
+    chosen = [key for key, s in full.items() if s.recipe.points[0].method == "parent"]
+    for group in (full, {key: s for key, s in full.items() if s.number is None}):
+        chosen += front_of({key: s.answers for key, s in group.items()})
+    return [full[key].recipe for key in dict.fromkeys(chosen)]
 
-        mask: Any = front_mask(np.array([estimates(s.answers) for s in group]))
-        chosen |= {s.recipe.id: s.recipe for s, on in zip(group, mask, strict=True) if on}
-    return list(chosen.values())
+
+# -------------------------------------------------------------------- what came of it
+def publish_search(sweep: Sweep) -> Board:
+    """The report of the whole search, and in DIR/confirmed that of the front on the held-out questions, both from the
+    stored answers."""
+    from orchestrator.report.page import write_report
+    from orchestrator.searched import summarise
+
+    referee = open_referee(sweep)
+    read_standings(referee)
+    confirm = confirming(sweep)
+    held_out = publish(replace(confirm, recipes=finalists(referee)))
+    board = make_board(replace(sweep, recipes=[standing.recipe for standing in referee.standings.values()]))
+    states = {key: s.status for key, s in referee.standings.items() if s.status in ("raced", "waiting")}
+    rows = tuple(replace(row, status=states.get(row.recipe.id, row.status)) for row in board.rows)
+    board = replace(board, rows=rows, searched=summarise(sweep, referee, held_out))
+    write_board(board, sweep.out)
+    write_report(board, sweep.out)
+    return board
 
 
 def tell(text: str) -> None:

@@ -164,8 +164,9 @@ def hypervolume(points: Floats, reference: Floats) -> float:
         return float(above.max() - reference[0])
     above = above[np.argsort(-above[:, -1])]
     ends = np.append(above[1:, -1], reference[-1])
-    return sum(
+    slices = [
         (above[i, -1] - ends[i]) * hypervolume(above[: i + 1, :-1], reference[:-1])
         for i in range(len(above))
         if above[i, -1] > ends[i]
-    )
+    ]
+    return float(sum(slices))

@@ -154,7 +154,7 @@ class Referee:
         Returns:
             A report for each rung that was read.
         """
-        reports = []
+        reports: list[dict[str, Any]] = []
         while standing.status == "open":
             blocks = self.ledger.missing(standing.recipe.id, self.rungs.rungs[standing.rung + 1].questions, self.block)
             if blocks:

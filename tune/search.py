@@ -84,11 +84,15 @@ class Proposer(Searcher):  # type: ignore[misc]
         else:
             tell(self.study, trial, self.referee.told(standing), self.choice.name)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Ray Tune pickles its searcher to go on after a crash; ours is rebuilt from the ledger."""
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study is rebuilt from the ledger."""
+        """Nothing: see `__getstate__`."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: see `save`."""
+        """Nothing: see `__getstate__`."""
 
 
 def search(referee: Referee, space: SearchSpace, pool: Pool, folder: Path, say: Callable[[str], None]) -> None:
@@ -131,7 +135,8 @@ def _tuner(proposer: Proposer, desk: Any, folder: Path, at_once: int, stopped: C
     # Ctrl-C is the command line's business, and result files are ours.
     os.environ.update({"TUNE_DISABLE_SIGINT_HANDLER": "1", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"})
     shutil.rmtree(folder / "tune", ignore_errors=True)
-    trainable = ray_tune.with_resources(ray_tune.with_parameters(Candidate, desk=desk), {"cpu": 0})
+    # The engines hold the CPUs, and Ray Tune refuses to ask for nothing.
+    trainable = ray_tune.with_resources(ray_tune.with_parameters(Candidate, desk=desk), {"memory": 2**20})
     return ray_tune.Tuner(
         trainable,
         tune_config=ray_tune.TuneConfig(
@@ -143,6 +148,7 @@ def _tuner(proposer: Proposer, desk: Any, folder: Path, at_once: int, stopped: C
             verbose=0,
             stop=_Stopped(stopped),
             failure_config=ray_tune.FailureConfig(max_failures=2),
+            checkpoint_config=ray_tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
 
@@ -158,3 +164,6 @@ class _Stopped(ray_tune.Stopper):  # type: ignore[misc]
 
     def stop_all(self) -> bool:
         return self.stopped()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}

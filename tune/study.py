@@ -6,12 +6,14 @@ The study is a view, like the leaderboard: it is written anew to `DIR/search/stu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -52,13 +54,15 @@ def choose_sampler(space: SearchSpace, candidates: int, objectives: int) -> Choi
         name, why = "gp", f"all trials share the same {space.dimensions} parameters, and few are tried"
     else:
         name, why = "tpe", f"{space.dimensions} parameters are too many for a Gaussian process"
-    samplers: dict[str, BaseSampler] = {
-        "tpe": TPESampler(seed=search.seed, multivariate=True, group=conditional, constant_liar=True),
-        "gp": GPSampler(seed=search.seed),
-        "nsga2": NSGAIISampler(seed=search.seed),
-        "nsga3": NSGAIIISampler(seed=search.seed),
+    samplers: dict[str, Callable[[], BaseSampler]] = {
+        "tpe": lambda: TPESampler(seed=search.seed, multivariate=True, group=conditional, constant_liar=True),
+        "gp": lambda: GPSampler(seed=search.seed),
+        "nsga2": lambda: NSGAIISampler(seed=search.seed),
+        "nsga3": lambda: NSGAIIISampler(seed=search.seed),
     }
-    return Choice(samplers[name], name, why)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return Choice(samplers[name](), name, why)
 
 
 def open_study(folder: Path, config: SweepConfig, choice: Choice) -> optuna.Study:
@@ -74,7 +78,9 @@ def open_study(folder: Path, config: SweepConfig, choice: Choice) -> optuna.Stud
         study_name=NAME,
         directions=[objective.direction for objective in front.values()],
     )
-    study.set_metric_names(list(front))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names(list(front))
     return study
 
 

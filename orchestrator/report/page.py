@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 
 from orchestrator.board import Board
 from orchestrator.files import make_private, write_atomic
-from orchestrator.report import figures
+from orchestrator.report import figures, searched
 from orchestrator.report.sections import sections
 from orchestrator.report.style import render
 from orchestrator.report.words import listed, summary, warnings
@@ -28,7 +28,12 @@ def write_report(board: Board, out: Path) -> Path:
     Returns:
         The path of report.html.
     """
-    drawn = {"front": figures.front(board), "trajectories": figures.trajectories(board)}
+    drawn = {
+        "front": figures.front(board),
+        "trajectories": figures.trajectories(board),
+        "volume": searched.volume(board),
+        "parallel": searched.parallel(board),
+    }
     pictures = {name: render(figure) for name, figure in drawn.items() if figure is not None}
     make_private(out / "figures")
     for name in drawn:
