@@ -2,8 +2,8 @@
 
     .venv/bin/python -m benchmarks.landscape --out DIR     # goes on where it stopped; about 10 minutes on 2 cores
 
-Writes benchmarks/data/landscape.parquet: a row a recipe, its point of the space as JSON (null for one that is none), its
-verdicts on the formulary (0 or 1 a document) and how many of each prompt's instructions its replies follow. The
+Writes benchmarks/data/landscape.parquet: a row a recipe, its point of the space as JSON (null for one that is none),
+its verdicts on the formulary (0 or 1 a document) and how many of each prompt's instructions its replies follow. The
 file's metadata holds how many instructions each prompt has.
 """
 

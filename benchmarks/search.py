@@ -2,12 +2,12 @@
 
     .venv/bin/python -m benchmarks.search [--seeds 20] [--races 200]
 
-1. Racing on the recorded landscape (benchmarks/data): the share of all questions after which the recipes that were asked
-   everything have 99 % of the full evaluation's hypervolume, and the share of the whole race.
+1. Racing on the recorded landscape (benchmarks/data): the share of all questions after which the recipes that were
+   asked everything have 99 % of the full evaluation's hypervolume, and the share of the whole race.
 2. Search on the landscape: from the grid, answered for free, until the hypervolume is 1.02 times the grid's. Optuna's
    proposals, taken to the nearest recorded recipe, race; random search asks everything of random recorded recipes.
-3. Simulated races with known truth, a third of the recipes neighbours within one standard error: in how many a recipe of
-   the front is dropped. Half of them have three tasks per objective.
+3. Simulated races with known truth, a third of the recipes neighbours within one standard error: in how many a recipe
+   of the front is dropped. Half of them have three tasks per objective.
 4. ZDT1 and DTLZ2 with noise: the same over recipes that lie on and below the known fronts.
 
 The last line is JSON.

@@ -1,27 +1,29 @@
 """Racing: who is asked the rest of the questions, with one bound on the error of the whole race.
 
 Questions are asked in one random order, the same for all recipes, task by task in proportion (`race_order`), so that a
-rung is a nested, stratified subset. What is raced for is the front that *all* questions would show; a prefix of a random
-order is a sample of them without replacement.
+rung is a nested, stratified subset. What is raced for is the front that *all* questions would show; a prefix of a
+random order is a sample of them without replacement.
 
 A candidate is dropped when the evidence that a rival beats it in every objective is strong enough. Evidence is the
-capital of a bettor who starts with 1 and bets, question by question, against "the rival is no better over all questions"
-(Waudby-Smith & Ramdas 2024, Estimating means of bounded random variables by betting, section 5: without replacement). If
-that is true, the capital ever exceeds 1/a with probability a at most (Ville's inequality): no distribution is assumed, and
-a decision needs only the answers that are there. What is paid for many looks, objectives, rivals and candidates:
+capital of a bettor who starts with 1 and bets, question by question, against "the rival is no better over all
+questions" (Waudby-Smith & Ramdas 2024, Estimating means of bounded random variables by betting, section 5: without
+replacement). If that is true, the capital ever exceeds 1/a with probability a at most (Ville's inequality): no
+distribution is assumed, and a decision needs only the answers that are there. What is paid for many looks, objectives,
+rivals and candidates:
 
 - Looks: nothing.
-- Objectives: nothing; "beaten in every one" is claimed with the least of their capitals (Berger 1982: intersection-union).
+- Objectives: nothing; "beaten in every one" is claimed with the least of their capitals (Berger 1982:
+  intersection-union).
 - Rivals: the capital is shared equally among bets against each. They are the front of the recipes that were asked
-  everything when the candidate came. As long as nothing was dropped wrongly that is the front of all recipes so far,
-  whatever the order of the questions, and so not a choice by the answers that are bet on.
+  everything when the candidate came. As long as nothing was dropped wrongly and nobody waits, that is the front of all
+  recipes so far, whatever the order of the questions, and so not a choice by the answers that are bet on.
 - Candidates: their tests are closed with the mean of capitals (Vovk & Wang 2021, E-values: calibration, combination and
   applications), over as many as the race may see.
 
-So, for recipes that were chosen beforehand and verdicts of one task per objective, the probability that a race drops any
-recipe of the front is alpha at most, exactly. Several tasks per objective are drawn in proportion, which varies less than
-the random order that the bound is for. In a search, later candidates are chosen by earlier answers to the same questions;
-the held-out questions are there for that.
+So, for recipes that were chosen beforehand and verdicts of one task per objective, the probability that a race drops
+any recipe of the front is alpha at most. Several tasks per objective are drawn in proportion, which varies less than
+the random order that the bound is for. Other metrics are bounded by the differences that were seen. In a search, later
+candidates are chosen by earlier answers to the same questions; the held-out questions are there for that.
 """
 
 from __future__ import annotations
@@ -35,9 +37,9 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Answers = tuple[Floats, ...]
-"""One recipe: for each objective its documents' values, to be maximised, in the race's order, as far as it was asked."""
+"""A recipe's values of each document, an array an objective, to be maximised, in the race's order as far as asked."""
 BETS = (0.1, 0.25, 0.45, 0.7, 0.95)
-"""Shares of its capital that a bettor risks in each question: it has a purse for each, and wins with the best of them."""
+"""Shares of its capital that a bettor risks in each question: it has a purse for each."""
 PARK = float(np.log(2.0))
 """Evidence with which a candidate waits: it may still be on the front, but others are asked first."""
 LARGE = 600.0

@@ -133,7 +133,8 @@ def search(referee: Referee, space: SearchSpace, pool: Pool, folder: Path, say: 
 
 def _tuner(proposer: Proposer, desk: Any, folder: Path, at_once: int, stopped: Callable[[], bool]) -> ray_tune.Tuner:
     # Ctrl-C is the command line's business, and result files are ours.
-    os.environ.update({"TUNE_DISABLE_SIGINT_HANDLER": "1", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"})
+    quiet = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
+    os.environ.update({"TUNE_DISABLE_SIGINT_HANDLER": "1", **quiet})
     shutil.rmtree(folder / "tune", ignore_errors=True)
     # The engines hold the CPUs, and Ray Tune refuses to ask for nothing.
     trainable = ray_tune.with_resources(ray_tune.with_parameters(Candidate, desk=desk), {"memory": 2**20})

@@ -75,13 +75,17 @@ def words(found: Searched) -> list[str]:
     states = {status: sum(c.status == status for c in proposals) for status in ("scored", "raced", "waiting")}
     asked, reached = found.history[-1]
     low, high = found.interval
-    gained = f"{100 * (reached / found.grid - 1):+.1f} % against the grid's" if found.grid else "the grid's is 0"
+    gained = (
+        f"{100 * (reached / found.grid - 1):+.1f} % against the grid's {number(found.grid)}"
+        if found.grid
+        else "the grid's is 0"
+    )
     lines = [
         f"Sampler: {found.sampler}.",
-        f"{count(len(proposals), 'candidate')}: {states['scored']} asked everything, {states['raced']} dropped in the race, "
-        f"{states['waiting']} probably beaten and not asked the rest; {asked} questions in all.",
-        f"Hypervolume {number(reached)} (95 % interval {number(low)} to {number(high)}, questions drawn anew), {gained} "
-        f"{number(found.grid)}; above {listed(f'{name} {number(value)}' for name, value in found.reference.items())}.",
+        f"{count(len(proposals), 'candidate')}: {states['scored']} asked everything, {states['raced']} dropped in the "
+        f"race, {states['waiting']} probably beaten and not asked the rest; {asked} questions in all.",
+        f"Hypervolume {number(reached)} (95 % interval {number(low)} to {number(high)}, questions drawn anew), {gained}; "
+        f"above {listed(f'{name} {number(value)}' for name, value in found.reference.items())}.",
     ]
     fallen = [c for c in found.candidates if c.recipe.id in found.front and c.recipe.id not in found.confirmed]
     held = f"{len(found.confirmed)} of the {count(len(found.front), 'recipe')} on this front"

@@ -19,8 +19,8 @@ from orchestrator.report.words import (
 )
 
 IMPORTANCE = (
-    "How much of an objective's variance a parameter explains among the candidates of its method (fANOVA), estimates of "
-    "those that were asked a part included."
+    "How much of an objective's variance a parameter explains among the candidates of its method (fANOVA), estimates "
+    "of those that were asked a part included."
 )
 ASSUMPTIONS = Path(__file__).parents[2] / "ASSUMPTIONS.md"
 
