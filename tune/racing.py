@@ -40,8 +40,9 @@ Answers = tuple[Floats, ...]
 """A recipe's values of each document, an array an objective, to be maximised, in the race's order as far as asked."""
 BETS = (0.1, 0.25, 0.45, 0.7, 0.95)
 """Shares of its capital that a bettor risks in each question: it has a purse for each."""
-PARK = float(np.log(2.0))
-"""Evidence with which a candidate waits: it may still be on the front, but others are asked first."""
+PARK = float(np.log(0.5))
+"""Evidence from which on a candidate waits while others are asked: it goes on at once only where the bets against it
+have lost half, so that it has shown what it is better at."""
 LARGE = 600.0
 """exp of more would overflow."""
 

@@ -84,8 +84,8 @@ def words(found: Searched) -> list[str]:
         f"Sampler: {found.sampler}.",
         f"{count(len(proposals), 'candidate')}: {states['scored']} asked everything, {states['raced']} dropped in the "
         f"race, {states['waiting']} probably beaten and not asked the rest; {asked} questions in all.",
-        f"Hypervolume {number(reached)} (95 % interval {number(low)} to {number(high)}, questions drawn anew), {gained}; "
-        f"above {listed(f'{name} {number(value)}' for name, value in found.reference.items())}.",
+        f"Hypervolume {number(reached)} (95 % interval {number(low)} to {number(high)}, questions drawn anew), "
+        f"{gained}; above {listed(f'{name} {number(value)}' for name, value in found.reference.items())}.",
     ]
     fallen = [c for c in found.candidates if c.recipe.id in found.front and c.recipe.id not in found.confirmed]
     held = f"{len(found.confirmed)} of the {count(len(found.front), 'recipe')} on this front"
