@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.board import Board, write_board
+from orchestrator.board import Board, Status, write_board
 from orchestrator.config import SweepConfig, UserError
 from orchestrator.files import make_private, write_atomic
 from orchestrator.progress import Progress
@@ -184,7 +184,8 @@ def publish_search(sweep: Sweep) -> Board:
     confirm = confirming(sweep)
     held_out = publish(replace(confirm, recipes=finalists(referee)))
     board = make_board(replace(sweep, recipes=[standing.recipe for standing in referee.standings.values()]))
-    states = {key: s.status for key, s in referee.standings.items() if s.status in ("raced", "waiting")}
+    parts: tuple[Status, ...] = ("raced", "waiting")
+    states = {key: status for key, s in referee.standings.items() for status in parts if s.status == status}
     rows = tuple(replace(row, status=states.get(row.recipe.id, row.status)) for row in board.rows)
     board = replace(board, rows=rows, searched=summarise(sweep, referee, held_out))
     write_board(board, sweep.out)

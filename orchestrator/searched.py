@@ -43,6 +43,7 @@ def summarise(sweep: Sweep, referee: Referee, held_out: Board) -> Searched:
     on_front = np.mean([front_mask(draw) for draw in draws], axis=0)
     volumes = [hypervolume(draw[[s.status == "scored" for s in asked]], reference) for draw in draws]
     front = front_of({key: s.answers for key, s in full.items()})
+    best, gains = _winner(full, front, reference, held_out)
     return Searched(
         sampler=f"{choice.name}, because {choice.why}",
         candidates=tuple(_candidate(s, referee, float(p)) for s, p in zip(asked, on_front, strict=True)),
@@ -53,7 +54,8 @@ def summarise(sweep: Sweep, referee: Referee, held_out: Board) -> Searched:
         importance=importance(space, referee),
         front=tuple(front),
         confirmed=tuple(row.recipe.id for row in held_out.front if row.recipe.id in front),
-        **_winner(full, front, reference, held_out),
+        best=best,
+        gains=gains,
     )
 
 
@@ -82,7 +84,7 @@ def _history(referee: Referee, reference: Floats) -> tuple[tuple[int, float], ..
 
 def _winner(
     full: Mapping[str, Standing], front: Sequence[str], reference: Floats, held_out: Board
-) -> dict[str, tuple[Recipe, Recipe] | tuple[Gain, ...] | None]:
+) -> tuple[tuple[Recipe, Recipe] | None, tuple[Gain, ...]]:
     """The best compromise: the recipe that alone dominates the largest volume. Both are chosen on the questions that
     were searched on and compared on the others, so that neither is flattered."""
     from tune.racing import front_of
@@ -93,13 +95,13 @@ def _winner(
     found = [key for key in front if full[key].number is not None]
     rows = {row.recipe.id: row for row in held_out.rows if row.status == "scored"}
     if not found:
-        return {"best": None, "gains": ()}
+        return None, ()
     pair = best(found), best(front_of({key: s.answers for key, s in full.items() if s.number is None}))
     if any(recipe.id not in rows for recipe in pair):
-        return {"best": pair, "gains": ()}
+        return pair, ()
     ours, grid = (rows[recipe.id].scores for recipe in pair)
     gains = [Gain(name, ours[name].value - grid[name].value, *interval(ours[name], grid[name])) for name in ours]
-    return {"best": pair, "gains": tuple(gains)}
+    return pair, tuple(gains)
 
 
 def importance(space: SearchSpace, referee: Referee) -> dict[str, dict[str, float]]:

@@ -39,10 +39,11 @@ def volume(board: Board) -> Figure | None:
 
 def parallel(board: Board) -> Figure | None:
     """One panel a method: a line a candidate over its parameters, coloured by the first objective."""
-    if board.searched is None:
+    found = board.searched
+    if found is None:
         return None
     groups: dict[str, list[Candidate]] = {}
-    for candidate in board.searched.candidates:
+    for candidate in found.candidates:
         if candidate.number is not None:
             groups.setdefault(candidate.recipe.points[0].method, []).append(candidate)
     groups = {name: group for name, group in groups.items() if len(group[0].recipe.points[0].parameters) > 1}
@@ -56,8 +57,8 @@ def parallel(board: Board) -> Figure | None:
         panels = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
         for axes, (name, group) in zip(panels, groups.items(), strict=True):
             names = [key for key, _ in group[0].recipe.points[0].parameters]
-            for candidate in sorted(group, key=lambda each: each.recipe.id in board.searched.front):
-                on = candidate.recipe.id in board.searched.front
+            for candidate in sorted(group, key=lambda each: each.recipe.id in found.front):
+                on = candidate.recipe.id in found.front
                 line = [float(value) for _, value in candidate.recipe.points[0].parameters]
                 axes.plot(
                     line, color=colours.to_rgba(candidate.values[first]), linewidth=2.2 if on else 0.8,
