@@ -75,12 +75,11 @@ def until_better(land: Landscape, proposals: Iterator[int], asked: Callable[[int
 
 def random_search(land: Landscape, seed: int) -> int:
     total = sum(matrix.shape[1] for matrix in land.values)
-    order = land.grid + np.random.default_rng(seed).permutation(len(land.params) - land.grid)
-    return until_better(land, iter(order.tolist()), lambda _: total)
+    return until_better(land, iter(in_any_order(land, seed)), lambda _: total)
 
 
-def our_search(land: Landscape, seed: int) -> int:
-    """Optuna proposes, the race decides how many questions a proposal is asked."""
+def our_search(land: Landscape, seed: int, guided: bool = True) -> int:
+    """Optuna proposes (or chance, where it is not guided), the race decides how many questions a proposal is asked."""
     values = shuffled(land, seed)
     totals = tuple(matrix.shape[1] for matrix in values)
     cuts = [tuple(int(np.ceil(share * total)) for total in totals) for share in Racing().rungs]
@@ -101,10 +100,18 @@ def our_search(land: Landscape, seed: int) -> int:
                 break
         else:
             full.append(recipe)
-        tell(study, trials[recipe], Told("scored", tuple(float(part.mean()) for part in own)), name)
+        if guided:
+            tell(study, trials[recipe], Told("scored", tuple(float(part.mean()) for part in own)), name)
         return sum(cut)
 
-    return until_better(land, propose(land, study, space, trials), asked)
+    proposals = propose(land, study, space, trials) if guided else iter(in_any_order(land, seed))
+    return until_better(land, proposals, asked)
+
+
+def in_any_order(land: Landscape, seed: int) -> list[int]:
+    """All recipes beyond the grid."""
+    order = land.grid + np.random.default_rng(seed).permutation(len(land.params) - land.grid)
+    return [int(recipe) for recipe in order]
 
 
 def open_search(land: Landscape, seed: int) -> tuple[optuna.Study, SearchSpace, str]:
@@ -180,6 +187,8 @@ def main() -> None:
     ours = [our_search(land, seed) for seed in range(args.seeds)]
     theirs = [random_search(land, seed) for seed in range(args.seeds)]
     spread("search: documents until 1.02 times the grid's hypervolume", list(map(float, ours)))
+    raced = [our_search(land, seed, guided=False) for seed in range(args.seeds)]
+    spread("random that races: the same", list(map(float, raced)))
     spread("random: documents until 1.02 times the grid's hypervolume", list(map(float, theirs)))
     simulations = [race_all(simulated(seed, tasks=1 if seed % 2 else 3), start=10) for seed in range(args.races)]
     spread("simulated races: questions", [result.share for result in simulations])
@@ -190,6 +199,7 @@ def main() -> None:
         "questions_share": round(share, 3),
         "false_drop_rate": sum(bool(result.lost) for result in simulations) / len(simulations),
         "warm_start_share": round(float(np.median(ours) / np.median(theirs)), 3),
+        "racing_alone_share": round(float(np.median(raced) / np.median(theirs)), 3),
         "whole_race_share": round(whole, 3),
         "false_drop_rate_landscape": sum(lost > 0 for _, _, lost in races) / len(races),
         "false_drop_rate_analytic": sum(bool(result.lost) for result in known) / len(known),

@@ -102,9 +102,13 @@ class Searched:
     importance: dict[str, dict[str, float]]
     """Objective → parameter → its share of the variance that the parameters of its method explain."""
     front: tuple[str, ...]
-    """Recipe ids of the front on the questions that were searched on."""
+    """Recipe ids of the front on the questions that were searched on, among those that keep the constraints."""
     confirmed: tuple[str, ...]
     """Those of them that are on the front of the held-out questions too."""
+    near: tuple[str, ...]
+    """Those that are near it there."""
+    infeasible: int
+    """Recipes asked in full that break a constraint."""
     best: tuple[Recipe, Recipe] | None
     """The best compromise of the candidates and that of the grid."""
     gains: tuple[Gain, ...]

@@ -162,12 +162,14 @@ def hunt(sweep: Sweep, referee: Referee, pool: Pool) -> None:
 
 
 def finalists(referee: Referee) -> list[Recipe]:
-    """Who is asked the held-out questions: the front of all, the front of the grid, and the parents."""
+    """Who is asked the held-out questions: the front of all, the front of the grid (both of those that keep the
+    constraints), and the parents."""
     from tune.racing import front_of
 
     full = {key: s for key, s in referee.standings.items() if s.status == "scored"}
     chosen = [key for key, s in full.items() if s.recipe.points[0].method == "parent"]
-    for group in (full, {key: s for key, s in full.items() if s.number is None}):
+    kept = {key: s for key, s in full.items() if referee.feasible(s)}
+    for group in (kept, {key: s for key, s in kept.items() if s.number is None}):
         chosen += front_of({key: s.answers for key, s in group.items()})
     return [full[key].recipe for key in dict.fromkeys(chosen)]
 

@@ -42,8 +42,9 @@ def summarise(sweep: Sweep, referee: Referee, held_out: Board) -> Searched:
     draws = resampled({s.recipe.id: s.answers for s in asked}, referee.rungs.documents(-1), DRAWS)
     on_front = np.mean([front_mask(draw) for draw in draws], axis=0)
     volumes = [hypervolume(draw[[s.status == "scored" for s in asked]], reference) for draw in draws]
-    front = front_of({key: s.answers for key, s in full.items()})
-    best, gains = _winner(full, front, reference, held_out)
+    kept = {key: s for key, s in full.items() if referee.feasible(s)}
+    front = front_of({key: s.answers for key, s in kept.items()})
+    best, gains = _winner(kept, front, reference, held_out)
     return Searched(
         sampler=f"{choice.name}, because {choice.why}",
         candidates=tuple(_candidate(s, referee, float(p)) for s, p in zip(asked, on_front, strict=True)),
@@ -54,6 +55,8 @@ def summarise(sweep: Sweep, referee: Referee, held_out: Board) -> Searched:
         importance=importance(space, referee),
         front=tuple(front),
         confirmed=tuple(row.recipe.id for row in held_out.front if row.recipe.id in front),
+        near=tuple(row.recipe.id for row in held_out.rows if row.near_front and row.recipe.id in front),
+        infeasible=len(full) - len(kept),
         best=best,
         gains=gains,
     )
@@ -94,9 +97,10 @@ def _winner(
 
     found = [key for key in front if full[key].number is not None]
     rows = {row.recipe.id: row for row in held_out.rows if row.status == "scored"}
-    if not found:
+    grid_front = front_of({key: s.answers for key, s in full.items() if s.number is None})
+    if not found or not grid_front:
         return None, ()
-    pair = best(found), best(front_of({key: s.answers for key, s in full.items() if s.number is None}))
+    pair = best(found), best(grid_front)
     if any(recipe.id not in rows for recipe in pair):
         return pair, ()
     ours, grid = (rows[recipe.id].scores for recipe in pair)

@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 ROOT = Path(__file__).resolve().parent.parent
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "clinical": {"tasks": ["demo_formulary"], "limit": 30, "split": "search"},
-    "other": {"tasks": [{"task": "demo_formulary", "num_fewshot": 1}], "limit": 20, "split": "search"},
+    "other": {"tasks": ["demo_formulary"], "limit": 50, "split": "search"},
 }
 SEARCH = {
     "space": [

@@ -231,6 +231,11 @@ class Referee:
             found[f"{name} at least {floor.share:g} of {floor.parent}"] = lacks
         return found
 
+    def feasible(self, standing: Standing) -> bool:
+        """Whether it keeps the constraints, by what it was asked."""
+        values = {name: score.value for name, score in standing.scores.items()}
+        return all(lacks <= 0 for lacks in self._constraints(values).values())
+
     def _report(self, standing: Standing) -> dict[str, Any]:
         values = {name: score.value for name, score in standing.scores.items()}
         return {

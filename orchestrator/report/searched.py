@@ -88,13 +88,17 @@ def words(found: Searched) -> list[str]:
         f"Hypervolume {number(reached)} (95 % interval {number(low)} to {number(high)}, questions drawn anew), "
         f"{gained}; above {listed(f'{name} {number(value)}' for name, value in found.reference.items())}.",
     ]
-    fallen = [c for c in found.candidates if c.recipe.id in found.front and c.recipe.id not in found.confirmed]
-    held = f"{len(found.confirmed)} of the {count(len(found.front), 'recipe')} on this front"
+    if found.infeasible:
+        lines.append(f"{count(found.infeasible, 'recipe')} asked in full break a constraint and are left out below.")
+    there = {*found.confirmed, *found.near}
+    fallen = [c for c in found.candidates if c.recipe.id in found.front and c.recipe.id not in there]
+    held = f"of the {count(len(found.front), 'recipe')} on the front {len(found.confirmed)} are on it there too"
+    held += f" and {len(found.near)} near it" if found.near else ""
     if fallen:
         names = listed(point_title(candidate.recipe.points[0]) for candidate in fallen)
-        lines.append(f"On the held-out questions the front does not hold up whole: {held} stay on it; off it: {names}.")
+        lines.append(f"On the held-out questions the front does not hold up whole: {held}; these are not: {names}.")
     else:
-        lines.append(f"On the held-out questions the front holds up: {held} are on the front there too.")
+        lines.append(f"On the held-out questions the front holds up: {held}.")
     if found.best is None:
         lines.append("No candidate of the search is on the front: it found nothing that the grid does not have.")
     elif found.gains:
@@ -113,7 +117,7 @@ def candidates(board: Board) -> Table:
         (
             point_title(c.recipe.points[0]),
             c.status + (", front" if c.recipe.id in found.front else ""),
-            "confirmed" if c.recipe.id in found.confirmed else NONE,
+            "on" if c.recipe.id in found.confirmed else "near" if c.recipe.id in found.near else NONE,
             f"{100 * c.share:.0f} %",
             f"{100 * c.probability:.0f} %",
             *(number(c.values[name]) for name in board.objectives),
