@@ -156,6 +156,12 @@ def hunt(sweep: Sweep, referee: Referee, pool: Pool) -> None:
     from tune.search import search
     from tune.space import SearchSpace
 
+    for standing in referee.standings.values():
+        if standing.recipe.points[0].method == "parent" and standing.status != "scored":
+            raise UserError(
+                f"{standing.recipe.label} has no score, and a search is measured against its parents; "
+                f"{sweep.out / 'failures'} says why; the same command tries again"
+            )
     if referee.exhausted and all(standing.status != "open" for standing in referee.proposals):
         return
     search(referee, SearchSpace(sweep.config, sweep.sources), pool, sweep.out / "search", tell)

@@ -140,6 +140,8 @@ class Referee:
         """Keep an answered block. Returns whether it was the last one of its recipe under way."""
         self.keep(result)
         recipe_id = result_id(result)
+        if recipe_id not in self._under_way:
+            return False  # another block of a recipe that has failed meanwhile
         if isinstance(result, Failure):
             self.standings[recipe_id].status = result.status
             self._under_way[recipe_id] = 1
