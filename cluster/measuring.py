@@ -1,6 +1,6 @@
 """Metrics of generated texts, on CPUs beside the generation: a Ray task for each finished block.
 
-What a task does not manage (it died, its node lacks the encoder) is measured by the driver when it publishes.
+What a task does not manage (it died) is measured by the driver when it publishes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.records import Asked, Failure
 from tasks.clinical.task import GenerationTask
@@ -41,8 +42,10 @@ def measuring(
     }
     work: deque[tuple[dict[str, Texts], Measured]] = deque()
     open_tasks: dict[Any, Measured] = {}
-    # Without a CPU of its own: on machines without GPUs the engines hold them all, and generation leaves some idle.
-    remote = ray.remote(num_cpus=0, scheduling_strategy="SPREAD", max_retries=1)(measure_all)
+    # Without a CPU of its own: on machines without GPUs the engines hold them all, and generation leaves some idle. On
+    # the driver's node, which has the encoder.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    remote = ray.remote(num_cpus=0, scheduling_strategy=here, max_retries=1)(measure_all)
 
     def go_on(timeout: float) -> None:
         if open_tasks:

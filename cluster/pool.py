@@ -147,7 +147,7 @@ class Pool:
         try:
             result = ray.get(ref, timeout=60)
         except RayError as error:
-            return self._died(slot, _reason(error), str(error))
+            return self._died(slot, reason(error), str(error))
         if block is None:
             self.pids[slot.index] = result
             slot.failed_starts, slot.holds = 0, ""
@@ -215,7 +215,7 @@ class Pool:
         return block
 
 
-def _reason(error: RayError) -> str:
+def reason(error: RayError) -> str:
     """The line that tells a person what went wrong."""
     cause = error.cause if isinstance(error, RayTaskError) and error.cause is not None else error
     return f"{type(cause).__name__}: {cause}".splitlines()[0][:500]

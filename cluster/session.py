@@ -28,6 +28,11 @@ QUIET = {
 """Nobody's usage is reported to anyone, and workers do not talk over the progress bar."""
 
 
+def quiet() -> None:
+    """Set `QUIET` where nothing else is set. Libraries read these when they are imported: call it before any is."""
+    os.environ.update({key: os.environ.get(key, value) for key, value in QUIET.items()})
+
+
 def check_packages() -> None:
     """The four packages have common names; say so when another distribution's stands in the way.
 
@@ -52,7 +57,7 @@ def session(spill: Path | None = None) -> Iterator[None]:
     Args:
         spill: where a cluster of our own writes objects that do not fit into memory: they may hold clinical text.
     """
-    os.environ.update({key: os.environ.get(key, value) for key, value in QUIET.items()})
+    quiet()
     import ray
 
     if ray.is_initialized():

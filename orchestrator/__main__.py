@@ -39,8 +39,12 @@ def parser() -> argparse.ArgumentParser:
     search = commands.add_parser("search", help="look beyond the grid, or go on looking: needs a search section")
     search.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
     search.add_argument("--out", type=Path, required=True, metavar="DIR", help="results folder")
+    sft = commands.add_parser("sft", help="the same for a sweep with finetune: asks what is open, then fine-tunes")
+    sft.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
+    sft.add_argument("--out", type=Path, required=True, metavar="DIR", help="results folder, of `run` or a new one")
     report = commands.add_parser("report", help="rebuild scores and report from the stored answers alone")
     report.add_argument("dir", type=Path, metavar="DIR")
+    report.add_argument("--beside", type=Path, metavar="FIGURES.yaml", help="published figures to lay beside the run's")
     compare = commands.add_parser("compare", help="two recipes: paired differences per task, and what flipped")
     compare.add_argument("dir", type=Path, metavar="DIR")
     compare.add_argument("a", metavar="A", help="recipe id, parent's name, or label such as 'linear alpha=0.4'")
@@ -70,9 +74,10 @@ def _add_review(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    from cluster.session import check_packages, interrupt
+    from cluster.session import check_packages, interrupt, quiet
     from orchestrator.config import UserError
 
+    quiet()
     signal.signal(signal.SIGTERM, interrupt)
     try:
         check_packages()
@@ -120,13 +125,27 @@ def _search(args: argparse.Namespace) -> int:
     return _show(run_search(args.sweep, args.out), args.out)
 
 
+def _sft(args: argparse.Namespace) -> int:
+    from orchestrator.config import UserError
+    from orchestrator.sweep import run_sweep
+    from orchestrator.sweepfile import load_config
+
+    if load_config(args.sweep).finetune is None:
+        raise UserError(f"{args.sweep}: has no key finetune; say there what to fine-tune, from where, and on what")
+    return _show(run_sweep(args.sweep, args.out), args.out)
+
+
 def _report(args: argparse.Namespace) -> int:
     from orchestrator.search import publish_search
     from orchestrator.sweep import locked, publish, reopen_sweep
+    from orchestrator.sweepfile import load_published
 
+    beside = load_published(args.beside) if args.beside else None
     sweep = reopen_sweep(args.dir)
     with locked(args.dir):
-        return _show((publish_search if (args.dir / "search").is_dir() else publish)(sweep), args.dir)
+        if (args.dir / "search").is_dir():
+            return _show(publish_search(sweep, beside), args.dir)
+        return _show(publish(sweep, beside), args.dir)
 
 
 def _compare(args: argparse.Namespace) -> int:
@@ -178,17 +197,20 @@ def _review(args: argparse.Namespace) -> int:
 
 def _show(board: Board, out: Path) -> int:
     """The leaderboard, where the report is, and the recipes that have no score."""
-    from orchestrator.report.terminal import print_board
+    from orchestrator.report.terminal import print_board, print_tuned
 
     print_board(board, _console())
-    lost = [row for row in board.rows if row.status in {"invalid", "failed"}]
+    if board.tuned:
+        print_tuned(board, board.tuned, _console())
+    rows = [*board.rows, *(run.row for run in (board.tuned.runs if board.tuned else ()))]
+    lost = [row for row in rows if row.status in {"invalid", "failed"}]
     for row in lost:
         assert row.failure is not None, "a recipe without a score says why"
         print(
             f"mergefront: {row.status}: {row.recipe.id} ({row.recipe.label}): {row.failure.message}",
             file=sys.stderr,
         )
-    pending = sum(row.status == "pending" for row in board.rows)
+    pending = sum(row.status == "pending" for row in rows)
     if pending:
         print(f"mergefront: {pending} recipes are not finished; the same command goes on", file=sys.stderr)
     print(f"report: {(out / 'report.html').resolve()}")
@@ -224,6 +246,7 @@ COMMANDS = {
     "plan": _plan,
     "run": _run,
     "search": _search,
+    "sft": _sft,
     "report": _report,
     "compare": _compare,
     "promote": _promote,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +18,9 @@ from orchestrator.ledger import COSTS
 from orchestrator.recipe import Recipe, find_recipe
 from orchestrator.records import Failure, Profile, Serving
 from orchestrator.scores import Score, as_row
+
+if TYPE_CHECKING:
+    from orchestrator.tuning import Start, Tuning
 
 Status = Literal["scored", "invalid", "failed", "pending", "raced", "waiting"]
 
@@ -115,6 +119,25 @@ class Searched:
 
 
 @dataclass(frozen=True)
+class TunedRow:
+    """One run of the second phase."""
+
+    tuning: Tuning
+    row: Row
+    result: dict[str, Any]
+    """What `tasks.sft` wrote when it was finished; else empty."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The second phase: where it started from, and what came of each run; scored in both phases' objectives."""
+
+    starts: tuple[tuple[Start, Row], ...]
+    runs: tuple[TunedRow, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Board:
     config: SweepConfig
     serving: Serving
@@ -126,6 +149,8 @@ class Board:
     notes: tuple[str, ...] = ()
     """What the reader must know, such as damaged blocks."""
     searched: Searched | None = None
+    tuned: Tuned | None = None
+    """Where the sweep fine-tunes, and the first phase is scored."""
 
     @property
     def objectives(self) -> list[str]:
@@ -157,7 +182,9 @@ def mark(config: SweepConfig, rows: list[Row]) -> list[Row]:
 
 
 def write_board(board: Board, out: Path) -> None:
-    """leaderboard.parquet, front.json, and the recipes as mergekit YAML."""
+    """leaderboard.parquet, front.json, the recipes as mergekit YAML and, of the second phase, tuning.parquet."""
+    if board.tuned and board.config.finetune:
+        write_tuned(board.tuned, [*board.config.objectives, *board.config.finetune.tasks], out)
     rows = [_leaderboard_row(board, row) for row in board.rows]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=_schema(board)), sink)
@@ -177,6 +204,32 @@ def write_board(board: Board, out: Path) -> None:
     directions = {name: board.config.objectives[name].direction for name in board.objectives}
     near = [row.recipe.id for row in board.rows if row.near_front]
     write_json(out / "front.json", {"objectives": directions, "front": front, "near_front": near})
+
+
+def write_tuned(tuned: Tuned, objectives: Iterable[str], out: Path) -> None:
+    """tuning.parquet: a row a run."""
+    rows = [
+        {
+            "tuning_id": run.tuning.id,
+            "recipe_id": run.row.recipe.id,
+            "start": run.tuning.start_label,
+            "start_id": run.tuning.start.id,
+            "task": run.tuning.task,
+            "method": run.tuning.method,
+            "examples": run.tuning.examples,
+            "seed": run.tuning.seed,
+            "status": run.row.status,
+            "train_s": run.result.get("seconds"),
+            **as_row(run.row.scores),
+        }
+        for run in tuned.runs
+    ]
+    columns = [(key, pa.string()) for key in ("tuning_id", "recipe_id", "start", "start_id", "task", "method")]
+    columns += [("examples", pa.int64()), ("seed", pa.int64()), ("status", pa.string()), ("train_s", pa.float64())]
+    columns += [(key, pa.float64()) for name in objectives for key in (name, f"{name}_se")]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(columns)), sink)
+    write_atomic(out / "tuning.parquet", sink.getvalue().to_pybytes())
 
 
 def _schema(board: Board) -> pa.Schema:

@@ -7,36 +7,23 @@ out. No torch, ray or vllm is imported, so that a wrong key is answered at once.
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from orchestrator.finetune import Finetune
+from orchestrator.keys import Name, Objective, Strict, TaskUse, UserError, hint
 from orchestrator.methods import METHODS
 from orchestrator.searchconfig import Search
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+__all__ = ["Name", "Objective", "Strict", "SweepConfig", "TaskUse", "UserError", "hint"]
+
 MAX_GRID = 10_000
 RESERVED = {"recipe_id", "method", "parameters", "status", "on_front", "near_front", "swap_s", "answer_s"}
 """The leaderboard's own columns."""
-
-
-class UserError(Exception):
-    """The user's input is wrong. The message names the key, the value and the way out."""
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 def _expand_span(value: Any) -> Any:
@@ -98,22 +85,8 @@ def _check_parameter(where: str, key: str, value: Any, known: list[str]) -> None
             raise ValueError(f"{where}.{key}: this parameter lies in [0, 1], but got {number}")
 
 
-def _check_name(name: str) -> str:
-    if not NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name; use letters, digits, '_', '-' and '.', such as clinical")
-    return name
-
-
-def _check_metric(metric: str | list[str] | None) -> str | list[str] | None:
-    if isinstance(metric, list) and (not metric or len(set(metric)) < len(metric)):
-        raise ValueError(f"metric takes one name or a list of different ones, but got {metric}")
-    return metric
-
-
-Metric = Annotated[str | list[str] | None, AfterValidator(_check_metric)]
 Span = Annotated[list[float], BeforeValidator(_expand_span)]
 Ratios = Annotated[Span, AfterValidator(_check_ratios)]
-Name = Annotated[str, AfterValidator(_check_name)]
 
 
 class Parent(Strict):
@@ -182,42 +155,6 @@ class RecipeGrid(Strict):
             _check_parameter("parameters", key, value, [p for p in method.parameters if p not in given])
 
 
-class TaskUse(Strict):
-    task: str
-    """A task, group or tag of lm-eval, or of a folder in include_path."""
-    num_fewshot: int | None = Field(default=None, ge=0)
-    limit: int | None = Field(default=None, ge=1)
-    metric: Metric = None
-    gen_kwargs: dict[str, Any] = {}
-
-
-class Objective(Strict):
-    """A suite of lm-eval tasks and how it becomes one number."""
-
-    tasks: list[str | TaskUse] = Field(min_length=1)
-    metric: Metric = None
-    """lm-eval's metric name (`acc`, `exact_match,flexible-extract`); several are averaged; default: each
-    task's first metric (IFEval: prompt- and instance-level strict accuracy)."""
-    average: Literal["tasks", "groups", "questions"] = "tasks"
-    """Unweighted mean over the tasks; the same with a group of task files counting as one (of `medical`, MMLU's six
-    subjects); or every question counting the same."""
-    split: Literal["search", "confirm"] | None = None
-    """Ask one side of the questions only, so that another objective can ask the other: the benchmark's own validation
-    and test split where it has both (MedQA, PubMedQA), else two halves by the hash of each question."""
-    expect: dict[str, int] = {}
-    """Task → its number of questions, where the data set is known to differ from the published one."""
-    direction: Literal["maximize", "minimize"] = "maximize"
-    num_fewshot: int | None = Field(default=None, ge=0)
-    """Default: the task file's own."""
-    limit: int | None = Field(default=None, ge=1)
-    """The first so many documents of each task; default: all."""
-    gen_kwargs: dict[str, Any] = {}
-    """Laid over the task's generation_kwargs (max_gen_toks, temperature, …), as lm-eval's --gen_kwargs."""
-    apply_chat_template: bool = False
-    front: bool = True
-    """False: measured and reported, but no axis of the front."""
-
-
 class Encoder(Strict):
     """What BERTScore compares words with."""
 
@@ -239,6 +176,8 @@ class OwnTask(Strict):
     """The field that holds the input."""
     reference: str = "reference"
     """The field that holds the text to compare with."""
+    train: str | None = None
+    """JSON Lines with the same fields: the examples that `finetune` may learn from."""
     truncate: Literal["left", "right"] = "right"
     """The side that an input loses where the prompt is too long."""
 
@@ -325,6 +264,8 @@ class SweepConfig(Strict):
     """Of the merged weights and of the engine."""
     seed: int = Field(default=0, ge=0)
     """Few-shot sampling, sampled decoding, and the random merge methods (dare, della)."""
+    finetune: Finetune | None = None
+    """The second phase: chosen recipes fine-tuned on labelled examples, and asked again."""
     workers: Workers = Workers()
     checkpoints: Checkpoints = Checkpoints()
     search: Search | None = None
@@ -352,6 +293,8 @@ class SweepConfig(Strict):
         for name in self.objectives:
             if name in RESERVED or name.removesuffix("_se") in {*self.objectives, *RESERVED} - {name}:
                 raise ValueError(f"objectives.{name}: the leaderboard has a column of this name; choose another")
+        if self.finetune is not None:
+            self.finetune.check(self.objectives)
         if not any(objective.front for objective in self.objectives.values()):
             raise ValueError("objectives: every one has front: false; the front needs at least one")
         if self.search is not None:
@@ -378,6 +321,11 @@ def _known(where: str, names: list[str], parents: dict[str, Parent]) -> None:
             )
 
 
-def hint(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(str(word), list(map(str, known)), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+class Published(Strict):
+    """Figures that others have published, for the report to lay beside a run's."""
+
+    source: str = Field(min_length=1)
+    """Where they stand: a paper, its table."""
+    rows: dict[str, dict[str, float]] = Field(min_length=1)
+    """A recipe's name, as `compare` takes it, or any other → an objective's name → its value as the sweep counts it (an
+    accuracy in [0, 1])."""

@@ -20,14 +20,16 @@ class Accelerator:
     """Dense bfloat16 operations a second, by the data sheet."""
     bandwidth: float
     """Bytes a second between memory and chip, by the data sheet."""
+    memory: float
+    """Bytes."""
 
 
 ACCELERATORS = {
-    "A100": Accelerator(312e12, 1.56e12),
-    "H100": Accelerator(989e12, 3.35e12),
-    "H200": Accelerator(989e12, 4.8e12),
-    "L4": Accelerator(121e12, 0.3e12),
-    "L40S": Accelerator(362e12, 0.864e12),
+    "A100": Accelerator(312e12, 1.56e12, 40e9),
+    "H100": Accelerator(989e12, 3.35e12, 80e9),
+    "H200": Accelerator(989e12, 4.8e12, 141e9),
+    "L4": Accelerator(121e12, 0.3e12, 24e9),
+    "L40S": Accelerator(362e12, 0.864e12, 48e9),
 }
 """By Ray's names; the A100 is the one with 40 GB."""
 ARITHMETIC, STREAMING = 0.4, 0.5

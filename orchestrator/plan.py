@@ -11,6 +11,7 @@ from orchestrator import estimate
 from orchestrator.config import SweepConfig, UserError
 from orchestrator.parents import resolve
 from orchestrator.placement import Parents
+from orchestrator.plan_tuning import TuningPlan, describe_tuning, plan_tuning
 from orchestrator.recipe import expand
 from orchestrator.serving import make_profile, make_serving
 from orchestrator.shape import shaped
@@ -55,6 +56,7 @@ class Plan:
     """Seconds for all answers, at most and roughly; None where nothing is known of the workers' speed."""
     assumed: str | None
     """The config.json whose shape stands in for that of the parents."""
+    finetune: TuningPlan | None
 
 
 def make_plan(config: SweepConfig, shape: Path | None = None, tokenizer: Path | None = None) -> Plan:
@@ -77,6 +79,8 @@ def make_plan(config: SweepConfig, shape: Path | None = None, tokenizer: Path | 
         lm = open_lm(config, serving)
         keep_private(config, Path(folder))
         suites = load_suites(config, lm)
+        own = config.model_copy(update={"objectives": config.finetune.tasks if config.finetune else {}})
+        tasks = load_suites(own, lm)
     unique = {question.id: question for suite in suites for question in suite.questions}
     answer_s = estimate.seconds(config, unique.values(), parameters, worker_count(config))
     return Plan(
@@ -109,6 +113,7 @@ def make_plan(config: SweepConfig, shape: Path | None = None, tokenizer: Path | 
         workers=worker_count(config),
         answer_s=answer_s and answer_s * len(recipes),
         assumed=str(shape) if shape else None,
+        finetune=plan_tuning(config, tasks, parameters) if config.finetune else None,
     )
 
 
@@ -136,6 +141,8 @@ def describe(plan: Plan) -> str:
         f"parents    {plan.parents}",
         f"disk       {plan.disk_gb:.2f} GB for kept checkpoints and merged adapters",
     ]
+    if plan.finetune:
+        lines += describe_tuning(plan.finetune)
     if plan.assumed:
         lines.append(f"assumed    every model has the shape of {plan.assumed}; a run's recipes have other ids")
     return "\n".join(lines)

@@ -68,6 +68,12 @@ class Recipe(Identified):
     def label(self) -> str:
         return self.points[0].label if self.points else self.id
 
+    @property
+    def names(self) -> list[str]:
+        """What people call it: its labels, and the name of a parent or candidate."""
+        own = (dict(point.parameters).get("name") for point in self.points)
+        return [*(point.label for point in self.points), *(str(name) for name in own if name is not None)]
+
     def to_mergekit(self) -> dict[str, Any]:
         """The configuration that `mergekit-yaml` takes."""
         models = [
@@ -116,14 +122,13 @@ def find_recipe(recipes: Sequence[Recipe], name: str) -> Recipe:
     Raises:
         UserError: none, or several.
     """
-    labels = {point.label: recipe for recipe in recipes for point in recipe.points}
-    names = {str(dict(p.parameters).get("name")): recipe for recipe in recipes for p in recipe.points}
-    found = [recipe for recipe in recipes if recipe.id.startswith(name) and len(name) >= 4]
-    exact = labels.get(name) or names.get(name)
+    exact = next((recipe for recipe in recipes if name in recipe.names), None)
     if exact is not None:
         return exact
+    found = [recipe for recipe in recipes if recipe.id.startswith(name) and len(name) >= 4]
     if len(found) == 1:
         return found[0]
+    labels = [point.label for recipe in recipes for point in recipe.points]
     known = [*labels, *(recipe.id for recipe in recipes)]
     what = f"stands for {len(found)} recipes" if found else "is no recipe of this sweep"
     raise UserError(f"{name!r} {what}{hint(name, known)}; take an id, a parent's name, or one of: {', '.join(labels)}")

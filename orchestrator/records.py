@@ -139,8 +139,8 @@ class Failure:
 
     recipe_id: str
     status: Literal["invalid", "failed"]
-    stage: Literal["merge", "ask", "worker"]
-    """Getting the recipe into the engine, asking it, or the worker itself."""
+    stage: Literal["merge", "ask", "worker", "train"]
+    """Getting the recipe into the engine, asking it, the worker itself, or its fine-tuning."""
     message: str
     detail: str = ""
     """The traceback, for the person who looks into it."""

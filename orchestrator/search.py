@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.board import Board, Status, write_board
-from orchestrator.config import SweepConfig, UserError
+from orchestrator.config import Published, SweepConfig, UserError
 from orchestrator.files import make_private, write_atomic
 from orchestrator.progress import Progress
 from orchestrator.recipe import Recipe
@@ -112,7 +112,7 @@ def confirming(sweep: Sweep) -> Sweep:
         for name, objective in sweep.config.objectives.items()
         if objective.front
     }
-    config = sweep.config.model_copy(update={"objectives": objectives, "search": None})
+    config = sweep.config.model_copy(update={"objectives": objectives, "search": None, "finetune": None})
     suites = load_suites(config, sweep.lm)
     return replace(sweep, config=config, suites=suites, recipes=[], out=make_private(sweep.out / "confirmed"))
 
@@ -181,7 +181,7 @@ def finalists(referee: Referee) -> list[Recipe]:
 
 
 # -------------------------------------------------------------------- what came of it
-def publish_search(sweep: Sweep) -> Board:
+def publish_search(sweep: Sweep, beside: Published | None = None) -> Board:
     """The report of the whole search, and in DIR/confirmed that of the front on the held-out questions, both from the
     stored answers."""
     from orchestrator.report.page import write_report
@@ -197,7 +197,7 @@ def publish_search(sweep: Sweep) -> Board:
     rows = tuple(replace(row, status=states.get(row.recipe.id, row.status)) for row in board.rows)
     board = replace(board, rows=rows, searched=summarise(sweep, referee, held_out))
     write_board(board, sweep.out)
-    write_report(board, sweep.out)
+    write_report(board, sweep.out, beside)
     return board
 
 

@@ -20,9 +20,9 @@ def shaped(config: SweepConfig, shape: Path, tokenizer: Path) -> dict[str, Files
     Raises:
         UserError: no config.json of a causal language model, or no tokenizer.
     """
-    from tasks.suites import quiet_and_offline
+    from tasks.suites import offline
 
-    quiet_and_offline(config)
+    offline(config)
     settings = read_json("--shape", shape)
     if not any((tokenizer / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         known = ", ".join(TOKENIZER_FILES)

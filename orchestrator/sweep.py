@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.board import Board, Row, Suite, mark, write_board
-from orchestrator.config import SweepConfig, UserError
+from orchestrator.config import Published, SweepConfig, UserError
 from orchestrator.files import make_private, write_atomic, write_json
 from orchestrator.ledger import Ledger
 from orchestrator.parents import resolve
@@ -53,10 +53,16 @@ def run_sweep(path: Path, out: Path, max_gpu_hours: float | None = None) -> Boar
         UserError: the sweep file, a parent, a task or the results folder is wrong.
         KeyboardInterrupt: interrupted; all finished blocks are stored.
     """
+    from cluster.session import session
+
     config = load_config(path)
     with locked(out):
         sweep = open_sweep(config, out)
-        ask(sweep, open_blocks(sweep), max_gpu_hours)
+        blocks = open_blocks(sweep)
+        with session(out / "ray") if blocks else contextlib.nullcontext():
+            ask(sweep, blocks, max_gpu_hours)
+            if config.finetune:
+                continue_into_fine_tuning(sweep)
         return publish(sweep)
 
 
@@ -172,7 +178,7 @@ def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
     if not blocks and not shares:
         return
     for block in blocks:
-        _failure_file(sweep.out, block.recipe_id).unlink(missing_ok=True)
+        failure_file(sweep.out, block.recipe_id).unlink(missing_ok=True)
     scratch = sweep.out / "checkpoints" / "scratch"
     shutil.rmtree(scratch, ignore_errors=True)
     recipes = {recipe.id: recipe for recipe in sweep.recipes}
@@ -202,7 +208,7 @@ def keep(sweep: Sweep, result: Asked | Failure | None) -> None:
     elif isinstance(result, Failure):
         make_private(sweep.out / "failures")
         failure = dataclasses.replace(result, context=context(sweep))
-        write_json(_failure_file(sweep.out, result.recipe_id), dataclasses.asdict(failure))
+        write_json(failure_file(sweep.out, result.recipe_id), dataclasses.asdict(failure))
 
 
 def context(sweep: Sweep) -> str:
@@ -234,14 +240,32 @@ def _budget(config: SweepConfig, workers: int, hours: float | None) -> Callable[
 
 
 # -------------------------------------------------------------------- what came of it
-def publish(sweep: Sweep) -> Board:
-    """Scores from the stored answers, the front, and all result files."""
+def publish(sweep: Sweep, beside: Published | None = None) -> Board:
+    """Scores from the stored answers, the front, and all result files; others' figures beside, where given."""
     from orchestrator.report.page import write_report
 
     board = make_board(sweep)
+    if sweep.config.finetune and is_complete(board):
+        from orchestrator.second_phase import make_tuned
+
+        tuned = make_tuned(sweep, board)
+        board = dataclasses.replace(board, tuned=tuned, notes=tuple(dict.fromkeys((*board.notes, *tuned.notes))))
     write_board(board, sweep.out)
-    write_report(board, sweep.out)
+    write_report(board, sweep.out, beside)
     return board
+
+
+def continue_into_fine_tuning(sweep: Sweep) -> None:
+    """The second phase, once the first is complete: its rules choose among all recipes."""
+    from orchestrator.second_phase import fine_tune
+
+    board = make_board(sweep)
+    if is_complete(board):
+        fine_tune(sweep, board)
+
+
+def is_complete(board: Board) -> bool:
+    return all(row.status != "pending" for row in board.rows)
 
 
 def make_board(sweep: Sweep) -> Board:
@@ -285,7 +309,7 @@ def _row(sweep: Sweep, recipe: Recipe, failure: Failure | None) -> Row:
     return Row(recipe, "scored", combined, costs)
 
 
-def _failure_file(out: Path, recipe_id: str) -> Path:
+def failure_file(out: Path, recipe_id: str) -> Path:
     return out / "failures" / f"{recipe_id}.json"
 
 

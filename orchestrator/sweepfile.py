@@ -1,9 +1,9 @@
-"""Reading a sweep file: YAML, checked, its relative folders made absolute; what is wrong, said in one sentence."""
+"""Reading our YAML files: checked, relative folders made absolute; what is wrong, said in one sentence."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -17,6 +17,7 @@ from orchestrator.config import (
     Objective,
     OwnTask,
     Parent,
+    Published,
     RecipeGrid,
     SweepConfig,
     TaskUse,
@@ -24,6 +25,9 @@ from orchestrator.config import (
     Workers,
     hint,
 )
+from orchestrator.finetune import Baseline, Finetune, Lora, Rule
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -43,38 +47,50 @@ def load_config(path: Path) -> SweepConfig:
     Raises:
         UserError: no such file, no YAML, or a key that is unknown, missing, of a wrong type or out of range.
     """
+    return _absolute(_read(path, SweepConfig, "a sweep has parents, recipes and objectives"), path.resolve().parent)
+
+
+def load_published(path: Path) -> Published:
+    """Read the figures that `report --beside` lays beside a run's.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    return _read(path, Published, "published figures have source and rows")
+
+
+def _read(path: Path, model: type[Model], expected: str) -> Model:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a sweep file") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text; give the path of a sweep file") from None
+        raise UserError(f"{path}: is not UTF-8 text; give the path of a YAML file") from None
     try:
         data = yaml.load(text, Loader=_UniqueKeys)
     except yaml.YAMLError as error:
         raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
-        raise UserError(f"{path}: holds {type(data).__name__}, not keys; a sweep has parents, recipes and objectives")
+        raise UserError(f"{path}: holds {type(data).__name__}, not keys; {expected}")
     try:
-        config = SweepConfig.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error)}") from None
-    return _absolute(config, path.resolve().parent)
+        raise UserError(f"{path}: {_explain(error, model)}") from None
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     """pydantic's first complaint as one sentence: the key's path, what is wrong, the value, the way out."""
     errors = error.errors(include_url=False)
     first = errors[0]
     if isinstance(first["input"], dict):
         # Where a name or a mapping may stand, the complaint about what was written is the useful one.
-        first = next((e for e in errors if "TaskUse" in e["loc"]), first)
+        first = next((e for e in errors if any(model in str(e["loc"]) for model in ("TaskUse", "Rule"))), first)
     # A union names its branches in the location; only the parts that the user wrote are kept.
-    parts = [p for p in first["loc"] if isinstance(p, int) or (p not in {"str", "TaskUse"} and "[" not in p)]
+    parts = [p for p in first["loc"] if isinstance(p, int) or (p not in {"str", "TaskUse", "Rule"} and "[" not in p)]
     where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
     kind, value, message = first["type"], first["input"], first["msg"]
     if kind == "extra_forbidden":
-        known = _fields_at(parts[:-1])
+        known = _fields_at(parts[:-1], model)
         return f"{where}: unknown key{hint(str(parts[-1]), known)} (known here: {', '.join(known)})"
     if kind == "missing":
         return f"{where}: this key is missing; add it"
@@ -84,15 +100,18 @@ def _explain(error: ValidationError) -> str:
     return f"{where}: {message[0].lower()}{message[1:]}, but got {value!r}" + (f" (and {more} more)" if more else "")
 
 
-def _fields_at(parts: list[Any]) -> list[str]:
-    """The keys that may stand at this place of a sweep file."""
+def _fields_at(parts: list[Any], model: type[BaseModel]) -> list[str]:
+    """The keys that may stand at this place of a file."""
     places: dict[str, type[BaseModel]] = {
         "parents": Parent, "candidates": Parent, "recipes": RecipeGrid, "objectives": Objective,
         "workers": Workers, "engine": Engine, "checkpoints": Checkpoints, "tasks": TaskUse,
         "generation": Generation, "own": OwnTask, "encoder": Encoder,
+        "finetune": Finetune, "starts": Rule, "baseline": Baseline, "lora": Lora,
     }  # fmt: skip
+    if parts[:2] == ["finetune", "tasks"] and len(parts) == 3:
+        return list(Objective.model_fields)
     named = [part for part in parts if part in places]
-    return list((places[named[-1]] if named else SweepConfig).model_fields)
+    return list((places[named[-1]] if named else model).model_fields)
 
 
 def _path(folder: Path, value: str) -> Path:
@@ -113,10 +132,18 @@ def _absolute(config: SweepConfig, folder: Path) -> SweepConfig:
     def parent(item: Parent) -> Parent:
         return item.model_copy(update={"model": local(item.model), "lora": local(item.lora)})
 
+    def own_task(item: OwnTask) -> OwnTask:
+        files = {key: str(_path(folder, file)) for key in ("file", "train") if (file := getattr(item, key))}
+        return item.model_copy(update=files)
+
+    def finetune(item: Finetune) -> Finetune:
+        file = item.baseline and item.baseline.model_copy(update={"file": str(_path(folder, item.baseline.file))})
+        return item.model_copy(update={"baseline": file})
+
     def generation(item: Generation) -> Generation:
         encoder = item.encoder and item.encoder.model_copy(update={"model": local(item.encoder.model)})
         data = {task: str(_path(folder, place)) for task, place in item.data.items()}
-        own = {name: task.model_copy(update={"file": str(_path(folder, task.file))}) for name, task in item.own.items()}
+        own = {name: own_task(task) for name, task in item.own.items()}
         return item.model_copy(update={"data": data, "own": own, "encoder": encoder})
 
     workers, engine = config.workers, config.workers.engine
@@ -125,6 +152,7 @@ def _absolute(config: SweepConfig, folder: Path) -> SweepConfig:
     update: dict[str, Any] = {
         "workers": workers,
         "generation": config.generation and generation(config.generation),
+        "finetune": config.finetune and finetune(config.finetune),
         "parents": {name: parent(item) for name, item in config.parents.items()},
         "candidates": {name: parent(item) for name, item in config.candidates.items()},
         "include_path": [str(_path(folder, item)) for item in config.include_path],

@@ -4,8 +4,9 @@ A signal for triage, not a verdict. Of what MTS-Dialog's 400 test sections state
 dialogue (numbers 82 %, doses 64 %, sides 85 %, negated findings 45 %) and 5 % by another one. So compare recipes by it,
 and take no value of it for a rate of errors. The rules know words and no medicine: `dyspnea` where the source says
 `shortness of breath` counts as unsupported when negated, a number that was rightly computed counts as unsupported, and
-what is wrong in words alone (a wrong drug, a finding that is affirmed) is not looked at. A text that states nothing
-checkable has nothing unsupported, so read it beside the composite: an empty text is faithful.
+what is wrong in words alone (a wrong drug, a finding that is affirmed) is not looked at. An ordinal is a number, in
+`a second opinion` too. A text that states nothing checkable has nothing unsupported, so read it beside the composite:
+an empty text is faithful.
 
 No library is used: negspacy and medspacy look for negation around entities that a trained model must find first.
 """
@@ -45,10 +46,12 @@ SIDES = {
     "left": "left", "right": "right", "bilateral": "both", "bilaterally": "both", "both": "both",
     "left-sided": "left", "right-sided": "right",
 }  # fmt: skip
-NO_SITE = {"now", "away", "after", "before", "then", "him", "me", "them", "us"}
+NO_SITE = {"now", "away", "after", "against", "before", "then", "him", "me", "them", "us"}
 NEGATIONS = {"no", "not", "denies", "denied", "deny", "denying", "without", "negative", "never", "none", "nope", "nor"}
 INTRODUCE = {"no", "denies", "denied", "denying", "without", "negative"}
 """The negations that a finding follows; `not` is left out: what follows it is a verb."""
+LARGEST = 10**9
+"""What is spelt goes no further: `thousand` upon `thousand` is no number."""
 FILLERS = {
     "a", "an", "the", "of", "any", "for", "in", "on", "at", "to", "with", "his", "her", "their", "is", "are", "was",
     "were", "has", "have", "had", "been", "be", "evidence", "history", "known", "significant", "signs", "sign",
@@ -76,10 +79,11 @@ def statements(output: str, source: str) -> list[Statement]:
     said, given = _words(output), _words(source)
     numbers, doses = set(_numbers(given)), set(_doses(given))
     sentences = _sentences(given)
+    sided = _sided(sentences)
     found = [
         *(Statement("dose", dose, dose in doses) for dose in _doses(said)),
         *(Statement("number", (number,), number in numbers) for number in _plain_numbers(said)),
-        *(Statement("laterality", side, _has_side(side, sentences)) for side in _sides(said)),
+        *(Statement("laterality", side, _has_side(side, sided)) for side in _sides(said)),
         *(Statement("negation", finding, _is_negated(finding, sentences)) for finding in _negated(said)),
     ]
     return list(dict.fromkeys(found))
@@ -100,7 +104,7 @@ def _in_digits(words: list[str]) -> Iterator[str]:
     last = 0
     for word in [*chain.from_iterable(map(_parts, words)), ""]:
         number = _value(word)
-        if number is not None and value is not None and number in (100, 1000) and word in ("hundred", "thousand"):
+        if number is not None and value is not None and value < LARGEST and word in ("hundred", "thousand"):
             value, last = value * number, number
         elif number is not None and value is not None and last > number and _can_follow(last, number):
             value, last = value + number, number
@@ -157,7 +161,7 @@ def _stem(word: str) -> str:
 # -------------------------------------------------------------------- numbers and doses
 def _number(word: str) -> str | None:
     """As it is compared: `5`, `05` and `5.0` are the same."""
-    return f"{float(word):g}" if word[:1].isdigit() else None
+    return f"{float(word):.15g}" if word[:1].isdecimal() else None
 
 
 def _numbers(words: list[str]) -> Iterator[str]:
@@ -203,17 +207,23 @@ def _sides(words: list[str]) -> Iterator[tuple[str, ...]]:
                 yield SIDES[word], *site
 
 
-def _has_side(side: tuple[str, ...], sentences: list[set[str]]) -> bool:
-    """Whether a sentence of the source has the side and a word of the site; or the one before it has the site, as in
-    `Which hip? The left.` Both sides named there are both."""
-    where, *site = side
+def _sided(sentences: list[set[str]]) -> list[tuple[set[str], set[str]]]:
+    """The sentences that name a side: which, and their words with those of the sentence before, for `Which hip? The
+    left.` Both sides named there are both."""
+    found = []
     for before, sentence in zip([set[str](), *sentences], sentences, strict=False):
         named = {SIDES[word] for word in sentence if word in SIDES}
         if {"left", "right"} <= named:
             named.add("both")
-        if (where in named or "both" in named) and set(site) & (sentence | before):
-            return True
-    return False
+        if named:
+            found.append((named, sentence | before))
+    return found
+
+
+def _has_side(side: tuple[str, ...], sided: list[tuple[set[str], set[str]]]) -> bool:
+    """Whether the source has the side beside a word of the site."""
+    where, *site = side
+    return any((where in named or "both" in named) and set(site) & words for named, words in sided)
 
 
 # -------------------------------------------------------------------- negated findings

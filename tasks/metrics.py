@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.metadata
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,8 +30,9 @@ NEED_ENCODER = (COMPOSITE, "bertscore")
 METRICS = (COMPOSITE, *SIX, OPTED_OUT, FAITHFULNESS)
 Values = dict[str, Any]
 """Metric → its value."""
-VERSION = 1
+VERSION = 2
 """Of what is measured here; one more with every change of a value, so that remembered ones are measured again."""
+LIBRARIES = ("bert-score", "nltk", "rouge-score", "sacrebleu")
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,22 @@ def bertscore(output: str, reference: str, folder: str, layer: int) -> float:
     return min(1.0, max(0.0, float(f1[0])))
 
 
+def distinct(outputs: Iterable[str], n: int) -> float:
+    """How diverse texts are together: different n-grams of words over all n-grams (Li et al. 2016), case aside; 0 where
+    no text has n words."""
+    grams: list[tuple[str, ...]] = []
+    for output in outputs:
+        words = output.lower().split()
+        grams += zip(*(words[start:] for start in range(n)), strict=False)
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+@lru_cache(maxsize=1)
+def _versions() -> list[str]:
+    """Of the libraries that say what a metric is."""
+    return [importlib.metadata.version(name) for name in LIBRARIES]
+
+
 @lru_cache(maxsize=1)
 def _rouge() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
@@ -153,7 +172,7 @@ class Measured:
 
     def key(self, output: str, reference: str, source: str) -> str:
         encoder = [self.encoder.digest, self.encoder.layer] if self.encoder else None
-        return hashlib.sha256(json.dumps([encoder, output, reference, source]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([_versions(), encoder, output, reference, source]).encode()).hexdigest()
 
     def add(self, found: dict[str, Values]) -> None:
         self._values.update(found)

@@ -175,7 +175,12 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
             )
         room = min(room, kwargs.get("max_context_toks", room))
         tokens = self.tok_encode(context)
-        kept = self._shorten(context, part[0], part[1], room) if part and len(tokens) > room else tokens[-room:]
+        kept = self.shorten(context, part[0], part[1], room) if part and len(tokens) > room else tokens[-room:]
+        if len(kept) > room:
+            raise UserError(
+                f"workers.engine.max_model_len: a prompt has {len(kept)} tokens without its input, but room for "
+                f"{room}; raise max_model_len, or lower gen_kwargs.max_gen_toks of the objective"
+            )
         temperature = float(kwargs.get("temperature", 0.0))
         decoding = Decoding(
             max_tokens=kwargs["max_gen_toks"],
@@ -188,12 +193,9 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
         )
         return Question(tuple(kept), decoding=decoding, truncated=len(tokens) - len(kept))
 
-    def _shorten(self, context: str, part: str, side: str, room: int) -> list[int]:
-        """The prompt with `part` shortened at its `side` (left or right) until it fits: what asks stays whole.
-
-        Raises:
-            UserError: it does not fit even without the part.
-        """
+    def shorten(self, context: str, part: str, side: str, room: int) -> list[int]:
+        """The prompt with `part` shortened at its `side` (left or right) until it fits: what asks stays whole. Without
+        the part it may still be too long."""
         before, found, after = context.partition(part)
         assert found, "the input stands in its prompt as it is"
         low, high = 0, len(part)  # characters kept: the most that fit lie in [low, high)
@@ -203,13 +205,7 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
                 low = middle
             else:
                 high = middle
-        tokens = self.tok_encode(before + _keep(part, low, side) + after)
-        if len(tokens) > room:
-            raise UserError(
-                f"workers.engine.max_model_len: a prompt has {len(tokens)} tokens without its input, but room for "
-                f"{room}; raise max_model_len, or lower gen_kwargs.max_gen_toks of the objective"
-            )
-        return tokens
+        return self.tok_encode(before + _keep(part, low, side) + after)
 
     # ---------------------------------------------------------------- answers
     def _with_repeats(self, requests: Sequence[Instance]) -> list[tuple[Question, ...]]:

@@ -45,10 +45,8 @@ class SuiteTask:
     """Which questions of the data set these are, in words."""
 
 
-def quiet_and_offline(config: SweepConfig) -> None:
-    """Settings of libraries that read them when they are imported: call this before any of them is."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")
+def offline(config: SweepConfig) -> None:
+    """With a data_root, no library asks the hub for data sets; they read this when they are imported."""
     if config.data_root is not None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -56,7 +54,7 @@ def quiet_and_offline(config: SweepConfig) -> None:
 
 def open_lm(config: SweepConfig, serving: Serving) -> LedgerLM:
     """lm-eval's model over the serving's tokenizer, knowing no answers yet."""
-    quiet_and_offline(config)
+    offline(config)
     from transformers import AutoTokenizer
 
     from tasks.scoring import LedgerLM

@@ -15,15 +15,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markdown_it import MarkdownIt
 
 from orchestrator.board import Board
+from orchestrator.config import Published
 from orchestrator.files import make_private, write_atomic
 from orchestrator.report import figures, searched
 from orchestrator.report.sections import sections
 from orchestrator.report.style import render
+from orchestrator.report.tuning import learning_curves
 from orchestrator.report.words import listed, summary, warnings
 
 
-def write_report(board: Board, out: Path) -> Path:
+def write_report(board: Board, out: Path, published: Published | None = None) -> Path:
     """report.html, report.md and figures/ in `out`.
+
+    Args:
+        published: others' figures, to stand beside the run's.
 
     Returns:
         The path of report.html.
@@ -33,6 +38,7 @@ def write_report(board: Board, out: Path) -> Path:
         "trajectories": figures.trajectories(board),
         "volume": searched.volume(board),
         "parallel": searched.parallel(board),
+        "learning": learning_curves(board),
     }
     pictures = {name: render(figure) for name, figure in drawn.items() if figure is not None}
     make_private(out / "figures")
@@ -45,7 +51,7 @@ def write_report(board: Board, out: Path) -> Path:
         "warnings": warnings(board),
         "rehearsal": board.config.workers.backend == "fake",
         "summary": summary(board),
-        "sections": sections(board, set(pictures)),
+        "sections": sections(board, set(pictures), published),
         "pictures": {name: base64.b64encode(files["svg"]).decode() for name, files in pictures.items()},
     }
     for name in ("report.md", "report.html"):

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.board import Board
-from orchestrator.report import searched, tables
+from orchestrator.config import Published
+from orchestrator.report import searched, tables, tuning
 from orchestrator.report.tables import Table
 from orchestrator.report.words import (
     average_words,
@@ -22,6 +23,19 @@ IMPORTANCE = (
     "How much of an objective's variance a parameter explains among the candidates of its method (fANOVA), estimates "
     "of those that were asked a part included."
 )
+CURVES = (
+    "Score against the number of labelled examples. Bars are the standard deviation over seeds; dotted lines are the "
+    "scores before fine-tuning."
+)
+EQUAL = (
+    "Read off the curves, straight between two budgets over the logarithm of their sizes. The intervals come from "
+    "documents and seeds drawn anew; with few seeds they are rough."
+)
+FORGOTTEN = (
+    "What fine-tuning changed in the task (learned) and in the objectives of the first phase, the mean over seeds less "
+    "the starting point, with the paired 95 % interval over questions."
+)
+COST = "Seconds of a worker: merging's are all swaps and answers of the first phase, fine-tuning's those of a training."
 ASSUMPTIONS = Path(__file__).parents[2] / "ASSUMPTIONS.md"
 
 
@@ -38,17 +52,20 @@ class Section:
     parts: tuple[Section, ...] = ()
 
 
-def sections(board: Board, figures: set[str]) -> list[Section]:
+def sections(board: Board, figures: set[str], published: Published | None) -> list[Section]:
     """
     Args:
         figures: the names of the pictures that could be drawn.
+        published: others' figures, to stand beside the run's.
     """
     found = [
         _front(board, "front" in figures),
         *_searched(board, figures),
         Section("Leaderboard", (_leaderboard_words(board),), tables.leaderboard(board)),
         _differences(board),
+        *([_published(board, published)] if published else []),
         _trajectories("trajectories" in figures),
+        *_tuning(board, "learning" in figures),
         Section("Tasks", parts=tuple(_tasks(board, name) for name in board.config.objectives)),
         _slerp(board),
         _failures(board),
@@ -118,6 +135,11 @@ def _differences(board: Board) -> Section:
     return Section(name, (words,), table)
 
 
+def _published(board: Board, published: Published) -> Section:
+    words = f"From: {published.source}. The models, prompts and numeric profile there may not be those here."
+    return Section("Beside published figures", (words,), tables.published(board, published))
+
+
 def _trajectories(drawn: bool) -> Section:
     name = "Along the mixing ratio"
     if not drawn:
@@ -127,6 +149,26 @@ def _trajectories(drawn: bool) -> Section:
         "standard error to either side; dotted lines are the parents' own scores."
     )
     return Section(name, figure="trajectories", caption=caption)
+
+
+def _tuning(board: Board, drawn: bool) -> list[Section]:
+    """The second phase, where the sweep has one."""
+    if board.config.finetune is None:
+        return []
+    tuned, name = board.tuned, "Fine-tuning"
+    if tuned is None:
+        return [Section(name, ("It begins when every recipe of the first phase is scored.",))]
+    parts = [Section("Starting points", table=tuning.starts_table(tuned))]
+    for task in tuning.tasks(board):
+        parts.append(Section(task, (tuning.learned_words(board, task),), tuning.learned_table(board, tuned, task)))
+        if (table := tuning.equivalents_table(board, tuned, task)).rows:
+            parts.append(Section(f"{task}: examples that are worth as much", (EQUAL,), table))
+    parts.append(Section("What was forgotten", (FORGOTTEN,), tuning.forgotten_table(board, tuned)))
+    parts.append(Section("What it cost", (COST,), tuning.costs_table(board, tuned)))
+    parts.append(Section("The runs", table=tuning.runs_table(tuned)))
+    words = (tuning.protocol_words(board),)
+    figure = "learning" if drawn else None
+    return [Section(name, words, figure=figure, caption=CURVES if drawn else "", parts=tuple(parts))]
 
 
 def _tasks(board: Board, objective: str) -> Section:

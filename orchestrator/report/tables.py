@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from orchestrator.board import Board, Row
+from orchestrator.config import Published
 from orchestrator.ledger import COSTS
 from orchestrator.recipe import Source
 from orchestrator.report.words import (
@@ -86,6 +87,18 @@ def differences(board: Board) -> Table:
                 (title(row), title(parent), name, better, signed(a.value - b.value), f"{signed(low)} to {signed(high)}")
             )
     return Table.of(("what it is", "against", "objective", "means", "difference", "95 % interval"), cells, words=4)
+
+
+def published(board: Board, figures: Published) -> Table:
+    """Others' figures, and this run's where it has that recipe and objective."""
+    ours = {name: row for row in scored(board) for name in row.recipe.names}
+    cells = []
+    for what, values in figures.rows.items():
+        for objective, value in values.items():
+            score = ours[what].scores.get(objective) if what in ours else None
+            own = (score_text(score), signed(score.value - value)) if score else (NONE, NONE)
+            cells.append((what, objective, number(value), *own))
+    return Table.of(("what it is", "objective", "published", "this run", "difference"), cells, words=2)
 
 
 def _scores(row: Row, names: Iterable[str]) -> list[str]:

@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.board import Board, Row
+from orchestrator.board import Board, Row, Tuned
 from orchestrator.config import UserError
 from orchestrator.ratings import Mean, Ratings
+from orchestrator.report import tuning
 from orchestrator.report.words import full_title, number, parent_name, ranked, score_text, title, warnings
 from orchestrator.scores import Difference, difference
 
@@ -34,6 +35,18 @@ def print_board(board: Board, console: Console) -> None:
         table.add_row(*map(Text, cells), style=_style(row))
     console.print(table)
     console.print(Text("● on the front   ○ near it: within one paired standard error of a recipe on it"))
+
+
+def print_tuned(board: Board, tuned: Tuned, console: Console) -> None:
+    """The second phase: where it started, and each task before and after."""
+    for start, _ in tuned.starts:
+        console.print(Text(f"fine-tuned: {start.label} ({start.rule})"))
+    for task in tuning.tasks(board):
+        learned = tuning.learned_table(board, tuned, task)
+        table = _table(f"{task}: {learned.head[0]}", numbers=learned.head[1:])
+        for row in learned.rows:
+            table.add_row(*map(Text, row))
+        console.print(table)
 
 
 def print_difference(board: Board, a: Row, b: Row, console: Console) -> None:

@@ -8,6 +8,7 @@ Everything stays in memory; no cache of it is written anywhere.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import json
 import re
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 from xml.etree import ElementTree
 
 from orchestrator.config import Generation, OwnTask, UserError, hint
@@ -33,6 +35,9 @@ class Example:
     """MTS-Dialog: the section's title."""
 
 
+Read = Callable[[], Iterable[Example]]
+
+
 @dataclass(frozen=True)
 class Examples:
     test: list[Example]
@@ -41,6 +46,14 @@ class Examples:
     in_training: tuple[int, ...] = ()
     """Test examples, counted from 0, whose input also stands in the training split; case, spaces and punctuation do not
     count."""
+    read_training: Read = dataclasses.field(default=tuple, compare=False)
+    """Reads the training split anew: it may be large, and only fine-tuning needs it."""
+
+    def training(self) -> list[Example]:
+        """The examples to learn from: complete, and none whose input is also a test example's."""
+        known = {_plain(example.input) for example in self.test}
+        complete = (example for example in self.read_training() if example.input and example.reference)
+        return [example for example in complete if _plain(example.input) not in known]
 
 
 @dataclass(frozen=True)
@@ -75,7 +88,8 @@ class Reader:
             UserError: a column is missing, or the file is no CSV.
         """
         fields: dict[str, str] | None = None
-        for number, row in enumerate(_parse(file), start=1):
+        parse = _json_lines if file.suffix == ".jsonl" else _csv
+        for number, row in parse(file):
             if isinstance(row, str):
                 raise self.wrong(f"{file}, row {number}: {row}")
             fields = fields or self._fields(file, row, columns)
@@ -95,46 +109,68 @@ class Reader:
         for field, names in columns.items():
             known = [name for name in names if name in row]
             if not known:
-                raise self.wrong(f"{file} has no column {names[0]!r} (it has: {', '.join(map(str, row))})")
+                # What it has instead is not told: without a header, that would be somebody's note.
+                raise self.wrong(f"the first line of {file} names no column {names[0]!r}")
             found[field] = known[0]
         return found
 
 
-def _parse(file: Path) -> Iterator[Row | str]:
-    """Rows; a string says what is wrong with one, without what stands in it."""
+Numbered = Iterator[tuple[int, Row | str]]
+"""Rows with their number, from 1; a string says what is wrong with one, without what stands in it."""
+
+
+def _csv(file: Path) -> Numbered:
     csv.field_size_limit(sys.maxsize)
+    return _told(file, lambda stream: enumerate(csv.DictReader(stream, strict=True), start=1))
+
+
+def _json_lines(file: Path) -> Numbered:
+    def rows(stream: TextIO) -> Numbered:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                yield number, _object(line)
+
+    return _told(file, rows)
+
+
+def _object(line: str) -> Row | str:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return "is not valid JSON"
+    return {key: _text(value) for key, value in row.items()} if isinstance(row, dict) else "is no object"
+
+
+def _told(file: Path, rows: Callable[[TextIO], Iterable[tuple[int, Row | str]]]) -> Numbered:
+    """The file's rows; what breaks the reading is told as one more."""
+    number = 0
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
-            if file.suffix != ".jsonl":
-                yield from csv.DictReader(stream, strict=True)
-                return
-            for line in filter(str.strip, stream):
-                row = json.loads(line)
-                yield {key: _text(value) for key, value in row.items()} if isinstance(row, dict) else "is no object"
+            for number, row in rows(stream):
+                yield number, row
     except UnicodeDecodeError:
-        yield "is not UTF-8 text"
-    except ValueError:
-        yield "is not valid JSON"
+        yield number + 1, "is not UTF-8 text"
     except csv.Error:
-        yield "is not valid CSV"
+        yield number + 1, "is not valid CSV"
     except OSError as error:
-        yield f"cannot be read ({error.strerror})"
+        yield number + 1, f"cannot be read ({error.strerror})"
 
 
 def _text(value: object) -> str:
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
-def make_examples(test: Iterable[Example], train: Iterable[str] = ()) -> Examples:
+def make_examples(test: Iterable[Example], train: Read = tuple, check: bool = True) -> Examples:
     """
     Args:
-        train: the inputs of the training split.
+        train: reads the training split.
+        check: look there for the test examples.
     """
     rows = list(test)
     complete = [row for row in rows if row.input and row.reference]
-    known = {_plain(text) for text in train}
+    known = {_plain(example.input) for example in train()} if check else set()
     again = tuple(index for index, row in enumerate(complete) if _plain(row.input) in known)
-    return Examples(complete, len(rows) - len(complete), again)
+    return Examples(complete, len(rows) - len(complete), again, train)
 
 
 def _plain(text: str) -> bytes:
@@ -152,20 +188,28 @@ def brief_hospital_course(reader: Reader) -> Examples:
     """MIMIC-IV-Ext-BHC: one file without splits; every hundredth patient is test."""
     file = reader.find("mimic-iv-bhc.csv")
     columns: Columns = {"id": ("note_id",), "input": ("input",), "reference": ("target",)}
-    return make_examples(
-        Example(**row) for row in reader.rows(file, columns) if is_test(row["id"].split("-")[0], one_in=100)
-    )
+
+    def examples(test: bool) -> Iterator[Example]:
+        rows = reader.rows(file, columns)
+        return (Example(**row) for row in rows if is_test(row["id"].split("-")[0], one_in=100) == test)
+
+    return make_examples(examples(True), lambda: examples(False), check=False)
 
 
 def radiology(reader: Reader) -> Examples:
     """IU X-ray: the collection's XML reports, or its CSV; without splits; every tenth report is test."""
     reports = sorted(path for path in reader.folder.rglob("*.xml"))
-    if reports:
-        rows: Iterable[Row] = (_openi(reader, file) for file in reports)
-    else:
-        columns: Columns = {"id": ("uid",), "input": ("findings",), "reference": ("impression",)}
-        rows = reader.rows(reader.find("indiana_reports.csv"), columns)
-    return make_examples(Example(**row) for row in rows if is_test(row["id"], one_in=10))
+    columns: Columns = {"id": ("uid",), "input": ("findings",), "reference": ("impression",)}
+
+    def rows() -> Iterable[Row]:
+        if reports:
+            return (_openi(reader, file) for file in reports)
+        return reader.rows(reader.find("indiana_reports.csv"), columns)
+
+    def examples(test: bool) -> Iterator[Example]:
+        return (Example(**row) for row in rows() if is_test(row["id"], one_in=10) == test)
+
+    return make_examples(examples(True), lambda: examples(False), check=False)
 
 
 def _openi(reader: Reader, file: Path) -> Row:
@@ -189,10 +233,10 @@ def aci_bench(reader: Reader) -> Examples:
     """ACI-Bench: all three test sets of the challenges."""
     columns: Columns = {"id": ("encounter_id",), "input": ("dialogue",), "reference": ("note",)}
     tests = ("clinicalnlp_taskB_test1.csv", "clinicalnlp_taskC_test2.csv", "clef_taskC_test3.csv")
-    train = reader.rows(reader.find("train.csv"), columns)
+    train = reader.find("train.csv")
     return make_examples(
         (Example(**row) for name in tests for row in reader.rows(reader.find(name), columns)),
-        (row["input"] for row in train),
+        lambda: (Example(**row) for row in reader.rows(train, columns)),
     )
 
 
@@ -214,14 +258,15 @@ def mts_dialog(reader: Reader) -> Examples:
         "test1": ("MTS-Dialog-TestSet-1-MEDIQA-Chat-2023.csv", "test1.jsonl"),
         "test2": ("MTS-Dialog-TestSet-2-MEDIQA-Sum-2023.csv", "test2.jsonl"),
     }
-    train = reader.rows(reader.find("MTS-Dialog-TrainingSet.csv", "train.jsonl"), columns)
+    train = reader.find("MTS-Dialog-TrainingSet.csv", "train.jsonl")
+
+    def examples(name: str, file: Path) -> Iterator[Example]:
+        for row in reader.rows(file, columns):
+            yield Example(f"{name}-{row['id']}", row["input"], row["reference"], _title(row["section"]))
+
     return make_examples(
-        (
-            Example(f"{name}-{row['id']}", row["input"], row["reference"], _title(row["section"]))
-            for name, files in tests.items()
-            for row in reader.rows(reader.find(*files), columns)
-        ),
-        (row["input"] for row in train),
+        (example for name, files in tests.items() for example in examples(name, reader.find(*files))),
+        lambda: examples("train", train),
     )
 
 
@@ -242,8 +287,7 @@ def problem_list(reader: Reader) -> Examples:
             note = "\n\n".join(f"{title.capitalize()}:\n{text}" for title, text in parts.items())
             yield Example(row["id"], note if row["assessment"] else "", row["reference"])
 
-    train = examples("BioNLP2023-1A-Train.csv")
-    return make_examples(examples("BioNLP2023-1A-Test.csv"), (example.input for example in train))
+    return make_examples(examples("BioNLP2023-1A-Test.csv"), lambda: examples("BioNLP2023-1A-Train.csv"))
 
 
 FILES = {file.stem: file for file in sorted(Path(__file__).parent.glob("*.yaml"))}
@@ -262,23 +306,29 @@ def own_examples(name: str, task: OwnTask) -> Examples:
     Raises:
         UserError: no such file, a line that is no JSON object, a field that is missing, empty, or no text.
     """
-    where, file = f"generation.own.{name}", Path(task.file)
+    train = task.train
+    reader = (lambda: _own_examples(f"generation.own.{name}", "train", train, task)) if train else tuple
+    return make_examples(_own_examples(f"generation.own.{name}", "file", task.file, task), reader)
+
+
+def _own_examples(where: str, key: str, path: str, task: OwnTask) -> list[Example]:
+    file = Path(path)
     if not file.is_file():
-        raise UserError(f"{where}.file: {file} does not exist; correct the path")
+        raise UserError(f"{where}.{key}: {file} does not exist; correct the path")
     examples = []
-    for number, row in enumerate(_parse(file), start=1):
+    for number, row in _json_lines(file):
         if isinstance(row, str):
-            raise UserError(f"{where}.file: {file}, line {number}: {row}; write an object a line")
+            raise UserError(f"{where}.{key}: {file}, line {number}: {row}; write an object a line")
         for field in (task.input, task.reference):
             if not row.get(field, "").strip():
                 raise UserError(
-                    f"{where}: {file}, line {number} has no text in the field {field!r} (its fields: "
-                    f"{', '.join(row)}); name the fields with input and reference"
+                    f"{where}: {file}, line {number} has no text in the field {field!r}; name the fields with input "
+                    "and reference"
                 )
         examples.append(Example(str(number), row[task.input].strip(), row[task.reference].strip()))
     if not examples:
-        raise UserError(f"{where}.file: {file} is empty; write an object a line")
-    return make_examples(examples)
+        raise UserError(f"{where}.{key}: {file} is empty; write an object a line")
+    return examples
 
 
 def knows(name: str, generation: Generation | None) -> bool:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import TemplateError
+from jinja2 import Environment, TemplateError
+from jinja2.meta import find_undeclared_variables
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
 from orchestrator.config import Generation, UserError
-from tasks.clinical.sources import FILES, READERS, Examples, Reader, own_examples
+from tasks.clinical.sources import FILES, READERS, Example, Examples, Reader, own_examples
 from tasks.metrics import COMPOSITE, FAITHFULNESS, METRICS, NEED_ENCODER, OPTED_OUT, Measured, Values
 
 GENERATION = {
@@ -44,7 +45,8 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
     def __init__(self, settings: dict[str, Any], truncate: str, examples: Examples, has_encoder: bool) -> None:
         from datasets import Dataset
 
-        self.truncate, self.examples, self.has_encoder = truncate, examples, has_encoder
+        self.settings, self.truncate = settings, truncate
+        self.examples, self.has_encoder = examples, has_encoder
         self.measured = Measured()
         columns = ("id", "input", "reference", "section")
         data = Dataset.from_list([{key: getattr(example, key) for key in columns} for example in examples.test])
@@ -64,6 +66,10 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
                 ],
             }
         )
+
+    def over(self, chosen: list[Example]) -> GenerationTask:
+        """The same task with other examples in the place of the test split: fine-tuning prompts like serving."""
+        return GenerationTask(self.settings, self.truncate, Examples(chosen, 0), self.has_encoder)
 
     def construct_requests(self, doc: dict[str, Any], ctx: Any, **kwargs: Any) -> Instance:
         """Adds to lm-eval's own what may be cut from the prompt, and from which side."""
@@ -96,8 +102,9 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
 
     def notes(self) -> list[str]:
         """What a reader of the scores must know. Documents are numbered from 0."""
-        asked = {instance.doc_id for instance in self.instances}
-        again = [document for document in self.examples.in_training if document in asked]
+        known = {self.examples.test[place].id for place in self.examples.in_training}
+        asked = {instance.doc_id: instance.doc["id"] for instance in self.instances}
+        again = [document for document, example in asked.items() if example in known]
         found = []
         if again:
             numbers = ", ".join(map(str, again[:20])) + (", …" if len(again) > 20 else "")
@@ -124,6 +131,20 @@ def share(items: list[tuple[int, int]]) -> float:
     return sum(supported for supported, _ in items) / checked if checked else 1.0
 
 
+def _check_prompt(where: str, prompt: str) -> None:
+    """lm-eval would render an example's other fields too, the reference among them.
+
+    Raises:
+        UserError: it is no template, or names something else than the input.
+    """
+    try:
+        names = find_undeclared_variables(Environment().parse(prompt)) - {"input"}
+    except TemplateError as error:
+        raise UserError(f"{where}: {error.message}; write Jinja, with {{{{input}}}} where the input goes") from None
+    if names:
+        raise UserError(f"{where}: {min(names)!r} cannot stand in it; only {{{{input}}}} can")
+
+
 def load_task(where: str, name: str, generation: Generation | None) -> GenerationTask:
     """
     Raises:
@@ -133,12 +154,8 @@ def load_task(where: str, name: str, generation: Generation | None) -> Generatio
     if generation is not None and name in generation.own:
         own = generation.own[name]
         settings = {"task": name, "doc_to_text": own.prompt, "metadata": {"version": 1.0}}
-        try:
-            return GenerationTask(settings, own.truncate, own_examples(name, own), has_encoder)
-        except TemplateError as error:
-            raise UserError(
-                f"generation.own.{name}.prompt: {error.message}; only {{{{input}}}} can stand in it"
-            ) from None
+        _check_prompt(f"generation.own.{name}.prompt", own.prompt)
+        return GenerationTask(settings, own.truncate, own_examples(name, own), has_encoder)
     settings = yaml.safe_load(FILES[name].read_text(encoding="utf-8"))
     origin, truncate = settings.pop("origin"), settings.pop("truncate")
     folder = generation.data.get(name) if generation else None

@@ -22,6 +22,7 @@ from orchestrator.report.page import escape_markdown, write_report
 from orchestrator.report.terminal import print_board, print_difference
 from orchestrator.report.words import FAKE, slerp_words
 from orchestrator.scores import Score, TaskScore, combine, difference
+from orchestrator.sweepfile import load_published
 
 RATIOS = {"start": 0.0, "stop": 1.0, "step": 0.1}
 GRIDS: list[dict[str, Any]] = [{"method": "linear", "alpha": RATIOS}, {"method": "slerp", "t": RATIOS}]
@@ -293,3 +294,24 @@ def test_words() -> None:
     share = {"tensors": 290.0, "curved": 0.25, "lowest_cosine": 0.9}
     assert "follows the arc in 25.0 % of the 290 tensors" in slerp_words("a/b", share)
     assert Point("linear", (("alpha", 0.4),)).label == "linear alpha=0.4"
+
+
+def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
+    """Also those of recipes that the run does not have; nothing is made up for them."""
+    board = BOARDS["paper"]()
+    (tmp_path / "figures.yaml").write_text(
+        "source: A paper, table 2\n"
+        "rows:\n  clinical: {medical: 0.5}\n  slerp t=0.4: {medical: 0.61, other: 0.2}\n  A model of theirs: {medical: 0.7}\n"
+    )
+    text = write_report(board, tmp_path, load_published(tmp_path / "figures.yaml")).with_suffix(".md").read_text()
+    assert "A paper, table 2" in text
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    value = board.find("slerp t=0.4").scores["medical"].value
+    (ours,) = [row for row in rows if row[:3] == ["slerp t=0.4", "medical", "0.610"]]
+    assert ours[3].startswith(f"{value:.3f} ±")
+    assert ours[4] == f"{value - 0.61:+.3f}"
+    assert ["slerp t=0.4", "other", "0.200", "–", "–"] in rows
+    assert ["A model of theirs", "medical", "0.700", "–", "–"] in rows
+    with pytest.raises(UserError, match=r"figures\.yaml: source: this key is missing"):
+        (tmp_path / "figures.yaml").write_text("rows: {clinical: {medical: 0.5}}")
+        load_published(tmp_path / "figures.yaml")

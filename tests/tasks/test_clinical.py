@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,30 @@ def test_mts_dialog_and_the_four_that_are_also_in_training(tmp_path: Path) -> No
     assert len(examples.test) == 400
     assert [examples.test[i].id for i in examples.in_training] == ["test1-96", "test1-106", "test2-59", "test2-153"]
     assert examples.test[0].section == "history of present illness"
+    training = examples.training()
+    assert training == read("clinical_mts_dialog", MTS).training()
+    assert 1201 - 8 <= len(training) <= 1201 - 4, "those four, however often they stand there, are not learned from"
+    assert len({example.id for example in training}) == len(training)
+
+
+@pytest.mark.skipif(not MTS.is_dir(), reason="MTS-Dialog is not in MERGEFRONT_DATA")
+def test_examples_that_are_also_in_training_are_numbered_as_they_are_asked(tmp_path: Path) -> None:
+    """lm-eval counts the documents of a split anew."""
+    from orchestrator.config import Generation
+    from tasks.benchmarks.splits import choose_side
+    from tasks.clinical.task import load_task
+
+    seen = []
+    for side in ("search", "confirm"):
+        task = load_task("here", "clinical_mts_dialog", Generation(data={"clinical_mts_dialog": str(MTS)}))
+        chosen, _ = choose_side("here", task, side)
+        task.build_all_requests(samples=chosen)
+        documents = {instance.doc_id: instance.doc["id"] for instance in task.instances}
+        (note,) = [note for note in task.notes() if "training split" in note]
+        numbers = [int(number) for number in re.findall(r"\d+", note.partition("documents ")[2])]
+        assert f"{len(numbers)} of the {len(documents)} test examples" in note
+        seen += [documents[number] for number in numbers]
+    assert sorted(seen) == ["test1-106", "test1-96", "test2-153", "test2-59"]
 
 
 # -------------------------------------------------------------------- what can be wrong with files
@@ -138,7 +163,9 @@ def test_what_is_wrong_is_told_without_the_text(tmp_path: Path) -> None:
 
     told("clinical_bhc", r"generation\.data\.clinical_bhc .*mimic-iv-bhc\.csv is not there")
     write_csv(tmp_path / "mimic-iv-bhc.csv", "note_id,text", [["1", SECRET]])
-    told("clinical_bhc", r"mimic-iv-bhc\.csv has no column 'input' \(it has: note_id, text\)")
+    told("clinical_bhc", r"the first line of .*mimic-iv-bhc\.csv names no column 'input'")
+    write_csv(tmp_path / "mimic-iv-bhc.csv", f"1000-DS-1,{SECRET},4", [["1", SECRET, "4"]])
+    told("clinical_bhc", r"names no column 'note_id'")
     (tmp_path / "mimic-iv-bhc.csv").write_text(f'note_id,input,target\n1,"{SECRET}')
     told("clinical_bhc", r"mimic-iv-bhc\.csv, row 1: is not valid CSV")
     (tmp_path / "mimic-iv-bhc.csv").write_bytes(b"note_id,input,target\n1,\xff,b\n")
@@ -164,12 +191,15 @@ def test_two_files_of_one_name_are_not_guessed_between(tmp_path: Path) -> None:
         ("", "is empty"),
         ('{"letter": "a", "summary": "b"}\n[1]', "line 2: is no object"),
         ('{"letter": "' + SECRET, "line 1: is not valid JSON"),
-        (f'{{"letter": "{SECRET}", "note": "b"}}', r"line 1 has no text in the field 'summary' \(its fields: letter, note\)"),
+        (f'{{"letter": "{SECRET}", "note": "b"}}', "line 1 has no text in the field 'summary'"),
+        (f'{{"{SECRET}": 1}}', "line 1 has no text in the field 'letter'"),
+        ('{"letter": "a", "summary": "b"}\n\n\n7', "line 4: is no object"),
     ],
 )  # fmt: skip
 def test_own_files_that_are_wrong(lines: str, expected: str, tmp_path: Path) -> None:
-    (tmp_path / "own.jsonl").write_text(lines)
-    task = OwnTask(file=str(tmp_path / "own.jsonl"), prompt="{{input}}", input="letter", reference="summary")
+    """JSON Lines, whatever the file is called."""
+    (tmp_path / "own.json").write_text(lines)
+    task = OwnTask(file=str(tmp_path / "own.json"), prompt="{{input}}", input="letter", reference="summary")
     with pytest.raises(UserError, match=expected) as caught:
         own_examples("letters", task)
     assert SECRET not in str(caught.value)
@@ -274,11 +304,13 @@ def test_a_sweep_over_an_own_task(sweep: Callable[..., Path], own: dict[str, Any
     assert any("BERTScore was left out" in note for note in board.notes)
     told = "".join(capfd.readouterr())
     written = [f for f in (tmp_path / "out").rglob("*") if f.is_file() and "answers" not in f.parts]
-    assert SECRET not in told and not any(SECRET.encode() in file.read_bytes() for file in written)
-    before = (tmp_path / "out" / "metrics" / "v1.jsonl").read_text()
+    for text in (SECRET, "fake answer"):
+        assert text not in told and not any(text.encode() in file.read_bytes() for file in written)
+    (remembered,) = (tmp_path / "out" / "metrics").iterdir()
+    before = remembered.read_text()
     reopen_sweep(tmp_path / "out")
     assert run_sweep(path, tmp_path / "out").find("a").scores["notes"].tasks[0].metrics == values.metrics
-    assert (tmp_path / "out" / "metrics" / "v1.jsonl").read_text() == before, "nothing was measured twice"
+    assert remembered.read_text() == before, "nothing was measured twice"
 
 
 def test_metrics_are_measured_beside_the_generation(
@@ -308,7 +340,9 @@ def wrong(generation: dict[str, Any] | None, task: str, expected: str, **objecti
         wrong({"data": {"clinical_bch": "."}}, "letters", r"generation\.data\.clinical_bch: no such task; did you mean 'clinical_bhc'"),
         wrong({"own": {"l": {"file": "f", "prompt": "x"}}}, "l", r"generation\.own\.l: prompt has no \{\{input\}\}"),
         wrong({"own": {"l": {"file": "f", "prompt": "{{input}}", "truncat": "left"}}}, "l", r"generation\.own\.l\.truncat: unknown key; did you mean 'truncate'"),
-        wrong({"own": {"l": {"file": "letters.jsonl", "input": "letter", "reference": "summary", "prompt": "{{input}} {{x}}"}}}, "l", r"generation\.own\.l\.prompt: 'x' is undefined"),
+        wrong({"own": {"l": {"file": "letters.jsonl", "input": "letter", "reference": "summary", "prompt": "{{input}} {{x}}"}}}, "l", r"generation\.own\.l\.prompt: 'x' cannot stand in it; only \{\{input\}\} can"),
+        wrong({"own": {"l": {"file": "letters.jsonl", "input": "letter", "reference": "summary", "prompt": "{{input}} {{reference}}"}}}, "l", r"prompt: 'reference' cannot stand in it"),
+        wrong({"own": {"l": {"file": "letters.jsonl", "input": "letter", "reference": "summary", "prompt": "{{input}} {% if %}"}}}, "l", r"generation\.own\.l\.prompt: .*; write Jinja"),
         wrong({"own": {"l": {"file": "letters.jsonl", "input": "letter", "reference": "summary", "prompt": "{{input}}"}}}, "l", r"composite needs BERTScore's encoder, but generation\.encoder is missing", metric=None),
         wrong({"own": {"l": {"file": "letters.jsonl", "input": "letter", "reference": "summary", "prompt": "{{input}}"}}}, "l", r"has no metric 'rouge3'", metric="rouge3"),
     ],

@@ -92,3 +92,15 @@ def test_it_tells_a_notes_own_dialogue_from_another() -> None:
 
     assert share(0) == pytest.approx(0.64, abs=0.005)
     assert share(7) == pytest.approx(0.05, abs=0.005)
+
+
+@pytest.mark.parametrize("text", ["WBC 4 x 10⁹/L, area 12 cm²", "① first ② second", "thousand " * 1500, "٣ mg", "½"])
+def test_any_text_can_be_checked(text: str) -> None:
+    """Whatever the model writes; what it repeats from its source is supported."""
+    assert unsupported(text, text) == []
+
+
+def test_long_numbers_differ_in_their_last_digit() -> None:
+    assert unsupported("MRN 1234567.", "MRN 1234568.") == [("number", "1234567")]
+    assert unsupported("Seen on 20080729.", "Seen on 20080729.") == []
+    assert unsupported("He left against medical advice.", "") == []

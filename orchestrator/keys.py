@@ -1,0 +1,76 @@
+"""What the keys of a sweep file are made of: the strict model, names, objectives, and the one kind of user's error."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+class UserError(Exception):
+    """The user's input is wrong. The message names the key, the value and the way out."""
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def _check_name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name; use letters, digits, '_', '-' and '.', such as clinical")
+    return name
+
+
+def _check_metric(metric: str | list[str] | None) -> str | list[str] | None:
+    if isinstance(metric, list) and (not metric or len(set(metric)) < len(metric)):
+        raise ValueError(f"metric takes one name or a list of different ones, but got {metric}")
+    return metric
+
+
+Metric = Annotated[str | list[str] | None, AfterValidator(_check_metric)]
+Name = Annotated[str, AfterValidator(_check_name)]
+
+
+class TaskUse(Strict):
+    task: str
+    """A task, group or tag of lm-eval, or of a folder in include_path."""
+    num_fewshot: int | None = Field(default=None, ge=0)
+    limit: int | None = Field(default=None, ge=1)
+    metric: Metric = None
+    gen_kwargs: dict[str, Any] = {}
+
+
+class Objective(Strict):
+    """A suite of lm-eval tasks and how it becomes one number."""
+
+    tasks: list[str | TaskUse] = Field(min_length=1)
+    metric: Metric = None
+    """lm-eval's metric name (`acc`, `exact_match,flexible-extract`); several are averaged; default: each
+    task's first metric (IFEval: prompt- and instance-level strict accuracy)."""
+    average: Literal["tasks", "groups", "questions"] = "tasks"
+    """Unweighted mean over the tasks; the same with a group of task files counting as one (of `medical`, MMLU's six
+    subjects); or every question counting the same."""
+    split: Literal["search", "confirm"] | None = None
+    """Ask one side of the questions only, so that another objective can ask the other: the benchmark's own validation
+    and test split where it has both (MedQA, PubMedQA), else two halves by the hash of each question."""
+    expect: dict[str, int] = {}
+    """Task → its number of questions, where the data set is known to differ from the published one."""
+    direction: Literal["maximize", "minimize"] = "maximize"
+    num_fewshot: int | None = Field(default=None, ge=0)
+    """Default: the task file's own."""
+    limit: int | None = Field(default=None, ge=1)
+    """The first so many documents of each task; default: all."""
+    gen_kwargs: dict[str, Any] = {}
+    """Laid over the task's generation_kwargs (max_gen_toks, temperature, …), as lm-eval's --gen_kwargs."""
+    apply_chat_template: bool = False
+    front: bool = True
+    """False: measured and reported, but no axis of the front."""
+
+
+def hint(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(str(word), list(map(str, known)), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,264 @@
+"""MedQuAD (Ben Abacha & Demner-Fushman 2019): medical questions and answers from the NIH's sites, as the three tasks of
+the ICFT paper: question answering (find the answer among four), preference classification (name the better of two),
+and response generation; each with rules that say what kind of error was made.
+
+Wrong answers are right answers to other questions. How they were drawn names the error of choosing them:
+
+- `wrong aspect`: about the same condition, but another question (its symptoms instead of its treatment);
+- `wrong condition`: the same kind of question, about another condition;
+- `unrelated`: neither.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+from xml.etree import ElementTree
+
+from tasks.clinical.sources import Reader, is_test
+from tasks.curriculum import Example
+from tasks.metrics import distinct
+from tasks.rows import difficulties, encode, pad_of
+from tasks.weak_labels import Written
+
+ORIGIN = "https://github.com/abachaa/MedQuAD"
+WRONG = ("wrong aspect", "wrong condition", "unrelated")
+GENERATION_ERRORS = ("empty", "cut off", "repetitive", "off topic")
+LETTERS = ("A", "B")
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A question and its answer."""
+
+    question: str
+    answer: str
+    kind: str
+    """What is asked for: symptoms, treatment, …"""
+    focus: str
+    """The condition that it is about."""
+
+
+@dataclass(frozen=True)
+class MedQuad:
+    train: list[Answered]
+    test: list[Answered]
+    incomplete: int
+    """Pairs without a question or an answer, left out: the authors removed the answers of three sources."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One right option among wrong ones."""
+
+    prompt: str
+    options: tuple[str, ...]
+    right: int
+    errors: tuple[str, ...]
+    """What it means to choose each option; empty for the right one."""
+
+    @property
+    def example(self) -> Example:
+        return Example(self.prompt, self.options[self.right])
+
+
+# -------------------------------------------------------------------- reading
+def read_medquad(folder: Path) -> MedQuad:
+    """
+    Args:
+        folder: the authors' XML files, of which every tenth document is test; or `sft_train.jsonl` and
+            `sft_validation.jsonl` (the test pairs) with `messages`, `qtype` and `focus`.
+
+    Raises:
+        UserError: it is not there, or not in this form.
+    """
+    reader = Reader("medquad", folder, ORIGIN)
+    if not folder.is_dir():
+        raise reader.wrong("there is no such folder")
+    documents = sorted(folder.rglob("*.xml"))
+    if documents:
+        pairs = [(is_test(file.stem, one_in=10), pair) for file in documents for pair in _document(reader, file)]
+    else:
+        pairs = [(False, pair) for pair in _chats(reader, "sft_train.jsonl")]
+        pairs += [(True, pair) for pair in _chats(reader, "sft_validation.jsonl")]
+    complete = [(test, pair) for test, pair in pairs if pair.question and pair.answer]
+    train, test = ([pair for is_in, pair in complete if is_in == wanted] for wanted in (False, True))
+    return MedQuad(train, test, len(pairs) - len(complete))
+
+
+def _document(reader: Reader, file: Path) -> Iterator[Answered]:
+    try:
+        root = ElementTree.parse(file).getroot()
+    except ElementTree.ParseError as error:
+        raise reader.wrong(f"{file} is not valid XML (line {error.position[0]})") from None
+    focus = (root.findtext("Focus") or "").strip()
+    for pair in root.iter("QAPair"):
+        question, answer = pair.find("Question"), pair.findtext("Answer") or ""
+        if question is None:
+            raise reader.wrong(f"{file} has a QAPair without Question")
+        yield Answered((question.text or "").strip(), answer.strip(), question.get("qtype", ""), focus)
+
+
+def _chats(reader: Reader, name: str) -> Iterator[Answered]:
+    file = reader.find(name)
+    rows = reader.rows(file, {"messages": ("messages",), "kind": ("qtype",), "focus": ("focus",)})
+    for number, row in enumerate(rows, start=1):
+        try:
+            said = {turn["role"]: turn["content"].strip() for turn in json.loads(row["messages"])}
+            yield Answered(said["user"], said["assistant"], row["kind"], row["focus"])
+        except (ValueError, TypeError, KeyError, AttributeError):
+            what = "messages is no list of a user's and an assistant's turn (role, content)"
+            raise reader.wrong(f"{file}, row {number}: {what}") from None
+
+
+def shorten(pairs: Sequence[Answered], words: int) -> list[Answered]:
+    """Answers of so many words at most: whole sentences, or the start of the first."""
+    return [replace(pair, answer=_first_sentences(pair.answer, words)) for pair in pairs]
+
+
+def _first_sentences(text: str, words: int) -> str:
+    from nltk import sent_tokenize
+
+    kept: list[str] = []
+    for sentence in sent_tokenize(text):
+        if len([*kept, *sentence.split()]) > words:
+            break
+        kept += sentence.split()
+    return " ".join(kept or text.split()[:words])
+
+
+# -------------------------------------------------------------------- the three tasks
+def question_answering(
+    asked: Sequence[Answered], pool: Sequence[Answered], seed: int, options: int = 4
+) -> list[Choice]:
+    """A question, and answers of which one is its own.
+
+    Args:
+        pool: what the wrong answers are drawn from; it needs as many different answers as there are options.
+    """
+    rng, known = Random(seed), Pool(pool)
+    choices = []
+    for pair in asked:
+        wrong = known.others(pair, options - 1, rng)
+        order = rng.sample([("", pair.answer), *wrong], options)
+        errors, texts = zip(*order, strict=True)
+        choices.append(Choice(pair.question, texts, errors.index(""), errors))
+    return choices
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Two answers to a question; the better one is its own."""
+
+    question: str
+    answers: tuple[str, str]
+    better: int
+    error: str
+    """Of choosing the other."""
+
+    @property
+    def choice(self) -> Choice:
+        listed = "\n".join(f"{letter}: {text}" for letter, text in zip(LETTERS, self.answers, strict=True))
+        prompt = f"Question: {self.question}\n{listed}\nWhich answer is better, A or B?"
+        errors = tuple("" if place == self.better else self.error for place in range(2))
+        return Choice(prompt, LETTERS, self.better, errors)
+
+
+def preferences(asked: Sequence[Answered], pool: Sequence[Answered], seed: int) -> list[Preference]:
+    """The true answer against another question's. As many errors of each class as the pool allows."""
+    rng, known = Random(seed), Pool(pool)
+    found = []
+    for number, pair in enumerate(asked):
+        error, other = known.others(pair, 1, rng, first=number)[0]
+        better = rng.randrange(2)
+        answers = (pair.answer, other) if better == 0 else (other, pair.answer)
+        found.append(Preference(pair.question, answers, better, error))
+    return found
+
+
+def responses(asked: Sequence[Answered]) -> list[Example]:
+    """Response generation."""
+    return [Example(pair.question, pair.answer) for pair in asked]
+
+
+class Pool:
+    """Answers to draw wrong ones from."""
+
+    def __init__(self, pairs: Sequence[Answered]) -> None:
+        self.pairs = list(pairs)
+        self._by_focus: dict[str, list[Answered]] = defaultdict(list)
+        self._by_kind: dict[str, list[Answered]] = defaultdict(list)
+        for pair in pairs:
+            self._by_focus[pair.focus].append(pair)
+            self._by_kind[pair.kind].append(pair)
+
+    def others(self, pair: Answered, count: int, rng: Random, first: int = 0) -> list[tuple[str, str]]:
+        """Different wrong answers with their error classes: one of each class in turn, from the `first` on; a class
+        that has none left is passed over."""
+        sources = [self._by_focus[pair.focus], self._by_kind[pair.kind], self.pairs]
+        left = {error: rng.sample(source, len(source)) for error, source in zip(WRONG, sources, strict=True)}
+        taken, turn = {pair.answer}, first
+        found: list[tuple[str, str]] = []
+        while len(found) < count and any(left.values()):
+            error = WRONG[turn % len(WRONG)]
+            turn += 1
+            while left[error]:
+                other = left[error].pop()
+                if other.answer not in taken and class_of(pair, other) == error:
+                    taken.add(other.answer)
+                    found.append((error, other.answer))
+                    break
+        assert len(found) == count, "the pool holds fewer different answers than there are options"
+        return found
+
+
+def class_of(pair: Answered, other: Answered) -> str:
+    """The error of giving one's answer to the other's question."""
+    if pair.focus == other.focus:
+        return "wrong aspect"
+    return "wrong condition" if pair.kind == other.kind else "unrelated"
+
+
+def label_by_overlap(pair: Preference) -> Example:
+    """A rule's label for a preference: the answer that has more of the question's words is the better one. Its weight
+    is the difference of the two shares: 0 where they are equal, 1 where one has all words and the other none."""
+    asked = set(_words(pair.question))
+    shares = [len(asked & set(_words(answer))) / max(1, len(asked)) for answer in pair.answers]
+    return Example(pair.choice.prompt, LETTERS[shares[1] > shares[0]], abs(shares[0] - shares[1]))
+
+
+def _words(text: str) -> list[str]:
+    """Those that carry meaning: of four letters at least."""
+    return re.findall(r"\w{4,}", text.lower())
+
+
+# -------------------------------------------------------------------- judging
+def choose(model: Any, tokenizer: Any, choices: Sequence[Choice]) -> list[int]:
+    """The option of each that the model finds likeliest, by its mean log-probability a token."""
+    options = [Example(choice.prompt, option) for choice in choices for option in choice.options]
+    losses = iter(difficulties(model, [encode(option, tokenizer) for option in options], pad_of(tokenizer)))
+    found = []
+    for choice in choices:
+        own = [next(losses) for _ in choice.options]
+        found.append(own.index(min(own)))
+    return found
+
+
+def generation_error(pair: Answered, written: Written) -> str:
+    """The first that holds, or nothing: `empty`; `cut off`, not ended within the allowed tokens; `repetitive`, more
+    than half of its 4-grams stand there before; `off topic`, without a word of the condition's name."""
+    text = written.text.strip()
+    if not text:
+        return "empty"
+    if not written.finished:
+        return "cut off"
+    if len(text.split()) >= 4 and distinct([text], 4) < 0.5:
+        return "repetitive"
+    named = set(_words(pair.focus))
+    return "off topic" if named and not named & set(_words(text)) else ""

@@ -1,0 +1,280 @@
+"""One run of supervised fine-tuning, by trl: from a checkpoint folder to a tuned one, resumed where it stopped.
+
+What a run leaves in its folder: `model/` (safetensors, in the sweep's dtype, adapters merged in) and `RESULT.json`,
+which is written last and says that it is finished; on the way `checkpoints/`, of which the newest complete one stays.
+Examples are handed over as tokens: trl neither cuts nor packs nor drops any, and what it was given is counted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PrinterCallback, TrainerCallback
+
+from orchestrator.files import make_private, write_json
+from orchestrator.recipe import Recipe
+from orchestrator.records import content
+from orchestrator.serving import TOKENIZER_FILES
+from orchestrator.tuning import Tuning
+from tasks.examples import Labelled
+
+RESULT, COMPLETE, PROGRESS = "RESULT.json", "COMPLETE", "progress.json"
+IGNORED = -100
+"""torch's label of a token without a loss."""
+TELL_S = 5.0
+"""Seconds between notes of a run's progress."""
+
+
+class ExamplesChanged(Exception):
+    """trl would learn from other examples than it was given."""
+
+
+class Diverged(Exception):
+    """The loss is not finite; the same run would end there again."""
+
+
+@dataclass(frozen=True)
+class Run:
+    tuning: Tuning
+    start: Path
+    """A checkpoint folder."""
+    folder: Path
+    tokenizer: Path
+    examples: tuple[Labelled, ...]
+    dtype: str
+    """Of the tuned weights."""
+    save_steps: int
+    gradient_checkpointing: bool = True
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def recipe(self) -> Recipe:
+        """What comes of it."""
+        return self.tuning.recipe(self.folder / "model", self.dtype)
+
+
+def is_finished(folder: Path) -> bool:
+    return (folder / RESULT).exists()
+
+
+def train(run: Run) -> None:
+    """Train a run to its end, from its newest checkpoint if it has one; nothing is done where it is finished.
+
+    Raises:
+        ExamplesChanged: not every example is learned from.
+        Diverged: the loss is NaN or infinite.
+    """
+    import torch
+
+    if is_finished(run.folder):
+        return
+    make_private(run.checkpoints)
+    last, spent = last_checkpoint(run.checkpoints)
+    trainer = make_trainer(run)
+    keeper = Keeper(run, spent)
+    trainer.add_callback(keeper)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    seconds = keeper.seconds()
+    save_model(trainer, run)
+    if trainer.is_world_process_zero():
+        _write_result(run, trainer, seconds)
+        shutil.rmtree(run.checkpoints)
+        (run.folder / PROGRESS).unlink(missing_ok=True)
+    del trainer
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def make_trainer(run: Run) -> Any:
+    """The trl trainer of a run, its model and data loaded.
+
+    Raises:
+        ExamplesChanged: it would not learn from every example.
+    """
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+    from trl import SFTTrainer
+
+    set_seed(run.tuning.seed)
+    lora = run.tuning.settings.get("lora")
+    # Weights that are trained are float32, computed with in bfloat16 on GPUs: steps of 5e-5 would vanish in bfloat16.
+    frozen_on_gpu = lora is not None and torch.cuda.is_available()
+    dtype = torch.bfloat16 if frozen_on_gpu else torch.float32
+    trainer = SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(run.start, dtype=dtype),
+        args=arguments(run),
+        train_dataset=Dataset.from_list(
+            [
+                {
+                    "input_ids": [*each.prompt, *each.response],
+                    "completion_mask": [0] * len(each.prompt) + [1] * len(each.response),
+                }
+                for each in run.examples
+            ]
+        ),
+        processing_class=AutoTokenizer.from_pretrained(run.tokenizer),
+        peft_config=adapter(lora) if lora else None,
+    )
+    check_examples(trainer.train_dataset["labels"], run.examples)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def arguments(run: Run) -> Any:
+    """trl's settings: those of the run, no packing, no cutting, the loss on responses only."""
+    import torch
+    from trl import SFTConfig
+
+    settings, gpu = run.tuning.settings, torch.cuda.is_available()
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    sharded = processes > 1
+    return SFTConfig(
+        output_dir=str(run.checkpoints),
+        max_steps=settings["steps"],
+        learning_rate=settings["learning_rate"],
+        per_device_train_batch_size=settings["batch_size"],
+        gradient_accumulation_steps=settings["accumulation"] // processes,
+        optim=settings["optimizer"],
+        max_length=None,
+        packing=False,
+        completion_only_loss=True,
+        gradient_checkpointing=run.gradient_checkpointing and not sharded,
+        bf16=gpu,
+        use_cpu=not gpu,
+        fsdp=sharded,
+        fsdp_config={"activation_checkpointing": run.gradient_checkpointing} if sharded else None,
+        seed=run.tuning.seed,
+        save_strategy="steps",
+        save_steps=run.save_steps,
+        logging_strategy="steps",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=gpu,
+    )
+
+
+def adapter(lora: dict[str, Any]) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=lora["rank"],
+        lora_alpha=lora["alpha"],
+        lora_dropout=lora["dropout"],
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+def check_examples(labels: Sequence[Sequence[int]], examples: Sequence[Labelled]) -> None:
+    """
+    Args:
+        labels: a row an example, as the trainer will learn from them.
+
+    Raises:
+        ExamplesChanged: an example is missing, or has other tokens in its loss than its response.
+    """
+    learned = [tuple(token for token in row if token != IGNORED) for row in labels]
+    if learned != [each.response for each in examples]:
+        raise ExamplesChanged(
+            f"{len(examples)} examples were given, but {len(learned)} would be learned from, "
+            f"{sum(map(bool, learned))} of them with a loss; nothing was trained"
+        )
+
+
+class Keeper(TrainerCallback):  # type: ignore[misc]
+    """Keeps the newest complete checkpoint alone, notes the progress, and stops a run whose loss is no number.
+
+    Args:
+        spent: seconds of training before this process.
+    """
+
+    def __init__(self, run: Run, spent: float) -> None:
+        self.run, self.spent = run, spent
+        self.began, self.told = time.monotonic(), 0.0
+
+    def seconds(self) -> float:
+        return self.spent + time.monotonic() - self.began
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            newest = self.run.checkpoints / f"checkpoint-{state.global_step}"
+            write_json(newest / COMPLETE, {"seconds": self.seconds()})
+            for other in self.run.checkpoints.glob("checkpoint-*"):
+                if other != newest:
+                    shutil.rmtree(other)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        loss = (logs or {}).get("loss")
+        if loss is None:
+            return
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss is {loss} at step {state.global_step}; lower finetune.learning_rate")
+        if state.is_world_process_zero and time.monotonic() - self.told >= TELL_S:
+            self.told = time.monotonic()
+            write_json(self.run.folder / PROGRESS, {"step": state.global_step, "steps": state.max_steps, "loss": loss})
+
+
+def last_checkpoint(folder: Path) -> tuple[Path | None, float]:
+    """The newest checkpoint that was written to its end, with the seconds of training until then."""
+    complete = [marker.parent for marker in folder.glob(f"checkpoint-*/{COMPLETE}")]
+    if not complete:
+        return None, 0.0
+    newest = max(complete, key=lambda path: int(path.name.split("-")[1]))
+    return newest, float(json.loads((newest / COMPLETE).read_text())["seconds"])
+
+
+def save_model(trainer: Any, run: Run) -> None:
+    """The tuned weights as `run.folder/model`, all at once: cast to the sweep's dtype, an adapter merged in, and the
+    tokenizer that it was trained with beside them."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    temporary = run.folder / ".saving"
+    trainer.save_model(str(temporary / "trained"))
+    if not trainer.is_world_process_zero():
+        return
+    if "lora" in run.tuning.settings:
+        start = AutoModelForCausalLM.from_pretrained(run.start, dtype=torch.float32)
+        model = PeftModel.from_pretrained(start, temporary / "trained").merge_and_unload()
+    else:
+        model = AutoModelForCausalLM.from_pretrained(temporary / "trained", dtype=torch.float32)
+    model.to(getattr(torch, run.dtype)).save_pretrained(temporary / "model")
+    for name in TOKENIZER_FILES:
+        if (run.tokenizer / name).exists():
+            shutil.copyfile(run.tokenizer / name, temporary / "model" / name)
+    shutil.rmtree(run.folder / "model", ignore_errors=True)
+    (temporary / "model").rename(run.folder / "model")
+    shutil.rmtree(temporary)
+
+
+def _write_result(run: Run, trainer: Any, seconds: float) -> None:
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    told = {field.name: getattr(run.tuning, field.name) for field in dataclasses.fields(run.tuning)}
+    note = {
+        **{key: content(value) for key, value in told.items()},
+        "seconds": seconds,
+        "processes": trainer.accelerator.num_processes,
+        "device": trainer.accelerator.device.type,
+        "tokens": sum(len(each.prompt) + len(each.response) for each in run.examples),
+        "truncated": sum(each.truncated > 0 for each in run.examples),
+        "losses": losses,
+        "versions": {name: importlib.metadata.version(name) for name in ("trl", "transformers", "peft", "torch")},
+    }
+    write_json(run.folder / RESULT, note)

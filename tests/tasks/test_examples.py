@@ -1,0 +1,81 @@
+"""Labelled examples as tokens: the prompts of serving, cut at their input, and no example lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from orchestrator.config import Generation, OwnTask, UserError
+from orchestrator.records import Serving
+from tasks.clinical.sources import Example
+from tasks.clinical.task import GenerationTask, load_task
+from tasks.demo.cards import FOLDER, files
+from tasks.examples import conversations, digest, labelled
+from tasks.scoring import LedgerLM
+
+PARENT = Path(__file__).resolve().parents[2] / "tasks" / "demo" / "parents" / "instruct"
+
+
+@pytest.fixture(scope="module")
+def lm() -> LedgerLM:
+    serving = Serving("t", None, (2,), 512, "x", (), "instruct", str(PARENT))
+    return LedgerLM(serving, AutoTokenizer.from_pretrained(PARENT))
+
+
+@pytest.fixture(scope="module")
+def task() -> GenerationTask:
+    cards = {"input": "request", "reference": "card", "prompt": "Write the card of {{input}}, now."}
+    own = OwnTask(file=str(FOLDER / "test.jsonl"), train=str(FOLDER / "train.jsonl"), **cards)
+    return load_task("objectives.cards", "cards", Generation(own={"cards": own}))
+
+
+def test_the_cards_in_the_repository_are_those_that_are_made() -> None:
+    assert {name: (FOLDER / name).read_text() for name in ("test.jsonl", "train.jsonl")} == files()
+
+
+@pytest.mark.parametrize("chat", [True, False], ids=["chat", "plain"])
+def test_a_prompt_that_is_learned_is_the_one_that_is_asked(task: GenerationTask, lm: LedgerLM, chat: bool) -> None:
+    task.set_config(key="generation_kwargs", value={"max_gen_toks": 32}, update=True)
+    task.build_all_requests(
+        limit=5,
+        apply_chat_template=chat,
+        fewshot_as_multiturn=chat,
+        chat_template=lm.apply_chat_template if chat else None,
+        tokenizer_name="t",
+    )
+    asked = [lm.questions(instance)[0] for instance in task.instances]
+    learned = labelled(task, task.examples.test[:5], lm, chat, 512, "finetune.tasks.cards")
+    assert [each.prompt for each in learned] == [question.context for question in asked]
+    for each, example in zip(learned, task.examples.test, strict=False):
+        assert each.response[-1] == lm.eot_token_id, "it learns to stop"
+        assert lm.tokenizer.decode(each.response[:-1]).strip() == example.reference
+
+
+def test_a_long_prompt_loses_the_end_of_its_input_and_no_example_is_lost(task: GenerationTask, lm: LedgerLM) -> None:
+    chosen = [Example("long", "word " * 200 + "END", "short reply"), *task.examples.training()[:3]]
+    found = labelled(task, chosen, lm, True, 120, "finetune.tasks.cards")
+    assert len(found) == 4 and [each.truncated > 0 for each in found] == [True, False, False, False]
+    assert len(found[0].prompt) + len(found[0].response) <= 120
+    text = lm.tokenizer.decode(found[0].prompt)
+    assert "Write the card of word" in text and ", now." in text and "END" not in text
+    assert digest(found) != digest(found[:3]) != digest(found[1:])
+    with pytest.raises(UserError, match="raise max_length"):
+        labelled(task, chosen, lm, True, 16, "finetune.tasks.cards")
+
+
+def test_conversations_teach_their_last_answer(lm: LedgerLM, tmp_path: Path) -> None:
+    file = tmp_path / "set.jsonl"
+    turns = [("human", "What is it?"), ("gpt", "A dose."), ("human", "Which?"), ("gpt", "5 mg")]
+    row = {"conversations": [{"from": who, "value": text} for who, text in turns]}
+    file.write_text(json.dumps(row) + "\n")
+    (found,) = conversations(file, lm, 256, "finetune.baseline.file")
+    assert lm.tokenizer.decode(found.response[:-1]).strip() == "5 mg"
+    prompt = lm.tokenizer.decode(found.prompt)
+    assert "A dose." in prompt and "5 mg" not in prompt and prompt.endswith("assistant\n")
+    for wrong in ('{"text": 1}', "no JSON", '{"conversations": [{"from": "human", "value": "x"}]}'):
+        file.write_text(json.dumps(row) + "\n" + wrong + "\n")
+        with pytest.raises(UserError, match="line 2 is no conversation"):
+            conversations(file, lm, 256, "finetune.baseline.file")

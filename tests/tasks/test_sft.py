@@ -1,0 +1,159 @@
+"""Fine-tuning by real trl on a random two-layer model: what is learned from, for how long, and what is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from orchestrator.recipe import Recipe, Source
+from orchestrator.tuning import Tuning
+from tasks.clinical.sources import Example, Examples
+from tasks.examples import Labelled, subset
+from tasks.merge import headers
+from tasks.sft import COMPLETE, ExamplesChanged, Run, arguments, check_examples, last_checkpoint, make_trainer, train
+
+ROOT = Path(__file__).resolve().parents[2]
+LORA = {"rank": 4, "alpha": 8, "dropout": 0.0}
+
+
+def random_examples(count: int, prompt: int = 12, response: int = 6) -> tuple[Labelled, ...]:
+    drawn = random.Random(0)
+
+    def tokens(n: int) -> tuple[int, ...]:
+        return tuple(drawn.randrange(3, 700) for _ in range(n))
+
+    return tuple(Labelled(tokens(prompt + index % 5), tokens(response)) for index in range(count))
+
+
+def make_run(start: Path, folder: Path, steps: int = 6, count: int = 10, save: int = 50, **more: Any) -> Run:
+    source = Recipe("passthrough", ((Source("d", "a", str(start)), {}),), None, {}, "float32")
+    given = {"steps": steps, "learning_rate": 1e-3, "batch_size": 2, "accumulation": 2, "optimizer": "adamw_torch"}
+    method = "lora" if "lora" in more else "full"
+    tuning = Tuning(source, "data", method, 3, {**given, **more}, "t", "a", count, str(count))
+    return Run(tuning, start, folder, start, random_examples(count), "float32", save, False)
+
+
+@pytest.fixture(scope="module")
+def start(parents: dict[str, Path]) -> Path:
+    return parents["a"]
+
+
+def test_the_loss_is_that_of_the_responses_alone(start: Path, tmp_path: Path) -> None:
+    run = make_run(start, tmp_path / "run")
+    trainer = make_trainer(run)
+    batch = next(iter(trainer.get_train_dataloader()))
+    rows = {tuple(ids[ids != trainer.processing_class.pad_token_id].tolist()): ids for ids in batch["input_ids"]}
+    by_tokens = {(*each.prompt, *each.response): each for each in run.examples}
+    assert set(rows) <= set(by_tokens)
+    for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
+        each = by_tokens[tuple(ids[ids != trainer.processing_class.pad_token_id].tolist())]
+        assert labels[labels != -100].tolist() == list(each.response)
+    model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
+    with torch.no_grad():
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
+        wanted = batch["labels"][:, 1:]
+        expected = torch.nn.functional.cross_entropy(logits[wanted != -100], wanted[wanted != -100])
+        found = trainer.compute_loss(trainer.model, batch)
+    assert torch.isclose(found, expected, rtol=1e-4)
+
+
+def test_an_example_that_trl_would_drop_stops_the_run(start: Path, tmp_path: Path) -> None:
+    """trl's own default cuts rows at max_length and drops what has no response left."""
+    from datasets import Dataset
+    from trl import SFTTrainer
+
+    run = make_run(start, tmp_path / "run")
+    rows = [
+        {"input_ids": [*e.prompt, *e.response], "completion_mask": [0] * len(e.prompt) + [1] * len(e.response)}
+        for e in run.examples
+    ]
+    settings = arguments(run)
+    settings.max_length = 14
+    cut = SFTTrainer(
+        str(start),
+        args=settings,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=make_trainer(run).processing_class,
+    )
+    assert len(cut.train_dataset) < len(run.examples), "the trap is still there"
+    with pytest.raises(ExamplesChanged, match="10 examples were given, but"):
+        check_examples(cut.train_dataset["labels"], run.examples)
+
+
+@pytest.mark.parametrize("more", [{}, {"lora": LORA}], ids=["full", "lora"])
+def test_a_run_leaves_a_whole_model_and_its_result(start: Path, tmp_path: Path, more: dict[str, Any]) -> None:
+    run = make_run(start, tmp_path / "run", steps=7, save=3, **more)
+    train(run)
+    result = json.loads((run.folder / "RESULT.json").read_text())
+    assert len(result["losses"]) == 7, "as many optimiser steps as the run says"
+    assert result["losses"][-1] < result["losses"][0]
+    assert {p.name for p in run.folder.iterdir()} == {"RESULT.json", "model"}, "no checkpoint stays behind"
+    shapes = {name: shape for name, (_, shape) in headers(run.folder / "model").items()}
+    assert shapes == {name: shape for name, (_, shape) in headers(start).items()}, "adapters are merged in"
+    before, after = load_file(start / "model.safetensors"), load_file(run.folder / "model" / "model.safetensors")
+    assert any(not torch.equal(before[name], after[name]) for name in after)
+    written = (run.folder / "RESULT.json").stat().st_mtime_ns
+    train(run)
+    assert (run.folder / "RESULT.json").stat().st_mtime_ns == written, "a finished run is not repeated"
+
+
+def test_only_the_newest_complete_checkpoint_counts(tmp_path: Path) -> None:
+    assert last_checkpoint(tmp_path) == (None, 0.0)
+    for step in (5, 10, 20):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if step != 20:  # killed while it was written
+            (tmp_path / f"checkpoint-{step}" / COMPLETE).write_text('{"seconds": 2.5}')
+    assert last_checkpoint(tmp_path) == (tmp_path / "checkpoint-10", 2.5)
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_it_ends_at_the_same_weights(start: Path, tmp_path: Path) -> None:
+    whole, killed = (make_run(start, tmp_path / name, steps=40, save=10) for name in ("whole", "killed"))
+    train(whole)
+    (tmp_path / "run.pickle").write_bytes(pickle.dumps(killed))
+    code = (
+        f"import pickle; from tasks.sft import train; train(pickle.load(open({str(tmp_path / 'run.pickle')!r}, 'rb')))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while last_checkpoint(killed.checkpoints)[0] is None and process.poll() is None:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (killed.folder / "RESULT.json").exists(), "killed before its end"
+    train(killed)
+    results = [json.loads((run.folder / "RESULT.json").read_text()) for run in (whole, killed)]
+    assert results[0]["losses"] == results[1]["losses"]
+    weights = [(run.folder / "model" / "model.safetensors").read_bytes() for run in (whole, killed)]
+    assert weights[0] == weights[1]
+
+
+@given(st.sets(st.text(min_size=1, max_size=4), max_size=30), st.integers(0, 9), st.integers(0, 30), st.integers(0, 30))
+def test_subsets_are_nested_and_do_not_depend_on_the_files_order(ids: set[str], seed: int, a: int, b: int) -> None:
+    examples = [Example(each, "x", "y") for each in sorted(ids)]
+    small, large = (subset(examples, count, seed) for count in sorted((a, b)))
+    assert large[: len(small)] == small
+    assert subset(examples[::-1], a, seed) == subset(examples, a, seed)
+    assert len(small) == min(min(a, b), len(ids))
+
+
+def test_what_is_tested_is_not_learned_from() -> None:
+    test = [Example("1", "He has a cough.", "cough")]
+    rows = [Example("a", "he has a COUGH", "cough"), Example("b", "He has a fever.", "fever"), Example("c", "", "none")]
+    assert [each.id for each in Examples(test, 0, read_training=lambda: rows).training()] == ["b"]

@@ -1,0 +1,141 @@
+"""The second phase from the outside: the command line, real Ray Train, real trl on random parents; the fake backend
+answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from orchestrator.config import UserError
+from orchestrator.plan import make_plan
+from orchestrator.second_phase import open_phase
+from orchestrator.sweep import make_board, open_sweep
+from orchestrator.sweepfile import load_config
+from tests.test_main_job import finished, mergefront
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO = ROOT / "tasks" / "demo"
+CARDS = DEMO / "cards"
+GENERATION = {
+    "own": {
+        "drug_cards": {
+            "file": str(CARDS / "test.jsonl"),
+            "train": str(CARDS / "train.jsonl"),
+            "input": "request",
+            "reference": "card",
+            "prompt": "Write the card of {{input}}.",
+        }
+    }
+}
+TASK = {
+    "tasks": ["drug_cards"],
+    "metric": "composite_without_bertscore",
+    "limit": 5,
+    "gen_kwargs": {"max_gen_toks": 16},
+}
+FINETUNE: dict[str, Any] = {
+    "starts": ["b", {"best": "clinical"}],
+    "tasks": {"cards": TASK},
+    "examples": [4],
+    "seeds": [0, 1],
+    "min_steps": 2,
+    "epochs": 1,
+    "max_length": 128,
+}
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_into_fine_tuning(sweep: Callable[..., Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = mergefront("sft", sweep(generation=GENERATION, finetune=FINETUNE), "--out", out)
+    assert "4/4 runs, 8/8 steps" in done.stderr
+    results = {file: json.loads(file.read_text()) for file in out.glob("tuning/*/RESULT.json")}
+    assert len(results) == 4, "two starts, two seeds"
+    assert {(len(note["losses"]), note["examples"]) for note in results.values()} == {(2, 4)}
+    assert len({note["data"] for note in results.values()}) == 2, "both starts learn from the same examples"
+    assert not (out / "tuning" / "starts").exists(), "the starting checkpoints go when all runs are finished"
+
+    page = (out / "report.md").read_text()
+    for title in ("Starting points", "What was forgotten", "What it cost"):
+        assert title in page
+    assert "best in clinical" in page, "the rule is told with its choice"
+    assert (out / "figures" / "learning.png").exists()
+    asked = {marker.parts[-3] for marker in finished(out)}
+    tuned = [row for row in (out / "answers").iterdir() if row.name in asked]
+    assert len(tuned) == 4 + 4, "the four recipes of the first phase and the four that were tuned"
+
+    before = finished(out), {file: file.stat().st_mtime_ns for file in results}
+    more = sweep(generation=GENERATION, finetune={**FINETUNE, "examples": [4, 8]})
+    again = mergefront("run", more, "--out", out)
+    assert "4 runs of fine-tuning" in again.stderr, "only those with 8 examples"
+    assert before[0].items() <= finished(out).items()
+    assert before[1] == {file: file.stat().st_mtime_ns for file in results}, "finished runs are not repeated"
+
+    quiet = mergefront("sft", more, "--out", out)
+    assert "starting" not in quiet.stderr
+    rows = pq.read_table(out / "tuning.parquet").to_pylist()
+    assert {row["status"] for row in rows} == {"scored"} and len(rows) == 8
+    mergefront("report", out)
+
+
+def test_what_is_wrong_with_finetune_is_said(sweep: Callable[..., Path], tmp_path: Path) -> None:
+    def error(**changes: Any) -> str:
+        with pytest.raises(UserError) as raised:
+            load_config(sweep(generation=GENERATION, finetune={**FINETUNE, **changes}))
+        return str(raised.value)
+
+    assert "finetune.tasks.clinical: an objective has this name too" in error(tasks={"clinical": TASK})
+    assert "finetune.starts[0] names 'clinicl'" in error(starts=[{"best": "clinicl"}])
+    assert "did you mean 'clinical'" in error(starts=[{"best": "clinical", "floor": {"clinicle": 0.5}}])
+    assert "a rule has either best" in error(starts=[{"per": "method"}])
+    assert "finetune.epoch: unknown key; did you mean 'epochs'?" in error(epoch=3)
+    assert "the key baseline is missing" in error(starts=["baseline"])
+    assert "starts does not name" in error(baseline={"start": "a", "file": "x.jsonl"})
+    assert "has no key finetune" in mergefront("sft", sweep(), "--out", tmp_path / "out", expect=2).stderr
+
+
+def test_every_start_learns_from_the_same_nested_examples_and_the_baseline_comes_first(
+    sweep: Callable[..., Path], tmp_path: Path
+) -> None:
+    turns = [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": "A dose."}]
+    (tmp_path / "set.jsonl").write_text(json.dumps({"conversations": turns}) + "\n")
+    baseline = {"start": "clinical", "file": "set.jsonl", "epochs": 3.0}
+    changes = {"starts": ["instruct", "baseline"], "examples": [4, 8, "all"], "baseline": baseline, "min_steps": None}
+    parents = {name: {"model": str(DEMO / "parents" / name)} for name in ("clinical", "instruct")}
+    config = load_config(sweep(generation=GENERATION, finetune={**FINETUNE, **changes}, parents=parents))
+    opened = open_sweep(config, tmp_path / "out")
+    phase = open_phase(opened, make_board(opened))
+
+    assert phase.baseline is not None and phase.all_runs[0] is phase.baseline
+    assert phase.baseline.tuning.settings["steps"] == 3 and phase.baseline.tuning.settings["learning_rate"] == 2e-5
+    assert len(phase.runs) == 2 * 3 * 2
+    by_key = {(run.tuning.start_label, run.tuning.budget, run.tuning.seed): run for run in phase.runs}
+    for (start, budget, seed), run in by_key.items():
+        whole = by_key["instruct", "all", seed].examples
+        assert run.examples == whole[: len(run.examples)], "nested, and the same for every start"
+        assert len(run.examples) == {"4": 4, "8": 8, "all": 640}[budget] == run.tuning.examples
+        assert run.tuning.settings["steps"] == {"4": 100, "8": 100, "all": 200}[budget]
+        if start == "baseline":
+            assert run.start == phase.baseline.folder / "model"
+            assert run.tuning.start.id == phase.baseline.recipe.id
+    firsts = [by_key["instruct", "4", seed].examples for seed in (0, 1)]
+    assert firsts[0] != firsts[1], "each seed draws its own"
+    assert len({run.recipe.id for run in phase.runs}) == len(phase.runs)
+    assert {suite.objective for suite in phase.sweep.suites} == {"clinical", "instruction", "cards"}
+
+
+def test_more_examples_than_there_are_is_refused_by_the_plan(sweep: Callable[..., Path]) -> None:
+    config = load_config(sweep(generation=GENERATION, finetune={**FINETUNE, "examples": [641]}))
+    with pytest.raises(UserError, match="641 are asked for, but drug_cards has 640 training examples"):
+        make_plan(config)
+
+
+def test_the_plan_counts_runs_and_steps(sweep: Callable[..., Path]) -> None:
+    plan = make_plan(load_config(sweep(generation=GENERATION, finetune={**FINETUNE, "examples": [4, 64]}))).finetune
+    assert plan is not None
+    assert plan.runs == 2 * 2 * 2 and plan.steps == 2 * 2 * (2 + 4) and plan.tasks == {"cards": 640}
