@@ -7,8 +7,9 @@ was on three workers when they died makes its recipe fail.
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,22 +76,36 @@ class Pool:
         for slot in self.slots:
             ray.kill(slot.actor)
 
+    def add(self, blocks: Sequence[Block]) -> None:
+        """Put blocks at the end of the queue, while it runs too."""
+        for block in blocks:
+            self._queue.setdefault(block.recipe_id, deque()).append(block)
+
     def run(
-        self, recipes: dict[str, Recipe], blocks: Sequence[Block], stop: Callable[[], bool] = lambda: False
+        self,
+        recipes: Mapping[str, Recipe],
+        blocks: Sequence[Block],
+        stop: Callable[[], bool] = lambda: False,
+        more: Callable[[], bool] = lambda: False,
+        tick: float = 1.0,
     ) -> Iterator[Asked | Failure | None]:
-        """Ask all blocks; yields each as it is done, and None once a second while nothing is.
+        """Ask all blocks; yields each as it is done, and None after `tick` seconds in which nothing is.
 
         Args:
             stop: once true, no further block is handed out, and those under way are waited for.
+            more: while true, an empty queue is not the end: blocks will be added.
         """
-        for block in blocks:
-            self._queue.setdefault(block.recipe_id, deque()).append(block)
-        while self._queue or any(slot.block for slot in self.slots):
+        self.add(blocks)
+        while self._queue or any(slot.block for slot in self.slots) or more():
             if not stop():
                 self._hand_out(recipes)
             elif not any(slot.block for slot in self.slots):
                 return
-            ready, _ = ray.wait(list(self._refs), timeout=1.0)
+            ready: list[Any] = []
+            if self._refs:
+                ready, _ = ray.wait(list(self._refs), timeout=tick)
+            else:
+                time.sleep(tick)
             if not ready:
                 yield None
             for ref in ready:
@@ -173,7 +188,7 @@ class Pool:
             raise EngineStartError(f"no engine started in {ATTEMPTS} attempts; the last said: {message}", detail)
 
     # ---------------------------------------------------------------- the queue
-    def _hand_out(self, recipes: dict[str, Recipe]) -> None:
+    def _hand_out(self, recipes: Mapping[str, Recipe]) -> None:
         for slot in self.slots:
             if slot.holds is None or slot.block is not None:
                 continue

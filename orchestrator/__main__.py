@@ -36,6 +36,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="results folder")
     run.add_argument("--max-gpu-hours", type=hours, metavar="H", help="stop cleanly after this much worker time")
+    search = commands.add_parser("search", help="look beyond the grid, or go on looking: needs a search section")
+    search.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
+    search.add_argument("--out", type=Path, required=True, metavar="DIR", help="results folder")
     sft = commands.add_parser("sft", help="the same for a sweep with finetune: asks what is open, then fine-tunes")
     sft.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
     sft.add_argument("--out", type=Path, required=True, metavar="DIR", help="results folder, of `run` or a new one")
@@ -116,6 +119,12 @@ def _run(args: argparse.Namespace) -> int:
     return _show(run_sweep(args.sweep, args.out, args.max_gpu_hours), args.out)
 
 
+def _search(args: argparse.Namespace) -> int:
+    from orchestrator.search import run_search
+
+    return _show(run_search(args.sweep, args.out), args.out)
+
+
 def _sft(args: argparse.Namespace) -> int:
     from orchestrator.config import UserError
     from orchestrator.sweep import run_sweep
@@ -127,12 +136,15 @@ def _sft(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
+    from orchestrator.search import publish_search
     from orchestrator.sweep import locked, publish, reopen_sweep
     from orchestrator.sweepfile import load_published
 
     beside = load_published(args.beside) if args.beside else None
     sweep = reopen_sweep(args.dir)
     with locked(args.dir):
+        if (args.dir / "search").is_dir():
+            return _show(publish_search(sweep, beside), args.dir)
         return _show(publish(sweep, beside), args.dir)
 
 
@@ -233,6 +245,7 @@ def at_least(minimum: int) -> Callable[[str], int]:
 COMMANDS = {
     "plan": _plan,
     "run": _run,
+    "search": _search,
     "sft": _sft,
     "report": _report,
     "compare": _compare,

@@ -22,14 +22,15 @@ from orchestrator.scores import Score, as_row
 if TYPE_CHECKING:
     from orchestrator.tuning import Start, Tuning
 
-Status = Literal["scored", "invalid", "failed", "pending"]
+Status = Literal["scored", "invalid", "failed", "pending", "raced", "waiting"]
 
 
 @dataclass(frozen=True)
 class Row:
     recipe: Recipe
     status: Status
-    """`pending`: some of its questions are not asked yet."""
+    """`pending`: some of its questions are not asked yet; of a search's candidates, `raced`: beaten on a part of the
+    questions, and `waiting`: probably beaten, others were asked first."""
     scores: dict[str, Score]
     """Objective → score; empty unless scored."""
     costs: dict[str, float]
@@ -63,6 +64,61 @@ class Suite:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """One recipe in a search."""
+
+    recipe: Recipe
+    number: int | None
+    """In the order of proposals; None for the grid and the parents."""
+    status: str
+    share: float
+    """Of the documents, that it was asked."""
+    values: dict[str, float]
+    """Objective → its mean over what it was asked."""
+    probability: float
+    """That it is on the front, were the questions drawn anew."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The search's best compromise less the grid's, on the held-out questions."""
+
+    objective: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a search found; see `orchestrator.search`."""
+
+    sampler: str
+    candidates: tuple[Candidate, ...]
+    reference: dict[str, float]
+    """The parents' worst in each objective: hypervolumes are above it."""
+    history: tuple[tuple[int, float], ...]
+    """Questions asked of candidates, and the hypervolume of what was asked in full."""
+    grid: float
+    """The hypervolume of grid and parents."""
+    interval: tuple[float, float]
+    """Of the last hypervolume, 95 %."""
+    importance: dict[str, dict[str, float]]
+    """Objective → parameter → its share of the variance that the parameters of its method explain."""
+    front: tuple[str, ...]
+    """Recipe ids of the front on the questions that were searched on, among those that keep the constraints."""
+    confirmed: tuple[str, ...]
+    """Those of them that are on the front of the held-out questions too."""
+    near: tuple[str, ...]
+    """Those that are near it there."""
+    infeasible: int
+    """Recipes asked in full that break a constraint."""
+    best: tuple[Recipe, Recipe] | None
+    """The best compromise of the candidates and that of the grid."""
+    gains: tuple[Gain, ...]
+
+
+@dataclass(frozen=True)
 class TunedRow:
     """One run of the second phase."""
 
@@ -92,6 +148,7 @@ class Board:
     """`first/second` → tensors, curved (the share with |cos| <= 0.9995), lowest_cosine; see tasks.merge."""
     notes: tuple[str, ...] = ()
     """What the reader must know, such as damaged blocks."""
+    searched: Searched | None = None
     tuned: Tuned | None = None
     """Where the sweep fine-tunes, and the first phase is scored."""
 

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from orchestrator.finetune import Finetune
 from orchestrator.keys import Name, Objective, Strict, TaskUse, UserError, hint
 from orchestrator.methods import METHODS
+from orchestrator.searchconfig import Search
 
 __all__ = ["Name", "Objective", "Strict", "SweepConfig", "TaskUse", "UserError", "hint"]
 
@@ -267,6 +268,8 @@ class SweepConfig(Strict):
     """The second phase: chosen recipes fine-tuned on labelled examples, and asked again."""
     workers: Workers = Workers()
     checkpoints: Checkpoints = Checkpoints()
+    search: Search | None = None
+    """What `mergefront search` looks for beyond the grid."""
 
     @model_validator(mode="after")
     def _names(self) -> SweepConfig:
@@ -294,7 +297,20 @@ class SweepConfig(Strict):
             self.finetune.check(self.objectives)
         if not any(objective.front for objective in self.objectives.values()):
             raise ValueError("objectives: every one has front: false; the front needs at least one")
+        if self.search is not None:
+            self._check_search(self.search)
         return self
+
+    def _check_search(self, search: Search) -> None:
+        for index, space in enumerate(search.space):
+            used = [*(space.between or []), *space.models, *([space.base_model] if space.base_model else [])]
+            _known(f"search.space[{index}]", used, self.parents)
+        for name, floor in search.constraints.items():
+            if name not in self.objectives or not self.objectives[name].front:
+                raise ValueError(
+                    f"search.constraints.{name}: is no objective of the front{hint(name, self.objectives)}"
+                )
+            _known(f"search.constraints.{name}.parent", [floor.parent], self.parents)
 
 
 def _known(where: str, names: list[str], parents: dict[str, Parent]) -> None:

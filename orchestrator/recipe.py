@@ -150,18 +150,16 @@ def _grids(config: SweepConfig, sources: dict[str, Source]) -> Iterator[Recipe]:
         if grid.models is None:
             first, second = (sources[name] for name in (grid.between or list(config.parents)[:2]))
             for ratio in grid.alpha or grid.t or ():
-                recipe = _between(grid.method, first, second, float(ratio), grid.parameters, config.dtype)
+                recipe = between(grid.method, first, second, float(ratio), grid.parameters, config.dtype)
                 if len(config.parents) > 2:  # else it goes without saying
-                    between = ("between", f"{first.name}/{second.name}")
-                    recipe = replace(recipe, points=tuple(p.told(*between) for p in recipe.points))
+                    pair = ("between", f"{first.name}/{second.name}")
+                    recipe = replace(recipe, points=tuple(p.told(*pair) for p in recipe.points))
                 yield recipe
         else:
             yield from _product(config, sources, grid)
 
 
-def _between(
-    method: str, first: Source, second: Source, ratio: float, parameters: dict[str, Any], dtype: str
-) -> Recipe:
+def between(method: str, first: Source, second: Source, ratio: float, parameters: dict[str, Any], dtype: str) -> Recipe:
     """Linear: (1 - alpha)·first + alpha·second. SLERP: mergekit's, with the first as base model."""
     key = "alpha" if method == "linear" else "t"
     point = Point(method, ((key, ratio),))

@@ -54,14 +54,19 @@ class Score:
 
 def combine(objective: Objective, tasks: Sequence[TaskScore]) -> Score:
     """The objective's number: the unweighted mean over its tasks, over its groups, or over all their questions."""
-    parts = {
-        "tasks": [1.0 for _ in tasks],
-        "groups": [task.share for task in tasks],
-        "questions": [float(len(task.influence)) for task in tasks],
-    }[objective.average]
-    weights = tuple(part / sum(parts) for part in parts)
+    weights = task_weights(objective, [task.share for task in tasks], [len(task.influence) for task in tasks])
     value = math.fsum(weight * task.value for weight, task in zip(weights, tasks, strict=True))
     return Score(value, tuple(tasks), weights)
+
+
+def task_weights(objective: Objective, shares: Sequence[float], documents: Sequence[int]) -> tuple[float, ...]:
+    """What each task counts in its objective; they sum to 1."""
+    parts = {
+        "tasks": [1.0 for _ in shares],
+        "groups": list(shares),
+        "questions": [float(number) for number in documents],
+    }[objective.average]
+    return tuple(part / sum(parts) for part in parts)
 
 
 def paired_se(a: Score, b: Score) -> float:

@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 from orchestrator.board import Board
 from orchestrator.config import Published
 from orchestrator.files import make_private, write_atomic
-from orchestrator.report import figures
+from orchestrator.report import figures, searched
 from orchestrator.report.sections import sections
 from orchestrator.report.style import render
 from orchestrator.report.tuning import learning_curves
@@ -36,6 +36,8 @@ def write_report(board: Board, out: Path, published: Published | None = None) ->
     drawn = {
         "front": figures.front(board),
         "trajectories": figures.trajectories(board),
+        "volume": searched.volume(board),
+        "parallel": searched.parallel(board),
         "learning": learning_curves(board),
     }
     pictures = {name: render(figure) for name, figure in drawn.items() if figure is not None}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestrator.board import Board
 from orchestrator.config import Published
-from orchestrator.report import tables, tuning
+from orchestrator.report import searched, tables, tuning
 from orchestrator.report.tables import Table
 from orchestrator.report.words import (
     average_words,
@@ -19,6 +19,10 @@ from orchestrator.report.words import (
     time_words,
 )
 
+IMPORTANCE = (
+    "How much of an objective's variance a parameter explains among the candidates of its method (fANOVA), estimates "
+    "of those that were asked a part included."
+)
 CURVES = (
     "Score against the number of labelled examples. Bars are the standard deviation over seeds; dotted lines are the "
     "scores before fine-tuning."
@@ -56,6 +60,7 @@ def sections(board: Board, figures: set[str], published: Published | None) -> li
     """
     found = [
         _front(board, "front" in figures),
+        *_searched(board, figures),
         Section("Leaderboard", (_leaderboard_words(board),), tables.leaderboard(board)),
         _differences(board),
         *([_published(board, published)] if published else []),
@@ -76,6 +81,22 @@ def sections(board: Board, figures: set[str], published: Published | None) -> li
         _assumptions(),
     ]
     return found
+
+
+def _searched(board: Board, figures: set[str]) -> list[Section]:
+    if board.searched is None:
+        return []
+    shown = "The probability to be on the front is that of a bootstrap over the questions, paired over all recipes."
+    volume = "Of the recipes that were asked everything, candidate by candidate; the bar is a 95 % interval."
+    lines = "A line a candidate, its colour the first objective; the thick ones are on the front."
+    table = searched.importance(board.searched)
+    parts = [
+        Section("Hypervolume", figure="volume", caption=volume),
+        *([Section("Parameters", figure="parallel", caption=lines)] if "parallel" in figures else []),
+        *([Section("Importance", (IMPORTANCE,), table)] if table.rows else []),
+        Section("Candidates", (shown,), searched.candidates(board)),
+    ]
+    return [Section("The search", tuple(searched.words(board.searched)), parts=tuple(parts))]
 
 
 def _leaderboard_words(board: Board) -> str:

@@ -16,7 +16,7 @@ from orchestrator.recipe import Point, Source
 from orchestrator.scores import Score
 
 FAKE = "Fake backend: the answers came from a hash, no model was asked, and nothing was measured."
-STATUSES: tuple[Status, ...] = ("scored", "invalid", "failed", "pending")
+STATUSES: tuple[Status, ...] = ("scored", "waiting", "raced", "invalid", "failed", "pending")
 AS_IT_IS = ("parent", "candidate")
 LISTED = 12
 """Recipes that a sentence names before it refers to the table."""

@@ -1,0 +1,205 @@
+"""`mergefront search`: the grid in full, then candidates that race, then the front on questions it was not chosen by.
+
+    grid → answers → study → candidates, rung by rung → front → held-out questions → report
+
+Everything is derived from the ledger and from DIR/search/candidates (the proposals, in their order). To go on is to run
+the same command.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.board import Board, Status, write_board
+from orchestrator.config import Published, SweepConfig, UserError
+from orchestrator.files import make_private, write_atomic
+from orchestrator.progress import Progress
+from orchestrator.recipe import Recipe
+from orchestrator.records import Block
+from orchestrator.sweep import Sweep, keep, locked, make_board, open_blocks, open_sweep, publish, worker_spec
+from orchestrator.sweepfile import load_config
+
+WORKERS = 1000
+"""At most, if there is room for them: how much work there will be is not known beforehand."""
+
+if TYPE_CHECKING:
+    from cluster.pool import Pool
+    from tune.referee import Referee
+
+
+def run_search(path: Path, out: Path) -> Board:
+    """Search, or go on with a search, and write its report.
+
+    Raises:
+        UserError: the sweep file has no search or leaves no questions to confirm with, or what `run_sweep` raises.
+        KeyboardInterrupt: interrupted; all finished blocks are stored.
+    """
+    config = load_config(path)
+    check(config, path)
+    with locked(out):
+        sweep = open_sweep(config, out)
+        confirm = confirming(sweep)
+        referee = open_referee(sweep)
+        work(sweep, referee, confirm)
+        return publish_search(sweep)
+
+
+def check(config: SweepConfig, path: Path) -> None:
+    """A search needs its section, and held-out questions for every axis.
+
+    Raises:
+        UserError: one is missing.
+    """
+    if config.search is None:
+        raise UserError(f"{path}: has no search section; add one (examples/search.yaml), or use `mergefront run`")
+    for name, objective in config.objectives.items():
+        if objective.front and objective.split != "search":
+            raise UserError(
+                f"objectives.{name}.split: is {objective.split}, but a search is confirmed on questions that it never "
+                "saw; write split: search (the others are then asked of the final front)"
+            )
+
+
+# -------------------------------------------------------------------- what there is
+def open_referee(sweep: Sweep) -> Referee:
+    """The race as the ledger knows it."""
+    from tune.referee import Referee, Standing, stored
+    from tune.rungs import cut
+    from tune.space import SearchSpace
+
+    config = sweep.config
+    assert config.search is not None
+    folder = make_private(sweep.out / "search" / "candidates")
+    space = SearchSpace(config, sweep.sources)
+    standings = {recipe.id: Standing(recipe, None, None) for recipe in sweep.recipes}
+    for note in stored(folder):
+        recipe = space.recipe(note["params"])
+        note["rivals"] = None if note["rivals"] is None else tuple(note["rivals"])
+        standings.setdefault(recipe.id, Standing(recipe, **note))
+    return Referee(
+        config.search, config.workers.block, config.workers.gpus, cut(config, sweep.suites, sweep.lm), sweep.lm,
+        sweep.ledger, folder, standings, keep=lambda result: keep(sweep, result), tell=tell,
+    )  # fmt: skip
+
+
+def read_standings(referee: Referee) -> None:
+    """Scores of what is answered; a candidate whose answers are no longer what its note says is raced again."""
+    for standing in referee.standings.values():
+        last = len(referee.rungs.rungs) - 1
+        wanted = last if standing.number is None or standing.status == "scored" else standing.rung
+        if wanted < 0 or standing.status in ("invalid", "failed"):
+            standing.status = "open" if standing.status == "failed" else standing.status
+            continue
+        if referee.ledger.missing(standing.recipe.id, referee.rungs.rungs[wanted].questions, referee.block):
+            standing.status, standing.rung = "open", -1
+            continue
+        referee.read(standing, wanted)
+        if standing.number is None:
+            standing.status = "scored"
+
+
+def confirming(sweep: Sweep) -> Sweep:
+    """The same sweep on the held-out questions; its recipes are still to be named."""
+    from tasks.suites import load_suites
+
+    objectives = {
+        name: objective.model_copy(update={"split": "confirm"})
+        for name, objective in sweep.config.objectives.items()
+        if objective.front
+    }
+    config = sweep.config.model_copy(update={"objectives": objectives, "search": None, "finetune": None})
+    suites = load_suites(config, sweep.lm)
+    return replace(sweep, config=config, suites=suites, recipes=[], out=make_private(sweep.out / "confirmed"))
+
+
+# -------------------------------------------------------------------- asking
+def work(sweep: Sweep, referee: Referee, confirm: Sweep) -> None:
+    """Grid, search and confirmation, on the same engines. With nothing to ask, nothing is started."""
+    from cluster.pool import EngineStartError, Pool
+    from cluster.session import session
+
+    scratch = sweep.out / "checkpoints" / "scratch"
+    try:
+        with session(sweep.out / "ray"), Pool(worker_spec(sweep), limit=WORKERS) as pool:
+            answer(sweep, pool, open_blocks(sweep))
+            read_standings(referee)
+            hunt(sweep, referee, pool)
+            chosen = replace(confirm, recipes=finalists(referee))
+            answer(chosen, pool, open_blocks(chosen))
+    except EngineStartError as error:
+        write_atomic(sweep.out / "engine-error.txt", error.detail)
+        raise UserError(f"{error} (all of it: {sweep.out / 'engine-error.txt'})") from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def answer(sweep: Sweep, pool: Pool, blocks: Sequence[Block]) -> None:
+    """All of these blocks, with a progress bar."""
+    from cluster.measuring import measuring
+
+    if not blocks:
+        return
+    recipes = {recipe.id: recipe for recipe in sweep.recipes}
+    with Progress(list(blocks)) as progress, measuring(sweep.suites, progress.note) as measure:
+        for result in pool.run(recipes, blocks):
+            keep(sweep, result)
+            measure(result)
+            progress.update(result)
+
+
+def hunt(sweep: Sweep, referee: Referee, pool: Pool) -> None:
+    from tune.search import search
+    from tune.space import SearchSpace
+
+    for standing in referee.standings.values():
+        if standing.recipe.points[0].method == "parent" and standing.status != "scored":
+            raise UserError(
+                f"{standing.recipe.label} has no score, and a search is measured against its parents; "
+                f"{sweep.out / 'failures'} says why; the same command tries again"
+            )
+    if referee.exhausted and all(standing.status != "open" for standing in referee.proposals):
+        return
+    search(referee, SearchSpace(sweep.config, sweep.sources), pool, sweep.out / "search", tell)
+
+
+def finalists(referee: Referee) -> list[Recipe]:
+    """Who is asked the held-out questions: the front of all, the front of the grid (both of those that keep the
+    constraints), and the parents."""
+    from tune.racing import front_of
+
+    full = {key: s for key, s in referee.standings.items() if s.status == "scored"}
+    chosen = [key for key, s in full.items() if s.recipe.points[0].method == "parent"]
+    kept = {key: s for key, s in full.items() if referee.feasible(s)}
+    for group in (kept, {key: s for key, s in kept.items() if s.number is None}):
+        chosen += front_of({key: s.answers for key, s in group.items()})
+    return [full[key].recipe for key in dict.fromkeys(chosen)]
+
+
+# -------------------------------------------------------------------- what came of it
+def publish_search(sweep: Sweep, beside: Published | None = None) -> Board:
+    """The report of the whole search, and in DIR/confirmed that of the front on the held-out questions, both from the
+    stored answers."""
+    from orchestrator.report.page import write_report
+    from orchestrator.searched import summarise
+
+    referee = open_referee(sweep)
+    read_standings(referee)
+    confirm = confirming(sweep)
+    held_out = publish(replace(confirm, recipes=finalists(referee)))
+    board = make_board(replace(sweep, recipes=[standing.recipe for standing in referee.standings.values()]))
+    parts: tuple[Status, ...] = ("raced", "waiting")
+    states = {key: status for key, s in referee.standings.items() for status in parts if s.status == status}
+    rows = tuple(replace(row, status=states.get(row.recipe.id, row.status)) for row in board.rows)
+    board = replace(board, rows=rows, searched=summarise(sweep, referee, held_out))
+    write_board(board, sweep.out)
+    write_report(board, sweep.out, beside)
+    return board
+
+
+def tell(text: str) -> None:
+    print(f"mergefront: {text}", file=sys.stderr, flush=True)

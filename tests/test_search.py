@@ -1,0 +1,118 @@
+"""`mergefront search` from the outside, over the fake backend: real Ray, real Optuna, an interruption in the middle."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pyarrow.parquet as pq
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+ROOT = Path(__file__).resolve().parent.parent
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "clinical": {"tasks": ["demo_formulary"], "limit": 30, "split": "search"},
+    "other": {"tasks": ["demo_formulary"], "limit": 50, "split": "search"},
+}
+SEARCH = {
+    "space": [
+        {"method": "linear", "alpha": {"low": 0, "high": 1, "knots": 2}},
+        {"method": "slerp", "t": {"low": 0, "high": 1, "modules": ["mlp"]}},
+    ],
+    "budget": {"candidates": 6},
+    "constraints": {"clinical": {"parent": "a", "share": 0.5}},
+    "racing": {"rungs": [0.3, 0.6, 1.0]},
+}
+WORKERS = {"backend": "fake", "block": 32, "count": 1, "engine": {"max_model_len": 512}}
+
+
+def command(*args: object) -> list[str]:
+    return [sys.executable, "-m", "orchestrator", *map(str, args)]
+
+
+def notes(out: Path) -> dict[str, dict[str, Any]]:
+    return {file.stem: json.loads(file.read_text()) for file in (out / "search" / "candidates").glob("*.json")}
+
+
+def finished(out: Path) -> dict[Path, bytes]:
+    return {marker: marker.read_bytes() for marker in out.glob("answers/*/*/SUCCESS")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"search": None}, "has no search section"),
+        ({"objectives": {"clinical": {"tasks": ["demo_formulary"]}}}, "objectives.clinical.split: is None"),
+        ({"search": {**SEARCH, "budget": {}}}, "search.budget: give candidates, questions or gpu_hours"),
+        (
+            {"search": {**SEARCH, "space": [{"method": "linear", "alpha": {"low": 0.7, "high": 0.2}}]}},
+            "search.space[0].alpha: `low < high` must hold, but got (low=0.7, high=0.2)",
+        ),
+        (
+            {"search": {**SEARCH, "constraints": {"clinicl": {"parent": "a", "share": 1}}}},
+            "search.constraints.clinicl: is no objective of the front; did you mean 'clinical'?",
+        ),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused_at_once(
+    sweep: Callable[..., Path], tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    path = sweep(**{"objectives": OBJECTIVES, "search": SEARCH, "workers": WORKERS, **changes})
+    done = subprocess.run(command("search", path, "--out", tmp_path / "out"), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_goes_on_where_it_was(sweep: Callable[..., Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    path = sweep(objectives=OBJECTIVES, search=SEARCH, workers={**WORKERS, "fake_seconds": 0.01})
+    running = subprocess.Popen(command("search", path, "--out", out), cwd=ROOT, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while sum(note["status"] != "open" for note in notes(out).values()) < 2:
+        assert running.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    before, proposed = finished(out), notes(out)
+    assert len(proposed) < 6
+
+    done = subprocess.run(command("search", path, "--out", out), cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert before.items() <= finished(out).items(), "nothing was asked again"
+    after = notes(out)
+    assert proposed.keys() <= after.keys() and len(after) == 6
+    assert sorted(note["number"] for note in after.values()) == list(range(6))
+    assert {note["status"] for note in after.values()} <= {"scored", "raced", "waiting"}
+
+    asked = [row for marker in finished(out) for row in questions(marker)]
+    assert len(asked) == len(set(asked)), "no question twice"
+    storage = JournalStorage(JournalFileBackend(str(out / "search" / "study.log")))
+    study = optuna.load_study(study_name="mergefront", storage=storage)
+    told = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+    assert {trial.user_attrs["recipe_id"] for trial in told} >= after.keys()
+    assert all(trial.constraints for trial in told) and study.best_trials
+
+    page = (out / "report.md").read_text()
+    for words in ("Hypervolume", "On the held-out questions", "probability to be on the front", "Sampler: tpe"):
+        assert words in page
+    held_out = json.loads((out / "confirmed" / "front.json").read_text())
+    assert held_out["front"] and ("front does not hold up" in page or "front holds up" in page)
+    rows = pq.read_table(out / "leaderboard.parquet").to_pylist()
+    again = subprocess.run(command("report", out), cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert again.returncode == 0, again.stderr
+    assert pq.read_table(out / "leaderboard.parquet").to_pylist() == rows
+    assert (out / "report.md").read_text() == page
+
+
+def questions(marker: Path) -> list[tuple[str, str]]:
+    file = marker.parent / json.loads(marker.read_text())["file"]
+    return [(marker.parts[-3], row) for row in pq.read_table(file)["question_id"].to_pylist()]

@@ -1,0 +1,175 @@
+"""Racing: who is asked the rest of the questions, with one bound on the error of the whole race.
+
+Questions are asked in one random order, the same for all recipes, task by task in proportion (`race_order`), so that a
+rung is a nested, stratified subset. What is raced for is the front that *all* questions would show; a prefix of a
+random order is a sample of them without replacement.
+
+A candidate is dropped when the evidence that a rival beats it in every objective is strong enough. Evidence is the
+capital of a bettor who starts with 1 and bets, question by question, against "the rival is no better over all
+questions" (Waudby-Smith & Ramdas 2024, Estimating means of bounded random variables by betting, section 5: without
+replacement). If that is true, the capital ever exceeds 1/a with probability a at most (Ville's inequality): no
+distribution is assumed, and a decision needs only the answers that are there. What is paid for many looks, objectives,
+rivals and candidates:
+
+- Looks: nothing.
+- Objectives: nothing; "beaten in every one" is claimed with the least of their capitals (Berger 1982:
+  intersection-union).
+- Rivals: the capital is shared equally among bets against each. They are the front of the recipes that were asked
+  everything when the candidate came. As long as nothing was dropped wrongly and nobody waits, that is the front of all
+  recipes so far, whatever the order of the questions, and so not a choice by the answers that are bet on.
+- Candidates: their tests are closed with the mean of capitals (Vovk & Wang 2021, E-values: calibration, combination and
+  applications), over as many as the race may see.
+
+So, for recipes that were chosen beforehand and verdicts of one task per objective, the probability that a race drops
+any recipe of the front is alpha at most. Several tasks per objective are drawn in proportion, which varies less than
+the random order that the bound is for. Other metrics are bounded by the differences that were seen. In a search, later
+candidates are chosen by earlier answers to the same questions; the held-out questions are there for that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Answers = tuple[Floats, ...]
+"""A recipe's values of each document, an array an objective, to be maximised, in the race's order as far as asked."""
+BETS = (0.1, 0.25, 0.45, 0.7, 0.95)
+"""Shares of its capital that a bettor risks in each question: it has a purse for each."""
+PARK = float(np.log(0.5))
+"""Evidence from which on a candidate waits while others are asked: it goes on at once only where the bets against it
+have lost half, so that it has shown what it is better at."""
+LARGE = 600.0
+"""exp of more would overflow."""
+
+
+def race_order(keys: Sequence[str], seed: int) -> list[int]:
+    """A random order of one task's documents that depends on their content and the seed alone."""
+    drawn = [hashlib.sha256(f"{seed} {key}".encode()).digest() for key in keys]
+    return sorted(range(len(keys)), key=lambda index: drawn[index])
+
+
+@dataclass(frozen=True)
+class Race:
+    """
+    Args:
+        documents: of each objective, all there are.
+        bounds: of each objective, the largest difference that two values of a document can have.
+        alpha: probability that the race drops any recipe of the front.
+        candidates: how many the race may see.
+    """
+
+    documents: tuple[int, ...]
+    bounds: tuple[float, ...]
+    alpha: float
+    candidates: int
+
+    def evidence(self, own: Answers, rivals: Sequence[Answers]) -> float:
+        """log of the capital won against "no rival beats this recipe in every objective"; 0 without a rival.
+
+        Args:
+            rivals: their answers to all questions.
+        """
+        if not rivals:
+            return 0.0
+        least = np.full(len(rivals), np.inf)
+        for k, (total, bound) in enumerate(zip(self.documents, self.bounds, strict=True)):
+            gained = np.stack([rival[k][: len(own[k])] for rival in rivals]) - own[k]
+            least = np.minimum(least, log_capital(gained, total, bound))
+        return float(np.logaddexp.reduce(least) - np.log(len(least)))
+
+    def beaten(self, own: float, others: Iterable[float]) -> bool:
+        """Whether a recipe is out: whether every group of candidates that it may be a member of is (closed testing), a
+        group's capital being its mean (Vovk & Wang 2021, algorithm 1).
+
+        Args:
+            own: the evidence against it.
+            others: that against everyone else, the dropped included; those that are still to come have their first 0.
+        """
+        capital = np.exp(np.minimum([*others], LARGE))
+        unseen = max(self.candidates - 1 - len(capital), 0)
+        smallest = np.cumsum(np.sort(np.append(capital, np.ones(unseen))))
+        means = (np.exp(min(own, LARGE)) + np.append(0.0, smallest)) / np.arange(1, len(smallest) + 2)
+        return bool(means.min() >= 1 / self.alpha)
+
+
+def log_capital(gained: Floats, total: int, bound: float) -> Floats:
+    """log of the capital of betting that the mean over all `total` values is above 0; shape (...).
+
+    Args:
+        gained: the values drawn so far, without replacement, each within [-bound, bound]; shape (..., n).
+        total: how many values there are.
+    """
+    if bound == 0:
+        return np.zeros(gained.shape[:-1])
+    seen = np.arange(gained.shape[-1])
+    fair = -(np.cumsum(gained, axis=-1) - gained) / (total - seen)  # the mean of what is left, if the whole had mean 0
+    stake = 1 / np.maximum(bound + fair, bound / total)  # all of the capital would be lost at -bound
+    # Where fair is bound or more, the mean cannot be above 0 any more, and where it is below -bound, it must be.
+    won = [np.log1p(np.where(fair < bound, share * stake * (gained - fair), 0)).sum(axis=-1) for share in BETS]
+    certain = (fair < -bound).any(axis=-1)
+    return np.where(certain, np.inf, np.logaddexp.reduce(won, axis=0) - np.log(len(BETS)))
+
+
+# -------------------------------------------------------------------- what is known at the end
+def front_of(racers: Mapping[str, Answers]) -> list[str]:
+    """The recipes that nobody dominates, by what they were asked."""
+    if not racers:
+        return []
+    mask = front_mask(np.array([estimates(answers) for answers in racers.values()]))
+    return [name for name, on in zip(racers, mask, strict=True) if on]
+
+
+def estimates(answers: Answers) -> Floats:
+    """Each objective's mean over what was asked; shape (objectives,)."""
+    return np.array([values.mean() for values in answers])
+
+
+def resampled(racers: Mapping[str, Answers], documents: Sequence[int], draws: int, seed: int = 0) -> Floats:
+    """Estimates with the questions drawn anew: a paired bootstrap, one draw of questions for all recipes. A recipe that
+    was asked a part has the part's mean.
+
+    Returns:
+        Shape (draws, recipes, objectives).
+    """
+    generator = np.random.default_rng(seed)
+    found = np.empty((draws, len(racers), len(documents)))
+    for k, total in enumerate(documents):
+        weights = generator.multinomial(total, np.full(total, 1 / total), size=draws).astype(float)
+        lengths = np.array([len(answers[k]) for answers in racers.values()])
+        padded = np.array([np.pad(answers[k], (0, total - len(answers[k]))) for answers in racers.values()])
+        sums = np.cumsum(weights, axis=1)[:, lengths - 1]
+        found[:, :, k] = weights @ padded.T / np.maximum(sums, 1)
+    return found
+
+
+def front_mask(points: Floats) -> npt.NDArray[np.bool_]:
+    """Which of the points nobody dominates; shape (recipes, objectives) → (recipes,)."""
+    at_least = (points[:, None, :] >= points[None, :, :]).all(axis=2)
+    better = (points[:, None, :] > points[None, :, :]).any(axis=2)
+    return np.asarray(~(at_least & better).any(axis=0))
+
+
+def hypervolume(points: Floats, reference: Floats) -> float:
+    """The volume that the points dominate, above the reference; exact, by slicing the last objective.
+
+    Args:
+        points: shape (n, objectives), to be maximised.
+    """
+    above = points[(points > reference).all(axis=1)]
+    if len(above) == 0:
+        return 0.0
+    if points.shape[1] == 1:
+        return float(above.max() - reference[0])
+    above = above[np.argsort(-above[:, -1])]
+    ends = np.append(above[1:, -1], reference[-1])
+    slices = [
+        (above[i, -1] - ends[i]) * hypervolume(above[: i + 1, :-1], reference[:-1])
+        for i in range(len(above))
+        if above[i, -1] > ends[i]
+    ]
+    return float(sum(slices))

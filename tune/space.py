@@ -1,0 +1,179 @@
+"""From the `search:` section to Optuna's parameters, and from their values to a recipe, and back for a warm start.
+
+A method is one category; each of its ranges is one float a knot and module. The parameters of different methods have
+different names, so that the space is conditional on the method, as Optuna's grouped samplers expect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.trial import Trial
+
+from orchestrator.config import SweepConfig
+from orchestrator.methods import METHODS
+from orchestrator.recipe import Point, Recipe, Source, between
+from orchestrator.searchconfig import Range, Space
+
+METHOD = "method"
+OTHER = "other"
+FILTERS = {
+    "attention": ("self_attn",),
+    "mlp": ("mlp",),
+    "norms": ("norm",),
+    "embeddings": ("embed_tokens", "lm_head"),
+}
+"""Module → the parts of tensor names that mergekit's filters look for."""
+DIGITS = 4
+Params = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """
+    Args:
+        sources: name → resolved parent.
+    """
+
+    config: SweepConfig
+    sources: Mapping[str, Source]
+
+    @property
+    def entries(self) -> dict[str, Space]:
+        """A label each: the method, numbered from its second entry on."""
+        assert self.config.search is not None, "the sweep has a search"
+        labels: dict[str, Space] = {}
+        for entry in self.config.search.space:
+            count = sum(other.method == entry.method for other in labels.values())
+            labels[entry.method + (f"-{count + 1}" if count else "")] = entry
+        return labels
+
+    def floats(self, label: str) -> dict[str, FloatDistribution]:
+        """The parameters of one method, by name (`slerp.t.attention[2]`)."""
+        return {
+            f"{label}.{name}": FloatDistribution(value.low, value.high)
+            for path, value in _ranges(self.entries[label])
+            for name in _names(path, value)
+        }
+
+    @property
+    def dimensions(self) -> int:
+        return max(len(self.floats(label)) for label in self.entries)
+
+    def distributions(self, params: Params) -> dict[str, BaseDistribution]:
+        """Of exactly the parameters that a trial has."""
+        label = params.get(METHOD, next(iter(self.entries)))
+        return {**self._method(), **self.floats(label)}
+
+    def _method(self) -> dict[str, BaseDistribution]:
+        labels = list(self.entries)
+        return {METHOD: CategoricalDistribution(labels)} if len(labels) > 1 else {}
+
+    def suggest(self, trial: Trial) -> Params:
+        """Ask Optuna for a point of the space."""
+        labels = list(self.entries)
+        label = trial.suggest_categorical(METHOD, labels) if len(labels) > 1 else labels[0]
+        for name, span in self.floats(label).items():
+            trial.suggest_float(name, span.low, span.high)
+        return dict(trial.params)
+
+    # ---------------------------------------------------------------- recipes
+    def recipe(self, params: Params) -> Recipe:
+        """The recipe at a point. Numbers are rounded to four digits, so that its YAML can be read."""
+        label = params.get(METHOD, next(iter(self.entries)))
+        entry = self.entries[label]
+        own = {name.removeprefix(f"{label}."): round(params[name], DIGITS) for name in self.floats(label)}
+        point = Point(label, tuple(own.items()))
+        ratio = entry.alpha or entry.t
+        if ratio is None:
+            return self._general(entry, own, point)
+        first, second = (self.sources[name] for name in entry.between or list(self.config.parents)[:2])
+        key = "alpha" if entry.alpha else "t"
+        value = _setting(key, ratio, own)
+        if isinstance(value, float):
+            return replace(
+                between(entry.method, first, second, value, entry.parameters, self.config.dtype), points=(point,)
+            )
+        if key == "t":
+            models: Any = ((first, {}), (second, {}))
+            return Recipe("slerp", models, first, {"t": value, **entry.parameters}, self.config.dtype, points=(point,))
+        models = ((first, {"weight": _complement(value)}), (second, {"weight": value}))
+        return Recipe("linear", models, first, entry.parameters, self.config.dtype, points=(point,))
+
+    def _general(self, entry: Space, own: Params, point: Point) -> Recipe:
+        def settle(prefix: str, given: dict[str, Any]) -> dict[str, Any]:
+            return {
+                key: _setting(prefix + key, value, own) if isinstance(value, Range) else value
+                for key, value in given.items()
+            }
+
+        models = tuple((self.sources[name], settle(f"{name}.", given)) for name, given in entry.models.items())
+        base = self.sources[entry.base_model] if entry.base_model else None
+        seed = self.config.seed if METHODS[entry.method].random else None
+        parameters = settle("", entry.parameters)
+        return Recipe(entry.method, models, base, parameters, self.config.dtype, seed, (point,))
+
+    def params_of(self, recipe: Recipe) -> Params | None:
+        """The point of the space that a recipe of the grid (or a parent) is, if it is one: a warm start."""
+        for label, entry in self.entries.items():
+            ratio = entry.alpha or entry.t
+            value = self._ratio_of(entry, recipe) if ratio else None
+            if ratio and value is not None and ratio.low <= value <= ratio.high:
+                method = {METHOD: label} if len(self.entries) > 1 else {}
+                return {**method, **dict.fromkeys(self.floats(label), value)}
+        return None
+
+    def _ratio_of(self, entry: Space, recipe: Recipe) -> float | None:
+        pair = entry.between or list(self.config.parents)[:2]
+        names = [source.name for source, _ in recipe.models]
+        if len(names) == 1 and recipe.method == "passthrough":
+            return float(pair.index(names[0])) if names[0] in pair else None
+        if recipe.method != entry.method or names != pair:
+            return None
+        value = recipe.parameters.get("t") if entry.t else recipe.models[1][1].get("weight")
+        return float(value) if isinstance(value, int | float) else None
+
+
+def _ranges(entry: Space) -> Iterator[tuple[str, Range]]:
+    """Where the entry searches for numbers: (`alpha`, range), (`clinical.weight`, range), …"""
+    named = {"alpha": entry.alpha, "t": entry.t}
+    named |= {f"{model}.{key}": value for model, given in entry.models.items() for key, value in given.items()}
+    for path, value in {**named, **entry.parameters}.items():
+        if isinstance(value, Range):
+            yield path, value
+
+
+def _names(path: str, value: Range) -> list[str]:
+    modules = [*value.modules, OTHER] if value.modules else [""]
+    return [
+        path + (f".{module}" if module else "") + (f"[{knot}]" if value.knots > 1 else "")
+        for module in modules
+        for knot in range(value.knots)
+    ]
+
+
+def _setting(path: str, value: Range, own: Params) -> Any:
+    """mergekit's parameter: a number, a gradient (list of numbers), or filters. What is the same everywhere is said
+    once, so that it is the same recipe."""
+    numbers = [own[name] for name in _names(path, value)]
+    if len(set(numbers)) == 1:
+        return float(numbers[0])
+    spans = [numbers[start : start + value.knots] for start in range(0, len(numbers), value.knots)]
+    settings: list[Any] = [span[0] if len(set(span)) == 1 else span for span in spans]
+    if not value.modules:
+        return settings[0]
+    named = zip(value.modules, settings, strict=False)
+    filters = [{"filter": part, "value": setting} for module, setting in named for part in FILTERS[module]]
+    return [*filters, {"value": settings[-1]}]
+
+
+def _complement(setting: Any) -> Any:
+    """1 - setting, in whatever form mergekit's parameter has."""
+    if isinstance(setting, list):
+        return [_complement(item) for item in setting]
+    if isinstance(setting, dict):
+        return {**setting, "value": _complement(setting["value"])}
+    return round(1.0 - setting, 10)
