@@ -326,6 +326,11 @@ def test_metrics_are_measured_beside_the_generation(
     monkeypatch.setattr("tasks.metrics.measure", lambda *_: pytest.fail("measured by the driver"))
     path = sweep(objectives={"notes": {"tasks": ["letters"], **OBJECTIVE}}, generation={"own": own})
     assert all(row.status == "scored" for row in run_sweep(path, tmp_path / "out").rows)
+    (remembered,) = (tmp_path / "out" / "metrics").iterdir()
+    lines = remembered.read_text().split()
+    remembered.unlink()  # as if the first run had been killed before it measured
+    assert all(row.status == "scored" for row in run_sweep(path, tmp_path / "out").rows)
+    assert len(remembered.read_text().split()) == len(lines)
 
 
 def test_sixteen_sequences_unless_the_sweep_says_more(sweep: Callable[..., Path], own: dict[str, Any]) -> None:
