@@ -71,7 +71,8 @@ class Progress:
         """Recipes done, questions per second, time left."""
         finished = sum(left <= 0 for left in self.left.values())
         if not self.done:
-            return f"{finished}/{self.recipes} recipes, starting engines and asking the first block ({time.monotonic() - self.started:.0f} s)"
+            waited = time.monotonic() - self.started
+            return f"{finished}/{self.recipes} recipes, starting engines and asking the first block ({waited:.0f} s)"
         rate = self.done / max(time.monotonic() - self.first, 1e-9)
         minutes, seconds = divmod(int((self.total - self.done) / rate), 60)
         broken = f", {self.failed} without a score" if self.failed else ""
