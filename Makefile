@@ -33,8 +33,9 @@ smollm2: $(READY)  ## a real 135M pair: fetch the parents, sweep, report
 
 setup: $(READY)  ## make .venv from the lock file (DEVICE=cpu|gpu, found by itself)
 
+# Two processes with a thread each: engines whose threads share cores wait for one another.
 test: check  ## check, then the tests
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 prove: $(READY)  ## the long proofs: mergekit-yaml for every method and architecture, lm-eval's numbers (an hour or two)
 	$(BIN)/python examples/smollm2/prepare.py
