@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from orchestrator.keys import Name, Objective, Strict, hint
 
-Method = Literal["full", "lora"]
+Method = Literal["full", "lora", "icft"]
 Budget = int | Literal["all"]
 FEW_SHOT_STEPS, STEPS = 100, 200
 """The paper's least numbers of optimiser steps, for a number of examples and for all of them."""
@@ -70,6 +70,33 @@ class Lora(Strict):
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
+class Icft(Strict):
+    """Incremental curriculum-based fine-tuning (arXiv 2502.00832), by an adapter as `lora` says; what its words mean is
+    in tasks/icft.py."""
+
+    general: str
+    """JSON Lines as the baseline's: general instructions, whose answers are to stay likely."""
+    examples: Annotated[list[Budget], BeforeValidator(_listed)] | None = None
+    """Those of the sweep's budgets that are trained in this way; default: all."""
+    stages: int = Field(default=3, ge=1)
+    recent_rows: int = Field(default=1, ge=0)
+    """Rows of a forward pass from the short-term memory …"""
+    earlier_rows: int = Field(default=1, ge=0)
+    """… and from the long-term memory; the others, and what an empty memory cannot give, are the present stage's."""
+    long_memory: int = Field(default=512, ge=1)
+    """Places in the long-term memory."""
+    task: float = Field(default=1.0, ge=0)
+    """The weight of each term in the loss."""
+    fine_tune: float = Field(default=1.0, ge=0)
+    consistency: float = Field(default=1.0, ge=0)
+
+    def least_steps(self, examples: int, batch_size: int, accumulation: int) -> int:
+        """Optimiser steps, shared evenly by the stages, that show every example once."""
+        stages = min(self.stages, examples)
+        shown = accumulation * (batch_size - self.recent_rows - self.earlier_rows)
+        return stages * math.ceil(math.ceil(examples / stages) / shown)
+
+
 class Finetune(Strict):
     starts: list[str | Rule] = Field(min_length=1)
     """Recipes by name (a parent, an id, a label), `baseline`, or rules that choose among the merges."""
@@ -97,6 +124,7 @@ class Finetune(Strict):
     """`adafactor` keeps no full moments."""
     gradient_checkpointing: bool = True
     lora: Lora = Lora()
+    icft: Icft | None = None
 
     gpus: int | None = Field(default=None, ge=0)
     """GPUs a run; more than one shard it (FSDP). Default: 1, and 0 where the workers have none."""
@@ -123,11 +151,33 @@ class Finetune(Strict):
                 f"gpus: {self.gpus} GPUs must divide accumulation, which is {self.accumulation}, so that the batch "
                 "stays the same; lower batch_size and raise accumulation"
             )
+        self._check_icft()
         if "baseline" in self.starts and self.baseline is None:
             raise ValueError("starts names 'baseline', but the key baseline is missing; say what it is trained on")
         if self.baseline is not None and "baseline" not in self.starts:
             raise ValueError("baseline is a starting point that starts does not name; add baseline there")
         return self
+
+    def _check_icft(self) -> None:
+        if "icft" in self.method and self.icft is None:
+            raise ValueError(
+                "method names icft, but the key icft is missing; write icft: {general: <JSON Lines>}"
+            )
+        if self.icft is None:
+            return
+        if "icft" not in self.method:
+            raise ValueError("icft is the settings of a method that method does not name; add icft there")
+        memories = self.icft.recent_rows + self.icft.earlier_rows
+        if memories >= self.batch_size:
+            raise ValueError(
+                f"icft: recent_rows and earlier_rows take {memories} rows of a batch_size of {self.batch_size}, and "
+                "leave none for the present stage; lower them, or raise batch_size"
+            )
+        if (self.gpus or 0) > 1:
+            raise ValueError(f"gpus: icft trains on one GPU, but got {self.gpus}; take 1, or leave icft out of method")
+        for budget in self.icft.examples or []:
+            if budget not in self.examples:
+                raise ValueError(f"icft.examples: {budget} is not among examples, {self.examples}; add it there")
 
     def check(self, objectives: Collection[str]) -> None:
         """Against the rest of the sweep file."""
@@ -150,7 +200,14 @@ class Finetune(Strict):
         """
         return int(workers > 0) if self.gpus is None else self.gpus
 
-    def steps(self, examples: int, budget: Budget) -> int:
-        """Optimiser steps of a run: as many as the epochs take, or the least."""
+    def budgets(self, method: Method) -> list[Budget]:
+        own = self.icft.examples if self.icft and method == "icft" else None
+        return self.examples if own is None else own
+
+    def steps(self, examples: int, budget: Budget, method: Method) -> int:
+        """Optimiser steps of a run: as many as the epochs take, or the least; and with `icft`, as many as show every
+        example."""
         least = self.min_steps or (STEPS if budget == "all" else FEW_SHOT_STEPS)
+        if self.icft and method == "icft":
+            least = max(least, self.icft.least_steps(examples, self.batch_size, self.accumulation))
         return max(least, math.ceil(self.epochs * math.ceil(examples / (self.batch_size * self.accumulation))))

@@ -43,7 +43,7 @@ def need(finetune: Finetune, method: Method, parameters: int, gpus: int, optimiz
     Args:
         gpus: of one run; 0 for a CPU, which computes in float32.
     """
-    if method == "lora":  # the frozen weights; the adapter's own are below a hundredth of them
+    if method != "full":  # the frozen weights; the adapter's own are below a hundredth of them
         return Need(2 if gpus else 4, 0, 0, parameters, gpus)
     moments = {"adamw_torch": 8, "adafactor": 0}[optimizer or finetune.optimizer]
     return Need(4, 4, moments, parameters, gpus)

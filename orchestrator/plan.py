@@ -116,7 +116,7 @@ def make_plan(config: SweepConfig, shape: Path | None = None, tokenizer: Path | 
         workers=worker_count(config),
         answer_s=answer_s and answer_s * len(recipes),
         assumed=str(shape) if shape else None,
-        finetune=plan_tuning(config, tasks, parameters) if config.finetune else None,
+        finetune=plan_tuning(config, tasks, lm, parameters) if config.finetune else None,
     )
 
 

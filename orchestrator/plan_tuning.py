@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.config import SweepConfig, UserError
@@ -14,6 +15,7 @@ from orchestrator.memory import need, refusal
 from orchestrator.tuning import largest_budget
 
 if TYPE_CHECKING:
+    from tasks.scoring import LedgerLM
     from tasks.suites import SuiteTask
 
 
@@ -29,19 +31,22 @@ class TuningPlan:
     """Task → labelled examples that there are."""
     memory: dict[str, str]
     """Method → the arithmetic."""
+    general: int | None
+    """ICFT's general instructions; None without ICFT."""
     gpus: int
     """Of a run."""
     disk_gb: float
     """Tuned weights that are kept (10^9 bytes), and the checkpoints of a run."""
 
 
-def plan_tuning(config: SweepConfig, suites: Sequence[SuiteTask], parameters: int) -> TuningPlan:
+def plan_tuning(config: SweepConfig, suites: Sequence[SuiteTask], lm: LedgerLM, parameters: int) -> TuningPlan:
     """
     Args:
         suites: the fine-tuning tasks'.
 
     Raises:
-        UserError: the model does not fit into the GPUs that the sweep names, or into this machine without one.
+        UserError: the model does not fit into the GPUs that the sweep names, or into this machine without one; or there
+            are too few examples, or no general instructions.
     """
     finetune = config.finetune
     assert finetune is not None, "the caller looks"
@@ -55,21 +60,22 @@ def plan_tuning(config: SweepConfig, suites: Sequence[SuiteTask], parameters: in
         largest_budget(finetune, suite.objective, suite.name, there[suite.objective])
     methods = len({grid.method for grid in config.recipes})
     starts = sum(methods if not isinstance(start, str) and start.per else 1 for start in finetune.starts)
-    each = starts * len(finetune.seeds) * len(finetune.method)
-    steps = sum(
-        each * finetune.steps(size if budget == "all" else budget, budget)
+    steps = [
+        finetune.steps(size if budget == "all" else budget, budget, method)
         for size in there.values()
-        for budget in finetune.examples
-    )
-    runs = each * len(there) * len(finetune.examples)
+        for method in finetune.method
+        for budget in finetune.budgets(method)
+    ]
+    runs = starts * len(finetune.seeds) * len(steps)
     weights = parameters * (4 if config.dtype == "float32" else 2)
     kept = runs * weights if finetune.keep else 0
     return TuningPlan(
         starts=[start if isinstance(start, str) else start.words for start in finetune.starts],
         runs=runs,
-        steps=steps,
+        steps=starts * len(finetune.seeds) * sum(steps),
         tasks=there,
         memory={method: need(finetune, method, parameters, gpus).words for method in finetune.method},
+        general=_general(finetune, lm),
         gpus=gpus,
         disk_gb=(kept + _checkpoint_bytes(finetune, parameters)) / 1e9,
     )
@@ -89,6 +95,13 @@ def _training(suite: SuiteTask) -> Sequence[object]:
     return suite.task.examples.training() if isinstance(suite.task, GenerationTask) else ()
 
 
+def _general(finetune: Finetune, lm: LedgerLM) -> int | None:
+    from tasks.examples import conversations
+
+    icft = finetune.icft
+    return icft and len(conversations(Path(icft.general), lm, finetune.max_length, "finetune.icft.general"))
+
+
 def _checkpoint_bytes(finetune: Finetune, parameters: int) -> int:
     """Two at once, for a moment: weights and moments in float32."""
     return 2 * 12 * parameters if "full" in finetune.method else 0
@@ -102,6 +115,11 @@ def describe_tuning(plan: TuningPlan) -> list[str]:
         f"finetune   {plan.runs} runs or more, {plan.steps:,} optimiser steps in all, {where}: {there}",
         *(f"             from: {start}" for start in plan.starts),
         *(f"             {method}: {words}" for method, words in plan.memory.items()),
+        *(
+            [f"             icft keeps the answers to {plan.general} general instructions likely"]
+            if plan.general
+            else []
+        ),
         "             in turns with serving: the engines end before training starts, and start again, once, after it;",
         "             as many runs train at once as the cluster has room for, so that none of it is idle meanwhile",
         f"             {plan.disk_gb:.2f} GB for tuned weights and checkpoints on the way",

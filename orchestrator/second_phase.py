@@ -95,8 +95,9 @@ def open_phase(sweep: first.Sweep, board: Board) -> Phase:
     suites = load_suites(own, sweep.lm)
     remember(suites, own, sweep.out / "metrics")
     baseline = _baseline_run(sweep, board, finetune, finetune.baseline) if finetune.baseline else None
+    general = _general(sweep, finetune)
     starts = choose_starts(config, board, baseline.recipe if baseline else None)
-    runs = [run for suite in suites for run in _runs(sweep, finetune, suite, starts, baseline)]
+    runs = [run for suite in suites for run in _runs(sweep, finetune, suite, starts, baseline, general)]
     recipes = {recipe.id: recipe for recipe in (*(s.recipe for s in starts), *(run.recipe for run in runs))}
     second = dataclasses.replace(
         sweep,
@@ -109,25 +110,31 @@ def open_phase(sweep: first.Sweep, board: Board) -> Phase:
 
 
 def _runs(
-    sweep: first.Sweep, finetune: Finetune, suite: SuiteTask, starts: list[Start], baseline: Run | None
+    sweep: first.Sweep,
+    finetune: Finetune,
+    suite: SuiteTask,
+    starts: list[Start],
+    baseline: Run | None,
+    general: tuple[Labelled, ...],
 ) -> Iterator[Run]:
     """Every start, method, budget and seed of one task."""
     from tasks.examples import digest
 
+    kept = digest(general)
     for seed in finetune.seeds:
         examples = _examples(sweep, finetune, suite, seed)
         for budget in finetune.examples:
             part = tuple(examples if budget == "all" else examples[:budget])
             for start in starts:
-                for method in finetune.method:
-                    given = settings(finetune, finetune.steps(len(part), budget), method)
+                for method in (each for each in finetune.method if budget in finetune.budgets(each)):
+                    given = settings(finetune, finetune.steps(len(part), budget, method), method, kept)
                     tuning = Tuning(
                         start.recipe, digest(part), method, seed, given, suite.objective, start.label, len(part),
                         str(budget),
                     )  # fmt: skip
                     from_baseline = baseline is not None and start.recipe.id == baseline.recipe.id
                     folder = baseline.folder / "model" if baseline and from_baseline else None
-                    yield _run(sweep, finetune, tuning, part, folder)
+                    yield _run(sweep, finetune, tuning, part, folder, general if method == "icft" else ())
 
 
 def _examples(sweep: first.Sweep, finetune: Finetune, suite: SuiteTask, seed: int) -> list[Labelled]:
@@ -144,19 +151,34 @@ def _examples(sweep: first.Sweep, finetune: Finetune, suite: SuiteTask, seed: in
     return labelled(suite.task, subset(training, count, seed), sweep.lm, chat, finetune.max_length, where)
 
 
+def _general(sweep: first.Sweep, finetune: Finetune) -> tuple[Labelled, ...]:
+    """ICFT's general instructions."""
+    from tasks.examples import conversations
+
+    if finetune.icft is None:
+        return ()
+    file = Path(finetune.icft.general)
+    return tuple(conversations(file, sweep.lm, finetune.max_length, "finetune.icft.general"))
+
+
 def _baseline_run(sweep: first.Sweep, board: Board, finetune: Finetune, baseline: Baseline) -> Run:
     from tasks.examples import conversations, digest
 
     start = find_start(sweep.config, board, baseline.start, "finetune.baseline.start")
     examples = tuple(conversations(Path(baseline.file), sweep.lm, baseline.max_length, "finetune.baseline.file"))
     own = baseline_as_finetune(finetune, baseline)
-    given = settings(own, own.steps(len(examples), "all"), "full")
+    given = settings(own, own.steps(len(examples), "all", "full"), "full")
     tuning = Tuning(start, digest(examples), "full", 0, given, BASELINE, baseline.start, len(examples), "all")
     return _run(sweep, finetune, tuning, examples, None)
 
 
 def _run(
-    sweep: first.Sweep, finetune: Finetune, tuning: Tuning, examples: tuple[Labelled, ...], start: Path | None
+    sweep: first.Sweep,
+    finetune: Finetune,
+    tuning: Tuning,
+    examples: tuple[Labelled, ...],
+    start: Path | None,
+    general: tuple[Labelled, ...] = (),
 ) -> Run:
     from tasks.sft import Run
 
@@ -169,6 +191,7 @@ def _run(
         sweep.config.dtype,
         finetune.save_steps,
         finetune.gradient_checkpointing,
+        general,
     )
 
 

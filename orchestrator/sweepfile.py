@@ -25,7 +25,7 @@ from orchestrator.config import (
     Workers,
     hint,
 )
-from orchestrator.finetune import Baseline, Finetune, Lora, Rule
+from orchestrator.finetune import Baseline, Finetune, Icft, Lora, Rule
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -106,7 +106,7 @@ def _fields_at(parts: list[Any], model: type[BaseModel]) -> list[str]:
         "parents": Parent, "candidates": Parent, "recipes": RecipeGrid, "objectives": Objective,
         "workers": Workers, "engine": Engine, "checkpoints": Checkpoints, "tasks": TaskUse,
         "generation": Generation, "own": OwnTask, "encoder": Encoder,
-        "finetune": Finetune, "starts": Rule, "baseline": Baseline, "lora": Lora,
+        "finetune": Finetune, "starts": Rule, "baseline": Baseline, "lora": Lora, "icft": Icft,
     }  # fmt: skip
     if parts[:2] == ["finetune", "tasks"] and len(parts) == 3:
         return list(Objective.model_fields)
@@ -137,8 +137,9 @@ def _absolute(config: SweepConfig, folder: Path) -> SweepConfig:
         return item.model_copy(update=files)
 
     def finetune(item: Finetune) -> Finetune:
-        file = item.baseline and item.baseline.model_copy(update={"file": str(_path(folder, item.baseline.file))})
-        return item.model_copy(update={"baseline": file})
+        base = item.baseline and item.baseline.model_copy(update={"file": str(_path(folder, item.baseline.file))})
+        icft = item.icft and item.icft.model_copy(update={"general": str(_path(folder, item.icft.general))})
+        return item.model_copy(update={"baseline": base, "icft": icft})
 
     def generation(item: Generation) -> Generation:
         encoder = item.encoder and item.encoder.model_copy(update={"model": local(item.encoder.model)})

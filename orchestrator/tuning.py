@@ -66,11 +66,20 @@ class Start:
     """Why this one, in words."""
 
 
-def settings(finetune: Finetune, steps: int, method: Method) -> dict[str, Any]:
-    """What `Tuning.settings` holds of a run on a task."""
+def settings(finetune: Finetune, steps: int, method: Method, general: str = "") -> dict[str, Any]:
+    """What `Tuning.settings` holds of a run on a task.
+
+    Args:
+        general: digest of ICFT's general instructions, as tokens.
+    """
     same = ("learning_rate", "batch_size", "accumulation", "max_length", "optimizer")
-    lora = {"lora": finetune.lora.model_dump()} if method == "lora" else {}
-    return {"steps": steps, **{key: getattr(finetune, key) for key in same}, **lora}
+    given = {"steps": steps, **{key: getattr(finetune, key) for key in same}}
+    if method != "full":
+        given["lora"] = finetune.lora.model_dump()
+    if method == "icft":
+        assert finetune.icft is not None, "checked with the sweep file"
+        given["icft"] = {**finetune.icft.model_dump(exclude={"examples"}), "general": general}
+    return given
 
 
 def baseline_as_finetune(finetune: Finetune, baseline: Baseline) -> Finetune:

@@ -1,7 +1,7 @@
 """What ICFT shows a model, and when: stages by difficulty, two memories, and the rows of every batch.
 
 All of it is fixed before the first step, as a function of the examples' difficulties, the settings and the seed. So a
-resumed run goes on with the memories that it had: they are in the schedule, which is written down once.
+resumed run goes on with the memories that it had: they are in the schedule.
 
 Nothing here sees a text: examples are numbers.
 """
@@ -12,9 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from random import Random
-from typing import Generic, Literal, NamedTuple, TypeVar
-
-from orchestrator.config import UserError
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -23,47 +21,29 @@ TERMS: tuple[Term, ...] = ("task", "fine_tune", "consistency")
 
 
 @dataclass(frozen=True)
-class Example:
-    """One thing to learn."""
-
-    prompt: str
-    completion: str
-    weight: float = 1.0
-    """How much its loss counts, in [0, 1]: 1 for a person's label, the confidence for a weak one."""
-
-
-@dataclass(frozen=True)
 class IcftSettings:
-    """How ICFT trains."""
+    """What the schedule is made of; `orchestrator.finetune.Icft` says what is sensible."""
 
     steps: int
     """Optimiser steps, shared evenly by the stages; what does not divide goes to the last ones."""
-    stages: int = 3
-    task_rows: int = 2
+    accumulation: int
+    """Batches to an optimiser step."""
+    stages: int
+    task_rows: int
     """Rows of a batch from the present stage …"""
-    recent_rows: int = 1
+    recent_rows: int
     """… from the short-term memory …"""
-    earlier_rows: int = 1
+    earlier_rows: int
     """… and from the long-term memory. Rows that an empty memory cannot give come from the present stage."""
-    accumulate: int = 4
-    """Batches to an optimiser step: with the rows above, 16 examples."""
-    long_memory: int = 512
+    long_memory: int
     """Places in the long-term memory."""
-    task: float = 1.0
-    """The weight of each term in the loss."""
-    fine_tune: float = 1.0
-    consistency: float = 1.0
-    learning_rate: float = 2e-4
-    """Of AdamW; falls linearly to 0."""
-    rank: int = 16
-    """Of LoRA, on every linear layer but the head; its alpha is twice that."""
-    save_steps: int = 50
-    """Optimiser steps between checkpoints."""
 
-    @property
-    def rows(self) -> int:
-        """Rows in a batch."""
-        return self.task_rows + self.recent_rows + self.earlier_rows
+    @classmethod
+    def of(cls, settings: dict[str, Any]) -> IcftSettings:
+        """Of a tuning's."""
+        own = {key: settings["icft"][key] for key in ("stages", "recent_rows", "earlier_rows", "long_memory")}
+        present = settings["batch_size"] - own["recent_rows"] - own["earlier_rows"]
+        return cls(steps=settings["steps"], accumulation=settings["accumulation"], task_rows=present, **own)
 
 
 class Row(NamedTuple):
@@ -113,22 +93,13 @@ def make_schedule(difficulty: Sequence[float], general: int, settings: IcftSetti
     Args:
         difficulty: of each example: the starting model's mean loss a token, in nats.
         general: how many general instructions there are.
-
-    Raises:
-        UserError: there are no examples, or no general instructions, or an example would never be shown.
     """
-    if not difficulty or not general:
-        raise UserError(f"ICFT needs examples and general instructions: there are {len(difficulty)} and {general}")
+    assert difficulty and general, "there are examples and general instructions"
     rng = Random(seed)
     parts = cut(sorted(range(len(difficulty)), key=lambda index: (difficulty[index], index)), settings.stages)
     steps = share(settings.steps, len(parts))
-    most, fewest = max(map(len, parts)), steps[0] * settings.accumulate * settings.task_rows
-    if fewest < most:
-        needed = -(-most // (settings.accumulate * settings.task_rows)) * len(parts)
-        raise UserError(
-            f"ICFT: {settings.steps} steps in {len(parts)} stages show {fewest} examples a stage, but one has {most}; "
-            f"raise the steps to {needed}"
-        )
+    shown = steps[0] * settings.accumulation * settings.task_rows
+    assert shown >= max(map(len, parts)), "the steps show every example: orchestrator.finetune.Icft.least_steps"
     memory: Reservoir[Row] = Reservoir(settings.long_memory, rng)
     for index in range(general):
         memory.add(Row("consistency", index))
@@ -163,7 +134,7 @@ def _batches(
     present = _passes([Row("task", index) for index in stage], rng)
     short = _passes([Row("fine_tune", index) for index in recent], rng) if recent else present
     long = _passes(memory, rng) if memory else present
-    for _ in range(steps * settings.accumulate):
+    for _ in range(steps * settings.accumulation):
         asked = ((present, settings.task_rows), (short, settings.recent_rows), (long, settings.earlier_rows))
         yield tuple(chain.from_iterable((next(source) for _ in range(count)) for source, count in asked))
 

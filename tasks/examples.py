@@ -26,6 +26,8 @@ class Labelled:
     """With the token that ends it."""
     truncated: int = 0
     """Tokens that were cut from the prompt."""
+    weight: float = 1.0
+    """How much its loss counts, in [0, 1]: 1 for a person's label, the confidence for a weak one."""
 
 
 def subset(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
@@ -34,10 +36,11 @@ def subset(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
 
 
 def digest(examples: Sequence[Labelled]) -> str:
-    """Of the tokens, in order: 20 hex digits."""
+    """Of the tokens, in order, and of weights below 1: 20 hex digits."""
     hashed = hashlib.sha256()
     for each in examples:
-        hashed.update(json.dumps([each.prompt, each.response]).encode())
+        weight = [each.weight] if each.weight < 1 else []
+        hashed.update(json.dumps([each.prompt, each.response, *weight]).encode())
     return hashed.hexdigest()[:20]
 
 

@@ -23,116 +23,52 @@ makes a small step. The terms' own weights are settings, 1 each.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
-import time
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
-from peft import LoraConfig
 from torch.nn import functional
-from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTTrainer
 
-from orchestrator.config import Parent, UserError
-from orchestrator.files import make_private, write_json
-from orchestrator.parents import open_model
-from tasks.curriculum import TERMS, IcftSettings, Stage, Term, make_schedule
-from tasks.merge import appearing
-from tasks.rows import IGNORED, Collator, Data, difficulties, load, save
-
-METRICS, BEGUN, COMPLETE = "icft.json", "begun.json", "COMPLETE"
-
-
-def train_icft(
-    model_folder: Path, tokenizer_folder: Path, data: Data, settings: IcftSettings, out: Path, seed: int
-) -> dict[str, Any]:
-    """Fine-tune a checkpoint and write the tuned one to `out`: all of it or nothing. Called again it goes on from its
-    last checkpoint, which lies in a folder beside `out` until the run is finished; a finished run is not repeated.
-
-    Args:
-        model_folder: weights in safetensors; a merged checkpoint need not have a tokenizer.
-        tokenizer_folder: what `data` was encoded with; its files are written beside the tuned weights.
-
-    Returns:
-        What `out`/icft.json holds. `seconds`: of training, in this process. `stages`: how many `examples` each has, and
-        their mean `difficulty` in nats a token. `history`: for each step, `loss` and its three terms, each a mean over
-        the step's batches and before its weight, in nats a token.
-
-    Raises:
-        UserError: no examples or no general instructions, an example that would never be shown, or a run that was begun
-            with something else.
-    """
-    if (out / METRICS).exists():
-        return dict(json.loads((out / METRICS).read_text(encoding="utf-8")))
-    if out.exists():
-        raise UserError(f"ICFT: {out} exists already and holds no finished run; write elsewhere")
-    work = make_private(out.with_name(f".{out.name}.icft"))
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
-    digest = open_model("ICFT", "model", Parent(model=str(model_folder))).source.digest
-    key = _key([digest, data, settings, seed])
-    model = load(model_folder)
-    difficulty = _begin(work, key, model, data)
-    stages = make_schedule(difficulty, len(data.general), settings, seed)
-    trainer = make_trainer(model, tokenizer, data, stages, settings, work, seed)
-    begun = time.monotonic()
-    trainer.train(resume_from_checkpoint=last_checkpoint(work))
-    metrics = {
-        "seconds": time.monotonic() - begun,
-        "stages": [
-            {"examples": len(stage.examples), "difficulty": fmean(difficulty[index] for index in stage.examples)}
-            for stage in stages
-        ],
-        "history": [
-            {key: entry[key] for key in ("step", "loss", *TERMS)}
-            for entry in trainer.state.log_history
-            if "loss" in entry
-        ],
-    }
-    with appearing(out) as folder:
-        assert folder is not None, "only a finished run has this folder"
-        save(trainer.model, tokenizer, model_folder, folder)
-        write_json(folder / METRICS, metrics)
-    shutil.rmtree(work)
-    return metrics
-
-
-def _key(inputs: Any) -> str:
-    return hashlib.sha256(json.dumps(inputs, default=asdict).encode()).hexdigest()
-
-
-def _begin(work: Path, key: str, model: Any, data: Data) -> list[float]:
-    """The difficulties, measured once: a resumed run reads those that it began with, and so has the same stages and
-    memories.
-
-    Raises:
-        UserError: there is a checkpoint of a run with something else.
-    """
-    note = work / BEGUN
-    begun: dict[str, Any] = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {"key": None}
-    if begun["key"] != key:
-        if last_checkpoint(work):
-            raise UserError(
-                f"ICFT: {work} holds a run with another model, examples, settings or seed; delete it or write elsewhere"
-            )
-        begun = {"key": key, "difficulty": difficulties(model, data.examples, data.pad)}
-        write_json(note, begun)
-    return list(begun["difficulty"])
+from tasks.curriculum import TERMS, IcftSettings, Term, make_schedule
+from tasks.examples import Labelled
+from tasks.rows import IGNORED, Collator, difficulties, pad_of, scheduled
 
 
 class IcftTrainer(SFTTrainer):  # type: ignore[misc]
-    """The three terms of the loss; all else is trl's."""
+    """The schedule and the three terms of the loss; all else is trl's.
+
+    The difficulties are measured here, with the model as it starts. A resumed run measures the same ones, and so has
+    the stages and memories that it had.
+
+    Args:
+        general: instructions whose answers are to stay likely.
+        settings: a tuning's; see `orchestrator.tuning.settings`.
+        more: SFTTrainer's arguments, with the model itself, not its name.
+    """
 
     loss_is_scaled_for_ga = False  # a batch's loss is a mean: accumulation divides by the number of batches
 
-    def __init__(self, settings: IcftSettings, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.term_weights = {term: getattr(settings, term) for term in TERMS}
+    def __init__(
+        self, examples: Sequence[Labelled], general: Sequence[Labelled], settings: dict[str, Any], **more: Any
+    ) -> None:
+        pad = pad_of(more["processing_class"])
+        self.term_weights = {term: settings["icft"][term] for term in TERMS}
+        self.difficulty = difficulties(more["model"].to(more["args"].device), examples, pad)
+        self.stages = make_schedule(self.difficulty, len(general), IcftSettings.of(settings), more["args"].seed)
+        rows = scheduled(examples, general, self.stages)
+        super().__init__(train_dataset=rows, data_collator=Collator(pad), **more)
+
+    def told(self) -> dict[str, Any]:
+        """`stages`: how many `examples` each has, and their mean `difficulty` in nats a token. `terms`: of each, the
+        mean over a step's batches, before its weight, in nats a token, step by step."""
+        logged = [entry for entry in self.state.log_history if "loss" in entry]
+        stages = [
+            {"examples": len(stage.examples), "difficulty": fmean(self.difficulty[index] for index in stage.examples)}
+            for stage in self.stages
+        ]
+        return {"stages": stages, "terms": {term: [entry[term] for entry in logged] for term in TERMS}}
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
         """The weighted sum of the terms, which are logged unweighted."""
@@ -170,60 +106,3 @@ class IcftTrainer(SFTTrainer):  # type: ignore[misc]
         with torch.no_grad(), self.accelerator.unwrap_model(model).disable_adapter():
             start = log_probs()
         return functional.kl_div(log_probs(), start, log_target=True, reduction="batchmean")
-
-
-class MarkComplete(TrainerCallback):  # type: ignore[misc]
-    """A checkpoint that is cut off while it is written has no marker, and is not gone on from."""
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
-
-
-def make_trainer(
-    model: Any, tokenizer: Any, data: Data, stages: Sequence[Stage], settings: IcftSettings, work: Path, seed: int
-) -> IcftTrainer:
-    gpu = model.device.type == "cuda"
-    arguments = SFTConfig(
-        output_dir=str(work),
-        max_steps=settings.steps,
-        per_device_train_batch_size=settings.rows,
-        gradient_accumulation_steps=settings.accumulate,
-        train_sampling_strategy="sequential",  # the order is the schedule's
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="linear",
-        bf16=gpu,
-        use_cpu=not gpu,
-        gradient_checkpointing=gpu,
-        # Our own rows: trl would cut and drop examples.
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
-        packing=False,
-        remove_unused_columns=False,
-        save_strategy="steps",
-        save_steps=settings.save_steps,
-        save_total_limit=2,  # the newer one may be half-written
-        logging_strategy="steps",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to="none",
-        disable_tqdm=True,
-        seed=seed,
-    )
-    trainer = IcftTrainer(
-        settings,
-        model=model,
-        args=arguments,
-        train_dataset=data.rows(stages),
-        data_collator=Collator(data.pad),
-        processing_class=tokenizer,
-        peft_config=LoraConfig(r=settings.rank, lora_alpha=2 * settings.rank, target_modules="all-linear"),
-        callbacks=[MarkComplete()],
-    )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
-
-
-def last_checkpoint(work: Path) -> str | None:
-    """The newest that was written to its end."""
-    complete = sorted(work.glob(f"checkpoint-*/{COMPLETE}"), key=lambda path: int(path.parent.name.split("-")[1]))
-    return str(complete[-1].parent) if complete else None

@@ -22,9 +22,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from tasks.clinical.sources import Reader, is_test
-from tasks.curriculum import Example
 from tasks.metrics import distinct
-from tasks.rows import difficulties, encode, pad_of
+from tasks.rows import Example, difficulties, encode, pad_of
 from tasks.weak_labels import Written
 
 ORIGIN = "https://github.com/abachaa/MedQuAD"

@@ -29,8 +29,6 @@ from orchestrator.tuning import Tuning
 from tasks.examples import Labelled
 
 RESULT, COMPLETE, PROGRESS = "RESULT.json", "COMPLETE", "progress.json"
-IGNORED = -100
-"""torch's label of a token without a loss."""
 TELL_S = 5.0
 """Seconds between notes of a run's progress."""
 
@@ -55,6 +53,8 @@ class Run:
     """Of the tuned weights."""
     save_steps: int
     gradient_checkpointing: bool = True
+    general: tuple[Labelled, ...] = ()
+    """ICFT's general instructions."""
 
     @property
     def checkpoints(self) -> Path:
@@ -105,43 +105,60 @@ def make_trainer(run: Run) -> Any:
         ExamplesChanged: it would not learn from every example.
     """
     import torch
-    from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
-    from trl import SFTTrainer
+
+    from tasks.icft import IcftTrainer
 
     set_seed(run.tuning.seed)
     lora = run.tuning.settings.get("lora")
     # Weights that are trained are float32, computed with in bfloat16 on GPUs: steps of 5e-5 would vanish in bfloat16.
     frozen_on_gpu = lora is not None and torch.cuda.is_available()
     dtype = torch.bfloat16 if frozen_on_gpu else torch.float32
-    trainer = SFTTrainer(
-        model=AutoModelForCausalLM.from_pretrained(run.start, dtype=dtype),
-        args=arguments(run),
-        train_dataset=Dataset.from_list(
-            [
-                {
-                    "input_ids": [*each.prompt, *each.response],
-                    "completion_mask": [0] * len(each.prompt) + [1] * len(each.response),
-                }
-                for each in run.examples
-            ]
-        ),
-        processing_class=AutoTokenizer.from_pretrained(run.tokenizer),
-        peft_config=adapter(lora) if lora else None,
-    )
-    check_examples(trainer.train_dataset["labels"], run.examples)
+    given = {
+        "model": AutoModelForCausalLM.from_pretrained(run.start, dtype=dtype),
+        "args": arguments(run),
+        "processing_class": AutoTokenizer.from_pretrained(run.tokenizer),
+        "peft_config": adapter(lora) if lora else None,
+    }
+    if run.tuning.method == "icft":
+        trainer = IcftTrainer(run.examples, run.general, run.tuning.settings, **given)
+    else:
+        trainer = _plain_trainer(run.examples, given)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
+def _plain_trainer(examples: Sequence[Labelled], given: dict[str, Any]) -> Any:
+    from datasets import Dataset
+    from trl import SFTTrainer
+
+    assert all(each.weight == 1 for each in examples), "trl's loss knows no weights"
+    rows = [
+        {
+            "input_ids": [*each.prompt, *each.response],
+            "completion_mask": [0] * len(each.prompt) + [1] * len(each.response),
+        }
+        for each in examples
+    ]
+    trainer = SFTTrainer(train_dataset=Dataset.from_list(rows), **given)
+    check_examples(trainer.train_dataset["labels"], examples)
+    return trainer
+
+
 def arguments(run: Run) -> Any:
-    """trl's settings: those of the run, no packing, no cutting, the loss on responses only."""
+    """trl's settings: those of the run, no packing, no cutting, the loss on responses only. With ICFT, the rows and
+    their order are the schedule's."""
     import torch
     from trl import SFTConfig
 
     settings, gpu = run.tuning.settings, torch.cuda.is_available()
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     sharded = processes > 1
+    schedule = {
+        "train_sampling_strategy": "sequential",
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "remove_unused_columns": False,
+    }
     return SFTConfig(
         output_dir=str(run.checkpoints),
         max_steps=settings["steps"],
@@ -166,6 +183,7 @@ def arguments(run: Run) -> Any:
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=gpu,
+        **(schedule if run.tuning.method == "icft" else {}),
     )
 
 
@@ -189,6 +207,8 @@ def check_examples(labels: Sequence[Sequence[int]], examples: Sequence[Labelled]
     Raises:
         ExamplesChanged: an example is missing, or has other tokens in its loss than its response.
     """
+    from tasks.rows import IGNORED
+
     learned = [tuple(token for token in row if token != IGNORED) for row in labels]
     if learned != [each.response for each in examples]:
         raise ExamplesChanged(
@@ -275,6 +295,7 @@ def _write_result(run: Run, trainer: Any, seconds: float) -> None:
         "tokens": sum(len(each.prompt) + len(each.response) for each in run.examples),
         "truncated": sum(each.truncated > 0 for each in run.examples),
         "losses": losses,
+        **({"icft": trainer.told()} if run.tuning.method == "icft" else {}),
         "versions": {name: importlib.metadata.version(name) for name in ("trl", "transformers", "peft", "torch")},
     }
     write_json(run.folder / RESULT, note)

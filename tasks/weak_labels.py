@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from trl.trainer.utils import pad
 
-from tasks.curriculum import Example
-from tasks.rows import MEASURED_AT_ONCE, confidences, encode_prompt, learn, pad_of
+from tasks.examples import Labelled
+from tasks.rows import MEASURED_AT_ONCE, Example, confidences, encode_prompt, pad_of
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,15 @@ def write(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: in
             zip(chosen, _continue(model, tokenizer, [encoded[i] for i in chosen], max_new_tokens), strict=True)
         )
     ordered = [answers[index] for index in range(len(encoded))]
-    sure = confidences(
-        model, [learn(prompt, answer) for prompt, answer in zip(encoded, ordered, strict=True)], pad_of(tokenizer)
-    )
+    asked = [Labelled(prompt, tuple(answer)) for prompt, answer in zip(encoded, ordered, strict=True)]
+    sure = confidences(model, asked, pad_of(tokenizer))
     return [
         Written(tokenizer.decode(answer, skip_special_tokens=True), answer[-1] == tokenizer.eos_token_id, confidence)
         for answer, confidence in zip(ordered, sure, strict=True)
     ]
 
 
-def _continue(model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int) -> list[list[int]]:
+def _continue(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
     """New tokens, up to the end token and with it."""
     rows = [torch.tensor(prompt) for prompt in prompts]
     made = model.generate(

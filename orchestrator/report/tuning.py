@@ -179,7 +179,7 @@ def learning_curves(board: Board) -> Figure | None:
     with matplotlib.rc_context(STYLE):
         figure = new_figure(board, 5.6 * len(drawn), 4.2)
         styles = looks(start.label for start, _ in tuned.starts)
-        lines = {method: style for method, style in zip(("full", "lora"), ("-", "--"), strict=True)}
+        lines = {method: style for method, style in zip(("full", "lora", "icft"), ("-", "--", "-."), strict=True)}
         for axes, task in zip(figure.subplots(1, len(drawn), squeeze=False).flat, drawn, strict=True):
             for (start, method), curve in series(board, tuned, task).items():
                 look, sizes = styles[start], list(curve)

@@ -74,10 +74,10 @@ def test_a_run_has_the_steps_of_its_epochs_and_never_fewer_than_the_least(
     count: int, batch: int, accumulation: int, epochs: float
 ) -> None:
     given = finetune(batch_size=batch, accumulation=accumulation, epochs=epochs)
-    few, everything = given.steps(count, count), given.steps(count, "all")
+    few, everything = given.steps(count, count, "full"), given.steps(count, "all", "full")
     assert few >= 100 and everything >= 200
     assert min(few, everything) * batch * accumulation >= epochs * count - batch * accumulation
-    assert finetune(min_steps=7, epochs=1).steps(1, "all") == 7
+    assert finetune(min_steps=7, epochs=1).steps(1, "all", "full") == 7
 
 
 def test_full_fine_tuning_of_8b_does_not_fit_one_card_and_is_told_what_would() -> None:
