@@ -160,9 +160,7 @@ class Finetune(Strict):
 
     def _check_icft(self) -> None:
         if "icft" in self.method and self.icft is None:
-            raise ValueError(
-                "method names icft, but the key icft is missing; write icft: {general: <JSON Lines>}"
-            )
+            raise ValueError("method names icft, but the key icft is missing; write icft: {general: <JSON Lines>}")
         if self.icft is None:
             return
         if "icft" not in self.method:

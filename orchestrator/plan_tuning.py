@@ -98,8 +98,9 @@ def _training(suite: SuiteTask) -> Sequence[object]:
 def _general(finetune: Finetune, lm: LedgerLM) -> int | None:
     from tasks.examples import conversations
 
-    icft = finetune.icft
-    return icft and len(conversations(Path(icft.general), lm, finetune.max_length, "finetune.icft.general"))
+    if finetune.icft is None:
+        return None
+    return len(conversations(Path(finetune.icft.general), lm, finetune.max_length, "finetune.icft.general"))
 
 
 def _checkpoint_bytes(finetune: Finetune, parameters: int) -> int:
@@ -116,7 +117,7 @@ def describe_tuning(plan: TuningPlan) -> list[str]:
         *(f"             from: {start}" for start in plan.starts),
         *(f"             {method}: {words}" for method, words in plan.memory.items()),
         *(
-            [f"             icft keeps the answers to {plan.general} general instructions likely"]
+            [f"             icft: {plan.general} general instructions whose answers stay likely"]
             if plan.general
             else []
         ),

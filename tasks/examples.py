@@ -18,6 +18,9 @@ from tasks.clinical.sources import Example
 from tasks.clinical.task import GenerationTask
 from tasks.scoring import LedgerLM
 
+IGNORED = -100
+"""torch's label of a token without a loss."""
+
 
 @dataclass(frozen=True)
 class Labelled:

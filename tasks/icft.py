@@ -32,8 +32,8 @@ from torch.nn import functional
 from trl import SFTTrainer
 
 from tasks.curriculum import TERMS, IcftSettings, Term, make_schedule
-from tasks.examples import Labelled
-from tasks.rows import IGNORED, Collator, difficulties, pad_of, scheduled
+from tasks.examples import IGNORED, Labelled
+from tasks.rows import Collator, difficulties, pad_of, scheduled
 
 
 class IcftTrainer(SFTTrainer):  # type: ignore[misc]

@@ -15,10 +15,8 @@ from transformers import AutoModelForCausalLM
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from tasks.curriculum import TERMS, Row, Stage, Term
-from tasks.examples import Labelled
+from tasks.examples import IGNORED, Labelled
 
-IGNORED = -100
-"""torch's label of a token without a loss."""
 MEASURED_AT_ONCE = 8
 """Examples that go through the model in one forward pass."""
 

@@ -26,7 +26,7 @@ from orchestrator.recipe import Recipe
 from orchestrator.records import content
 from orchestrator.serving import TOKENIZER_FILES
 from orchestrator.tuning import Tuning
-from tasks.examples import Labelled
+from tasks.examples import IGNORED, Labelled
 
 RESULT, COMPLETE, PROGRESS = "RESULT.json", "COMPLETE", "progress.json"
 TELL_S = 5.0
@@ -207,8 +207,6 @@ def check_examples(labels: Sequence[Sequence[int]], examples: Sequence[Labelled]
     Raises:
         ExamplesChanged: an example is missing, or has other tokens in its loss than its response.
     """
-    from tasks.rows import IGNORED
-
     learned = [tuple(token for token in row if token != IGNORED) for row in labels]
     if learned != [each.response for each in examples]:
         raise ExamplesChanged(
