@@ -112,15 +112,12 @@ def describe_tuning(plan: TuningPlan) -> list[str]:
     """For people."""
     there = ", ".join(f"{task} ({size} labelled examples)" for task, size in plan.tasks.items())
     where = f"{plan.gpus} GPUs a run" if plan.gpus > 1 else "one GPU a run" if plan.gpus else "on the CPU"
+    kept = [f"             icft: the answers to {plan.general} general instructions are kept"] if plan.general else []
     return [
         f"finetune   {plan.runs} runs or more, {plan.steps:,} optimiser steps in all, {where}: {there}",
         *(f"             from: {start}" for start in plan.starts),
         *(f"             {method}: {words}" for method, words in plan.memory.items()),
-        *(
-            [f"             icft: {plan.general} general instructions whose answers stay likely"]
-            if plan.general
-            else []
-        ),
+        *kept,
         "             in turns with serving: the engines end before training starts, and start again, once, after it;",
         "             as many runs train at once as the cluster has room for, so that none of it is idle meanwhile",
         f"             {plan.disk_gb:.2f} GB for tuned weights and checkpoints on the way",

@@ -22,6 +22,7 @@ from orchestrator.scores import Score, TaskScore
 from orchestrator.tuning import Tuning, choose_starts, settings
 
 TASKS = {"notes": {"tasks": ["clinical_mts_dialog"]}}
+ICFT: dict[str, object] = {"method": ["lora", "icft"], "icft": {"general": "x"}}
 
 
 def finetune(**changes: object) -> Finetune:
@@ -58,6 +59,16 @@ def test_a_run_is_told_from_another_by_what_changes_its_weights_and_by_nothing_e
         tuning(settings=settings(finetune(lora={"rank": 8}), 100, "lora")),
     ]
     assert len({tuning().id, *(other.id for other in others)}) == 7
+    icft = finetune(**ICFT)
+    ways = [
+        settings(icft, 100, "lora"),
+        settings(icft, 100, "icft", "general"),
+        settings(icft, 100, "icft", "other"),
+        settings(finetune(method="icft", icft={"general": "x", "consistency": 0.5}), 100, "icft", "general"),
+    ]
+    assert len({tuning(settings=way).id for way in ways}) == 4
+    elsewhere = finetune(method="icft", examples=[8, 64], icft={"general": "y", "examples": 64})
+    assert settings(elsewhere, 100, "icft", "general") == ways[1], "the file's content counts, not where it lies"
     same = settings(finetune(save_steps=7, gradient_checkpointing=False, keep=False, cpus=2), 100, "full")
     assert tuning(settings=same).id == tuning().id
 
@@ -78,6 +89,8 @@ def test_a_run_has_the_steps_of_its_epochs_and_never_fewer_than_the_least(
     assert few >= 100 and everything >= 200
     assert min(few, everything) * batch * accumulation >= epochs * count - batch * accumulation
     assert finetune(min_steps=7, epochs=1).steps(1, "all", "full") == 7
+    icft = finetune(min_steps=1, epochs=1, **ICFT)
+    assert [icft.steps(64, 64, method) for method in ("lora", "icft")] == [4, 9], "22 in a stage, 8 of them a step"
 
 
 def test_full_fine_tuning_of_8b_does_not_fit_one_card_and_is_told_what_would() -> None:

@@ -9,15 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.config import UserError
+from orchestrator.finetune import Icft
 from tasks.curriculum import IcftSettings, Reservoir, Stage, make_schedule
 
 DIFFICULTIES = st.lists(st.floats(0, 20), min_size=1, max_size=40)
 
 
+def asked(**changes: int) -> IcftSettings:
+    rows = {"task_rows": 2, "recent_rows": 1, "earlier_rows": 1}
+    return IcftSettings(**{"steps": 60, "accumulation": 2, "stages": 3, "long_memory": 512, **rows, **changes})
+
+
 def schedule(difficulty: list[float], general: int, parts: int, places: int, seed: int) -> list[Stage]:
-    asked = IcftSettings(steps=60, stages=parts, long_memory=places, accumulate=2)
-    return make_schedule(difficulty, general, asked, seed)
+    return make_schedule(difficulty, general, asked(stages=parts, long_memory=places), seed)
 
 
 @given(DIFFICULTIES, st.integers(1, 20), st.integers(1, 6), st.integers(1, 30), st.integers(0, 99))
@@ -71,7 +75,7 @@ def test_batches_take_their_rows_from_the_stage_and_its_memories(
 
 
 def test_examples_of_a_stage_are_shown_equally_often() -> None:
-    (stage,) = make_schedule([1.0] * 10, 4, IcftSettings(steps=10, stages=1, accumulate=4), seed=0)
+    (stage,) = make_schedule([1.0] * 10, 4, asked(steps=10, stages=1, accumulation=4), seed=0)
     shown = Counter(row.example for batch in stage.batches for row in batch if row.term == "task")
     assert sum(shown.values()) == 10 * 4 * 3 and set(shown.values()) == {12}
 
@@ -101,11 +105,18 @@ def test_reservoir_is_uniform() -> None:
     assert all(abs(kept[item] - 1000) < 5 * 27 for item in range(20))
 
 
-def test_too_few_steps_name_those_that_would_do() -> None:
-    asked = IcftSettings(steps=3, stages=3, accumulate=1)
-    with pytest.raises(
-        UserError, match="3 steps in 3 stages show 2 examples a stage, but one has 7; raise the steps to 12"
-    ):
-        make_schedule([float(index) for index in range(21)], 4, asked, seed=0)
-    twelve = make_schedule([float(index) for index in range(21)], 4, IcftSettings(steps=12, stages=3, accumulate=1), 0)
-    assert [len(stage.batches) for stage in twelve] == [4, 4, 4]
+@given(st.integers(1, 60), st.integers(1, 6), st.integers(1, 4), st.integers(0, 3), st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_the_least_steps_show_every_example_and_fewer_would_not(
+    examples: int, stages: int, present: int, memory: int, accumulation: int
+) -> None:
+    icft = Icft(general="x", stages=stages, recent_rows=memory, earlier_rows=memory)
+    steps = icft.least_steps(examples, present + 2 * memory, accumulation)
+    rows = {"task_rows": present, "recent_rows": memory, "earlier_rows": memory, "accumulation": accumulation}
+    difficulty = [float(index) for index in range(examples)]
+    made = make_schedule(difficulty, 1, asked(steps=steps, stages=stages, **rows), 0)
+    shown = {row.example for stage in made for batch in stage.batches for row in batch if row.term == "task"}
+    assert shown == set(range(examples))
+    assert sum(len(stage.batches) for stage in made) == steps * accumulation
+    with pytest.raises(AssertionError, match="the steps show every example"):
+        make_schedule(difficulty, 1, asked(steps=steps - 1, stages=stages, **rows), 0)

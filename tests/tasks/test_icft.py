@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.config import UserError
-from tasks.curriculum import TERMS, Example, IcftSettings
-from tests.conftest import DEMO, ROOT
+from orchestrator.recipe import Recipe, Source
+from orchestrator.tuning import Tuning
+from tasks.curriculum import TERMS
+from tasks.rows import Example
+from tasks.sft import Run, make_trainer, train
+from tests.conftest import DEMO
 
 INSTRUCT = DEMO / "parents" / "instruct"
 EXAMPLES = tuple(
@@ -25,41 +22,36 @@ EXAMPLES = tuple(
     for number, weight in enumerate([1.0, 0.5, 0.25, 1.0, 1.0, 0.75])
 )
 GENERAL = (Example("Write about the river.", "The river is old."), Example("Say yes.", "yes"))
-SETTINGS = IcftSettings(steps=6, stages=3, accumulate=1, learning_rate=5e-3, rank=4, save_steps=2)
+ICFT = {
+    "general": "digest", "stages": 3, "recent_rows": 1, "earlier_rows": 1, "long_memory": 512,
+    "task": 1.0, "fine_tune": 1.0, "consistency": 1.0,
+}  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def trained(parents: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """One finished run."""
-    return run(parents["a"], tmp_path_factory.mktemp("icft") / "out")
-
-
-def run(model: Path, out: Path, **changes: Any) -> tuple[Path, dict[str, Any]]:
+def make_run(
+    model: Path, folder: Path, examples: tuple[Example, ...] = EXAMPLES, batch_size: int = 4, **icft: Any
+) -> Run:
     from transformers import AutoTokenizer
 
-    from tasks.icft import train_icft
-    from tasks.rows import Data
+    from tasks.rows import encode
 
-    examples, general = changes.pop("examples", EXAMPLES), changes.pop("general", GENERAL)
-    data = Data.encode(examples, general, AutoTokenizer.from_pretrained(INSTRUCT))
-    return out, train_icft(model, INSTRUCT, data, dataclasses.replace(SETTINGS, **changes), out, seed=3)
+    tokenizer = AutoTokenizer.from_pretrained(INSTRUCT)
+    learned, kept = (tuple(encode(each, tokenizer) for each in texts) for texts in (examples, GENERAL))
+    source = Recipe("passthrough", ((Source("d", "a", str(model)), {}),), None, {}, "float32")
+    given = {
+        "steps": 6, "learning_rate": 5e-3, "batch_size": batch_size, "accumulation": 1, "optimizer": "adamw_torch",
+        "lora": {"rank": 4, "alpha": 8, "dropout": 0.0}, "icft": {**ICFT, **icft},
+    }  # fmt: skip
+    tuning = Tuning(source, "data", "icft", 3, given, "t", "a", len(examples), "all")
+    return Run(tuning, model, folder, INSTRUCT, learned, "float32", 50, False, kept)
 
 
 @pytest.fixture(scope="module")
 def trainer(parents: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A trainer whose adapter is no longer zero."""
     import torch
-    from transformers import AutoTokenizer
 
-    from tasks.curriculum import make_schedule
-    from tasks.icft import make_trainer
-    from tasks.rows import Data, load
-
-    tokenizer = AutoTokenizer.from_pretrained(INSTRUCT)
-    data = Data.encode(EXAMPLES, GENERAL, tokenizer)
-    stages = make_schedule([1.0] * len(EXAMPLES), len(GENERAL), SETTINGS, seed=0)
-    work = tmp_path_factory.mktemp("trainer")
-    made = make_trainer(load(parents["a"]), tokenizer, data, stages, SETTINGS, work, seed=0)
+    made = make_trainer(make_run(parents["a"], tmp_path_factory.mktemp("trainer")))
     torch.manual_seed(1)
     with torch.no_grad():
         for name, parameter in made.model.named_parameters():
@@ -68,14 +60,18 @@ def trainer(parents: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
     return made
 
 
+def encoded(example: Example, tokenizer: Any) -> dict[str, list[int]]:
+    from tasks.rows import encode, tokens
+
+    return tokens(encode(example, tokenizer))
+
+
 def batch(trainer: Any, *rows: tuple[str, int]) -> dict[str, Any]:
     """A batch of these rows: a term and the number of an example."""
-    from tasks.rows import encode
-
     made = []
     for term, number in rows:
         example = (GENERAL if term == "consistency" else EXAMPLES)[number]
-        tokens = encode(example, trainer.processing_class)
+        tokens = encoded(example, trainer.processing_class)
         made.append({**tokens, "weight": example.weight, "term": TERMS.index(term)})
     return dict(trainer.data_collator(made))
 
@@ -91,11 +87,9 @@ def log_probs(model: Any, tokens: dict[str, list[int]]) -> Any:
 
 def cross_entropy(trainer: Any, *numbers: int) -> float:
     """Weighted and summed over the tokens of these examples, then divided by their number."""
-    from tasks.rows import encode
-
     total, count = 0.0, 0
     for number in numbers:
-        found, labels = log_probs(trainer.model, encode(EXAMPLES[number], trainer.processing_class))
+        found, labels = log_probs(trainer.model, encoded(EXAMPLES[number], trainer.processing_class))
         total -= EXAMPLES[number].weight * sum(found[place, label].item() for place, label in enumerate(labels))
         count += len(labels)
     return total / count
@@ -109,11 +103,9 @@ def test_task_and_fine_tune_are_weighted_cross_entropies_of_their_own_completion
 
 
 def test_consistency_is_the_divergence_from_the_model_without_its_adapter(trainer: Any) -> None:
-    from tasks.rows import encode
-
     total, count = 0.0, 0
     for example in GENERAL:
-        tokens = encode(example, trainer.processing_class)
+        tokens = encoded(example, trainer.processing_class)
         tuned, labels = log_probs(trainer.model, tokens)
         with trainer.model.disable_adapter():
             start, _ = log_probs(trainer.model, tokens)
@@ -144,54 +136,53 @@ def test_gradients_reach_the_adapter_alone_and_through_each_term(trainer: Any) -
         assert sum(grad.abs().sum().item() for grad in learned.values()) > 0
 
 
-def test_a_run_logs_every_term_and_writes_a_checkpoint_with_the_adapter_in_it(
-    trained: tuple[Path, dict[str, Any]], parents: dict[str, Path]
-) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    out, metrics = trained
-    assert [entry["step"] for entry in metrics["history"]] == [1, 2, 3, 4, 5, 6]
-    for entry in metrics["history"]:
-        assert entry["loss"] == pytest.approx(sum(entry[term] for term in TERMS), rel=1e-5)
-    assert [stage["examples"] for stage in metrics["stages"]] == [2, 2, 2]
-    assert [stage["difficulty"] for stage in metrics["stages"]] == sorted(s["difficulty"] for s in metrics["stages"])
-    assert all(entry["fine_tune"] == 0 for entry in metrics["history"][:2]), "nothing was learned before"
-    assert all(entry["fine_tune"] > 0 for entry in metrics["history"][2:])
-    tuned, start = (AutoModelForCausalLM.from_pretrained(folder) for folder in (out, parents["a"]))
-    changed = [name for name, value in tuned.state_dict().items() if not torch.equal(value, start.state_dict()[name])]
-    assert changed and all("proj" in name for name in changed)
-    assert not out.with_name(f".{out.name}.icft").exists()
+def test_every_example_and_instruction_is_in_the_rows_as_it_is(trainer: Any) -> None:
+    rows = [dict(row) for row in trainer.train_dataset]
+    for term, members in (("task", EXAMPLES), ("consistency", GENERAL)):
+        shown = {tuple(row["labels"]) for row in rows if row["term"] == TERMS.index(term)}
+        assert shown == {tuple(encoded(each, trainer.processing_class)["labels"]) for each in members}
+    replayed = {tuple(row["labels"]) for row in rows if row["term"] == TERMS.index("fine_tune")}
+    assert replayed < {tuple(encoded(each, trainer.processing_class)["labels"]) for each in EXAMPLES}
 
 
-def test_the_checkpoint_is_the_trained_model(trained: tuple[Path, dict[str, Any]]) -> None:
-    """It knows the examples better than the model that it started from."""
-    from transformers import AutoTokenizer
+def test_batches_come_in_the_schedules_order(trainer: Any) -> None:
+    """The first stage has nothing to replay; the last one has."""
+    terms = [[TERMS[number] for number in batch["term"].tolist()] for batch in trainer.get_train_dataloader()]
+    asked = [[row.term for row in batch] for stage in trainer.stages for batch in stage.batches]
+    assert terms == asked and len(terms) == 6
+    assert "fine_tune" not in {*terms[0], *terms[1]} and "fine_tune" in terms[-1]
 
-    from tasks.rows import difficulties, encode, load, pad_of
 
-    out, metrics = trained
-    tokenizer = AutoTokenizer.from_pretrained(out)
-    tokens = [encode(example, tokenizer) for example in EXAMPLES]
-    after = difficulties(load(out), tokens, pad_of(tokenizer))
-    before = sum(stage["examples"] * stage["difficulty"] for stage in metrics["stages"]) / len(EXAMPLES)
-    assert sum(after) / len(after) < before - 0.1
+def test_the_result_has_every_term_of_every_step_and_the_stages(parents: dict[str, Path], tmp_path: Path) -> None:
+    run = make_run(parents["a"], tmp_path / "run", consistency=2.0)
+    train(run)
+    result = json.loads((run.folder / "RESULT.json").read_text())
+    told, terms = result["icft"], result["icft"]["terms"]
+    assert len(result["losses"]) == 6 and set(terms) == set(TERMS)
+    for step, loss in enumerate(result["losses"]):
+        weighted = terms["task"][step] + terms["fine_tune"][step] + 2 * terms["consistency"][step]
+        assert loss == pytest.approx(weighted, rel=1e-5)
+    assert [stage["examples"] for stage in told["stages"]] == [2, 2, 2]
+    assert [stage["difficulty"] for stage in told["stages"]] == sorted(s["difficulty"] for s in told["stages"])
+    assert terms["fine_tune"][:2] == [0, 0], "nothing was learned before"
+    assert all(value > 0 for value in terms["fine_tune"][2:])
+    assert result["settings"]["icft"]["general"] == "digest"
 
 
 def test_difficulty_is_the_mean_loss_of_the_completion_with_its_end(parents: dict[str, Path]) -> None:
     import torch
     from transformers import AutoTokenizer
 
-    from tasks.rows import confidences, difficulties, encode, load, pad_of
+    from tasks.rows import confidences, difficulties, encode, load, pad_of, tokens
 
     model, tokenizer = load(parents["a"]), AutoTokenizer.from_pretrained(INSTRUCT)
-    tokens = [encode(example, tokenizer) for example in EXAMPLES]
-    assert all(each["labels"][-1] == tokenizer.eos_token_id for each in tokens)
-    found = difficulties(model, tokens, pad_of(tokenizer))
-    sure = confidences(model, tokens, pad_of(tokenizer))
-    for each, value, confidence in zip(tokens, found, sure, strict=True):
+    examples = [encode(example, tokenizer) for example in EXAMPLES]
+    assert all(each.response[-1] == tokenizer.eos_token_id for each in examples)
+    found = difficulties(model, examples, pad_of(tokenizer))
+    sure = confidences(model, examples, pad_of(tokenizer))
+    for each, value, confidence in zip(examples, found, sure, strict=True):
         with torch.no_grad():
-            probabilities, labels = log_probs(model, each)
+            probabilities, labels = log_probs(model, tokens(each))
         own = probabilities[torch.arange(len(labels)), labels]
         assert value == pytest.approx(-own.mean().item(), rel=1e-5)
         assert confidence == pytest.approx(own.exp().mean().item(), rel=1e-4)
@@ -199,21 +190,13 @@ def test_difficulty_is_the_mean_loss_of_the_completion_with_its_end(parents: dic
 
 def test_with_one_stage_and_no_replay_it_is_trls_lora(parents: dict[str, Path], tmp_path: Path) -> None:
     from peft import LoraConfig
-    from transformers import AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer
 
-    from tasks.curriculum import make_schedule
-    from tasks.rows import Data, difficulties, load
-
-    alone = {"stages": 1, "task_rows": 3, "recent_rows": 0, "earlier_rows": 0}
-    examples = tuple(dataclasses.replace(example, weight=1.0) for example in EXAMPLES)
-    _, metrics = run(parents["a"], tmp_path / "out", examples=examples, **alone)
-    tokenizer = AutoTokenizer.from_pretrained(INSTRUCT)
-    settings = dataclasses.replace(SETTINGS, **alone)
-    data = Data.encode(examples, GENERAL, tokenizer)
-    model = load(parents["a"])
-    difficulty = difficulties(model, data.examples, data.pad)
-    rows = data.rows(make_schedule(difficulty, len(GENERAL), settings, seed=3))
+    examples = tuple(Example(example.prompt, example.completion) for example in EXAMPLES)
+    alone = {"stages": 1, "recent_rows": 0, "earlier_rows": 0}
+    run = make_run(parents["a"], tmp_path / "run", examples, batch_size=3, **alone)
+    made = make_trainer(run)
     arguments = SFTConfig(
         output_dir=str(tmp_path / "trl"), max_steps=6, per_device_train_batch_size=3, learning_rate=5e-3,
         lr_scheduler_type="linear", train_sampling_strategy="sequential", bf16=False, use_cpu=True, seed=3,
@@ -221,90 +204,15 @@ def test_with_one_stage_and_no_replay_it_is_trls_lora(parents: dict[str, Path], 
         logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True,
     )  # fmt: skip
     plain = SFTTrainer(
-        model=model, args=arguments, train_dataset=rows.remove_columns(["weight", "term"]),
-        processing_class=tokenizer, peft_config=LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"),
+        model=AutoModelForCausalLM.from_pretrained(parents["a"]), args=arguments,
+        train_dataset=made.train_dataset.remove_columns(["weight", "term"]), processing_class=made.processing_class,
+        peft_config=LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"),
     )  # fmt: skip
     plain.train()
     theirs = [entry["loss"] for entry in plain.state.log_history if "loss" in entry]
-    assert [entry["loss"] for entry in metrics["history"]] == pytest.approx(theirs, rel=1e-5)
-
-
-KILLED = """
-import sys
-from pathlib import Path
-from tests.tasks.test_icft import run
-run(Path(sys.argv[1]), Path(sys.argv[2]), steps=20, save_steps=5)
-"""
-
-
-def test_a_killed_run_goes_on_and_ends_at_the_same_loss(parents: dict[str, Path], tmp_path: Path) -> None:
-    """Killed at whatever it does some steps in."""
-    import torch
-    from safetensors.torch import load_file
-
-    from tasks.icft import last_checkpoint
-
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(parents["a"]), str(tmp_path / "killed")], env=environment
-    )
-    work = tmp_path / ".killed.icft"
-    while not list(work.glob("checkpoint-*/COMPLETE")):
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "killed").exists()
-    state = Path(last_checkpoint(work) or "") / "trainer_state.json"
-    told = json.loads(state.read_text())
-    told["log_history"][0]["loss"] = -1
-    state.write_text(json.dumps(told))
-    _, whole = run(parents["a"], tmp_path / "whole", steps=20, save_steps=5)
-    _, resumed = run(parents["a"], tmp_path / "killed", steps=20, save_steps=5)
-    losses, expected = ([entry["loss"] for entry in each["history"]] for each in (resumed, whole))
-    assert losses[0] == -1, "it did not begin anew"
-    assert losses[1:] == pytest.approx(expected[1:], rel=1e-5)
-    tuned, same = (load_file(tmp_path / name / "model.safetensors") for name in ("killed", "whole"))
-    assert all(torch.allclose(tuned[name], same[name], rtol=1e-4, atol=1e-6) for name in same)
-
-
-def test_a_checkpoint_without_its_marker_is_not_gone_on_from(tmp_path: Path) -> None:
-    from tasks.icft import last_checkpoint
-
-    assert last_checkpoint(tmp_path) is None
-    for step, complete in ((9, True), (10, True), (11, False)):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        if complete:
-            (tmp_path / f"checkpoint-{step}" / "COMPLETE").touch()
-    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
-
-
-def test_a_finished_run_is_not_repeated(trained: tuple[Path, dict[str, Any]]) -> None:
-    out, metrics = trained
-    assert run(Path("/nowhere"), out)[1] == metrics == json.loads((out / "icft.json").read_text())
-
-
-@pytest.mark.parametrize(("missing", "counts"), [("examples", "0 and 2"), ("general", "6 and 0")])
-def test_nothing_to_learn_or_to_keep_is_refused(
-    parents: dict[str, Path], tmp_path: Path, missing: str, counts: str
-) -> None:
-    with pytest.raises(UserError, match=f"needs examples and general instructions: there are {counts}"):
-        run(parents["a"], tmp_path / "out", **{missing: ()})
-
-
-def test_a_run_does_not_go_on_with_other_examples(parents: dict[str, Path], tmp_path: Path) -> None:
-    work = tmp_path / ".out.icft"
-    (work / "checkpoint-2").mkdir(parents=True)
-    (work / "checkpoint-2" / "COMPLETE").touch()
-    (work / "begun.json").write_text(json.dumps({"key": "other", "difficulty": [1.0] * 6}))
-    with pytest.raises(UserError, match="holds a run with another model, examples, settings or seed"):
-        run(parents["a"], tmp_path / "out")
-
-
-def test_what_was_refused_can_be_run_once_it_is_mended(parents: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="raise the steps to 3"):
-        run(parents["a"], tmp_path / "out", steps=2)
-    assert len(run(parents["a"], tmp_path / "out", steps=3)[1]["history"]) == 3
+    train(run)
+    ours = json.loads((run.folder / "RESULT.json").read_text())["losses"]
+    assert ours == pytest.approx(theirs, rel=1e-5)
 
 
 def test_a_broken_model_has_no_difficulty(parents: dict[str, Path]) -> None:
@@ -324,7 +232,8 @@ def test_a_model_labels_prompts_with_its_own_answers_and_its_confidence() -> Non
     from transformers import AutoTokenizer
 
     from tasks.demo.instructions import asked
-    from tasks.rows import IGNORED, confidences, encode_prompt, load
+    from tasks.examples import Labelled
+    from tasks.rows import confidences, encode_prompt, load
     from tasks.weak_labels import label_by_model
 
     model, tokenizer = load(INSTRUCT), AutoTokenizer.from_pretrained(INSTRUCT)
@@ -337,7 +246,7 @@ def test_a_model_labels_prompts_with_its_own_answers_and_its_confidence() -> Non
         read = encode_prompt(label.prompt, tokenizer)
         answer = alone[0, len(read) :].tolist()
         assert label.completion == tokenizer.decode(answer, skip_special_tokens=True)
-        tokens = {"input_ids": read + answer, "labels": [IGNORED] * len(read) + answer}
-        assert label.weight == pytest.approx(confidences(model, [tokens], 0)[0], rel=1e-4)
+        sure = confidences(model, [Labelled(read, tuple(answer))], 0)
+        assert label.weight == pytest.approx(sure[0], rel=1e-4)
         assert 0.5 < label.weight <= 1, "the demo's parent is sure of what it was trained on"
     assert [label.weight for label in label_by_model(model, tokenizer, prompts[:2], 3)] == [0, 0], "cut off"

@@ -25,10 +25,20 @@ from orchestrator.tuning import Tuning
 from tasks.clinical.sources import Example, Examples
 from tasks.examples import Labelled, subset
 from tasks.merge import headers
+from tasks.rows import difficulties, load
 from tasks.sft import COMPLETE, ExamplesChanged, Run, arguments, check_examples, last_checkpoint, make_trainer, train
 
 ROOT = Path(__file__).resolve().parents[2]
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.0}
+ICFT = {
+    "general": "digest", "stages": 3, "recent_rows": 1, "earlier_rows": 1, "long_memory": 8,
+    "task": 1.0, "fine_tune": 1.0, "consistency": 1.0,
+}  # fmt: skip
+METHODS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "lora": {"lora": LORA},
+    "icft": {"lora": LORA, "icft": ICFT, "batch_size": 4},
+}
 
 
 def random_examples(count: int, prompt: int = 12, response: int = 6) -> tuple[Labelled, ...]:
@@ -43,9 +53,10 @@ def random_examples(count: int, prompt: int = 12, response: int = 6) -> tuple[La
 def make_run(start: Path, folder: Path, steps: int = 6, count: int = 10, save: int = 50, **more: Any) -> Run:
     source = Recipe("passthrough", ((Source("d", "a", str(start)), {}),), None, {}, "float32")
     given = {"steps": steps, "learning_rate": 1e-3, "batch_size": 2, "accumulation": 2, "optimizer": "adamw_torch"}
-    method = "lora" if "lora" in more else "full"
+    method = next(each for each in ("icft", "lora", "full") if each in more or each == "full")
+    general = random_examples(3, response=9) if method == "icft" else ()
     tuning = Tuning(source, "data", method, 3, {**given, **more}, "t", "a", count, str(count))
-    return Run(tuning, start, folder, start, random_examples(count), "float32", save, False)
+    return Run(tuning, start, folder, start, random_examples(count), "float32", save, False, general)
 
 
 @pytest.fixture(scope="module")
@@ -95,18 +106,20 @@ def test_an_example_that_trl_would_drop_stops_the_run(start: Path, tmp_path: Pat
         check_examples(cut.train_dataset["labels"], run.examples)
 
 
-@pytest.mark.parametrize("more", [{}, {"lora": LORA}], ids=["full", "lora"])
-def test_a_run_leaves_a_whole_model_and_its_result(start: Path, tmp_path: Path, more: dict[str, Any]) -> None:
-    run = make_run(start, tmp_path / "run", steps=7, save=3, **more)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_leaves_a_whole_model_and_its_result(start: Path, tmp_path: Path, method: str) -> None:
+    run = make_run(start, tmp_path / "run", steps=7, save=3, **METHODS[method])
     train(run)
     result = json.loads((run.folder / "RESULT.json").read_text())
     assert len(result["losses"]) == 7, "as many optimiser steps as the run says"
-    assert result["losses"][-1] < result["losses"][0]
+    before, after = (difficulties(load(folder), run.examples, 0) for folder in (start, run.folder / "model"))
+    assert sum(after) < sum(before), "it knows what it learned"
     assert {p.name for p in run.folder.iterdir()} == {"RESULT.json", "model"}, "no checkpoint stays behind"
     shapes = {name: shape for name, (_, shape) in headers(run.folder / "model").items()}
     assert shapes == {name: shape for name, (_, shape) in headers(start).items()}, "adapters are merged in"
-    before, after = load_file(start / "model.safetensors"), load_file(run.folder / "model" / "model.safetensors")
-    assert any(not torch.equal(before[name], after[name]) for name in after)
+    old, new = (load_file(folder / "model.safetensors") for folder in (start, run.folder / "model"))
+    changed = {name for name in new if not torch.equal(old[name], new[name])}
+    assert changed and (method == "full" or all("proj" in name for name in changed)), "all linear layers but the head"
     written = (run.folder / "RESULT.json").stat().st_mtime_ns
     train(run)
     assert (run.folder / "RESULT.json").stat().st_mtime_ns == written, "a finished run is not repeated"
@@ -121,25 +134,38 @@ def test_only_the_newest_complete_checkpoint_counts(tmp_path: Path) -> None:
     assert last_checkpoint(tmp_path) == (tmp_path / "checkpoint-10", 2.5)
 
 
+def mark_first_loss(run: Run) -> None:
+    """In the checkpoint that the run goes on from."""
+    state = (last_checkpoint(run.checkpoints)[0] or run.checkpoints) / "trainer_state.json"
+    told = json.loads(state.read_text())
+    told["log_history"][0]["loss"] = -1
+    state.write_text(json.dumps(told))
+
+
 @pytest.mark.slow
-def test_killed_and_resumed_it_ends_at_the_same_weights(start: Path, tmp_path: Path) -> None:
-    whole, killed = (make_run(start, tmp_path / name, steps=40, save=10) for name in ("whole", "killed"))
+@pytest.mark.parametrize("method", ["full", "icft"])
+def test_killed_and_resumed_it_ends_at_the_same_weights(start: Path, tmp_path: Path, method: str) -> None:
+    whole, killed = (
+        make_run(start, tmp_path / name, steps=40, save=10, **METHODS[method]) for name in ("whole", "killed")
+    )
     train(whole)
     (tmp_path / "run.pickle").write_bytes(pickle.dumps(killed))
     code = (
         f"import pickle; from tasks.sft import train; train(pickle.load(open({str(tmp_path / 'run.pickle')!r}, 'rb')))"
     )
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     while last_checkpoint(killed.checkpoints)[0] is None and process.poll() is None:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (killed.folder / "RESULT.json").exists(), "killed before its end"
+    mark_first_loss(killed)
     train(killed)
     results = [json.loads((run.folder / "RESULT.json").read_text()) for run in (whole, killed)]
-    assert results[0]["losses"] == results[1]["losses"]
+    assert results[1]["losses"] == [-1, *results[0]["losses"][1:]], "it did not begin anew"
     weights = [(run.folder / "model" / "model.safetensors").read_bytes() for run in (whole, killed)]
     assert weights[0] == weights[1]
 
