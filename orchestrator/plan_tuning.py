@@ -112,7 +112,7 @@ def describe_tuning(plan: TuningPlan) -> list[str]:
     """For people."""
     there = ", ".join(f"{task} ({size} labelled examples)" for task, size in plan.tasks.items())
     where = f"{plan.gpus} GPUs a run" if plan.gpus > 1 else "one GPU a run" if plan.gpus else "on the CPU"
-    kept = [f"             icft: the answers to {plan.general} general instructions are kept"] if plan.general else []
+    kept = [f"             {plan.general} general instructions whose answers icft keeps likely"] if plan.general else []
     return [
         f"finetune   {plan.runs} runs or more, {plan.steps:,} optimiser steps in all, {where}: {there}",
         *(f"             from: {start}" for start in plan.starts),

@@ -4,6 +4,7 @@ answers."""
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,10 +50,21 @@ FINETUNE: dict[str, Any] = {
 }
 
 
+ICFT = {"general": str(CARDS / "general.jsonl")}
+
+
 @pytest.mark.slow
-def test_a_sweep_goes_on_into_fine_tuning(sweep: Callable[..., Path], tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    done = mergefront("sft", sweep(generation=GENERATION, finetune=FINETUNE), "--out", out)
+def test_a_sweep_goes_on_into_fine_tuning(sweep: Callable[..., Path], parents: dict[str, Path], tmp_path: Path) -> None:
+    out, talks = tmp_path / "out", tmp_path / "talks"  # with a chat template, for ICFT's instructions
+    shutil.copytree(parents["b"], talks)
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copyfile(DEMO / "parents" / "instruct" / file, talks / file)
+    models = {"a": {"model": str(parents["a"])}, "b": {"model": str(talks)}}
+
+    def write(**changes: Any) -> Path:
+        return sweep(generation=GENERATION, parents=models, finetune={**FINETUNE, **changes})
+
+    done = mergefront("sft", write(), "--out", out)
     assert "4/4 runs, 8/8 steps" in done.stderr
     results = {file: json.loads(file.read_text()) for file in out.glob("tuning/*/RESULT.json")}
     assert len(results) == 4, "two starts, two seeds"
@@ -70,16 +82,17 @@ def test_a_sweep_goes_on_into_fine_tuning(sweep: Callable[..., Path], tmp_path: 
     assert len(tuned) == 4 + 4, "the four recipes of the first phase and the four that were tuned"
 
     before = finished(out), {file: file.stat().st_mtime_ns for file in results}
-    more = sweep(generation=GENERATION, finetune={**FINETUNE, "examples": [4, 8]})
+    more = write(examples=[4, 8], method=["full", "icft"], icft={**ICFT, "examples": 8})
     again = mergefront("run", more, "--out", out)
-    assert "4 runs of fine-tuning" in again.stderr, "only those with 8 examples"
+    assert "8 runs of fine-tuning" in again.stderr, "only those with 8 examples"
     assert before[0].items() <= finished(out).items()
     assert before[1] == {file: file.stat().st_mtime_ns for file in results}, "finished runs are not repeated"
 
     quiet = mergefront("sft", more, "--out", out)
     assert "starting" not in quiet.stderr
     rows = pq.read_table(out / "tuning.parquet").to_pylist()
-    assert {row["status"] for row in rows} == {"scored"} and len(rows) == 8
+    assert {row["status"] for row in rows} == {"scored"} and len(rows) == 12
+    assert "icft, 8" in (out / "report.md").read_text(), "in one table with the others"
     mergefront("report", out)
 
 
@@ -96,6 +109,15 @@ def test_what_is_wrong_with_finetune_is_said(sweep: Callable[..., Path], tmp_pat
     assert "finetune.epoch: unknown key; did you mean 'epochs'?" in error(epoch=3)
     assert "the key baseline is missing" in error(starts=["baseline"])
     assert "starts does not name" in error(baseline={"start": "a", "file": "x.jsonl"})
+    assert "the key icft is missing; write icft: {general:" in error(method="icft")
+    assert "icft is the settings of a method that method does not name" in error(icft=ICFT)
+    both = {"method": ["full", "icft"]}
+    rows = {**ICFT, "recent_rows": 2, "earlier_rows": 2}
+    assert "take 4 rows of a batch_size of 4, and leave none for the present stage" in error(icft=rows, **both)
+    assert "gpus: icft trains on one GPU, but got 2" in error(icft=ICFT, gpus=2, **both)
+    assert "icft.examples: 8 is not among examples, [4]" in error(icft={**ICFT, "examples": 8}, **both)
+    assert "finetune.icft.stage: unknown key; did you mean 'stages'?" in error(icft={**ICFT, "stage": 2}, **both)
+    assert "finetune.icft.general: this key is missing" in error(icft={}, **both)
     assert "has no key finetune" in mergefront("sft", sweep(), "--out", tmp_path / "out", expect=2).stderr
 
 
@@ -133,6 +155,29 @@ def test_more_examples_than_there_are_is_refused_by_the_plan(sweep: Callable[...
     config = load_config(sweep(generation=GENERATION, finetune={**FINETUNE, "examples": [641]}))
     with pytest.raises(UserError, match="641 are asked for, but drug_cards has 640 training examples"):
         make_plan(config)
+
+
+def test_icft_trains_on_its_budgets_alone_and_keeps_the_same_instructions(
+    sweep: Callable[..., Path], tmp_path: Path
+) -> None:
+    parents = {name: {"model": str(DEMO / "parents" / name)} for name in ("clinical", "instruct")}
+    changes = {"starts": ["instruct"], "examples": [4, 64], "method": ["lora", "icft"]}
+    icft = {**ICFT, "examples": 64, "consistency": 0.5}
+    path = sweep(generation=GENERATION, finetune={**FINETUNE, **changes, "icft": icft}, parents=parents)
+    plan = make_plan(load_config(path)).finetune
+    assert plan is not None and plan.general == 64
+    assert plan.runs == 2 * 3 and plan.steps == 2 * (2 + 4 + 9), "ICFT takes 9 to show 64 examples in 3 stages"
+    opened = open_sweep(load_config(path), tmp_path / "out")
+    runs = {(run.tuning.method, run.tuning.budget): run for run in open_phase(opened, make_board(opened)).runs}
+    assert set(runs) == {("lora", "4"), ("lora", "64"), ("icft", "64")}
+    tuned = runs["icft", "64"]
+    assert tuned.examples == runs["lora", "64"].examples and tuned.tuning.id != runs["lora", "64"].tuning.id
+    assert tuned.tuning.settings["steps"] == 9 and tuned.tuning.settings["icft"]["consistency"] == 0.5
+    assert len(tuned.general) == 64 and not runs["lora", "64"].general
+    missing = {**icft, "general": str(tmp_path / "none.jsonl")}
+    path = sweep(generation=GENERATION, finetune={**FINETUNE, **changes, "icft": missing}, parents=parents)
+    with pytest.raises(UserError, match="finetune.icft.general: .*none.jsonl cannot be read"):
+        make_plan(load_config(path))
 
 
 def test_the_plan_counts_runs_and_steps(sweep: Callable[..., Path]) -> None:

@@ -1,7 +1,8 @@
-"""A labelled task over the demo's formulary: write a drug's card. `python -m tasks.demo.cards` writes its two files.
+"""A labelled task over the demo's formulary: write a drug's card. `python -m tasks.demo.cards` writes its files.
 
 A card needs the clinical half (the facts) and the instruct half (doing what is asked, in its order), and is neither's
-own form: fine-tuning has to teach it, and a start that knows the facts needs fewer examples.
+own form: fine-tuning has to teach it, and a start that knows the facts needs fewer examples. Beside the cards stand
+some of the instructions that the instruct parent learned, for ICFT to keep.
 """
 
 import itertools
@@ -10,10 +11,11 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
+from tasks.demo import instructions
 from tasks.demo.formulary import ATTRIBUTES, SEED, facts, shuffled
 
 FOLDER = Path(__file__).parent / "cards"
-TRAIN, TEST = 640, 96
+TRAIN, TEST, GENERAL = 640, 96, 64
 
 
 class Card(NamedTuple):
@@ -43,9 +45,19 @@ def lines(chosen: list[Card]) -> str:
     return "".join(json.dumps(card._asdict()) + "\n" for card in chosen)
 
 
+def conversations(pairs: list[tuple[str, str]]) -> str:
+    """JSON Lines, as `finetune.icft.general` reads them."""
+    told = ([{"from": "human", "value": prompt}, {"from": "gpt", "value": reply}] for prompt, reply in pairs)
+    return "".join(json.dumps({"conversations": turns}) + "\n" for turns in told)
+
+
 def files() -> dict[str, str]:
     made = cards()
-    return {"test.jsonl": lines(made[:TEST]), "train.jsonl": lines(made[TEST : TEST + TRAIN])}
+    return {
+        "test.jsonl": lines(made[:TEST]),
+        "train.jsonl": lines(made[TEST : TEST + TRAIN]),
+        "general.jsonl": conversations(instructions.training_texts(GENERAL)),
+    }
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def task() -> GenerationTask:
 
 
 def test_the_cards_in_the_repository_are_those_that_are_made() -> None:
-    assert {name: (FOLDER / name).read_text() for name in ("test.jsonl", "train.jsonl")} == files()
+    assert {name: (FOLDER / name).read_text() for name in files()} == files()
 
 
 @pytest.mark.parametrize("chat", [True, False], ids=["chat", "plain"])
