@@ -176,7 +176,7 @@ def test_icft_trains_on_its_budgets_alone_and_keeps_the_same_instructions(
     assert len(tuned.general) == 64 and not runs["lora", "64"].general
     missing = {**icft, "general": str(tmp_path / "none.jsonl")}
     path = sweep(generation=GENERATION, finetune={**FINETUNE, **changes, "icft": missing}, parents=parents)
-    with pytest.raises(UserError, match="finetune.icft.general: .*none.jsonl cannot be read"):
+    with pytest.raises(UserError, match=r"finetune.icft.general: .*none.jsonl cannot be read"):
         make_plan(load_config(path))
 
 

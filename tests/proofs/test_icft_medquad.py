@@ -8,17 +8,20 @@ instructions that it learned before.
 
 from __future__ import annotations
 
-import dataclasses
+import json
 import os
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
-from tasks.curriculum import Example, IcftSettings, make_schedule
+from orchestrator.finetune import Finetune, Method
+from orchestrator.recipe import Recipe, Source
+from orchestrator.tuning import Tuning, settings
 from tasks.demo import instructions
+from tasks.examples import digest
 from tasks.medquad import (
     Answered,
     choose,
@@ -30,15 +33,25 @@ from tasks.medquad import (
     responses,
     shorten,
 )
+from tasks.metrics import distinct, lexical
+from tasks.rows import Example, difficulties, encode, load, pad_of
+from tasks.sft import Run, train
+from tasks.weak_labels import write
 from tests.conftest import DEMO
 
 DATA = Path(os.environ["MERGEFRONT_DATA"]) / "medquad"
 PARENT = DEMO / "parents" / "instruct"
 LABELLED, ASKED, WORDS = 64, 60, 16
-ICFT = IcftSettings(steps=40, long_memory=128, learning_rate=2e-3)
-LORA = dataclasses.replace(ICFT, stages=1, task_rows=ICFT.rows, recent_rows=0, earlier_rows=0)
-"""One stage and nothing replayed: trl's LoRA, to the last step (tests/tasks/test_icft.py)."""
-FULL_RATE = 5e-4
+STEPS = 40
+FINETUNE = Finetune.model_validate(
+    {
+        "starts": ["instruct"],
+        "tasks": {"medquad": {"tasks": ["medquad"]}},
+        "method": ["full", "lora", "icft"],
+        "icft": {"general": "the demo's", "long_memory": 128},
+    }
+)
+RATES: dict[Method, float] = {"full": 5e-4, "lora": 2e-3, "icft": 2e-3}
 
 pytestmark = [
     pytest.mark.prove,
@@ -46,26 +59,16 @@ pytestmark = [
 ]
 
 
-def train_full(examples: tuple[Example, ...], out: Path) -> None:
-    """Plain full-parameter SFT by trl."""
-    from transformers import AutoTokenizer
-    from trl import SFTConfig, SFTTrainer
-
-    from tasks.rows import Data, load
-
+def tune(method: Method, examples: tuple[Example, ...], kept: tuple[Example, ...], folder: Path) -> float:
+    """One run, as a sweep makes it; its seconds of training."""
     tokenizer = AutoTokenizer.from_pretrained(PARENT)
-    data = Data.encode(examples, general(0, 1), tokenizer)
-    rows = data.rows(make_schedule([0.0] * len(examples), 1, LORA, seed=0)).remove_columns(["weight", "term"])
-    arguments = SFTConfig(
-        output_dir=str(out), max_steps=LORA.steps, per_device_train_batch_size=LORA.rows,
-        gradient_accumulation_steps=LORA.accumulate, learning_rate=FULL_RATE, lr_scheduler_type="linear",
-        train_sampling_strategy="sequential", bf16=False, use_cpu=True, gradient_checkpointing=False,
-        dataset_kwargs={"skip_prepare_dataset": True}, max_length=None, logging_strategy="no", save_strategy="no",
-        report_to="none", disable_tqdm=True,
-    )  # fmt: skip
-    trainer = SFTTrainer(model=load(PARENT), args=arguments, train_dataset=rows, processing_class=tokenizer)
-    trainer.train()
-    trainer.save_model(str(out))
+    learned, general = (tuple(encode(each, tokenizer) for each in texts) for texts in (examples, kept))
+    given = {**settings(FINETUNE, STEPS, method, digest(general)), "learning_rate": RATES[method]}
+    start = Recipe("passthrough", ((Source("demo", "instruct", str(PARENT)), {}),), None, {}, "bfloat16")
+    tuning = Tuning(start, digest(learned), method, 0, given, "medquad", "instruct", len(learned), "all")
+    run = Run(tuning, PARENT, folder, PARENT, learned, "bfloat16", 50, False, general if method == "icft" else ())
+    train(run)
+    return float(json.loads((folder / "RESULT.json").read_text())["seconds"])
 
 
 def general(start: int, end: int) -> tuple[Example, ...]:
@@ -83,11 +86,6 @@ def labelled(pairs: list[Answered]) -> tuple[Example, ...]:
 def judge(folder: Path, asked: list[Answered], pool: list[Answered], shown: tuple[Example, ...]) -> dict[str, Any]:
     """One row of the table."""
     from lm_eval.tasks.ifeval.utils import process_results
-    from transformers import AutoTokenizer
-
-    from tasks.metrics import distinct, lexical
-    from tasks.rows import difficulties, encode, load, pad_of
-    from tasks.weak_labels import write
 
     model, tokenizer = load(folder), AutoTokenizer.from_pretrained(PARENT)
     row: dict[str, Any] = {}
@@ -123,31 +121,26 @@ def judge(folder: Path, asked: list[Answered], pool: list[Answered], shown: tupl
 
 @pytest.mark.timeout(3600)
 def test_one_table_with_plain_sft_lora_and_icft(tmp_path: Path) -> None:
-    from transformers import AutoTokenizer
-
-    from tasks.icft import train_icft
-    from tasks.rows import Data
-
     data = read_medquad(DATA)
     pool, asked = shorten(data.train[:600], WORDS), shorten(data.test[:ASKED], WORDS)
     shown, kept = labelled(pool[:LABELLED]), general(0, 64)
     weak = tuple(map(label_by_overlap, preferences(pool[100 : 100 + LABELLED], pool, seed=2)))
     table = {"start": judge(PARENT, asked, pool, shown)}
-    ways = {"LoRA": (shown, LORA), "ICFT": (shown, ICFT), "ICFT, 64 more by a rule": ((*shown, *weak), ICFT)}
-    begun = time.monotonic()
-    train_full(shown, tmp_path / "full")
-    seconds = {"full SFT": time.monotonic() - begun}
-    table["full SFT"] = judge(tmp_path / "full", asked, pool, shown)
-    for name, (examples, settings) in ways.items():
-        out = tmp_path / name
-        encoded = Data.encode(examples, kept, AutoTokenizer.from_pretrained(PARENT))
-        seconds[name] = train_icft(PARENT, PARENT, encoded, settings, out, seed=0)["seconds"]
-        table[name] = judge(out, asked, pool, shown)
+    ways: dict[str, tuple[Method, tuple[Example, ...]]] = {
+        "full SFT": ("full", shown),
+        "LoRA": ("lora", shown),
+        "ICFT": ("icft", shown),
+        "ICFT, 64 more by a rule": ("icft", (*shown, *weak)),
+    }
+    seconds = {}
+    for name, (method, examples) in ways.items():
+        seconds[name] = tune(method, examples, kept, tmp_path / name)
+        table[name] = judge(tmp_path / name / "model", asked, pool, shown)
     for name, row in table.items():
         print(f"\n{name} ({seconds.get(name, 0):.0f} s)")
         for key, value in row.items():
             print(f"  {key:18} {value if isinstance(value, dict) else round(value, 3)}")
-    for name in ("full SFT", *ways):
+    for name in ways:
         assert table[name]["loss shown"] < table["start"]["loss shown"], "it learned what it was shown"
     drift = {name: table[name]["loss general"] - table["start"]["loss general"] for name in ("LoRA", "ICFT")}
     assert drift["ICFT"] < drift["LoRA"], "consistency keeps what the starting model could say"
