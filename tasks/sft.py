@@ -29,6 +29,12 @@ from orchestrator.tuning import Tuning
 from tasks.examples import IGNORED, Labelled
 
 RESULT, COMPLETE, PROGRESS = "RESULT.json", "COMPLETE", "progress.json"
+SCHEDULED = {
+    "train_sampling_strategy": "sequential",
+    "dataset_kwargs": {"skip_prepare_dataset": True},
+    "remove_unused_columns": False,
+}
+"""trl's settings where the rows and their order are ICFT's schedule."""
 TELL_S = 5.0
 """Seconds between notes of a run's progress."""
 
@@ -146,19 +152,13 @@ def _plain_trainer(examples: Sequence[Labelled], given: dict[str, Any]) -> Any:
 
 
 def arguments(run: Run) -> Any:
-    """trl's settings: those of the run, no packing, no cutting, the loss on responses only. With ICFT, the rows and
-    their order are the schedule's."""
+    """trl's settings: those of the run, no packing, no cutting, the loss on responses only."""
     import torch
     from trl import SFTConfig
 
     settings, gpu = run.tuning.settings, torch.cuda.is_available()
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     sharded = processes > 1
-    schedule = {
-        "train_sampling_strategy": "sequential",
-        "dataset_kwargs": {"skip_prepare_dataset": True},
-        "remove_unused_columns": False,
-    }
     return SFTConfig(
         output_dir=str(run.checkpoints),
         max_steps=settings["steps"],
@@ -183,7 +183,7 @@ def arguments(run: Run) -> Any:
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=gpu,
-        **(schedule if run.tuning.method == "icft" else {}),
+        **(SCHEDULED if run.tuning.method == "icft" else {}),
     )
 
 
