@@ -137,7 +137,8 @@ class Finetune(Strict):
 
     @model_validator(mode="after")
     def _sensible(self) -> Finetune:
-        for key, values in (("examples", self.examples), ("seeds", self.seeds), ("method", self.method)):
+        given = {"examples": self.examples, "icft.examples": self.budgets("icft")}
+        for key, values in {**given, "seeds": self.seeds, "method": self.method}.items():
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{key} takes different values, at least one, but got {values}")
         for budget in self.examples:

@@ -112,6 +112,7 @@ def test_what_is_wrong_with_finetune_is_said(sweep: Callable[..., Path], tmp_pat
     assert "the key icft is missing; write icft: {general:" in error(method="icft")
     assert "icft is the settings of a method that method does not name" in error(icft=ICFT)
     both = {"method": ["full", "icft"]}
+    assert "icft.examples takes different values" in error(icft={**ICFT, "examples": [4, 4]}, **both)
     rows = {**ICFT, "recent_rows": 2, "earlier_rows": 2}
     assert "take 4 rows of a batch_size of 4, and leave none for the present stage" in error(icft=rows, **both)
     assert "gpus: icft trains on one GPU, but got 2" in error(icft=ICFT, gpus=2, **both)
