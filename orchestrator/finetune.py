@@ -7,7 +7,7 @@ the same ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -137,8 +137,8 @@ class Finetune(Strict):
 
     @model_validator(mode="after")
     def _sensible(self) -> Finetune:
-        given = {"examples": self.examples, "icft.examples": self.budgets("icft")}
-        for key, values in {**given, "seeds": self.seeds, "method": self.method}.items():
+        lists: dict[str, Sequence[object]] = {"examples": self.examples, "seeds": self.seeds, "method": self.method}
+        for key, values in {**lists, "icft.examples": self.budgets("icft")}.items():
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{key} takes different values, at least one, but got {values}")
         for budget in self.examples:
