@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.records import Asked, Failure
+from orchestrator.records import Answer, Asked, Failure
 from tasks.clinical.task import GenerationTask
 from tasks.metrics import Measured, OpenEncoder, Values, measure
 from tasks.scoring import generated_text
 from tasks.suites import SuiteTask
 
 Texts = tuple[str, str, str]
+Work = tuple[dict[str, Texts], Measured]
+Generated = dict[str, tuple[GenerationTask, Any]]
+"""Question → its task and lm-eval's instance."""
+PIECE = 64
+"""Texts that are measured by one task."""
 AT_ONCE = 4
 """Tasks under way, each of one process with an encoder of its own."""
 
@@ -31,16 +36,15 @@ def measure_all(texts: dict[str, Texts], encoder: OpenEncoder | None) -> dict[st
 
 @contextlib.contextmanager
 def measuring(
-    suites: Sequence[SuiteTask], tell: Callable[[str], None]
+    suites: Sequence[SuiteTask], before: Sequence[Work], tell: Callable[[str], None]
 ) -> Iterator[Callable[[Asked | Failure | None], None]]:
-    """Gives the function that takes what the pool yields. On leaving without an exception, waits for what is open."""
-    generated = {
-        question.id: (suite.task, instance)
-        for suite in suites
-        if isinstance(suite.task, GenerationTask)
-        for instance, question in zip(suite.task.instances, suite.questions, strict=True)
-    }
-    work: deque[tuple[dict[str, Texts], Measured]] = deque()
+    """Gives the function that takes what the pool yields. On leaving without an exception, waits for what is open.
+
+    Args:
+        before: what to begin with: texts of earlier runs.
+    """
+    generated = _generated(suites)
+    work = deque(before)
     open_tasks: dict[Any, Measured] = {}
     # Without a CPU of its own: on machines without GPUs the engines hold them all, and generation leaves some idle. On
     # the driver's node, which has the encoder.
@@ -60,8 +64,8 @@ def measuring(
             open_tasks[remote.remote(texts, measured.encoder)] = measured
 
     def take(result: Asked | Failure | None) -> None:
-        if isinstance(result, Asked) and (found := _new_texts(result, generated)):
-            work.append(found)
+        if isinstance(result, Asked):
+            work.extend(_new_texts(result.answers, generated))
         go_on(timeout=0)
 
     yield take
@@ -69,16 +73,32 @@ def measuring(
         go_on(timeout=1)
 
 
-def _new_texts(
-    asked: Asked, generated: dict[str, tuple[GenerationTask, Any]]
-) -> tuple[dict[str, Texts], Measured] | None:
+def unmeasured(suites: Sequence[SuiteTask], answers: Iterable[Answer]) -> list[Work]:
+    """The texts among stored answers that were never measured, or with another encoder or library."""
+    return list(_new_texts(answers, _generated(suites)))
+
+
+def _generated(suites: Sequence[SuiteTask]) -> Generated:
+    return {
+        question.id: (suite.task, instance)
+        for suite in suites
+        if isinstance(suite.task, GenerationTask)
+        for instance, question in zip(suite.task.instances, suite.questions, strict=True)
+    }
+
+
+def _new_texts(answers: Iterable[Answer], generated: Generated) -> Iterator[Work]:
+    """In pieces of `PIECE`; the tasks of a sweep share what was measured."""
     texts: dict[str, Texts] = {}
     measured: Measured | None = None
-    for answer in asked.answers:
+    for answer in answers:
         if answer.question_id in generated:
             task, instance = generated[answer.question_id]
             measured = task.measured
             each = (generated_text(instance, answer), instance.doc["reference"], instance.doc["input"])
             if not measured.knows(*each):
                 texts[measured.key(*each)] = each
-    return (texts, measured) if texts and measured else None
+    keys = list(texts)
+    for start in range(0, len(keys), PIECE):
+        assert measured is not None, "there are texts"
+        yield {key: texts[key] for key in keys[start : start + PIECE]}, measured

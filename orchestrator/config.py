@@ -233,10 +233,16 @@ class Workers(Strict):
     backend: Literal["vllm", "fake"] = "vllm"
     """`fake` answers from a hash, to rehearse a sweep without a model; its report says so on every page."""
     block: int = Field(default=512, ge=1)
-    """Questions per block, the unit of work that is stored, resumed and retried."""
+    """Questions per block, the unit of work that is stored, resumed and retried; fewer where texts are to be written:
+    `text_block`."""
     engine: Engine = Engine()
     fake_seconds: float = Field(default=0.0, ge=0)
     """Seconds that the fake backend takes over a question."""
+
+    @property
+    def text_block(self) -> int:
+        """Texts take longer than choices. A batch four times over is full most of the time."""
+        return min(self.block, 4 * self.engine.max_num_seqs)
 
 
 class Checkpoints(Strict):

@@ -24,6 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator.config import Workers
 from orchestrator.files import make_private, write_atomic
 from orchestrator.records import Answer, Asked, Block, Profile, Question, Serving
 
@@ -66,8 +67,9 @@ class Ledger:
         self.answers(recipe_id)
         return dict(self._costs[recipe_id])
 
-    def missing(self, recipe_id: str, suites: Iterable[Iterable[Question]], size: int) -> list[Block]:
-        """The unanswered questions, in blocks of at most `size`.
+    def missing(self, recipe_id: str, suites: Iterable[Iterable[Question]], workers: Workers) -> list[Block]:
+        """The unanswered questions, in blocks of at most `workers.block`, and of `workers.text_block` where texts are
+        to be written.
 
         Blocks are cut suite by suite from all the questions first and then thinned, so that what is left after an
         interruption is composed exactly as it would have been without one.
@@ -76,6 +78,7 @@ class Ledger:
         for questions in suites:
             unique = [q for q in dict.fromkeys(questions) if q.id not in seen]
             seen.update(question.id for question in unique)
+            size = workers.text_block if any(question.decoding for question in unique) else workers.block
             for start in range(0, len(unique), size):
                 part = tuple(q for q in unique[start : start + size] if q.id not in known)
                 if part:

@@ -67,6 +67,7 @@ def make_plan(config: SweepConfig, shape: Path | None = None, tokenizer: Path | 
     Raises:
         UserError: whatever `run` would refuse before it starts.
     """
+    from tasks.metrics import open_encoder
     from tasks.suites import keep_private, load_suites, open_lm
 
     files = shaped(config, shape, tokenizer) if shape and tokenizer else resolve(config, weights=False)
@@ -81,6 +82,8 @@ def make_plan(config: SweepConfig, shape: Path | None = None, tokenizer: Path | 
         suites = load_suites(config, lm)
         own = config.model_copy(update={"objectives": config.finetune.tasks if config.finetune else {}})
         tasks = load_suites(own, lm)
+    if config.generation and not shape:
+        open_encoder(config.generation.encoder, weights=False)
     unique = {question.id: question for suite in suites for question in suite.questions}
     answer_s = estimate.seconds(config, unique.values(), parameters, worker_count(config))
     return Plan(

@@ -82,7 +82,7 @@ def open_referee(sweep: Sweep) -> Referee:
         note["rivals"] = None if note["rivals"] is None else tuple(note["rivals"])
         standings.setdefault(recipe.id, Standing(recipe, **note))
     return Referee(
-        config.search, config.workers.block, config.workers.gpus, cut(config, sweep.suites, sweep.lm), sweep.lm,
+        config.search, config.workers, cut(config, sweep.suites, sweep.lm), sweep.lm,
         sweep.ledger, folder, standings, keep=lambda result: keep(sweep, result), tell=tell,
     )  # fmt: skip
 
@@ -95,7 +95,7 @@ def read_standings(referee: Referee) -> None:
         if wanted < 0 or standing.status in ("invalid", "failed"):
             standing.status = "open" if standing.status == "failed" else standing.status
             continue
-        if referee.ledger.missing(standing.recipe.id, referee.rungs.rungs[wanted].questions, referee.block):
+        if referee.ledger.missing(standing.recipe.id, referee.rungs.rungs[wanted].questions, referee.workers):
             standing.status, standing.rung = "open", -1
             continue
         referee.read(standing, wanted)
@@ -145,7 +145,7 @@ def answer(sweep: Sweep, pool: Pool, blocks: Sequence[Block]) -> None:
     if not blocks:
         return
     recipes = {recipe.id: recipe for recipe in sweep.recipes}
-    with Progress(list(blocks)) as progress, measuring(sweep.suites, progress.note) as measure:
+    with Progress(list(blocks)) as progress, measuring(sweep.suites, [], progress.note) as measure:
         for result in pool.run(recipes, blocks):
             keep(sweep, result)
             measure(result)

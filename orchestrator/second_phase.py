@@ -186,7 +186,7 @@ def _to_train(phase: Phase) -> list[Run]:
 
     def is_needed(run: Run) -> bool:
         gone = not (run.folder / "model").exists()
-        is_open = gone and bool(phase.sweep.ledger.missing(run.recipe.id, questions, 512))
+        is_open = gone and bool(phase.sweep.ledger.missing(run.recipe.id, questions, phase.sweep.config.workers))
         return not is_finished(run.folder) or (is_open and run is not phase.baseline)
 
     found = [run for run in phase.all_runs if is_needed(run) and not is_hopeless(run)]

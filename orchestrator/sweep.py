@@ -30,7 +30,7 @@ from orchestrator.parents import resolve
 from orchestrator.plan import check_disk
 from orchestrator.progress import Progress
 from orchestrator.recipe import Recipe, Source, expand
-from orchestrator.records import Asked, Block, Failure, Profile, Serving
+from orchestrator.records import Answer, Asked, Block, Failure, Profile, Serving
 from orchestrator.scores import combine
 from orchestrator.serving import make_profile, make_serving
 from orchestrator.sweepfile import load_config
@@ -163,19 +163,20 @@ def open_blocks(sweep: Sweep) -> list[Block]:
     for recipe in sweep.recipes:
         failure = failures.get(recipe.id)
         if failure is None or failure.status == "failed" or failure.context != context(sweep):
-            blocks += sweep.ledger.missing(recipe.id, questions, sweep.config.workers.block)
+            blocks += sweep.ledger.missing(recipe.id, questions, sweep.config.workers)
     return blocks
 
 
 def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
     """Stream blocks to the workers and their answers into the ledger. With nothing to ask, nothing is started."""
-    from cluster.measuring import measuring
+    from cluster.measuring import measuring, unmeasured
     from cluster.pool import EngineStartError, Pool
     from cluster.session import session
     from cluster.shares import slerp_shares, unknown_shares
 
     shares = unknown_shares(sweep.config, sweep.sources, sweep.out)
-    if not blocks and not shares:
+    texts = unmeasured(sweep.suites, _stored_texts(sweep))
+    if not (blocks or shares or texts):
         return
     for block in blocks:
         failure_file(sweep.out, block.recipe_id).unlink(missing_ok=True)
@@ -187,7 +188,7 @@ def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
             session(sweep.out / "ray"),
             Progress(blocks) as progress,
             slerp_shares(shares, sweep.out, progress.note),
-            measuring(sweep.suites, progress.note) as measure,
+            measuring(sweep.suites, texts, progress.note) as measure,
             Pool(worker_spec(sweep), limit=len(blocks)) as pool,
         ):
             for result in pool.run(recipes, blocks, stop=_budget(sweep.config, len(pool.slots), max_gpu_hours)):
@@ -199,6 +200,15 @@ def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
         raise UserError(f"{error} (all of it: {sweep.out / 'engine-error.txt'})") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _stored_texts(sweep: Sweep) -> Iterator[Answer]:
+    """Answers to generation tasks; the ledgers of sweeps without any are not read for it."""
+    from tasks.suites import generation_tasks
+
+    if generation_tasks(sweep.suites):
+        for recipe in sweep.recipes:
+            yield from sweep.ledger.answers(recipe.id).values()
 
 
 def keep(sweep: Sweep, result: Asked | Failure | None) -> None:

@@ -44,14 +44,18 @@ class OpenEncoder:
     digest: str
 
 
-def open_encoder(encoder: Encoder | None) -> OpenEncoder | None:
+def open_encoder(encoder: Encoder | None, *, weights: bool = True) -> OpenEncoder | None:
     """
+    Args:
+        weights: False fetches only the config and tokenizer of a hub model, for `plan`.
+
     Raises:
         UserError: it is not there, or its weights are not safetensors.
     """
     if encoder is None:
         return None
-    files = open_model("generation", "encoder", Parent(model=encoder.model, revision=encoder.revision))
+    parent = Parent(model=encoder.model, revision=encoder.revision)
+    files = open_model("generation", "encoder", parent, weights=weights)
     layers = files.config.get("num_hidden_layers", encoder.layer)
     if encoder.layer > layers:
         raise UserError(

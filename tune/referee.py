@@ -16,6 +16,7 @@ import numpy as np
 import ray
 
 from cluster.pool import Pool
+from orchestrator.config import Workers
 from orchestrator.files import write_json
 from orchestrator.ledger import COSTS, Ledger
 from orchestrator.recipe import Recipe
@@ -60,8 +61,7 @@ class Standing:
 @dataclass
 class Referee:
     search: Search
-    block: int
-    gpus: float
+    workers: Workers
     rungs: Rungs
     lm: LedgerLM
     ledger: Ledger
@@ -94,7 +94,7 @@ class Referee:
         return {
             "candidates": len(ids),
             "questions": sum(len(self.ledger.answers(key)) for key in ids),
-            "gpu_hours": seconds * (self.gpus or 1) / 3600,
+            "gpu_hours": seconds * (self.workers.gpus or 1) / 3600,
         }
 
     @property
@@ -158,7 +158,9 @@ class Referee:
         """
         reports: list[dict[str, Any]] = []
         while standing.status == "open":
-            blocks = self.ledger.missing(standing.recipe.id, self.rungs.rungs[standing.rung + 1].questions, self.block)
+            blocks = self.ledger.missing(
+                standing.recipe.id, self.rungs.rungs[standing.rung + 1].questions, self.workers
+            )
             if blocks:
                 self._under_way[standing.recipe.id] = len(blocks)
                 pool.add(blocks)

@@ -43,9 +43,10 @@ class Examples:
     test: list[Example]
     incomplete: int
     """Rows of the test split that lack the input or the reference, and are left out."""
-    in_training: tuple[int, ...] = ()
-    """Test examples, counted from 0, whose input also stands in the training split; case, spaces and punctuation do not
-    count."""
+    in_training: tuple[str, ...] = ()
+    """Ids of the examples whose input also stands in the training split; case, spaces and punctuation do not count."""
+    validation: list[Example] = dataclasses.field(default_factory=list)
+    """To search on, where the data set has a split for it."""
     read_training: Read = dataclasses.field(default=tuple, compare=False)
     """Reads the training split anew: it may be large, and only fine-tuning needs it."""
 
@@ -160,17 +161,19 @@ def _text(value: object) -> str:
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
-def make_examples(test: Iterable[Example], train: Read = tuple, check: bool = True) -> Examples:
+def make_examples(
+    test: Iterable[Example], train: Read = tuple, validation: Iterable[Example] = (), check: bool = True
+) -> Examples:
     """
     Args:
         train: reads the training split.
-        check: look there for the test examples.
+        check: look there for the other examples.
     """
     rows = list(test)
-    complete = [row for row in rows if row.input and row.reference]
+    complete, spare = ([row for row in part if row.input and row.reference] for part in (rows, validation))
     known = {_plain(example.input) for example in train()} if check else set()
-    again = tuple(index for index, row in enumerate(complete) if _plain(row.input) in known)
-    return Examples(complete, len(rows) - len(complete), again, train)
+    again = tuple(row.id for row in (*complete, *spare) if _plain(row.input) in known)
+    return Examples(complete, len(rows) - len(complete), again, spare, train)
 
 
 def _plain(text: str) -> bytes:
@@ -193,6 +196,7 @@ def brief_hospital_course(reader: Reader) -> Examples:
         rows = reader.rows(file, columns)
         return (Example(**row) for row in rows if is_test(row["id"].split("-")[0], one_in=100) == test)
 
+    # Gigabytes, and no patient is in both splits: the training split is not read only to look for test examples.
     return make_examples(examples(True), lambda: examples(False), check=False)
 
 
@@ -209,7 +213,7 @@ def radiology(reader: Reader) -> Examples:
     def examples(test: bool) -> Iterator[Example]:
         return (Example(**row) for row in rows() if is_test(row["id"], one_in=10) == test)
 
-    return make_examples(examples(True), lambda: examples(False), check=False)
+    return make_examples(examples(True), lambda: examples(False))
 
 
 def _openi(reader: Reader, file: Path) -> Row:
@@ -230,14 +234,14 @@ def _openi(reader: Reader, file: Path) -> Row:
 
 
 def aci_bench(reader: Reader) -> Examples:
-    """ACI-Bench: all three test sets of the challenges."""
+    """ACI-Bench: all three test sets of the challenges; its validation set to search on."""
     columns: Columns = {"id": ("encounter_id",), "input": ("dialogue",), "reference": ("note",)}
     tests = ("clinicalnlp_taskB_test1.csv", "clinicalnlp_taskC_test2.csv", "clef_taskC_test3.csv")
-    train = reader.find("train.csv")
-    return make_examples(
-        (Example(**row) for name in tests for row in reader.rows(reader.find(name), columns)),
-        lambda: (Example(**row) for row in reader.rows(train, columns)),
-    )
+
+    def examples(*names: str) -> Iterator[Example]:
+        return (Example(**row) for name in names for row in reader.rows(reader.find(name), columns))
+
+    return make_examples(examples(*tests), lambda: examples("train.csv"), examples("valid.csv"))
 
 
 SECTIONS = {
@@ -250,7 +254,7 @@ SECTIONS = {
 
 
 def mts_dialog(reader: Reader) -> Examples:
-    """MTS-Dialog: both test sets."""
+    """MTS-Dialog: both test sets; its validation set to search on."""
     columns: Columns = {
         "id": ("ID",), "section": ("section_header",), "reference": ("section_text",), "input": ("dialogue",)
     }  # fmt: skip
@@ -258,15 +262,15 @@ def mts_dialog(reader: Reader) -> Examples:
         "test1": ("MTS-Dialog-TestSet-1-MEDIQA-Chat-2023.csv", "test1.jsonl"),
         "test2": ("MTS-Dialog-TestSet-2-MEDIQA-Sum-2023.csv", "test2.jsonl"),
     }
-    train = reader.find("MTS-Dialog-TrainingSet.csv", "train.jsonl")
 
-    def examples(name: str, file: Path) -> Iterator[Example]:
-        for row in reader.rows(file, columns):
+    def examples(name: str, *files: str) -> Iterator[Example]:
+        for row in reader.rows(reader.find(*files), columns):
             yield Example(f"{name}-{row['id']}", row["input"], row["reference"], _title(row["section"]))
 
     return make_examples(
-        (example for name, files in tests.items() for example in examples(name, reader.find(*files))),
-        lambda: examples("train", train),
+        (example for name, files in tests.items() for example in examples(name, *files)),
+        lambda: examples("train", "MTS-Dialog-TrainingSet.csv", "train.jsonl"),
+        examples("validation", "MTS-Dialog-ValidationSet.csv", "validation.jsonl"),
     )
 
 

@@ -8,6 +8,7 @@ file.
 
 from __future__ import annotations
 
+import dataclasses
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -48,13 +49,16 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
         self.settings, self.truncate = settings, truncate
         self.examples, self.has_encoder = examples, has_encoder
         self.measured = Measured()
-        columns = ("id", "input", "reference", "section")
-        data = Dataset.from_list([{key: getattr(example, key) for key in columns} for example in examples.test])
+        data = {
+            split: Dataset.from_list([dataclasses.asdict(example) for example in part])
+            for split, part in (("test", examples.test), ("validation", examples.validation))
+            if part
+        }
         super().__init__(
             config={
                 **settings,
                 "output_type": "generate_until",
-                "custom_dataset": lambda **_: {"test": data},
+                "custom_dataset": lambda **_: data,
                 "test_split": "test",
                 "num_fewshot": 0,
                 "doc_to_target": "reference",
@@ -102,14 +106,13 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
 
     def notes(self) -> list[str]:
         """What a reader of the scores must know. Documents are numbered from 0."""
-        known = {self.examples.test[place].id for place in self.examples.in_training}
         asked = {instance.doc_id: instance.doc["id"] for instance in self.instances}
-        again = [document for document, example in asked.items() if example in known]
+        again = [document for document, example in asked.items() if example in self.examples.in_training]
         found = []
         if again:
             numbers = ", ".join(map(str, again[:20])) + (", …" if len(again) > 20 else "")
             found.append(
-                f"{self.config.task}: {len(again)} of the {len(asked)} test examples also stand in the training split "
+                f"{self.config.task}: {len(again)} of the {len(asked)} examples also stand in the training split "
                 f"(case, spaces and punctuation aside): documents {numbers}."
             )
         if self.examples.incomplete:

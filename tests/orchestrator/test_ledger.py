@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.config import Engine, Workers
 from orchestrator.ledger import Ledger
 from orchestrator.records import Answer, Asked, Block, Decoding, Profile, Question, Serving
 
@@ -38,7 +39,9 @@ def test_what_is_written_is_read_back_exactly(tmp_path: Path) -> None:
 @given(st.lists(st.integers(0, 5), max_size=6, unique=True), st.integers(1, 16))
 def test_after_any_interruption_the_open_blocks_are_those_not_written(done: list[int], size: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        whole = Ledger(Path(folder), SERVING, PROFILE).missing("r", [QUESTIONS[:25], QUESTIONS[20:]], size)
+        whole = Ledger(Path(folder), SERVING, PROFILE).missing(
+            "r", [QUESTIONS[:25], QUESTIONS[20:]], Workers(block=size)
+        )
         assert sorted(q.id for block in whole for q in block.questions) == sorted(q.id for q in QUESTIONS)
         ledger = Ledger(Path(folder), SERVING, PROFILE)
         written = [whole[index] for index in done if index < len(whole)]
@@ -46,15 +49,24 @@ def test_after_any_interruption_the_open_blocks_are_those_not_written(done: list
             ledger.write(asked(block))
         left = [block.id for block in whole if block not in written]
         for view in (ledger, Ledger(Path(folder), SERVING, PROFILE)):
-            assert [block.id for block in view.missing("r", [QUESTIONS[:25], QUESTIONS[20:]], size)] == left
+            assert [
+                block.id for block in view.missing("r", [QUESTIONS[:25], QUESTIONS[20:]], Workers(block=size))
+            ] == left
 
 
 def test_a_raised_limit_asks_only_the_new_questions(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, SERVING, PROFILE)
-    for block in ledger.missing("r", [QUESTIONS[:10]], 4):
+    for block in ledger.missing("r", [QUESTIONS[:10]], Workers(block=4)):
         ledger.write(asked(block))
-    more = ledger.missing("r", [QUESTIONS], 4)
+    more = ledger.missing("r", [QUESTIONS], Workers(block=4))
     assert [q for block in more for q in block.questions] == QUESTIONS[10:]
+
+
+def test_texts_come_in_blocks_of_four_batches(tmp_path: Path) -> None:
+    texts = [Question((i,), decoding=Decoding(8, ())) for i in range(20)]
+    workers = Workers(block=16, engine=Engine(max_num_seqs=2))
+    found = Ledger(tmp_path, SERVING, PROFILE).missing("r", [QUESTIONS[:20], texts], workers)
+    assert [len(block.questions) for block in found] == [16, 4, 8, 8, 4]
 
 
 @pytest.mark.parametrize("crash", ["before the marker", "while writing"])
@@ -112,7 +124,7 @@ def test_another_profile_or_serving_is_another_answer(tmp_path: Path) -> None:
 
 def test_costs_add_up(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, SERVING, PROFILE)
-    for block in ledger.missing("r", [QUESTIONS], 20):
+    for block in ledger.missing("r", [QUESTIONS], Workers(block=20)):
         ledger.write(asked(block))
     for view in (ledger, Ledger(tmp_path, SERVING, PROFILE)):
         assert view.costs("r") == {"swap_s": 4.0, "answer_s": 6.0}

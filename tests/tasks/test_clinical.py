@@ -8,22 +8,24 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.config import OwnTask, UserError
+from orchestrator.__main__ import main
+from orchestrator.config import Generation, OwnTask, UserError
 from orchestrator.records import Serving
 from orchestrator.sweep import reopen_sweep, run_sweep
 from orchestrator.sweepfile import load_config
+from tasks.benchmarks.splits import choose_side
 from tasks.clinical.sources import FILES, READERS, Examples, Reader, is_test, own_examples
-from tasks.clinical.task import GenerationTask, share
+from tasks.clinical.task import GenerationTask, load_task, share
 from tasks.scoring import LedgerLM
 from tests.conftest import DEMO
 
+IN_TRAINING = ["test1-96", "test1-106", "test2-59", "test2-153"]
 MTS = Path(os.environ["MERGEFRONT_DATA"]) / "mts_dialog"
 SECRET = "Zebrafish-plaintext"
 """Stands in every made text; may stand in no message."""
@@ -87,12 +89,13 @@ def test_radiology_is_the_same_from_xml_and_from_csv(tmp_path: Path) -> None:
 
 def test_aci_bench_has_three_test_sets(tmp_path: Path) -> None:
     head = "dataset,encounter_id,dialogue,note"
-    names = ("train", "clinicalnlp_taskB_test1", "clinicalnlp_taskC_test2", "clef_taskC_test3")
+    names = ("train", "clinicalnlp_taskB_test1", "clinicalnlp_taskC_test2", "clef_taskC_test3", "valid")
     for index, name in enumerate(names):
         row = ["virtassist", f"D2N{index}", f"[doctor] hi\n[patient] hello {index}", f"CHIEF COMPLAINT\n\n{index}"]
         write_csv(tmp_path / "data" / "challenge_data" / f"{name}.csv", head, [row])
     examples = read("clinical_aci_bench", tmp_path)
     assert [example.id for example in examples.test] == ["D2N1", "D2N2", "D2N3"]
+    assert [example.id for example in examples.validation] == ["D2N4"]
     assert examples.test[0].reference == "CHIEF COMPLAINT\n\n1"
 
 
@@ -116,6 +119,7 @@ def test_problem_list_reads_both_names_of_its_columns(tmp_path: Path) -> None:
 def test_mts_dialog_and_the_four_that_are_also_in_training(tmp_path: Path) -> None:
     official = {
         "train": "MTS-Dialog-TrainingSet.csv",
+        "validation": "MTS-Dialog-ValidationSet.csv",
         "test1": "MTS-Dialog-TestSet-1-MEDIQA-Chat-2023.csv",
         "test2": "MTS-Dialog-TestSet-2-MEDIQA-Sum-2023.csv",
     }
@@ -126,7 +130,8 @@ def test_mts_dialog_and_the_four_that_are_also_in_training(tmp_path: Path) -> No
     examples = read("clinical_mts_dialog", tmp_path)
     assert examples == read("clinical_mts_dialog", MTS)
     assert len(examples.test) == 400
-    assert [examples.test[i].id for i in examples.in_training] == ["test1-96", "test1-106", "test2-59", "test2-153"]
+    assert [name for name in examples.in_training if name.startswith("test")] == IN_TRAINING
+    assert len(examples.validation) == 100
     assert examples.test[0].section == "history of present illness"
     training = examples.training()
     assert training == read("clinical_mts_dialog", MTS).training()
@@ -135,23 +140,28 @@ def test_mts_dialog_and_the_four_that_are_also_in_training(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(not MTS.is_dir(), reason="MTS-Dialog is not in MERGEFRONT_DATA")
-def test_examples_that_are_also_in_training_are_numbered_as_they_are_asked(tmp_path: Path) -> None:
-    """lm-eval counts the documents of a split anew."""
-    from orchestrator.config import Generation
-    from tasks.benchmarks.splits import choose_side
-    from tasks.clinical.task import load_task
+def test_examples_that_are_also_in_training_are_numbered_as_they_are_asked() -> None:
+    """lm-eval counts the documents of a selection anew."""
+    task = load_task("here", "clinical_mts_dialog", Generation(data={"clinical_mts_dialog": str(MTS)}))
+    task.build_all_requests(samples=[3, 96, 106, 353])
+    (note,) = [note for note in task.notes() if "training split" in note]
+    assert "3 of the 4 examples" in note and note.endswith("documents 1, 2, 3.")
 
-    seen = []
-    for side in ("search", "confirm"):
+
+@pytest.mark.skipif(not MTS.is_dir(), reason="MTS-Dialog is not in MERGEFRONT_DATA")
+def test_mts_dialog_is_searched_on_its_validation_set() -> None:
+    for side, split, count in (("search", "validation", 100), ("confirm", "test", 400)):
         task = load_task("here", "clinical_mts_dialog", Generation(data={"clinical_mts_dialog": str(MTS)}))
-        chosen, _ = choose_side("here", task, side)
-        task.build_all_requests(samples=chosen)
-        documents = {instance.doc_id: instance.doc["id"] for instance in task.instances}
-        (note,) = [note for note in task.notes() if "training split" in note]
-        numbers = [int(number) for number in re.findall(r"\d+", note.partition("documents ")[2])]
-        assert f"{len(numbers)} of the {len(documents)} test examples" in note
-        seen += [documents[number] for number in numbers]
-    assert sorted(seen) == ["test1-106", "test1-96", "test2-153", "test2-59"]
+        assert choose_side("here", task, side) == (None, split)
+        assert len(task.eval_docs) == count
+
+
+def test_reports_that_are_also_in_training_are_found(tmp_path: Path) -> None:
+    """Normal findings are dictated alike."""
+    rows = [[str(i), "Lungs are clear." if i % 2 else f"Nodule {i}.", "Normal."] for i in range(200)]
+    write_csv(tmp_path / "indiana_reports.csv", "uid,findings,impression", rows)
+    examples = read("clinical_radiology", tmp_path)
+    assert {example.id for example in examples.test if "clear" in example.input} == set(examples.in_training) != set()
 
 
 # -------------------------------------------------------------------- what can be wrong with files
@@ -250,9 +260,6 @@ def test_every_prompt_has_a_seed_of_its_own_and_the_same_tomorrow(lm: LedgerLM) 
 
 
 def test_the_tasks_generate_as_the_paper_does(tmp_path: Path) -> None:
-    from orchestrator.config import Generation
-    from tasks.clinical.task import load_task
-
     make_problem_list(tmp_path)
     task = load_task("here", "clinical_problem_list", Generation(data={"clinical_problem_list": str(tmp_path)}))
     task.build_all_requests()
@@ -319,6 +326,11 @@ def test_metrics_are_measured_beside_the_generation(
     monkeypatch.setattr("tasks.metrics.measure", lambda *_: pytest.fail("measured by the driver"))
     path = sweep(objectives={"notes": {"tasks": ["letters"], **OBJECTIVE}}, generation={"own": own})
     assert all(row.status == "scored" for row in run_sweep(path, tmp_path / "out").rows)
+    (remembered,) = (tmp_path / "out" / "metrics").iterdir()
+    lines = remembered.read_text().split()
+    remembered.unlink()  # as if the first run had been killed before it measured
+    assert all(row.status == "scored" for row in run_sweep(path, tmp_path / "out").rows)
+    assert len(remembered.read_text().split()) == len(lines)
 
 
 def test_sixteen_sequences_unless_the_sweep_says_more(sweep: Callable[..., Path], own: dict[str, Any]) -> None:
@@ -326,6 +338,15 @@ def test_sixteen_sequences_unless_the_sweep_says_more(sweep: Callable[..., Path]
     assert load_config(sweep(generation={"own": own})).workers.engine.max_num_seqs == 16
     workers = {"backend": "fake", "engine": {"max_num_seqs": 64}}
     assert load_config(sweep(generation={"own": own}, workers=workers)).workers.engine.max_num_seqs == 64
+
+
+def test_plan_refuses_the_encoder_that_run_would(sweep: Callable[..., Path], own: Any, capsys: Any) -> None:
+    generation = {"own": own, "encoder": {"model": "./nowhere", "layer": 2}}
+    assert (
+        main(["plan", str(sweep(objectives={"notes": {"tasks": ["letters"], **OBJECTIVE}}, generation=generation))])
+        == 2
+    )
+    assert "generation.encoder.model: the folder" in capsys.readouterr().err
 
 
 def wrong(generation: dict[str, Any] | None, task: str, expected: str, **objective: Any) -> Any:
