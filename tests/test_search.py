@@ -58,6 +58,11 @@ def finished(out: Path) -> dict[Path, bytes]:
             "search.space[0].alpha: `low < high` must hold, but got (low=0.7, high=0.2)",
         ),
         (
+            {"search": {**SEARCH, "space": [{"method": "linear", "models": {"a": {"weight": {"low": 0, "hihg": 1}}}}]}},
+            "search.space[0]: models.a.weight: takes a value, {low, high}",
+        ),
+        ({"search": {**SEARCH, "budget": {"candidate": 6}}}, "search.budget.candidate: unknown key; did you mean"),
+        (
             {"search": {**SEARCH, "constraints": {"clinicl": {"parent": "a", "share": 1}}}},
             "search.constraints.clinicl: is no objective of the front; did you mean 'clinical'?",
         ),
