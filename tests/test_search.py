@@ -80,10 +80,10 @@ def test_a_search_that_cannot_be_is_refused_at_once(
 def test_a_search_that_is_killed_goes_on_where_it_was(sweep: Callable[..., Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     path = sweep(objectives=OBJECTIVES, search=SEARCH, workers={**WORKERS, "fake_seconds": 0.01})
-    running = subprocess.Popen(command("search", path, "--out", out), cwd=ROOT, stderr=subprocess.DEVNULL)
+    running = subprocess.Popen(command("search", path, "--out", out), cwd=ROOT, stderr=(tmp_path / "err").open("w"))
     deadline = time.monotonic() + 240
     while sum(note["status"] != "open" for note in notes(out).values()) < 2:
-        assert running.poll() is None and time.monotonic() < deadline
+        assert running.poll() is None and time.monotonic() < deadline, (tmp_path / "err").read_text()
         time.sleep(0.05)
     running.send_signal(signal.SIGKILL)
     running.wait()
