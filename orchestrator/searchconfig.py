@@ -91,6 +91,11 @@ class Space(Strict):
         for key, value in given.items():
             if key not in known:
                 raise ValueError(f"{where}.{key}: the method has no such parameter (it has: {', '.join(known)})")
+            if isinstance(value, dict) and not set(value) <= {"value", "filter"}:
+                raise ValueError(
+                    f"{where}.{key}: takes a value, {{low, high}} (with knots or modules) or mergekit's lists and "
+                    f"filters, but got {value}"
+                )
             if key in {"density", "t"} and isinstance(value, Range):
                 _ratio(value)
 

@@ -26,6 +26,7 @@ from orchestrator.config import (
     hint,
 )
 from orchestrator.finetune import Baseline, Finetune, Icft, Lora, Rule
+from orchestrator.searchconfig import Budget, Floor, Racing, Search, Space
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -106,6 +107,7 @@ def _fields_at(parts: list[Any], model: type[BaseModel]) -> list[str]:
         "parents": Parent, "candidates": Parent, "recipes": RecipeGrid, "objectives": Objective,
         "workers": Workers, "engine": Engine, "checkpoints": Checkpoints, "tasks": TaskUse,
         "generation": Generation, "own": OwnTask, "encoder": Encoder,
+        "search": Search, "space": Space, "budget": Budget, "racing": Racing, "constraints": Floor,
         "finetune": Finetune, "starts": Rule, "baseline": Baseline, "lora": Lora, "icft": Icft,
     }  # fmt: skip
     if parts[:2] == ["finetune", "tasks"] and len(parts) == 3:

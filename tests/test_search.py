@@ -58,6 +58,11 @@ def finished(out: Path) -> dict[Path, bytes]:
             "search.space[0].alpha: `low < high` must hold, but got (low=0.7, high=0.2)",
         ),
         (
+            {"search": {**SEARCH, "space": [{"method": "linear", "models": {"a": {"weight": {"low": 0, "hihg": 1}}}}]}},
+            "search.space[0]: models.a.weight: takes a value, {low, high}",
+        ),
+        ({"search": {**SEARCH, "budget": {"candidate": 6}}}, "search.budget.candidate: unknown key; did you mean"),
+        (
             {"search": {**SEARCH, "constraints": {"clinicl": {"parent": "a", "share": 1}}}},
             "search.constraints.clinicl: is no objective of the front; did you mean 'clinical'?",
         ),
@@ -75,10 +80,10 @@ def test_a_search_that_cannot_be_is_refused_at_once(
 def test_a_search_that_is_killed_goes_on_where_it_was(sweep: Callable[..., Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     path = sweep(objectives=OBJECTIVES, search=SEARCH, workers={**WORKERS, "fake_seconds": 0.01})
-    running = subprocess.Popen(command("search", path, "--out", out), cwd=ROOT, stderr=subprocess.DEVNULL)
+    running = subprocess.Popen(command("search", path, "--out", out), cwd=ROOT, stderr=(tmp_path / "err").open("w"))
     deadline = time.monotonic() + 240
     while sum(note["status"] != "open" for note in notes(out).values()) < 2:
-        assert running.poll() is None and time.monotonic() < deadline
+        assert running.poll() is None and time.monotonic() < deadline, (tmp_path / "err").read_text()
         time.sleep(0.05)
     running.send_signal(signal.SIGKILL)
     running.wait()
