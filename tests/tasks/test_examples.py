@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -62,6 +63,8 @@ def test_a_long_prompt_loses_the_end_of_its_input_and_no_example_is_lost(task: G
     text = lm.tokenizer.decode(found[0].prompt)
     assert "Write the card of word" in text and ", now." in text and "END" not in text
     assert digest(found) != digest(found[:3]) != digest(found[1:])
+    doubted = [dataclasses.replace(found[0], weight=0.5), *found[1:]]
+    assert digest(doubted) != digest(found), "weights change what is learned"
     with pytest.raises(UserError, match="raise max_length"):
         labelled(task, chosen, lm, True, 16, "finetune.tasks.cards")
 
