@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from orchestrator.front import front_mask
 from orchestrator.searchconfig import Racing
-from tune.racing import PARK, Answers, Floats, Race, front_mask
+from tune.racing import PARK, Answers, Floats, Race
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,54 @@
-"""The Pareto front of the scored recipes, and who is near it."""
+"""The Pareto front, who is near it, and the volume that it dominates."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from orchestrator.scores import Score, paired_se
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.scores import Floats, Score, paired_se
 
 
-def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
-    """At least as good in every objective and better in one; all objectives maximised."""
-    return all(x >= y for x, y in zip(a, b, strict=True)) and any(x > y for x, y in zip(a, b, strict=True))
-
-
-def pareto_front(points: Mapping[str, Sequence[float]]) -> list[str]:
+def pareto_front(points: Mapping[str, Sequence[float] | Floats]) -> list[str]:
     """The names that nobody dominates, in the given order; equal points stand or fall together.
 
     Args:
         points: name → one number per objective, all to be maximised.
     """
-    return [
-        name
-        for name, point in points.items()
-        if not any(dominates(other, point) for key, other in points.items() if key != name)
+    if not points:
+        return []
+    mask = front_mask(np.array([*points.values()], float))
+    return [name for name, on in zip(points, mask, strict=True) if on]
+
+
+def front_mask(points: Floats) -> npt.NDArray[np.bool_]:
+    """Which of the points nobody dominates; shape (recipes, objectives) → (recipes,). To dominate is to be at least as
+    good in every objective and better in one, all of them maximised."""
+    at_least = (points[:, None, :] >= points[None, :, :]).all(axis=2)
+    better = (points[:, None, :] > points[None, :, :]).any(axis=2)
+    return np.asarray(~(at_least & better).any(axis=0))
+
+
+def hypervolume(points: Floats, reference: Floats) -> float:
+    """The volume that the points dominate, above the reference; exact, by slicing the last objective.
+
+    Args:
+        points: shape (n, objectives), to be maximised.
+    """
+    above = points[(points > reference).all(axis=1)]
+    if len(above) == 0:
+        return 0.0
+    if points.shape[1] == 1:
+        return float(above.max() - reference[0])
+    above = above[np.argsort(-above[:, -1])]
+    ends = np.append(above[1:, -1], reference[-1])
+    slices = [
+        (above[i, -1] - ends[i]) * hypervolume(above[: i + 1, :-1], reference[:-1])
+        for i in range(len(above))
+        if above[i, -1] > ends[i]
     ]
+    return float(sum(slices))
 
 
 def near_front(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.config import Engine
+from orchestrator.config import Engine, SweepConfig
 
 Place = Literal["gpu", "pinned", "mapped"]
 """GPU memory; page-locked host memory, from which a GPU copies fastest; or the safetensors files as they are mapped."""
@@ -51,3 +51,8 @@ class Parents:
         if not gpus or self.engine.tensor_parallel_size > 1:
             return told + "memory-mapped"
         return told + f"in memory of GPUs from {self.gpu_needed / 1e9:.0f} GB on, else of the host, pinned if they fit"
+
+
+def weight_bytes(config: SweepConfig, parameters: int) -> int:
+    """Of one model, in the dtype that it is served in."""
+    return parameters * (4 if config.dtype == "float32" else 2)

@@ -10,7 +10,7 @@ from pathlib import Path
 from orchestrator import estimate
 from orchestrator.config import SweepConfig, UserError
 from orchestrator.parents import resolve
-from orchestrator.placement import Parents
+from orchestrator.placement import Parents, weight_bytes
 from orchestrator.plan_tuning import TuningPlan, describe_tuning, plan_tuning
 from orchestrator.recipe import expand
 from orchestrator.serving import make_profile, make_serving
@@ -177,10 +177,6 @@ def disk_bytes(config: SweepConfig, parameters: int, recipes: int) -> int:
     merged = recipes if config.checkpoints.keep else 0
     adapted = sum(parent.lora is not None for parent in config.parents.values()) * worker_count(config)
     return weight_bytes(config, parameters) * (merged + adapted)
-
-
-def weight_bytes(config: SweepConfig, parameters: int) -> int:
-    return parameters * (4 if config.dtype == "float32" else 2)
 
 
 def worker_count(config: SweepConfig) -> int:

@@ -12,6 +12,7 @@ from orchestrator.config import SweepConfig, UserError
 from orchestrator.estimate import ACCELERATORS
 from orchestrator.finetune import Finetune
 from orchestrator.memory import need, refusal
+from orchestrator.placement import weight_bytes
 from orchestrator.tuning import largest_budget
 
 if TYPE_CHECKING:
@@ -67,8 +68,7 @@ def plan_tuning(config: SweepConfig, suites: Sequence[SuiteTask], lm: LedgerLM, 
         for budget in finetune.budgets(method)
     ]
     runs = starts * len(finetune.seeds) * len(steps)
-    weights = parameters * (4 if config.dtype == "float32" else 2)
-    kept = runs * weights if finetune.keep else 0
+    kept = runs * weight_bytes(config, parameters) if finetune.keep else 0
     return TuningPlan(
         starts=[start if isinstance(start, str) else start.words for start in finetune.starts],
         runs=runs,

@@ -87,4 +87,9 @@ class Progress:
 
     def _say(self, text: str) -> None:
         self.told = time.monotonic()
-        print(f"mergefront: {text}", file=sys.stderr, flush=True)
+        say(text)
+
+
+def say(text: str) -> None:
+    """A line for the person who waits, apart from what the command prints as its result."""
+    print(f"mergefront: {text}", file=sys.stderr, flush=True)

@@ -8,8 +8,6 @@ the same command.
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from orchestrator.board import Board, Status, write_board
 from orchestrator.config import Published, SweepConfig, UserError
-from orchestrator.files import make_private, write_atomic
-from orchestrator.progress import Progress
+from orchestrator.files import make_private
+from orchestrator.progress import Progress, say
 from orchestrator.recipe import Recipe
 from orchestrator.records import Block
-from orchestrator.sweep import Sweep, keep, locked, make_board, open_blocks, open_sweep, publish, worker_spec
+from orchestrator.sweep import Sweep, engines, keep, locked, make_board, open_blocks, open_sweep, publish, worker_spec
 from orchestrator.sweepfile import load_config
 
 WORKERS = 1000
@@ -83,7 +81,7 @@ def open_referee(sweep: Sweep) -> Referee:
         standings.setdefault(recipe.id, Standing(recipe, **note))
     return Referee(
         config.search, config.workers, cut(config, sweep.suites, sweep.lm), sweep.lm,
-        sweep.ledger, folder, standings, keep=lambda result: keep(sweep, result), tell=tell,
+        sweep.ledger, folder, standings, keep=lambda result: keep(sweep, result), tell=say,
     )  # fmt: skip
 
 
@@ -119,23 +117,16 @@ def confirming(sweep: Sweep) -> Sweep:
 
 # -------------------------------------------------------------------- asking
 def work(sweep: Sweep, referee: Referee, confirm: Sweep) -> None:
-    """Grid, search and confirmation, on the same engines. With nothing to ask, nothing is started."""
-    from cluster.pool import EngineStartError, Pool
+    """Grid, search and confirmation, on the same engines; they are started even if all is answered."""
+    from cluster.pool import Pool
     from cluster.session import session
 
-    scratch = sweep.out / "checkpoints" / "scratch"
-    try:
-        with session(sweep.out / "ray"), Pool(worker_spec(sweep), limit=WORKERS) as pool:
-            answer(sweep, pool, open_blocks(sweep))
-            read_standings(referee)
-            hunt(sweep, referee, pool)
-            chosen = replace(confirm, recipes=finalists(referee))
-            answer(chosen, pool, open_blocks(chosen))
-    except EngineStartError as error:
-        write_atomic(sweep.out / "engine-error.txt", error.detail)
-        raise UserError(f"{error} (all of it: {sweep.out / 'engine-error.txt'})") from None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with engines(sweep), session(sweep.out / "ray"), Pool(worker_spec(sweep), limit=WORKERS) as pool:
+        answer(sweep, pool, open_blocks(sweep))
+        read_standings(referee)
+        hunt(sweep, referee, pool)
+        chosen = replace(confirm, recipes=finalists(referee))
+        answer(chosen, pool, open_blocks(chosen))
 
 
 def answer(sweep: Sweep, pool: Pool, blocks: Sequence[Block]) -> None:
@@ -164,7 +155,7 @@ def hunt(sweep: Sweep, referee: Referee, pool: Pool) -> None:
             )
     if referee.exhausted and all(standing.status != "open" for standing in referee.proposals):
         return
-    search(referee, SearchSpace(sweep.config, sweep.sources), pool, sweep.out / "search", tell)
+    search(referee, SearchSpace(sweep.config, sweep.sources), pool, sweep.out / "search", say)
 
 
 def finalists(referee: Referee) -> list[Recipe]:
@@ -199,7 +190,3 @@ def publish_search(sweep: Sweep, beside: Published | None = None) -> Board:
     write_board(board, sweep.out)
     write_report(board, sweep.out, beside)
     return board
-
-
-def tell(text: str) -> None:
-    print(f"mergefront: {text}", file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from orchestrator.board import Board, Candidate, Gain, Searched
+from orchestrator.front import front_mask, hypervolume
 from orchestrator.recipe import Recipe
 from orchestrator.scores import interval
 
@@ -29,7 +30,7 @@ def summarise(sweep: Sweep, referee: Referee, held_out: Board) -> Searched:
         referee: its standings read.
         held_out: the finalists on the held-out questions.
     """
-    from tune.racing import estimates, front_mask, front_of, hypervolume, resampled
+    from tune.racing import estimates, front_of, resampled
     from tune.space import SearchSpace
     from tune.study import choose_sampler
 
@@ -69,7 +70,7 @@ def _candidate(standing: Standing, referee: Referee, probability: float) -> Cand
 
 
 def _volume(standings: Sequence[Standing], reference: Floats) -> float:
-    from tune.racing import estimates, hypervolume
+    from tune.racing import estimates
 
     return hypervolume(np.array([estimates(s.answers) for s in standings]), reference) if standings else 0.0
 

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import json
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from orchestrator.config import UserError
 from orchestrator.files import make_private
 from orchestrator.finetune import Baseline, Finetune
 from orchestrator.ledger import Ledger
+from orchestrator.progress import say
 from orchestrator.records import Failure
 from orchestrator.tuning import (
     BASELINE,
@@ -232,7 +232,7 @@ def train(phase: Phase, runs: list[Run]) -> None:
         (run.folder / "RESULT.json").unlink(missing_ok=True)
         first.failure_file(sweep.out, run.recipe.id).unlink(missing_ok=True)
     of_phase = {run.tuning.start.id: run.tuning.start for run in runs if run.start.parent == home / "starts"}
-    _say(f"{len(runs)} runs of fine-tuning; writing {len(of_phase)} starting checkpoints")
+    say(f"{len(runs)} runs of fine-tuning; writing {len(of_phase)} starting checkpoints")
     write_starts(list(of_phase.values()), home / "starts")
     group = group_of(finetune, finetune.gpus_of_a_run(sweep.config.workers.gpus), home / "ray")
     for part in ([run for run in runs if run is phase.baseline], [run for run in runs if run is not phase.baseline]):
@@ -246,12 +246,12 @@ def _follow(sweep: first.Sweep, runs: list[Run], results: Iterator[Failure | Non
     for result in results:
         first.keep(sweep, result)
         if result is not None:
-            _say(f"{result.recipe_id} {result.status}: {result.message}")
+            say(f"{result.recipe_id} {result.status}: {result.message}")
         elif time.monotonic() - told >= EVERY_S:
             told = time.monotonic()
-            _say(progress(runs))
+            say(progress(runs))
     if runs:
-        _say(progress(runs))
+        say(progress(runs))
 
 
 def _tidy(phase: Phase, asked: first.Sweep) -> None:
@@ -266,10 +266,6 @@ def _tidy(phase: Phase, asked: first.Sweep) -> None:
         if not finetune.keep and not first.open_blocks(asked):
             for run in phase.all_runs:
                 shutil.rmtree(run.folder / "model", ignore_errors=True)
-
-
-def _say(text: str) -> None:
-    print(f"mergefront: {text}", file=sys.stderr, flush=True)
 
 
 # -------------------------------------------------------------------- what came of it

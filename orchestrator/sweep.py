@@ -170,7 +170,7 @@ def open_blocks(sweep: Sweep) -> list[Block]:
 def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
     """Stream blocks to the workers and their answers into the ledger. With nothing to ask, nothing is started."""
     from cluster.measuring import measuring, unmeasured
-    from cluster.pool import EngineStartError, Pool
+    from cluster.pool import Pool
     from cluster.session import session
     from cluster.shares import slerp_shares, unknown_shares
 
@@ -180,21 +180,34 @@ def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
         return
     for block in blocks:
         failure_file(sweep.out, block.recipe_id).unlink(missing_ok=True)
+    recipes = {recipe.id: recipe for recipe in sweep.recipes}
+    with (
+        engines(sweep),
+        session(sweep.out / "ray"),
+        Progress(blocks) as progress,
+        slerp_shares(shares, sweep.out, progress.note),
+        measuring(sweep.suites, texts, progress.note) as measure,
+        Pool(worker_spec(sweep), limit=len(blocks)) as pool,
+    ):
+        for result in pool.run(recipes, blocks, stop=_budget(sweep.config, len(pool.slots), max_gpu_hours)):
+            keep(sweep, result)
+            measure(result)
+            progress.update(result)
+
+
+@contextlib.contextmanager
+def engines(sweep: Sweep) -> Iterator[None]:
+    """Around engines: their scratch folder is gone before and after, and what vLLM says when none starts is kept.
+
+    Raises:
+        UserError: no engine could be started.
+    """
+    from cluster.pool import EngineStartError
+
     scratch = sweep.out / "checkpoints" / "scratch"
     shutil.rmtree(scratch, ignore_errors=True)
-    recipes = {recipe.id: recipe for recipe in sweep.recipes}
     try:
-        with (
-            session(sweep.out / "ray"),
-            Progress(blocks) as progress,
-            slerp_shares(shares, sweep.out, progress.note),
-            measuring(sweep.suites, texts, progress.note) as measure,
-            Pool(worker_spec(sweep), limit=len(blocks)) as pool,
-        ):
-            for result in pool.run(recipes, blocks, stop=_budget(sweep.config, len(pool.slots), max_gpu_hours)):
-                keep(sweep, result)
-                measure(result)
-                progress.update(result)
+        yield
     except EngineStartError as error:
         write_atomic(sweep.out / "engine-error.txt", error.detail)
         raise UserError(f"{error} (all of it: {sweep.out / 'engine-error.txt'})") from None

@@ -35,6 +35,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from orchestrator.front import pareto_front
+
 Floats = npt.NDArray[np.float64]
 Answers = tuple[Floats, ...]
 """A recipe's values of each document, an array an objective, to be maximised, in the race's order as far as asked."""
@@ -118,10 +120,7 @@ def log_capital(gained: Floats, total: int, bound: float) -> Floats:
 # -------------------------------------------------------------------- what is known at the end
 def front_of(racers: Mapping[str, Answers]) -> list[str]:
     """The recipes that nobody dominates, by what they were asked."""
-    if not racers:
-        return []
-    mask = front_mask(np.array([estimates(answers) for answers in racers.values()]))
-    return [name for name, on in zip(racers, mask, strict=True) if on]
+    return pareto_front({name: estimates(answers) for name, answers in racers.items()})
 
 
 def estimates(answers: Answers) -> Floats:
@@ -145,31 +144,3 @@ def resampled(racers: Mapping[str, Answers], documents: Sequence[int], draws: in
         sums = np.cumsum(weights, axis=1)[:, lengths - 1]
         found[:, :, k] = weights @ padded.T / np.maximum(sums, 1)
     return found
-
-
-def front_mask(points: Floats) -> npt.NDArray[np.bool_]:
-    """Which of the points nobody dominates; shape (recipes, objectives) → (recipes,)."""
-    at_least = (points[:, None, :] >= points[None, :, :]).all(axis=2)
-    better = (points[:, None, :] > points[None, :, :]).any(axis=2)
-    return np.asarray(~(at_least & better).any(axis=0))
-
-
-def hypervolume(points: Floats, reference: Floats) -> float:
-    """The volume that the points dominate, above the reference; exact, by slicing the last objective.
-
-    Args:
-        points: shape (n, objectives), to be maximised.
-    """
-    above = points[(points > reference).all(axis=1)]
-    if len(above) == 0:
-        return 0.0
-    if points.shape[1] == 1:
-        return float(above.max() - reference[0])
-    above = above[np.argsort(-above[:, -1])]
-    ends = np.append(above[1:, -1], reference[-1])
-    slices = [
-        (above[i, -1] - ends[i]) * hypervolume(above[: i + 1, :-1], reference[:-1])
-        for i in range(len(above))
-        if above[i, -1] > ends[i]
-    ]
-    return float(sum(slices))

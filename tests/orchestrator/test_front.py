@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.front import dominates, near_front, pareto_front
+from orchestrator.front import near_front, pareto_front
 from orchestrator.scores import Score, TaskScore
 
 point = st.lists(st.integers(0, 5).map(float), min_size=2, max_size=2).map(tuple)
 clouds = st.lists(point, min_size=1, max_size=12).map(lambda points: {str(i): p for i, p in enumerate(points)})
+
+
+def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
+    """The definition: at least as good in every objective and better in one."""
+    return all(x >= y for x, y in zip(a, b, strict=True)) and any(x > y for x, y in zip(a, b, strict=True))
 
 
 @given(clouds)

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.races import race_all, simulated
-from tune.racing import Race, estimates, front_mask, hypervolume, log_capital, race_order, resampled
+from orchestrator.front import front_mask, hypervolume
+from tune.racing import Race, estimates, log_capital, race_order, resampled
 
 points = st.integers(1, 3).flatmap(
     lambda k: st.lists(st.lists(st.integers(0, 5), min_size=k, max_size=k), min_size=1, max_size=8)
