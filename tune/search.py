@@ -122,7 +122,7 @@ def search(referee: Referee, space: SearchSpace, pool: Pool, folder: Path, say: 
     thread = threading.Thread(target=work, name="referee", daemon=True)
     thread.start()
     try:
-        _tuner(proposer, desk, folder, len(pool.slots) + 1, stop.is_set).fit()
+        _tuner(proposer, desk, folder, len(pool.crew.slots) + 1, stop.is_set).fit()
     finally:
         referee.closed = True
         thread.join(timeout=60)
