@@ -13,6 +13,7 @@ import psutil
 from ray.cluster_utils import Cluster
 
 
+class Machines:
     """A head without room for workers, and nodes with room for one each."""
 
     def __init__(self, nodes: int) -> None:
