@@ -117,7 +117,10 @@ class Referee:
     def work(self, pool: Pool, desk: Any) -> None:
         """Until `closed`, and nothing is under way any more."""
         for result in pool.run(Recipes(self.standings), [], more=lambda: not self.closed, tick=TICK):
-            for recipe_id in ray.get(desk.take.remote()):
+            for recipe_id, failure in ray.get(desk.take.remote()):
+                if failure is not None:  # it could not be trained
+                    self.keep(failure)
+                    self.standings[recipe_id].status = failure.status
                 if recipe_id not in self._under_way:
                     self._tell(desk, recipe_id, self.advance(self.standings[recipe_id], pool))
             if result is not None and self.receive(result):
