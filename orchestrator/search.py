@@ -123,10 +123,14 @@ def confirming(sweep: Sweep) -> Sweep:
 
 # -------------------------------------------------------------------- asking
 def work(sweep: Sweep, referee: Referee, confirm: Sweep, space: SearchSpace) -> None:
-    """Grid, search and confirmation, on the same engines; they are started even if all is answered."""
+    """Grid, search and confirmation, on the same engines. With nothing to ask, nothing is started."""
     from cluster.pool import Pool
     from cluster.session import session
 
+    if not open_blocks(sweep):
+        read_standings(referee)
+        if is_over(referee) and not open_blocks(replace(confirm, recipes=finalists(referee))):
+            return
     with engines(sweep), session(sweep.out / "ray"), Pool(worker_spec(sweep), limit=WORKERS) as pool:
         answer(sweep, pool, open_blocks(sweep))
         read_standings(referee)
@@ -160,9 +164,13 @@ def hunt(sweep: Sweep, referee: Referee, pool: Pool, space: SearchSpace) -> None
                 f"{standing.recipe.label} has no score, and a search is measured against its parents; "
                 f"{sweep.out / 'failures'} says why; the same command tries again"
             )
-    if referee.exhausted and all(standing.status != "open" for standing in referee.proposals):
-        return
-    search(referee, space, pool, sweep.out / "search", say, training_group(sweep))
+    if not is_over(referee):
+        search(referee, space, pool, sweep.out / "search", say, training_group(sweep))
+
+
+def is_over(referee: Referee) -> bool:
+    """The budget is spent, and every candidate's race is run."""
+    return referee.exhausted and all(standing.status != "open" for standing in referee.proposals)
 
 
 def finalists(referee: Referee) -> list[Recipe]:

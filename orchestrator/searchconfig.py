@@ -160,6 +160,16 @@ class Budget(Strict):
             raise ValueError("give candidates, questions or gpu_hours, so that the search knows where to end")
         return self
 
+    def at_most(self, rung: int, known: int) -> int:
+        """Candidates that there can be.
+
+        Args:
+            rung: the questions of the first one, which every candidate is asked.
+            known: recipes that are there before; the guess is ten times as many where only time ends the search.
+        """
+        limits = [self.candidates, self.questions and -(-self.questions // rung)]
+        return min((limit for limit in limits if limit), default=10 * known)
+
 
 class Racing(Strict):
     """Who is asked the rest of the questions; see `tune.racing`."""

@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.config import UserError
 from orchestrator.joint import open_space, with_learning
+from orchestrator.plan import make_plan
 from orchestrator.search import check, confirming, open_referee
 from orchestrator.sweep import open_sweep
 from orchestrator.sweepfile import load_config
@@ -60,6 +61,15 @@ def test_a_joint_search_that_cannot_be_is_refused(
         path = write(sweep, **changes)
         check(load_config(path), path)
     assert said in str(raised.value)
+
+
+def test_the_plan_says_what_a_search_asks(sweep: Callable[..., Path]) -> None:
+    plan = make_plan(load_config(write(sweep)))
+    found = plan.search
+    assert found is not None and found.fine_tuned and found.methods == {"linear": 4, "slerp": 4}
+    assert found.rungs == sorted(found.rungs) and found.candidates == 3
+    assert found.rungs[-1] > plan.tasks[0].questions, "the learning task is asked too"
+    assert found.sampler.startswith("tpe")
 
 
 def test_a_candidate_is_a_merge_and_a_run(sweep: Callable[..., Path], tmp_path: Path) -> None:

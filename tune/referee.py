@@ -108,10 +108,8 @@ class Referee:
     @property
     def candidates(self) -> int:
         """How many recipes the race may see at most."""
-        budget, rung = self.search.budget, self.rungs.rungs[0].asked
-        limits = [budget.candidates, budget.questions and -(-budget.questions // rung)]
-        known = [limit for limit in limits if limit]
-        return len(self.standings) - len(self.proposals) + (min(known) if known else 10 * len(self.standings))
+        known = len(self.standings) - len(self.proposals)
+        return known + self.search.budget.at_most(self.rungs.rungs[0].asked, known)
 
     # ---------------------------------------------------------------- the work
     def work(self, pool: Pool, desk: Any) -> None:
