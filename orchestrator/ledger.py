@@ -17,7 +17,7 @@ import io
 import json
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,21 +68,26 @@ class Ledger:
         return dict(self._costs[recipe_id])
 
     def missing(self, recipe_id: str, suites: Iterable[Iterable[Question]], workers: Workers) -> list[Block]:
-        """The unanswered questions, in blocks of at most `workers.block`, and of `workers.text_block` where texts are
-        to be written.
+        """The unanswered questions of one recipe, in blocks."""
+        return self.missing_of([recipe_id], suites, workers)
+
+    def missing_of(
+        self, recipe_ids: Iterable[str], suites: Iterable[Iterable[Question]], workers: Workers
+    ) -> list[Block]:
+        """The unanswered questions of several recipes, in blocks of at most `workers.block`, and of
+        `workers.text_block` where texts are to be written.
 
         Blocks are cut suite by suite from all the questions first and then thinned, so that what is left after an
         interruption is composed exactly as it would have been without one.
         """
-        known, seen, blocks = self.answers(recipe_id), set[str](), []
-        for questions in suites:
-            unique = [q for q in dict.fromkeys(questions) if q.id not in seen]
-            seen.update(question.id for question in unique)
-            size = workers.text_block if any(question.decoding for question in unique) else workers.block
-            for start in range(0, len(unique), size):
-                part = tuple(q for q in unique[start : start + size] if q.id not in known)
-                if part:
-                    blocks.append(Block(recipe_id, part))
+        parts, blocks = list(_cut(suites, workers)), []
+        for recipe_id in recipe_ids:
+            known = self.answers(recipe_id)
+            for part in parts:
+                # Whole parts are shared: thousands of recipes answer the same questions.
+                left = tuple(q for q in part if q.id not in known) if known else part
+                if left:
+                    blocks.append(Block(recipe_id, left))
         return blocks
 
     def write(self, asked: Asked) -> None:
@@ -99,7 +104,8 @@ class Ledger:
         expected = [question.id for question in asked.block.questions]
         assert [answer.question_id for answer in asked.answers] == expected, "an answer for each question, in order"
         buffer = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist([dataclasses.asdict(a) for a in asked.answers], schema=SCHEMA), buffer)
+        columns = {name: [getattr(answer, name) for answer in asked.answers] for name in SCHEMA.names}
+        pq.write_table(pa.table(columns, schema=SCHEMA), buffer)
         data = buffer.getvalue()
         costs = {key: getattr(asked, key) for key in COSTS}
         file = f"answers-{uuid.uuid4().hex[:8]}.parquet"
@@ -137,3 +143,14 @@ class Ledger:
     def _add_costs(self, recipe_id: str, costs: dict[str, Any]) -> None:
         for key in COSTS:
             self._costs[recipe_id][key] += costs[key]
+
+
+def _cut(suites: Iterable[Iterable[Question]], workers: Workers) -> Iterator[tuple[Question, ...]]:
+    """Each question once, in blocks."""
+    seen = set[str]()
+    for questions in suites:
+        unique = [question for key, question in {q.id: q for q in questions}.items() if key not in seen]
+        seen.update(question.id for question in unique)
+        size = workers.text_block if any(question.decoding for question in unique) else workers.block
+        for start in range(0, len(unique), size):
+            yield tuple(unique[start : start + size])

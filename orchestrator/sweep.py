@@ -156,14 +156,14 @@ def _load(config: SweepConfig, out: Path, sources: dict[str, Source], serving: S
 def open_blocks(sweep: Sweep) -> list[Block]:
     """What the ledger does not know yet. A recipe stays invalid under the serving, profile and mergekit that found it
     so; failed ones get another chance."""
-    failures = stored_failures(sweep.out)
-    questions = [suite.questions for suite in sweep.suites]
-    blocks = []
-    for recipe in sweep.recipes:
+    failures, now = stored_failures(sweep.out), context(sweep)
+
+    def is_hopeless(recipe: Recipe) -> bool:
         failure = failures.get(recipe.id)
-        if failure is None or failure.status == "failed" or failure.context != context(sweep):
-            blocks += sweep.ledger.missing(recipe.id, questions, sweep.config.workers)
-    return blocks
+        return failure is not None and failure.status == "invalid" and failure.context == now
+
+    recipe_ids = [recipe.id for recipe in sweep.recipes if not is_hopeless(recipe)]
+    return sweep.ledger.missing_of(recipe_ids, [suite.questions for suite in sweep.suites], sweep.config.workers)
 
 
 def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
