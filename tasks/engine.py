@@ -19,7 +19,6 @@ from orchestrator.config import Workers
 from orchestrator.placement import Parents, Place
 from orchestrator.recipe import Recipe
 from orchestrator.records import Answer, Question, Serving
-from tasks.live import materialise_random
 from tasks.merge import headers, materialise
 
 MAX_LOGPROB_IDS = 128
@@ -124,6 +123,8 @@ class VllmEngine:
         if self.keep is None:
             self._swap("merge", recipe)
         else:
+            from tasks.live import materialise_random  # here: torch takes seconds, and rehearsals need none
+
             write = materialise if recipe.seed is None else materialise_random
             self.load(write(recipe, self.keep / recipe.id, self.scratch))
 
