@@ -74,10 +74,11 @@ def _add_review(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    from cluster.session import check_packages, interrupt, quiet
+    from cluster.session import check_packages, interrupt, private, quiet
     from orchestrator.config import UserError
 
     quiet()
+    private()
     signal.signal(signal.SIGTERM, interrupt)
     try:
         check_packages()

@@ -22,6 +22,9 @@ from orchestrator.searchconfig import Search
 __all__ = ["Name", "Objective", "Strict", "SweepConfig", "TaskUse", "UserError", "hint"]
 
 MAX_GRID = 10_000
+"""Values of a span."""
+MAX_POINTS = 1_000_000
+"""Combinations of one entry of `recipes`."""
 RESERVED = {"recipe_id", "method", "parameters", "status", "on_front", "near_front", "swap_s", "answer_s"}
 """The leaderboard's own columns."""
 
@@ -153,6 +156,10 @@ class RecipeGrid(Strict):
                 _check_parameter(f"models.{name}", key, value, method.each.split())
         for key, value in self.parameters.items():
             _check_parameter("parameters", key, value, [p for p in method.parameters if p not in given])
+        every = [*self.parameters.values(), *(v for own in (self.models or {}).values() for v in own.values())]
+        points = math.prod(len(grid_values(value)) for value in every)
+        if points > MAX_POINTS:
+            raise ValueError(f"these grids have {points} combinations; at most {MAX_POINTS} are taken: use fewer values")
 
 
 class Encoder(Strict):
@@ -268,7 +275,7 @@ class SweepConfig(Strict):
     """The parent whose tokenizer and chat template serve every recipe; default: the one that has a template."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     """Of the merged weights and of the engine."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Few-shot sampling, sampled decoding, and the random merge methods (dare, della)."""
     finetune: Finetune | None = None
     """The second phase: chosen recipes fine-tuned on labelled examples, and asked again."""

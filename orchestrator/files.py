@@ -47,10 +47,20 @@ def write_atomic(path: Path, data: str | bytes) -> None:
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that make up a model or adapter: those that its index names, else model.safetensors, else
-    all there are (some repositories carry the weights a second time under another name)."""
+    all there are (some repositories carry the weights a second time under another name).
+
+    Raises:
+        ValueError: the index is none, or names what is no safetensors file of this folder.
+    """
     index, whole = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.exists():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            wrong = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise ValueError(f"{index} does not say which tensor is in which file") from None
+        if wrong:
+            raise ValueError(f"{index} names {wrong[0]!r}, which is no safetensors file of this folder")
         return [folder / name for name in names]
     return [whole] if whole.exists() else sorted(folder.glob("*.safetensors"))
 

@@ -11,12 +11,20 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
+CREDENTIALS = {
+    "a Hugging Face token": re.compile(r"\bhf_[A-Za-z0-9]{20,}"),
+    "an AWS key": re.compile(r"\b(AKIA|ASIA)[0-9A-Z]{16}\b"),
+    "a password in a URL": re.compile(r"://[^/@\s]+@"),
+    "a key in a URL": re.compile(r"[?&](access_key|secret_key|session_token|token|X-Amz-[A-Za-z]+)=", re.IGNORECASE),
+}
+
+
 class UserError(Exception):
     """The user's input is wrong. The message names the key, the value and the way out."""
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def _check_name(name: str) -> str:
@@ -69,6 +77,11 @@ class Objective(Strict):
     apply_chat_template: bool = False
     front: bool = True
     """False: measured and reported, but no axis of the front."""
+
+
+def credential(text: str) -> str | None:
+    """What kind of secret stands in a text that is going to be stored or shown; None where none does."""
+    return next((kind for kind, pattern in CREDENTIALS.items() if pattern.search(text)), None)
 
 
 def hint(word: str, known: Any) -> str:
