@@ -1,7 +1,8 @@
 """Ray, joined or started, and what every process of ours does first.
 
-Which cluster is Ray's own rule, that of `ray.init()`: the one that RAY_ADDRESS names, else the one that `ray start` left
-on this machine (so `ray submit` finds its own), else a local one, which ends with us; RAY_ADDRESS=local asks for that.
+Which cluster is Ray's own rule, that of `ray.init()`: the one that RAY_ADDRESS names, else the one that `ray start`
+left on this machine (so `ray submit` finds its own), else a local one, which ends with us; RAY_ADDRESS=local asks for
+that.
 A cluster that was there before is never shut down. It is sent our code, without models: its nodes bring the
 environment (`cluster/launch/Dockerfile`), and none of them runs another version than the driver.
 """

@@ -159,7 +159,9 @@ class RecipeGrid(Strict):
         every = [*self.parameters.values(), *(v for own in (self.models or {}).values() for v in own.values())]
         points = math.prod(len(grid_values(value)) for value in every)
         if points > MAX_POINTS:
-            raise ValueError(f"these grids have {points} combinations; at most {MAX_POINTS} are taken: use fewer values")
+            raise ValueError(
+                f"these grids have {points} combinations; at most {MAX_POINTS} are taken: use fewer values"
+            )
 
 
 class Encoder(Strict):

@@ -11,13 +11,13 @@ import contextlib
 import hashlib
 import json
 import os
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.config import Parent, SweepConfig, UserError
 from orchestrator.files import weight_files, write_atomic
+from orchestrator.modelfiles import check_folder, count_parameters, read_json, read_model_config
 from orchestrator.recipe import Source
 
 SHAPES = (
@@ -67,7 +67,8 @@ def open_model(section: str, name: str, parent: Parent, *, weights: bool = True)
     """One model of the sweep's `parents` or `candidates`; raises as `resolve`."""
     where = f"{section}.{name}"
     folder, revision = fetch(f"{where}.model", parent.model, parent.revision, weights)
-    model_config = normal(read_json(f"{where}.model", folder / "config.json"))
+    check_folder(f"{where}.model", folder)
+    model_config = read_model_config(f"{where}.model", folder / "config.json")
     shards = _shards(f"{where}.model", folder)
     if not shards and not weights and revision is not None:
         shards = _shards_on_the_hub(f"{where}.model", parent.model, revision)
@@ -79,6 +80,7 @@ def open_model(section: str, name: str, parent: Parent, *, weights: bool = True)
     hashes = [*(shard.sha256 for shard in shards), _sha256(folder / "config.json")]
     if parent.lora is not None:
         adapter, _ = fetch(f"{where}.lora", parent.lora, None, weights)
+        check_folder(f"{where}.lora", adapter)
         read_json(f"{where}.lora", adapter / "adapter_config.json")
         if not list(adapter.glob("*.safetensors")):
             raise UserError(f"{where}.lora: {adapter} holds no *.safetensors file; save the adapter as safetensors")
@@ -95,7 +97,11 @@ class Shard:
 
 
 def _shards(where: str, folder: Path) -> list[Shard]:
-    return [Shard(_sha256(file), _count_parameters(where, file)) for file in weight_files(folder)]
+    try:
+        files = weight_files(folder)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}; download or save the model again") from None
+    return [Shard(parameters=count_parameters(where, file), sha256=_sha256(file)) for file in files]
 
 
 def _shards_on_the_hub(where: str, model: str, revision: str) -> list[Shard]:
@@ -157,62 +163,10 @@ def fetch(where: str, model: str, revision: str | None, weights: bool) -> tuple[
     return folder, folder.name
 
 
-def read_json(where: str, path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{where}: {path} does not exist; give a folder as save_pretrained writes it") from None
-    except ValueError as error:
-        raise UserError(f"{where}: {path} is not valid JSON ({error}); download or save the model again") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: {path} holds no JSON object; download or save the model again")
-    return value
-
-
-def normal(config: dict[str, Any]) -> dict[str, Any]:
-    """Defaults filled in and RoPE's settings in one place: older and newer transformers write them differently."""
-    heads = config.get("num_attention_heads")
-    rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    kind = rope.pop("rope_type", rope.pop("type", "default"))
-    theta = rope.pop("rope_theta", config.get("rope_theta", 10_000.0))
-    filled = {
-        "num_key_value_heads": heads,
-        "head_dim": config["hidden_size"] // heads if heads and "hidden_size" in config else None,
-        "tie_word_embeddings": False,
-        "attention_bias": False,
-        "mlp_bias": False,
-        "rms_norm_eps": 1e-6,
-    }
-    given = {key: value for key, value in config.items() if value is not None}
-    scaling = None if kind == "default" else {"rope_type": kind, **rope}
-    return {**config, **filled, **given, "rope_theta": float(theta), "rope_scaling": scaling}
-
-
 def architecture(files: Files) -> str:
     """Digest of what the config says about computing."""
     text = json.dumps({key: files.config.get(key) for key in (*SHAPES, *COMPUTING)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
-
-
-def _count_parameters(where: str, path: Path) -> int:
-    """Elements of all tensors of a safetensors file, from its header (8 bytes of length, then JSON)."""
-    try:
-        with path.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(length))
-        tensors = [value for key, value in header.items() if key != "__metadata__"]
-        end = max((tensor["data_offsets"][1] for tensor in tensors), default=0)
-        if path.stat().st_size != 8 + length + end:
-            raise ValueError(f"{path.stat().st_size} bytes, but its header says {8 + length + end}")
-    except (struct.error, ValueError, KeyError, MemoryError) as error:
-        raise UserError(f"{where}: {path} is damaged or cut off ({error}); download or save it again") from None
-    total = 0
-    for tensor in tensors:
-        count = 1
-        for size in tensor["shape"]:
-            count *= size
-        total += count
-    return total
 
 
 def _check_same(where: str, files: Files, first_where: str, first: Files) -> None:

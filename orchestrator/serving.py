@@ -13,7 +13,8 @@ from typing import Any
 
 from orchestrator.config import SweepConfig, UserError
 from orchestrator.files import make_private, write_atomic
-from orchestrator.parents import Files, architecture, read_json
+from orchestrator.modelfiles import read_json
+from orchestrator.parents import Files, architecture
 from orchestrator.records import Profile, Serving
 
 TOKENIZER_FILES = (

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from orchestrator.careful import read_yaml
 from orchestrator.config import (
     PAPER_SEQUENCES,
     Checkpoints,
@@ -29,17 +29,8 @@ from orchestrator.finetune import Baseline, Finetune, Icft, Lora, Rule
 from orchestrator.searchconfig import Budget, Floor, Racing, Search, Space
 
 Model = TypeVar("Model", bound=BaseModel)
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML lets the second of two equal keys win without a word; here it is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if key.value != "<<"]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
+LONGEST = 1000
+"""Characters of a message: it shows the value that is wrong, which may be megabytes."""
 
 
 def load_config(path: Path) -> SweepConfig:
@@ -61,22 +52,11 @@ def load_published(path: Path) -> Published:
 
 
 def _read(path: Path, model: type[Model], expected: str) -> Model:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text; give the path of a YAML file") from None
-    try:
-        data = yaml.load(text, Loader=_UniqueKeys)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: holds {type(data).__name__}, not keys; {expected}")
+    data = read_yaml(path, expected)
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error, model)}") from None
+        raise UserError(f"{path}: {_explain(error, model)[:LONGEST]}") from None
 
 
 def _explain(error: ValidationError, model: type[BaseModel]) -> str:
