@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from orchestrator.board import Board
 
 DONE, SOME_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+OF_THE_USERS_FILES = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG,
+    errno.ELOOP,
+}  # fmt: skip
+"""What a full disk, a missing permission or a wrong path says; any other OSError is a fault of ours."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -87,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"mergefront: error: {error}", file=sys.stderr)
         return WRONG_INPUT
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if error.errno not in OF_THE_USERS_FILES:
             raise
         place = f" ({error.filename})" if error.filename else ""
         print(f"mergefront: error: {error.strerror}{place}; mend that, and the same command goes on", file=sys.stderr)

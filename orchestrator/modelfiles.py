@@ -28,8 +28,8 @@ def check_folder(where: str, folder: Path) -> None:
     for name in ("config.json", "tokenizer_config.json"):
         if (folder / name).exists() and (asked := read_json(where, folder / name).get("auto_map")):
             raise UserError(
-                f"{where}: {folder / name} asks for code of its own (auto_map: {str(asked)[:200]}), and no model's code "
-                "is run; remove auto_map if transformers knows the architecture, or take another model"
+                f"{where}: {folder / name} asks for code of its own (auto_map: {str(asked)[:200]}), and no code of a "
+                "model is run; remove auto_map if transformers knows the architecture, or take another model"
             )
 
 

@@ -118,12 +118,17 @@ def reopen_sweep(out: Path) -> Sweep:
         sources = {name: Source(**fields) for name, fields in note["sources"].items()}
         fields, profile, questions = note["serving"], Profile(**note["profile"]), note["questions"]
         engine = tuple((key, value) for key, value in fields["engine"])
+        if Path(fields["tokenizer"]).name != fields["tokenizer"]:
+            raise ValueError(f"serving.tokenizer is {fields['tokenizer']!r}, which is no folder in serving/")
         stops, folder = tuple(fields["stop_token_ids"]), str(out / "serving" / fields["tokenizer"])
         serving = Serving(**{**fields, "engine": engine, "stop_token_ids": stops, "folder": folder})
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{out}: holds no sweep (no sweep.json); give the folder that `run --out` wrote") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{out / 'sweep.json'}: cannot be read ({error}); `run` with the sweep file mends it") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:500]
+        raise UserError(
+            f"{out / 'sweep.json'}: cannot be read ({reason}); `run` with the sweep file mends it"
+        ) from None
     sweep = _load(config, out, sources, serving, profile)
     changed = [name for name, digest in asked_digests(sweep).items() if questions.get(name) != digest]
     if changed:
@@ -340,7 +345,18 @@ def failure_file(out: Path, recipe_id: str) -> Path:
 
 
 def stored_failures(out: Path) -> dict[str, Failure]:
-    return {file.stem: Failure(**_read_json(file)) for file in sorted((out / "failures").glob("*.json"))}
+    """Recipe id → why it has no score.
+
+    Raises:
+        UserError: a file there is none of ours.
+    """
+    found = {}
+    for file in sorted((out / "failures").glob("*.json")):
+        try:
+            found[file.stem] = Failure(**_read_json(file))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise UserError(f"{file}: is damaged ({error}); delete it, and `run` finds out again") from None
+    return found
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -356,7 +372,9 @@ def locked(out: Path) -> Iterator[None]:
     """
     try:
         make_private(out)
-        stream = (out / ".lock").open("w")
+        if (out / "sweep.json").exists() or not any(out.iterdir()):
+            out.chmod(0o700)  # made by hand, or by an older version; never a folder that holds other things too
+        stream = (out / ".lock").open("a")
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror}); choose another folder") from None
     with stream:

@@ -20,6 +20,7 @@ from orchestrator.files import make_private
 from orchestrator.records import Question, Serving
 from tasks.benchmarks import splits
 from tasks.clinical.sources import FILES, check_names, knows
+from tasks.trust import check_trusted, close_templates
 
 if TYPE_CHECKING:
     from tasks.clinical.task import GenerationTask
@@ -59,7 +60,15 @@ def open_lm(config: SweepConfig, serving: Serving) -> LedgerLM:
 
     from tasks.scoring import LedgerLM
 
-    return LedgerLM(serving, AutoTokenizer.from_pretrained(serving.folder), config.seed)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(serving.folder, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises nothing more special
+        reason = " ".join(str(error).split())[:500]
+        raise UserError(
+            f"parents.{serving.parent}.model: its tokenizer cannot be loaded ({type(error).__name__}: {reason}); save "
+            "it again, or set tokenizer to the parent that has a good one"
+        ) from None
+    return LedgerLM(serving, tokenizer, config.seed)
 
 
 def keep_private(config: SweepConfig, out: Path) -> None:
@@ -98,7 +107,9 @@ def load_suites(config: SweepConfig, lm: LedgerLM) -> list[SuiteTask]:
         UserError: an unknown task or metric, data that cannot be loaded, a prompt that does not fit.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    check_trusted(config)
     check_names(config.generation)
+    close_templates()
     manager = _task_manager(config)
     suites = []
     for name, objective in config.objectives.items():
