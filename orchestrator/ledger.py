@@ -124,8 +124,6 @@ class Ledger:
             note: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
             if (note["serving"], note["profile_id"]) != (self.serving.id, self.profile.id):
                 return
-            if Path(note["file"]).name != note["file"]:
-                raise ValueError(f"its marker names {note['file']!r}, which is no file of this folder")
             data = (marker.parent / note["file"]).read_bytes()
             if hashlib.sha256(data).hexdigest() != note["sha256"]:
                 raise ValueError(f"{note['file']} does not match its SHA-256")

@@ -17,6 +17,8 @@ from tasks.engine import VllmEngine
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "tasks" / "demo"
+# Tests beside this one have clusters of their own on this machine.
+os.environ["RAY_ADDRESS"] = "local"
 os.environ.setdefault("MERGEFRONT_DATA", str(ROOT.parent / "shared" / "data"))
 for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TQDM_DISABLE"):
     os.environ[name] = "1"  # nothing here may reach for the network
