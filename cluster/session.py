@@ -14,6 +14,7 @@ import importlib.util
 import json
 import logging
 import os
+import secrets
 import shutil
 import signal
 import tempfile
@@ -81,6 +82,7 @@ def session(spill: Path | None = None) -> Iterator[None]:
         UserError: the cluster that RAY_ADDRESS or `ray start` names cannot be joined.
     """
     quiet()
+    private()
     import ray
 
     if ray.is_initialized():
@@ -103,10 +105,11 @@ def session(spill: Path | None = None) -> Iterator[None]:
 
 def start(environment: dict[str, Any], spill: Path | None) -> None:
     """A local cluster is nobody else's business: it listens on loopback alone, shows no dashboard, and takes no call
-    without Ray's token."""
+    without a token that nobody else knows (the one that Ray would keep in a file may be open to others)."""
     import ray
 
     os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     spilling = {"object_spilling_directory": str(make_private(spill))} if spill else {}
     ray.init(
         address="local",

@@ -315,8 +315,8 @@ def folder_instead(name: str) -> Callable[[Path], None]:
 
 def sparse(folder: Path) -> None:
     with (folder / WEIGHTS).open("r+b") as stream:
-        stream.write(struct.pack("<Q", 200_000_000))
-        stream.truncate(400_000_000)
+        stream.write(struct.pack("<Q", 100_000_001))
+        stream.truncate(100_000_100)
 
 
 AUTO = {"AutoModelForCausalLM": "evil.Model"}
@@ -335,7 +335,7 @@ MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
     "empty weights": (put(WEIGHTS, b""), "model.safetensors is damaged or cut off"),
     "length beyond the file": (put(WEIGHTS, tensors(tensor(0, 8), b"\0" * 8, 2**40)), "is damaged or cut off"),
     "length beyond the numbers": (put(WEIGHTS, tensors(tensor(0, 8), b"\0" * 8, 2**64 - 1)), "is damaged or cut off"),
-    "header of 200 MB": (sparse, "is damaged or cut off"),
+    "header of 100 MB": (sparse, "is damaged or cut off"),
     "header that is no JSON": (put(WEIGHTS, tensors(b"x" * 64)), "is damaged or cut off"),
     "header that is a list": (put(WEIGHTS, tensors([1, 2, 3])), "is damaged or cut off"),
     "offsets beyond the end": (put(WEIGHTS, tensors(tensor(0, 2**50), b"\0" * 8)), "is damaged or cut off"),
