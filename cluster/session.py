@@ -17,6 +17,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -107,8 +108,14 @@ def start(environment: dict[str, Any], spill: Path | None) -> None:
     """A local cluster is nobody else's business: it listens on loopback alone, shows no dashboard, and takes no call
     without a token that nobody else knows (the one that Ray would keep in a file may be open to others)."""
     import ray
+    from ray._private import ray_constants
 
-    os.environ["RAY_AUTH_MODE"] = "token"
+    # Ray's switch for Macs, where it keeps to loopback to be spared the firewall's questions; an address of 127.0.0.1
+    # it would take for that of the network. Processes that it starts read the variable.
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    # Unset, Ray asks for a token. It reads this when it is imported, so that setting it here would come too late.
+    os.environ.pop("RAY_AUTH_MODE", None)
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     spilling = {"object_spilling_directory": str(make_private(spill))} if spill else {}
     ray.init(
@@ -117,7 +124,6 @@ def start(environment: dict[str, Any], spill: Path | None) -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
         runtime_env=environment,
-        _node_ip_address="127.0.0.1",
         **spilling,
     )
 
@@ -129,7 +135,10 @@ def join(address: str, environment: dict[str, Any]) -> None:
     """
     import ray
 
+    host, _, port = address.rpartition(":")
     try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=10):
+            pass  # Ray would try for minutes
         # Without an address Ray looks as `find` did, and takes the token that belongs to what `ray start` left here.
         ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env=environment)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:

@@ -58,8 +58,9 @@ def test_without_the_token_nobody_gets_in(cluster: str) -> None:
     code = "import ray; ray.init(log_to_driver=False); print('inside', len(ray.nodes()))"
     assert "inside 1" in python(code, RAY_ADDRESS=cluster, RAY_AUTH_MODE="token").stdout
     for wrong in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}):
-        refused = python(code, RAY_ADDRESS=cluster, **wrong)
+        refused = python(code, RAY_ADDRESS=cluster, RAY_NUM_REDIS_GET_RETRIES="1", **wrong)
         assert refused.returncode != 0 and "inside" not in refused.stdout
+        assert "InvalidAuthToken" in refused.stderr
 
 
 def test_a_cluster_that_was_there_before_is_sent_our_code_and_goes_on(cluster: str) -> None:

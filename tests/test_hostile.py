@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pickle
@@ -20,6 +19,7 @@ import pytest
 import yaml
 
 from orchestrator.__main__ import main
+from tests.conftest import state
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "tasks" / "demo"
@@ -39,35 +39,6 @@ def content(**changes: Any) -> dict[str, Any]:
         "workers": {"backend": "fake", "engine": {"max_model_len": 512}},
         **changes,
     }
-
-
-def state(folder: Path) -> dict[str, str]:
-    """Every file below a folder with what it is, its mode and a digest; a lock that a refused run leaves does not count."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        data = b"" if path.is_dir() or path.is_symlink() or not path.is_file() else path.read_bytes()
-        if path.name != ".lock":
-            found[str(path)] = f"{path.lstat().st_mode:o} {hashlib.sha256(data).hexdigest()}"
-    return found
-
-
-@pytest.fixture
-def refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Run a command and check that it is refused as promised; gives the message on one line."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(expected: str, *command: object, untouched: Path = tmp_path) -> str:
-        before = state(untouched)
-        assert main([str(part) for part in command]) == 2
-        said = " ".join(capsys.readouterr().err.split())
-        assert said.count("mergefront: error: ") == 1
-        message = said[said.index("mergefront: error: ") :]  # lm-eval's bar may stand before it
-        assert "Traceback" not in message and len(message) < 2500
-        assert expected in message
-        assert state(untouched) == before
-        return message
-
-    return run
 
 
 @pytest.fixture
