@@ -136,8 +136,9 @@ def _sft(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
+    from orchestrator.lock import locked
     from orchestrator.search import publish_search
-    from orchestrator.sweep import locked, publish, reopen_sweep
+    from orchestrator.sweep import publish, reopen_sweep
     from orchestrator.sweepfile import load_published
 
     beside = load_published(args.beside) if args.beside else None

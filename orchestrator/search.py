@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 from orchestrator.board import Board, Status, write_board
 from orchestrator.config import Published, SweepConfig, UserError
 from orchestrator.files import make_private
+from orchestrator.lock import driving, locked
+from orchestrator.note import write_questions
 from orchestrator.progress import Progress, say
 from orchestrator.recipe import Recipe
 from orchestrator.records import Block
-from orchestrator.sweep import Sweep, engines, keep, locked, make_board, open_blocks, open_sweep, publish, worker_spec
+from orchestrator.sweep import Sweep, engines, keep, make_board, open_blocks, open_sweep, publish, worker_spec
 from orchestrator.sweepfile import load_config
 
 WORKERS = 1000
@@ -39,9 +41,10 @@ def run_search(path: Path, out: Path) -> Board:
     """
     config = load_config(path)
     check(config, path)
-    with locked(out):
+    with locked(out), driving(out):
         sweep = open_sweep(config, out)
         confirm = confirming(sweep)
+        write_questions(out, {"sweep": sweep.suites, "confirm": confirm.suites})
         referee = open_referee(sweep)
         work(sweep, referee, confirm)
         return publish_search(sweep)
