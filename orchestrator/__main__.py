@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator import ledger_commands
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -56,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     promote.add_argument("recipe", metavar="RECIPE", help="as for compare")
     promote.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="a folder that does not exist yet")
     _add_review(commands)
+    ledger_commands.add_commands(commands)
     return top
 
 
@@ -252,6 +255,8 @@ COMMANDS = {
     "compare": _compare,
     "promote": _promote,
     "review": _review,
+    "status": ledger_commands.show_status,
+    "ledger": ledger_commands.use_ledger,
 }
 
 if __name__ == "__main__":

@@ -159,8 +159,8 @@ class RecipeGrid(Strict):
 class Encoder(Strict):
     """What BERTScore compares words with."""
 
-    model: str = Field(min_length=1)
-    """Hub id, or a folder (relative ones are taken from the sweep file's folder)."""
+    model: Location = Field(min_length=1)
+    """As a parent's."""
     revision: str | None = None
     layer: int = Field(ge=1)
     """The layer whose output is compared; bert-score recommends 17 for roberta-large, 40 for deberta-xlarge-mnli."""

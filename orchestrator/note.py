@@ -68,7 +68,7 @@ def read_note(out: Path) -> Note:
     try:
         content = json.loads((out / "sweep.json").read_text(encoding="utf-8"))
         config = SweepConfig.model_validate_json(json.dumps(content["config"]))
-        sources = {name: Source(**fields) for name, fields in content["sources"].items()}
+        sources = {name: _source(fields) for name, fields in content["sources"].items()}
         fields = content["serving"]
         engine = tuple((key, value) for key, value in fields["engine"])
         stops, folder = tuple(fields["stop_token_ids"]), str(out / "serving" / fields["tokenizer"])
@@ -78,6 +78,10 @@ def read_note(out: Path) -> Note:
         raise UserError(f"{out}: holds no sweep (no sweep.json); give the folder that `run --out` wrote") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{out / 'sweep.json'}: cannot be read ({error}); `run` with the sweep file mends it") from None
+
+
+def _source(fields: dict[str, Any]) -> Source:
+    return Source(**{**fields, "files": tuple((name, digest) for name, digest in fields["files"])})
 
 
 def ledger_place(config: SweepConfig, out: Path) -> Path | str:

@@ -8,6 +8,7 @@ found where the storage's own tools find them (environment, ~/.aws, the machine'
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,8 @@ from orchestrator.keys import UserError, is_remote
 
 AT_ONCE = 32
 """Requests to object storage under way: what takes long there is the way to it."""
+PIECE = 16 << 20
+"""Bytes of a large file read at once."""
 PATIENCE_S = 300.0
 """How long storage may be away before a sweep stops."""
 
@@ -45,8 +48,8 @@ class Entry:
 class Store:
     """
     Args:
-        location: a folder (created if missing, readable by its owner only; what is written into one that is there is
-            as readable as that is), or an address of object storage.
+        location: a folder (created when it is written to, readable by its owner only; what is written into one that is
+            there is as readable as that is), or an address of object storage.
         key: the sweep file's key that names it, for messages.
 
     Raises:
@@ -58,8 +61,21 @@ class Store:
         self.remote = is_remote(self.location)
         if self.remote:
             self._check_bucket()
-        else:
-            self._mode = make_private(Path(self.location)).stat().st_mode & 0o777
+
+    def prepare(self) -> int:
+        """Make sure that there is a folder to write to; returns its mode.
+
+        Raises:
+            UserError: there cannot be one.
+        """
+        if self.remote:
+            return 0
+        try:
+            return make_private(Path(self.location)).stat().st_mode & 0o777
+        except OSError as error:
+            raise UserError(
+                f"{self.key}: {self.location} cannot be created ({error.strerror}); choose another folder"
+            ) from None
 
     @cached_property
     def _found(self) -> tuple[Any, str]:
@@ -100,9 +116,20 @@ class Store:
                 stream.write(data)
                 stream.close()
         else:
-            path = Path(self.location, name)
-            make_private(path.parent, self._mode)
-            write_atomic(path, data, self._mode & 0o666)
+            path, mode = Path(self.location, name), self.prepare()
+            make_private(path.parent, mode)
+            write_atomic(path, data, mode & 0o666)
+
+    def copy(self, name: str, to: Path) -> None:
+        """Copy a file to this machine, however large; raises as `read`, and OSError where `to` cannot be written."""
+        filesystem, base = self._found
+        with (
+            self._told("read"),
+            filesystem.open_input_stream(f"{base}/{name}", compression=None) as stream,
+            to.open("xb") as target,
+        ):
+            while piece := stream.read(PIECE):
+                target.write(piece)
 
     def list(self, prefix: str = "") -> list[Entry]:
         """All files, or those below a folder, in one sweep over the storage (a request for each 1,000 objects)."""
@@ -126,8 +153,10 @@ class Store:
         if not self.remote:
             yield from map(work, items)
             return
+        left = iter(items)
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            yield from pool.map(work, items)
+            while some := list(itertools.islice(left, 8 * AT_ONCE)):  # so many results wait for their turn in memory
+                yield from pool.map(work, some)
 
     # ---------------------------------------------------------------- what goes wrong
     def _check_bucket(self) -> None:
@@ -148,7 +177,8 @@ class Store:
         except FileNotFoundError:
             raise
         except (OSError, ValueError) as error:
-            if not self.remote:
+            # An errno is the kernel's: that of a disk here.
+            if not self.remote or getattr(error, "errno", None) is not None:
                 raise
             raise StorageError(
                 f"{self.key}: {self.location} cannot be {what} ({' '.join(str(error).split())[:300]}); check the "

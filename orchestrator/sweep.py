@@ -231,6 +231,10 @@ def worker_spec(sweep: Sweep) -> Any:
         serving=sweep.serving,
         tokenizer_files={file.name: file.read_bytes() for file in sorted(Path(sweep.serving.folder).iterdir())},
         boot=sweep.sources[next(iter(sweep.config.parents))],
+        sources={
+            f"{'parents' if name in sweep.config.parents else 'candidates'}.{name}": source
+            for name, source in sweep.sources.items()
+        },
         dtype=sweep.config.dtype,
         workers=sweep.config.workers,
         models=len(sweep.config.parents),
