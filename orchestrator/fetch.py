@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from orchestrator.config import UserError
-from orchestrator.files import make_private, write_atomic
+from orchestrator.files import make_private, write_atomic, write_json
 from orchestrator.keys import is_remote
 from orchestrator.recipe import Source
 from orchestrator.store import Entry, Store
@@ -96,17 +96,20 @@ def _copy(where: str, address: str) -> Path:
     name = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:20]
     try:
         home = make_private(cache() / "models")
+        folder, came = home / name, home / f"{name}.json"
         with FileLock(home / f"{name}.lock"):
-            if not (home / name).exists():
+            if not folder.exists():
                 _check_room(where, home, sum(entry.size for entry in entries))
-                _copy_files(where, store, entries, home / f".{name}.partial")
-                (home / f".{name}.partial").rename(home / name)
+                write_json(came, _copy_files(where, store, entries, home / f".{name}.partial"))
+                (home / f".{name}.partial").rename(folder)
     except OSError as error:
         raise UserError(
             f"{where}: {address} cannot be copied to {cache()} ({error.strerror}); free it, or set XDG_CACHE_HOME to a "
             "folder with room for the parents"
         ) from None
-    return home / name
+    hashes = json.loads(came.read_text(encoding="utf-8"))
+    _compare(where, {folder / file: digest for file, digest in hashes.items()}, f"delete {folder} to fetch it again")
+    return folder
 
 
 def _is_wanted(name: str) -> bool:
@@ -122,21 +125,25 @@ def _check_room(where: str, home: Path, needed: int) -> None:
         )
 
 
-def _copy_files(where: str, store: Store, entries: list[Entry], folder: Path) -> None:
+def _copy_files(where: str, store: Store, entries: list[Entry], folder: Path) -> dict[str, str]:
+    """
+    Returns:
+        Name → SHA-256.
+    """
     shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
     make_private(folder)
 
-    def copy(entry: Entry) -> None:
-        file = folder / entry.name
-        store.copy(entry.name, file)
-        came = file.stat().st_size
+    def copy(entry: Entry) -> tuple[str, str]:
+        digest = store.copy(entry.name, folder / entry.name)
+        came = (folder / entry.name).stat().st_size
         if came != entry.size:
             raise UserError(
-                f"{where}: {store.location}: {entry.name} has {entry.size} bytes there, but {came} came; it was changed "
-                "on the way, or the connection broke: the same command tries again"
+                f"{where}: {store.location}: {entry.name} has {entry.size} bytes there, but {came} came; it was "
+                "changed on the way, or the connection broke: the same command tries again"
             )
+        return entry.name, digest
 
-    list(store.together(copy, entries))
+    return dict(store.together(copy, entries))
 
 
 # -------------------------------------------------------------------- what the driver resolved
@@ -152,14 +159,21 @@ def bring(sources: Mapping[str, Source]) -> None:
     for where, source in sources.items():
         folder, _ = fetch(f"{where}.model", source.model, source.revision, True)
         lora = fetch(f"{where}.lora", source.lora, None, True)[0] if source.lora else folder
-        for name, expected in source.files:
-            file = lora / name.removeprefix(LORA) if name.startswith(LORA) else folder / name
-            found = content_hash(file) if file.exists() else "nothing"
-            if found != expected:
-                raise UserError(
-                    f"{where}: {file}: expected SHA-256 {expected}, found {found}: the file is damaged, cut off, or "
-                    "not the one that the driver read; delete it there and fetch it again, or mend the copy"
-                )
+        expected = {
+            lora / name.removeprefix(LORA) if name.startswith(LORA) else folder / name: digest
+            for name, digest in source.files
+        }
+        _compare(where, expected, "delete it there and fetch it again, or mend the copy")
+
+
+def _compare(where: str, expected: Mapping[Path, str], way: str) -> None:
+    for file, digest in expected.items():
+        found = content_hash(file) if file.exists() else "nothing"
+        if found != digest:
+            raise UserError(
+                f"{where}: {file}: expected SHA-256 {digest}, found {found}: it is damaged, cut off, or not the file "
+                f"that was there before; {way}"
+            )
 
 
 def content_hash(path: Path) -> str:

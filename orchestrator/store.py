@@ -8,6 +8,7 @@ found where the storage's own tools find them (environment, ~/.aws, the machine'
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -120,9 +121,11 @@ class Store:
             make_private(path.parent, mode)
             write_atomic(path, data, mode & 0o666)
 
-    def copy(self, name: str, to: Path) -> None:
-        """Copy a file to this machine, however large; raises as `read`, and OSError where `to` cannot be written."""
+    def copy(self, name: str, to: Path) -> str:
+        """Copy a file to this machine, however large, and return the SHA-256 of what came; raises as `read`, and
+        OSError where `to` cannot be written."""
         filesystem, base = self._found
+        digest = hashlib.sha256()
         with (
             self._told("read"),
             filesystem.open_input_stream(f"{base}/{name}", compression=None) as stream,
@@ -130,6 +133,8 @@ class Store:
         ):
             while piece := stream.read(PIECE):
                 target.write(piece)
+                digest.update(piece)
+        return digest.hexdigest()
 
     def list(self, prefix: str = "") -> list[Entry]:
         """All files, or those below a folder, in one sweep over the storage (a request for each 1,000 objects)."""

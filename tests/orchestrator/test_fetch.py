@@ -88,6 +88,19 @@ def test_a_download_that_was_killed_is_made_anew(uploaded: str, node: Path) -> N
     bring({"parents.b": source_of(uploaded)})
 
 
+def test_a_copy_that_was_damaged_is_refused_by_the_driver_too(uploaded: str, node: Path) -> None:
+    folder, _ = fetch("parents.b.model", uploaded, None, True)
+    file = folder / "model.safetensors"
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(
+        UserError, match=rf"parents\.b\.model: {file}: expected SHA-256 .* delete {folder} to fetch it again"
+    ):
+        source_of(uploaded)
+    shutil.rmtree(folder)
+    bring({"parents.b": source_of(uploaded)})
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "cut off": lambda file: file.write_bytes(file.read_bytes()[:-10]),
     "altered": lambda file: file.write_bytes(file.read_bytes()[:-1] + bytes([file.read_bytes()[-1] ^ 1])),
