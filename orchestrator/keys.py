@@ -46,9 +46,8 @@ def _check_location(location: str) -> str:
         return location
     parts = urlsplit(location)
     if parts.scheme not in SCHEMES:
-        raise ValueError(
-            f"{parts.scheme}:// is not supported; give a folder, or an address with {' or '.join(SCHEMES)}"
-        )
+        known = " or ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise ValueError(f"{parts.scheme}:// is not supported; give a folder, or an address with {known}")
     if parts.password is not None:
         raise ValueError(
             "the address holds a password, and would be written down with the results; take it out, and put it where "

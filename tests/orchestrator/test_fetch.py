@@ -148,10 +148,8 @@ def test_what_is_wrong_with_an_address_is_said(bucket: Any, node: Path, sweep: C
         source_of(bucket("models/nothing"))
     with pytest.raises(UserError, match="revision 'main' is for hub ids"):
         fetch("parents.b.model", bucket("models/x"), "main", True)
-    bucket.door.shut()
-    with pytest.raises(StorageError, match=r"parents\.b\.model: .* cannot be opened"):
-        source_of(bucket("models/x"))
-    bucket.door.open()
+    with pytest.raises(StorageError, match=r"parents\.b\.model: .* there is no bucket 'other'"):
+        source_of(bucket("models/x").replace("bucket/", "other/"))
     for model, said in (
         ("ftp://host/model", "parents.b.model: ftp:// is not supported; give a folder, or an address with s3://"),
         ("s3://key:secret@bucket/model", "parents.b.model: the address holds a password"),
