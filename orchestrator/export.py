@@ -83,9 +83,11 @@ def export(out: Path, to: Path, texts: bool) -> tuple[int, list[str]]:
 
 
 def _recipes(out: Path, note: Note) -> dict[str, Recipe]:
-    """The sweep file's, the search's candidates, and the tuned ones, whose parent is where they started."""
+    """The sweep file's, the search's candidates, and the tuned ones (a joint search's candidates are), whose parent is
+    where they started."""
     found = {recipe.id: recipe for recipe in expand(note.config, note.sources)}
-    if candidates := list((out / "search" / "candidates").glob("*.json")):
+    candidates = list((out / "search" / "candidates").glob("*.json"))
+    if candidates and note.config.search and not note.config.search.finetune:
         from tune.space import SearchSpace
 
         space = SearchSpace(note.config, note.sources)

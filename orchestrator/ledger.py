@@ -125,9 +125,10 @@ class Ledger:
 
     def forget(self, recipe_id: str) -> None:
         """Delete a recipe's answers: its weights are made anew. Markers go first, so no block is ever half there."""
-        names = [entry.name for entry in self.store.list(recipe_id)]
-        for name in sorted(names, key=lambda name: not name.endswith(f"/{SUCCESS}")):
-            self.store.delete(name)
+        for entry in self.store.list(recipe_id):
+            if entry.name.endswith(f"/{SUCCESS}"):
+                self.store.delete(entry.name)
+        self.store.delete_folder(recipe_id)
         self._folders.pop(recipe_id, None)
         self._answers.pop(recipe_id, None)
         self._costs.pop(recipe_id, None)

@@ -11,6 +11,7 @@ from orchestrator import estimate
 from orchestrator.config import SweepConfig, UserError
 from orchestrator.parents import resolve
 from orchestrator.placement import Parents, weight_bytes
+from orchestrator.plan_search import SearchPlan, describe_search, plan_search
 from orchestrator.plan_tuning import TuningPlan, describe_tuning, plan_tuning
 from orchestrator.recipe import expand
 from orchestrator.serving import make_profile, make_serving
@@ -57,6 +58,7 @@ class Plan:
     assumed: str | None
     """The config.json whose shape stands in for that of the parents."""
     finetune: TuningPlan | None
+    search: SearchPlan | None
 
 
 def make_plan(config: SweepConfig, shape: Path | None = None, tokenizer: Path | None = None) -> Plan:
@@ -117,6 +119,7 @@ def make_plan(config: SweepConfig, shape: Path | None = None, tokenizer: Path | 
         answer_s=answer_s and answer_s * len(recipes),
         assumed=str(shape) if shape else None,
         finetune=plan_tuning(config, tasks, lm, parameters) if config.finetune else None,
+        search=plan_search(config, sources, [*suites, *tasks], lm, len(recipes)) if config.search else None,
     )
 
 
@@ -146,6 +149,8 @@ def describe(plan: Plan) -> str:
     ]
     if plan.finetune:
         lines += describe_tuning(plan.finetune)
+    if plan.search:
+        lines += describe_search(plan.search)
     if plan.assumed:
         lines.append(f"assumed    every model has the shape of {plan.assumed}; a run's recipes have other ids")
     return "\n".join(lines)

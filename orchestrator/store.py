@@ -153,6 +153,11 @@ class Store:
         with self._told("deleted"), contextlib.suppress(FileNotFoundError):
             filesystem.delete_file(f"{base}/{name}")
 
+    def delete_folder(self, name: str) -> None:
+        filesystem, base = self._found
+        with self._told("deleted"), contextlib.suppress(FileNotFoundError):
+            filesystem.delete_dir(f"{base}/{name}")
+
     def together(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """`work` for each item, in order; many at once where each is a request."""
         if not self.remote:

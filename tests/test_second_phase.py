@@ -4,6 +4,7 @@ answers."""
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -64,7 +65,8 @@ def test_a_sweep_goes_on_into_fine_tuning(sweep: Callable[..., Path], parents: d
     def write(**changes: Any) -> Path:
         return sweep(generation=GENERATION, parents=models, finetune={**FINETUNE, **changes})
 
-    done = mergefront("sft", write(), "--out", out)
+    # As people write it; Ray's processes have working directories of their own.
+    done = mergefront("sft", write(), "--out", os.path.relpath(out, ROOT))
     assert "4/4 runs, 8/8 steps" in done.stderr
     results = {file: json.loads(file.read_text()) for file in out.glob("tuning/*/RESULT.json")}
     assert len(results) == 4, "two starts, two seeds"
@@ -156,6 +158,16 @@ def test_more_examples_than_there_are_is_refused_by_the_plan(sweep: Callable[...
     config = load_config(sweep(generation=GENERATION, finetune={**FINETUNE, "examples": [641]}))
     with pytest.raises(UserError, match="641 are asked for, but drug_cards has 640 training examples"):
         make_plan(config)
+
+
+def test_an_example_that_does_not_fit_is_said_before_anything_is_asked(
+    sweep: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = sweep(generation=GENERATION, finetune={**FINETUNE, "max_length": 16})
+    for command in (["plan", path], ["run", path, "--out", tmp_path / "out"]):
+        done = mergefront(*command, expect=2)
+        assert "finetune.tasks.cards: max_length is 16, but a training example has" in done.stderr
+    assert not any((tmp_path / "out" / "answers").iterdir())
 
 
 def test_icft_trains_on_its_budgets_alone_and_keeps_the_same_instructions(
