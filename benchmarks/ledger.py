@@ -44,8 +44,7 @@ def measure(where: str, recipes: Sequence[str], questions: Sequence[Question]) -
     found = block_folders(again.store)
     listed = time.perf_counter() - began
     began = time.perf_counter()
-    again.load(recipes)
-    left = sum(len(again.missing(recipe, [questions], workers)) for recipe in recipes)
+    left = len(again.missing_of(recipes, [questions], workers))
     started = time.perf_counter() - began
     assert len(found) == left == len(recipes)
     return {

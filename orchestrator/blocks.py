@@ -14,6 +14,7 @@ import contextlib
 import errno
 import hashlib
 import io
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -82,7 +83,9 @@ class Stored:
 
     @property
     def answers(self) -> list[Answer]:
-        return [Answer(*row) for row in zip(*(column.to_pylist() for column in self.table.columns), strict=True)]
+        ids, *others = (column.to_pylist() for column in self.table.columns)
+        # Thousands of recipes answer the same questions: one copy of a question's id serves them all.
+        return [Answer(sys.intern(key), *rest) for key, *rest in zip(ids, *others, strict=True)]
 
 
 def look(store: Store, folder: str, view: tuple[str, str] | None = None) -> Stored | Damaged | None:

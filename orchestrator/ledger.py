@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import itertools
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +26,10 @@ from orchestrator.store import Store
 
 COSTS = ("swap_s", "answer_s")
 """What a block cost, in seconds of its worker's time: until the engine held its recipe, and until it was answered."""
+ROOM = 2_000_000
+"""Answers kept in memory (some 300 bytes each): those of the recipes that were used last."""
+AHEAD = 64
+"""Recipes read at once."""
 
 
 class Ledger:
@@ -32,17 +37,26 @@ class Ledger:
 
     Args:
         location: a folder, or an address of object storage.
+        room: see `ROOM`.
     """
 
-    def __init__(self, location: Path | str, serving: Serving, profile: Profile) -> None:
+    def __init__(self, location: Path | str, serving: Serving, profile: Profile, room: int = ROOM) -> None:
         self.store = Store(location)
         self.store.prepare()
         self.serving = serving
         self.profile = profile
-        self.damaged: list[str] = []
-        """What was found wrong, a sentence each."""
+        self.room = room
+        self._damaged: dict[str, str] = {}
         self._answers: dict[str, dict[str, Answer]] = {}
+        """Of some recipes, the one used last at the end."""
         self._costs: dict[str, dict[str, float]] = {}
+        self._counts: dict[str, int] = {}
+        self._held = 0
+
+    @property
+    def damaged(self) -> list[str]:
+        """What was found wrong, a sentence each."""
+        return [f"{told}; this block's questions are asked again" for told in self._damaged.values()]
 
     @cached_property
     def _folders(self) -> dict[str, list[str]]:
@@ -52,45 +66,51 @@ class Ledger:
             found.setdefault(folder.split("/")[0], []).append(folder)
         return found
 
-    def load(self, recipe_ids: Iterable[str]) -> None:
-        """Read what is stored of these recipes; from object storage many blocks at once."""
-        new = [recipe_id for recipe_id in dict.fromkeys(recipe_ids) if recipe_id not in self._answers]
-        folders = [folder for recipe_id in new for folder in self._folders.get(recipe_id, ())]
-        blocks = list(self.store.together(self._read, folders))
-        for recipe_id in new:
-            self._answers[recipe_id], self._costs[recipe_id] = {}, dict.fromkeys(COSTS, 0.0)
-        for folder, block in zip(folders, blocks, strict=True):
-            if isinstance(block, Damaged):
-                self.damaged.append(f"{block}; this block's questions are asked again")
-            elif block is not None:
-                self._add(folder.split("/")[0], *block)
+    def ahead(self, recipe_ids: Iterable[str]) -> Iterator[str]:
+        """The recipes one by one, each read before it comes: from object storage many blocks at once."""
+        left = iter(recipe_ids)
+        while some := list(itertools.islice(left, AHEAD)):
+            self._load([recipe_id for recipe_id in dict.fromkeys(some) if recipe_id not in self._answers])
+            yield from some
 
     def answers(self, recipe_id: str) -> dict[str, Answer]:
         """All answers of a recipe, by question id."""
-        self.load([recipe_id])
+        if recipe_id not in self._answers:
+            self._load([recipe_id])
+        self._answers[recipe_id] = self._answers.pop(recipe_id)
         return self._answers[recipe_id]
+
+    def count(self, recipe_id: str) -> int:
+        """How many answers a recipe has."""
+        return self._counts[recipe_id] if recipe_id in self._counts else len(self.answers(recipe_id))
 
     def costs(self, recipe_id: str) -> dict[str, float]:
         """Seconds spent on a recipe so far: `swap_s`, `answer_s`."""
-        self.load([recipe_id])
+        if recipe_id not in self._costs:
+            self._load([recipe_id])
         return dict(self._costs[recipe_id])
 
     def missing(self, recipe_id: str, suites: Iterable[Iterable[Question]], workers: Workers) -> list[Block]:
-        """The unanswered questions, in blocks of at most `workers.block`, and of `workers.text_block` where texts are
-        to be written.
+        """The unanswered questions of one recipe, in blocks."""
+        return self.missing_of([recipe_id], suites, workers)
+
+    def missing_of(
+        self, recipe_ids: Iterable[str], suites: Iterable[Iterable[Question]], workers: Workers
+    ) -> list[Block]:
+        """The unanswered questions of several recipes, in blocks of at most `workers.block`, and of
+        `workers.text_block` where texts are to be written.
 
         Blocks are cut suite by suite from all the questions first and then thinned, so that what is left after an
         interruption is composed exactly as it would have been without one.
         """
-        known, seen, blocks = self.answers(recipe_id), set[str](), []
-        for questions in suites:
-            unique = [q for q in dict.fromkeys(questions) if q.id not in seen]
-            seen.update(question.id for question in unique)
-            size = workers.text_block if any(question.decoding for question in unique) else workers.block
-            for start in range(0, len(unique), size):
-                part = tuple(q for q in unique[start : start + size] if q.id not in known)
-                if part:
-                    blocks.append(Block(recipe_id, part))
+        parts, blocks = list(_cut(suites, workers)), []
+        for recipe_id in self.ahead(recipe_ids):
+            known = self.answers(recipe_id)
+            for part in parts:
+                # Whole parts are shared: thousands of recipes answer the same questions.
+                left = tuple(q for q in part if q.id not in known) if known else part
+                if left:
+                    blocks.append(Block(recipe_id, left))
         return blocks
 
     def write(self, asked: Asked) -> None:
@@ -101,13 +121,13 @@ class Ledger:
             StorageError: object storage cannot be had; likewise.
         """
         recipe_id = asked.block.recipe_id
-        self.load([recipe_id])
         expected = [question.id for question in asked.block.questions]
         assert [answer.question_id for answer in asked.answers] == expected, "an answer for each question, in order"
         # The same questions asked through another serving or profile are another block.
         name = hashlib.sha256(f"{asked.block.id}{self.serving.id}{self.profile.id}".encode()).hexdigest()[:20]
         buffer = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist([dataclasses.asdict(a) for a in asked.answers], schema=SCHEMA), buffer)
+        columns = {name: [getattr(answer, name) for answer in asked.answers] for name in SCHEMA.names}
+        pq.write_table(pa.table(columns, schema=SCHEMA), buffer)
         data, costs = buffer.getvalue(), {key: getattr(asked, key) for key in COSTS}
         marker = Marker(
             file=f"answers-{uuid.uuid4().hex[:8]}.parquet",
@@ -120,8 +140,14 @@ class Ledger:
             written=time.time(),
             **costs,
         )
+        folders = self._folders.setdefault(recipe_id, [])
         write_block(self.store, f"{recipe_id}/{name}", marker, data)
-        self._add(recipe_id, asked.answers, costs)
+        if recipe_id in self._answers or not folders:
+            self._add(recipe_id, asked.answers, costs)
+            self._make_room(1)
+        else:
+            self._drop(recipe_id)
+        folders[:] = sorted({*folders, f"{recipe_id}/{name}"})
 
     def forget(self, recipe_id: str) -> None:
         """Delete a recipe's answers: its weights are made anew. Markers go first, so no block is ever half there."""
@@ -130,8 +156,21 @@ class Ledger:
                 self.store.delete(entry.name)
         self.store.delete_folder(recipe_id)
         self._folders.pop(recipe_id, None)
-        self._answers.pop(recipe_id, None)
-        self._costs.pop(recipe_id, None)
+        self._drop(recipe_id)
+
+    # ---------------------------------------------------------------- memory
+    def _load(self, recipe_ids: Sequence[str]) -> None:
+        folders = [folder for recipe_id in recipe_ids for folder in self._folders.get(recipe_id, ())]
+        blocks = list(self.store.together(self._read, folders))
+        for recipe_id in recipe_ids:
+            self._drop(recipe_id)
+            self._add(recipe_id, (), dict.fromkeys(COSTS, 0.0))
+        for folder, block in zip(folders, blocks, strict=True):
+            if isinstance(block, Damaged):
+                self._damaged[folder] = str(block)
+            elif block is not None:
+                self._add(folder.split("/")[0], *block)
+        self._make_room(len(recipe_ids))
 
     def _read(self, folder: str) -> tuple[Sequence[Answer], dict[str, float]] | Damaged | None:
         """None for what was asked through another serving or profile."""
@@ -141,6 +180,32 @@ class Ledger:
         return found
 
     def _add(self, recipe_id: str, answers: Sequence[Answer], costs: dict[str, float]) -> None:
-        self._answers[recipe_id].update({answer.question_id: answer for answer in answers})
+        known = self._answers.setdefault(recipe_id, {})
+        before = len(known)
+        known.update({answer.question_id: answer for answer in answers})
+        self._counts[recipe_id] = len(known)
+        self._held += len(known) - before
+        spent = self._costs.setdefault(recipe_id, dict.fromkeys(COSTS, 0.0))
         for key in COSTS:
-            self._costs[recipe_id][key] += costs[key]
+            spent[key] += costs[key]
+
+    def _drop(self, recipe_id: str) -> None:
+        self._held -= len(self._answers.pop(recipe_id, {}))
+        self._costs.pop(recipe_id, None)
+        self._counts.pop(recipe_id, None)
+
+    def _make_room(self, keep: int) -> None:
+        """Let go of answers, not of what they cost: of the recipes used longest ago, but of none of the last `keep`."""
+        while self._held > self.room and len(self._answers) > keep:
+            self._held -= len(self._answers.pop(next(iter(self._answers))))
+
+
+def _cut(suites: Iterable[Iterable[Question]], workers: Workers) -> Iterator[tuple[Question, ...]]:
+    """Each question once, in blocks."""
+    seen = set[str]()
+    for questions in suites:
+        unique = [question for key, question in {q.id: q for q in questions}.items() if key not in seen]
+        seen.update(question.id for question in unique)
+        size = workers.text_block if any(question.decoding for question in unique) else workers.block
+        for start in range(0, len(unique), size):
+            yield tuple(unique[start : start + size])

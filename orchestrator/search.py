@@ -96,8 +96,8 @@ def open_referee(sweep: Sweep, space: SearchSpace) -> Referee:
 
 def read_standings(referee: Referee) -> None:
     """Scores of what is answered; a candidate whose answers are no longer what its note says is raced again."""
-    referee.ledger.load(referee.standings)
-    for standing in referee.standings.values():
+    for recipe_id in referee.ledger.ahead(referee.standings):
+        standing = referee.standings[recipe_id]
         last = len(referee.rungs.rungs) - 1
         wanted = last if standing.number is None or standing.status == "scored" else standing.rung
         if wanted < 0 or standing.status in ("invalid", "failed"):

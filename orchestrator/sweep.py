@@ -142,15 +142,14 @@ def _load(config: SweepConfig, out: Path, sources: dict[str, Source], serving: S
 def open_blocks(sweep: Sweep) -> list[Block]:
     """What the ledger does not know yet. A recipe stays invalid under the serving, profile and mergekit that found it
     so; failed ones get another chance."""
-    failures = stored_failures(sweep.out)
-    questions = [suite.questions for suite in sweep.suites]
-    sweep.ledger.load(recipe.id for recipe in sweep.recipes)
-    blocks = []
-    for recipe in sweep.recipes:
+    failures, now = stored_failures(sweep.out), context(sweep)
+
+    def is_hopeless(recipe: Recipe) -> bool:
         failure = failures.get(recipe.id)
-        if failure is None or failure.status == "failed" or failure.context != context(sweep):
-            blocks += sweep.ledger.missing(recipe.id, questions, sweep.config.workers)
-    return blocks
+        return failure is not None and failure.status == "invalid" and failure.context == now
+
+    recipe_ids = [recipe.id for recipe in sweep.recipes if not is_hopeless(recipe)]
+    return sweep.ledger.missing_of(recipe_ids, [suite.questions for suite in sweep.suites], sweep.config.workers)
 
 
 def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
@@ -206,8 +205,8 @@ def _stored_texts(sweep: Sweep) -> Iterator[Answer]:
     from tasks.suites import generation_tasks
 
     if generation_tasks(sweep.suites):
-        for recipe in sweep.recipes:
-            yield from sweep.ledger.answers(recipe.id).values()
+        for recipe_id in sweep.ledger.ahead(recipe.id for recipe in sweep.recipes):
+            yield from sweep.ledger.answers(recipe_id).values()
 
 
 def keep(sweep: Sweep, result: Asked | Failure | None) -> None:
@@ -285,8 +284,8 @@ def make_board(sweep: Sweep) -> Board:
     from tasks.suites import generation_tasks
 
     failures = stored_failures(sweep.out)
-    sweep.ledger.load(recipe.id for recipe in sweep.recipes)
-    rows = [_row(sweep, recipe, failures.get(recipe.id)) for recipe in sweep.recipes]
+    ahead = sweep.ledger.ahead(recipe.id for recipe in sweep.recipes)
+    rows = [_row(sweep, recipe, failures.get(key)) for recipe, key in zip(sweep.recipes, ahead, strict=True)]
     suites = tuple(
         Suite(
             suite.objective,

@@ -193,6 +193,20 @@ def test_what_is_forgotten_is_asked_again(place: Place) -> None:
         assert view.costs("r") == {"swap_s": 0.0, "answer_s": 0.0}
 
 
+def test_a_ledger_with_little_room_knows_the_same(tmp_path: Path) -> None:
+    ledgers = [Ledger(tmp_path, SERVING, PROFILE, room) for room in (0, 10, 1000)]
+    recipes = [f"r{number}" for number in range(6)]
+    for start in (0, 4, 8):
+        for recipe in recipes:
+            ledgers[0].write(asked(Block(recipe, tuple(QUESTIONS[start : start + 4]))))
+    for ledger in ledgers:
+        for recipe in [*recipes, *reversed(recipes)]:
+            assert len(ledger.answers(recipe)) == ledger.count(recipe) == 12
+            assert ledger.costs(recipe) == {"swap_s": 6.0, "answer_s": 9.0}
+        assert [len(ledger.answers(recipe)) for recipe in ledger.ahead(recipes)] == [12] * 6
+        assert len(ledger.missing_of(recipes, [QUESTIONS], Workers(block=4))) == 6 * 7
+
+
 def test_only_the_owner_can_read(tmp_path: Path) -> None:
     Ledger(tmp_path / "answers", SERVING, PROFILE).write(asked(Block("r", tuple(QUESTIONS[:4]))))
     for path in (tmp_path / "answers").rglob("*"):
@@ -253,8 +267,7 @@ def test_the_store_is_listed_once(bucket: Any) -> None:
         ledger.write(asked(Block(recipe, tuple(QUESTIONS[:4]))))
     before = bucket.log.read_text().count("list-type=2")
     again = Ledger(where, SERVING, PROFILE)
-    again.load(recipes)
-    assert sum(len(again.answers(recipe)) for recipe in recipes) == 80
+    assert sum(len(again.answers(recipe)) for recipe in again.ahead(recipes)) == 80
     assert bucket.log.read_text().count("list-type=2") - before == 1
 
 
