@@ -28,6 +28,8 @@ class WorkerSpec:
     serving: Serving
     tokenizer_files: dict[str, bytes]
     boot: Source
+    sources: dict[str, Source]
+    """The sweep file's key → parent or candidate."""
     dtype: str
     workers: Workers
     models: int
@@ -48,6 +50,7 @@ class Worker:
         """Boot the engine. Returns the process id.
 
         Raises:
+            UserError: a parent that cannot be had on this node, or is not what the driver resolved.
             Exception: whatever vLLM says when the model does not fit or the settings do not go together.
         """
         from cluster.session import check_packages
@@ -62,8 +65,9 @@ class Worker:
         return os.getpid()
 
     def _vllm(self) -> Engine:
-        from orchestrator.parents import fetch
+        from orchestrator.fetch import bring, fetch
 
+        bring(self.spec.sources)
         tokenizer = make_private(self.scratch / "tokenizer")
         for name, data in self.spec.tokenizer_files.items():
             (tokenizer / name).write_bytes(data)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator import ledger_commands
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -61,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     promote.add_argument("recipe", metavar="RECIPE", help="as for compare")
     promote.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="a folder that does not exist yet")
     _add_review(commands)
+    ledger_commands.add_commands(commands)
     return top
 
 
@@ -142,8 +145,9 @@ def _sft(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
+    from orchestrator.lock import locked
     from orchestrator.search import publish_search
-    from orchestrator.sweep import locked, publish, reopen_sweep
+    from orchestrator.sweep import publish, reopen_sweep
     from orchestrator.sweepfile import load_published
 
     beside = load_published(args.beside) if args.beside else None
@@ -262,6 +266,8 @@ COMMANDS = {
     "compare": _compare,
     "promote": _promote,
     "review": _review,
+    "status": ledger_commands.show_status,
+    "ledger": ledger_commands.use_ledger,
 }
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from orchestrator.finetune import Finetune
-from orchestrator.keys import Name, Objective, Strict, TaskUse, UserError, hint
+from orchestrator.keys import Location, Name, Objective, Strict, TaskUse, UserError, hint
 from orchestrator.methods import METHODS
 from orchestrator.searchconfig import Search
 
@@ -93,12 +93,13 @@ Ratios = Annotated[Span, AfterValidator(_check_ratios)]
 
 
 class Parent(Strict):
-    model: str = Field(min_length=1)
-    """Hub id, or a folder (relative ones are taken from the sweep file's folder)."""
+    model: Location = Field(min_length=1)
+    """Hub id, a folder (relative ones are taken from the sweep file's folder), or s3://bucket/folder or gs://…, fetched
+    once per node."""
     revision: str | None = None
     """Commit, tag or branch on the hub; pin a commit to get the same weights tomorrow."""
-    lora: str | None = None
-    """A LoRA adapter to merge into the model first (mergekit's `model+lora`): hub id or folder."""
+    lora: Location | None = None
+    """A LoRA adapter to merge into the model first (mergekit's `model+lora`): as `model`."""
 
 
 class RecipeGrid(Strict):
@@ -167,8 +168,8 @@ class RecipeGrid(Strict):
 class Encoder(Strict):
     """What BERTScore compares words with."""
 
-    model: str = Field(min_length=1)
-    """Hub id, or a folder (relative ones are taken from the sweep file's folder)."""
+    model: Location = Field(min_length=1)
+    """As a parent's."""
     revision: str | None = None
     layer: int = Field(ge=1)
     """The layer whose output is compared; bert-score recommends 17 for roberta-large, 40 for deberta-xlarge-mnli."""
@@ -283,6 +284,9 @@ class SweepConfig(Strict):
     """The second phase: chosen recipes fine-tuned on labelled examples, and asked again."""
     workers: Workers = Workers()
     checkpoints: Checkpoints = Checkpoints()
+    ledger: Location | None = None
+    """Where the answers are kept: a folder, or s3://bucket/prefix or gs://bucket/prefix; several sweeps may share it.
+    Default: DIR/answers. Generated text is among the answers."""
     search: Search | None = None
     """What `mergefront search` looks for beyond the grid."""
 

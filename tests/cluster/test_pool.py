@@ -22,7 +22,7 @@ RECIPES = [single(Source(f"digest-{i}", f"m{i}", "/nowhere"), "float32", Point("
 
 def spec(seconds: float = 0.05, **workers: object) -> WorkerSpec:
     settings = Workers.model_validate({"backend": "fake", "fake_seconds": seconds, **workers})
-    return WorkerSpec(SERVING, {}, Source("d", "a", "/nowhere"), "float32", settings, 1, "/nowhere", None)
+    return WorkerSpec(SERVING, {}, Source("d", "a", "/nowhere"), {}, "float32", settings, 1, "/nowhere", None)
 
 
 def blocks(recipes: list[Recipe], each: int = 3) -> list[Block]:
@@ -102,7 +102,7 @@ def test_a_worker_that_fits_nowhere_is_refused_with_the_numbers() -> None:
 
 
 def test_an_engine_that_cannot_start_ends_the_sweep_with_its_reason() -> None:
-    broken = WorkerSpec(SERVING, {}, Source("d", "a", "/gone"), "float32", Workers(count=1), 1, "/nowhere", None)
+    broken = WorkerSpec(SERVING, {}, Source("d", "a", "/gone"), {}, "float32", Workers(count=1), 1, "/nowhere", None)
     with (
         pytest.raises(EngineStartError, match="the folder /gone does not exist") as told,
         Pool(broken, limit=1) as pool,
