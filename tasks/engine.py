@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator.config import Workers
-from orchestrator.placement import Parents, Place
+from orchestrator.config import UserError, Workers
+from orchestrator.nodes import Node
+from orchestrator.parents import normal, read_json
+from orchestrator.placement import Fit, Place, layout_of, shape_of
 from orchestrator.recipe import Recipe
 from orchestrator.records import Answer, Question, Serving
 from tasks.live import materialise_random
@@ -70,8 +72,6 @@ class VllmEngine:
         if settings.enforce_eager:
             # vLLM compiles small parts of its sampler even then: 20 s at the first answer on a CPU.
             os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-        import psutil
-        import torch
         from transformers import AutoConfig
         from vllm import LLM
 
@@ -84,11 +84,10 @@ class VllmEngine:
             extra["max_num_batched_tokens"] = settings.max_num_batched_tokens
         place: Place = "mapped"
         if workers.gpus:
-            gpu = torch.cuda.get_device_properties(0).total_memory
-            parents = Parents(models, _parameters(boot) * getattr(torch, dtype).itemsize, settings)
-            place = parents.place(gpu, psutil.virtual_memory().total // _gpus_of_the_machine())
-            kept = parents.size / gpu if place == "gpu" else 0.0
-            extra["gpu_memory_utilization"] = settings.gpu_memory_utilization - kept
+            fit = _fit(boot, dtype, workers, models)
+            place = fit.place
+            taken = fit.budget - (fit.parents if place == "gpu" else 0)
+            extra["gpu_memory_utilization"] = taken / fit.node.memory
         else:
             # Small blocks, so that short contexts are shared too; 128 is the CPU's default, 32 the least it likes.
             extra["block_size"] = 32
@@ -167,14 +166,29 @@ class VllmEngine:
             raise RuntimeError("vLLM did not reset its prefix cache: requests are still running in this engine")
 
 
+def _fit(boot: Path, dtype: str, workers: Workers, models: int) -> Fit:
+    """How the engine fits onto the GPUs that it was given.
+
+    Raises:
+        UserError: it does not, with the arithmetic.
+    """
+    import psutil
+    import torch
+
+    memory, host = torch.cuda.get_device_properties(0).total_memory, psutil.virtual_memory().total
+    node = Node(_gpus_of_the_machine(), torch.cuda.get_device_name(0), memory, host)
+    parameters = sum(math.prod(shape) for _, shape in headers(boot).values())
+    shape = shape_of(normal(read_json("parents", boot / "config.json")), parameters, dtype)
+    fit = Fit(shape, models, workers.engine, layout_of(workers), node)
+    if not fit.fits:
+        raise UserError(f"workers.engine: {fit.layout.keys} does not fit here: it needs {fit.words}; see `plan`")
+    return fit
+
+
 def _gpus_of_the_machine() -> int:
     """All of them, and not only those that Ray lets this worker see."""
     listed = Path("/proc/driver/nvidia/gpus")
     return max(1, len(list(listed.iterdir()))) if listed.is_dir() else 1
-
-
-def _parameters(folder: Path) -> int:
-    return sum(math.prod(shape) for _, shape in headers(folder).values())
 
 
 @dataclass(frozen=True)
