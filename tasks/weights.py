@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from orchestrator.files import make_private
 from orchestrator.placement import Place
 from orchestrator.recipe import Recipe
 from tasks.live import Merger
@@ -33,11 +34,10 @@ HEAD = "lm_head.weight"
 class Weights:
     """The extension (`worker_extension_cls`); vLLM mixes it into its worker class."""
 
-    def open_parents(self, boot: str, scratch: str, tied: bool, place: Place) -> None:
+    def open_parents(self, scratch: str, tied: bool, place: Place) -> None:
         """Once, before any other call.
 
         Args:
-            boot: the checkpoint folder that the engine was started with.
             scratch: a folder of this worker alone, for adapters that mergekit merges into their base.
             place: where to keep the parents.
             tied: whether the model's head is its embedding. A head's tensor that a file may carry all the same is then
@@ -45,11 +45,14 @@ class Weights:
         """
         keep_freed_memory()
         self._tied = tied
-        config = self.model_runner.model_config.hf_config  # type: ignore[attr-defined]
-        self._untied_by_vllm = tied and not config.tie_word_embeddings
-        known = headers(Path(boot)).items()
+        model = self.model_runner.model_config  # type: ignore[attr-defined]
+        self._untied_by_vllm = tied and not model.hf_config.tie_word_embeddings
+        # By the path of this process's node, which may be another one than that of the first stage's.
+        known = headers(Path(model.model)).items()
         self._boot = {name: at for name, at in known if self._is_here(name) and not self._is_tied_head(name)}
-        self._merger = Merger(Path(scratch), place, self.device, _ranks())  # type: ignore[attr-defined]
+        # The processes of other stages may be on other nodes, which need not see the first one's folder.
+        own = make_private(Path(scratch) / f"node-{self.parallel_config.node_rank}")  # type: ignore[attr-defined]
+        self._merger = Merger(own, place, self.device, _ranks())  # type: ignore[attr-defined]
         self._as_stored = _as_stored(self.model_runner.get_model())  # type: ignore[attr-defined]
 
     def merge(self, recipe: Recipe) -> list[str]:
