@@ -16,7 +16,7 @@ LOCKED := .venv/.locked-$(DEVICE)
 READY  := .venv/.ready-$(DEVICE)
 CODE   := orchestrator tasks tune cluster
 
-.PHONY: help demo sft smollm2 setup test prove check format lock clean
+.PHONY: help demo sft sftall smollm2 setup test prove check format lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -26,6 +26,9 @@ demo: $(READY)  ## two tiny parents, a small sweep, a report: about a minute aft
 
 sft: $(READY)  ## the demo's second phase: fine-tune one merge and the instruct parent on 8 to 512 examples
 	$(BIN)/mergefront sft examples/demo_sft.yaml --out runs/demo_sft
+
+sftall: $(READY)  ## the same for every budget and every starting point: some hours
+	$(BIN)/mergefront sft examples/demo_sft_all.yaml --out runs/demo_sft_all
 
 smollm2: $(READY)  ## a real 135M pair: fetch the parents, sweep, report
 	$(BIN)/python examples/smollm2/prepare.py

@@ -12,6 +12,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from orchestrator.memory import refusal
 from orchestrator.recipe import Recipe
 from orchestrator.records import Failure
 from tasks.merge import headers
-from tasks.sft import PROGRESS, Diverged, Run, is_finished, train
+from tasks.sft import PROGRESS, RESULT, Diverged, Run, is_finished, train
 
 ERROR = "error.json"
 
@@ -114,6 +115,21 @@ def train_runs(runs: Sequence[Run], group: Group) -> Iterator[Failure | None]:
                 yield failure
             if left:
                 start(left)
+
+
+def train_candidate(run: Run, group: Group) -> Failure | None:
+    """Write the merge that a candidate of a joint search starts from, and train it; nothing is done where it is
+    trained. Returns why it cannot be."""
+    model = run.folder / "model"
+    if is_finished(run.folder) and model.exists():
+        return None
+    (run.folder / RESULT).unlink(missing_ok=True)
+    write_starts([run.tuning.start], make_private(run.start.parent))
+    failure = None
+    for result in train_runs([run], group):
+        failure = result or failure
+    shutil.rmtree(run.start.parent, ignore_errors=True)
+    return failure
 
 
 def _failures(left: Sequence[Run], died: str, detail: str, deaths: dict[str, int]) -> Iterator[Failure]:

@@ -37,25 +37,25 @@ def parser() -> argparse.ArgumentParser:
     )
     run = commands.add_parser("run", help="run a sweep, or go on with it")
     run.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
-    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="results folder")
+    run.add_argument("--out", type=folder, required=True, metavar="DIR", help="results folder")
     run.add_argument("--max-gpu-hours", type=hours, metavar="H", help="stop cleanly after this much worker time")
     search = commands.add_parser("search", help="look beyond the grid, or go on looking: needs a search section")
     search.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
-    search.add_argument("--out", type=Path, required=True, metavar="DIR", help="results folder")
+    search.add_argument("--out", type=folder, required=True, metavar="DIR", help="results folder")
     sft = commands.add_parser("sft", help="the same for a sweep with finetune: asks what is open, then fine-tunes")
     sft.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
-    sft.add_argument("--out", type=Path, required=True, metavar="DIR", help="results folder, of `run` or a new one")
+    sft.add_argument("--out", type=folder, required=True, metavar="DIR", help="results folder, of `run` or a new one")
     report = commands.add_parser("report", help="rebuild scores and report from the stored answers alone")
-    report.add_argument("dir", type=Path, metavar="DIR")
+    report.add_argument("dir", type=folder, metavar="DIR")
     report.add_argument("--beside", type=Path, metavar="FIGURES.yaml", help="published figures to lay beside the run's")
     compare = commands.add_parser("compare", help="two recipes: paired differences per task, and what flipped")
-    compare.add_argument("dir", type=Path, metavar="DIR")
+    compare.add_argument("dir", type=folder, metavar="DIR")
     compare.add_argument("a", metavar="A", help="recipe id, parent's name, or label such as 'linear alpha=0.4'")
     compare.add_argument("b", metavar="B")
     promote = commands.add_parser(
         "promote", help="write a recipe's checkpoint, with what it was served with and a card"
     )
-    promote.add_argument("dir", type=Path, metavar="DIR")
+    promote.add_argument("dir", type=folder, metavar="DIR")
     promote.add_argument("recipe", metavar="RECIPE", help="as for compare")
     promote.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="a folder that does not exist yet")
     _add_review(commands)
@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_review(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     review = commands.add_parser("review", help="blinded rating sheets for clinicians, and what the filled ones say")
-    review.add_argument("dir", type=Path, metavar="DIR")
+    review.add_argument("dir", type=folder, metavar="DIR")
     review.add_argument("recipe", nargs="*", metavar="RECIPE", help="as for compare; the first is compared with")
     way = review.add_mutually_exclusive_group(required=True)
     way.add_argument("--to", type=Path, metavar="FOLDER", help="write sheets: a folder that does not exist yet")
@@ -225,6 +225,11 @@ def _console() -> Console:
 
     # In a log or a pipe nobody has chosen a width, and rich's 80 columns would cut names.
     return Console(width=None if sys.stdout.isatty() else 200)
+
+
+def folder(text: str) -> Path:
+    """Absolute, for the workers have working directories of their own."""
+    return Path(text).absolute()
 
 
 def hours(text: str) -> float:

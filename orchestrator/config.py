@@ -337,11 +337,23 @@ class SweepConfig(Strict):
         for index, space in enumerate(search.space):
             used = [*(space.between or []), *space.models, *([space.base_model] if space.base_model else [])]
             _known(f"search.space[{index}]", used, self.parents)
-        for name, floor in search.constraints.items():
-            if name not in self.objectives or not self.objectives[name].front:
+        axes = {name: objective for name, objective in self.objectives.items() if objective.front}
+        if search.finetune is not None:
+            learned = self.finetune.tasks if self.finetune else {}
+            if search.finetune.task not in learned:
                 raise ValueError(
-                    f"search.constraints.{name}: is no objective of the front{hint(name, self.objectives)}"
+                    f"search.finetune.task: {search.finetune.task!r} is not in finetune.tasks "
+                    f"({', '.join(learned) or 'there is no section finetune'}){hint(search.finetune.task, learned)}"
                 )
+            if self.workers.count is None:
+                raise ValueError(
+                    "workers.count is needed: a search that fine-tunes trains beside the engines; say how many there "
+                    "are, so that cores or GPUs are left"
+                )
+            axes[search.finetune.task] = learned[search.finetune.task]
+        for name, floor in search.constraints.items():
+            if name not in axes:
+                raise ValueError(f"search.constraints.{name}: is no objective of the front{hint(name, axes)}")
             _known(f"search.constraints.{name}.parent", [floor.parent], self.parents)
 
 

@@ -12,6 +12,7 @@ from orchestrator.config import SweepConfig, UserError
 from orchestrator.nodes import Node, assumed_nodes, describe_nodes, parse_cluster
 from orchestrator.parents import resolve
 from orchestrator.placement import shape_of, weight_bytes
+from orchestrator.plan_search import SearchPlan, describe_search, plan_search
 from orchestrator.plan_serving import ServingPlan, describe_serving, plan_serving
 from orchestrator.plan_tuning import TuningPlan, describe_tuning, plan_tuning
 from orchestrator.recipe import expand
@@ -54,6 +55,7 @@ class Plan:
     assumed: str | None
     """The config.json whose shape stands in for that of the parents."""
     finetune: TuningPlan | None
+    search: SearchPlan | None
 
 
 def make_plan(
@@ -116,6 +118,7 @@ def make_plan(
         parents_gb=len(config.parents) * weight_bytes(config, parameters) / 1e9,
         assumed=str(shape) if shape else None,
         finetune=plan_tuning(config, tasks, lm, parameters) if config.finetune else None,
+        search=plan_search(config, sources, [*suites, *tasks], lm, len(recipes)) if config.search else None,
     )
 
 
@@ -143,6 +146,8 @@ def describe(plan: Plan) -> str:
     ]
     if plan.finetune:
         lines += describe_tuning(plan.finetune)
+    if plan.search:
+        lines += describe_search(plan.search)
     if plan.assumed:
         lines.append(f"assumed    every model has the shape of {plan.assumed}; a run's recipes have other ids")
     return "\n".join(lines)

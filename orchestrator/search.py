@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from orchestrator.board import Board, Status, write_board
 from orchestrator.config import Published, SweepConfig, UserError
 from orchestrator.files import make_private
+from orchestrator.joint import open_space, tidy, training_group, with_learning
 from orchestrator.progress import Progress, say
 from orchestrator.recipe import Recipe
 from orchestrator.records import Block
@@ -28,6 +29,7 @@ WORKERS = 1000
 if TYPE_CHECKING:
     from cluster.pool import Pool
     from tune.referee import Referee
+    from tune.space import SearchSpace
 
 
 def run_search(path: Path, out: Path) -> Board:
@@ -41,9 +43,9 @@ def run_search(path: Path, out: Path) -> Board:
     check(config, path)
     with locked(out):
         sweep = open_sweep(config, out)
-        confirm = confirming(sweep)
-        referee = open_referee(sweep)
-        work(sweep, referee, confirm)
+        learning = with_learning(sweep)
+        confirm, space = confirming(learning), open_space(learning)
+        work(learning, open_referee(learning, space), confirm, space)
         return publish_search(sweep)
 
 
@@ -55,25 +57,29 @@ def check(config: SweepConfig, path: Path) -> None:
     """
     if config.search is None:
         raise UserError(f"{path}: has no search section; add one (examples/search.yaml), or use `mergefront run`")
-    for name, objective in config.objectives.items():
+    learned = (
+        config.search.finetune
+        and config.finetune
+        and {f"finetune.tasks.{config.search.finetune.task}": config.finetune.tasks[config.search.finetune.task]}
+    )
+    named = {f"objectives.{name}": objective for name, objective in config.objectives.items()}
+    for where, objective in {**named, **(learned or {})}.items():
         if objective.front and objective.split != "search":
             raise UserError(
-                f"objectives.{name}.split: is {objective.split}, but a search is confirmed on questions that it never "
+                f"{where}.split: is {objective.split}, but a search is confirmed on questions that it never "
                 "saw; write split: search (the others are then asked of the final front)"
             )
 
 
 # -------------------------------------------------------------------- what there is
-def open_referee(sweep: Sweep) -> Referee:
+def open_referee(sweep: Sweep, space: SearchSpace) -> Referee:
     """The race as the ledger knows it."""
     from tune.referee import Referee, Standing, stored
     from tune.rungs import cut
-    from tune.space import SearchSpace
 
     config = sweep.config
     assert config.search is not None
     folder = make_private(sweep.out / "search" / "candidates")
-    space = SearchSpace(config, sweep.sources)
     standings = {recipe.id: Standing(recipe, None, None) for recipe in sweep.recipes}
     for note in stored(folder):
         recipe = space.recipe(note["params"])
@@ -116,17 +122,23 @@ def confirming(sweep: Sweep) -> Sweep:
 
 
 # -------------------------------------------------------------------- asking
-def work(sweep: Sweep, referee: Referee, confirm: Sweep) -> None:
-    """Grid, search and confirmation, on the same engines; they are started even if all is answered."""
+def work(sweep: Sweep, referee: Referee, confirm: Sweep, space: SearchSpace) -> None:
+    """Grid, search and confirmation, on the same engines. With nothing to ask, nothing is started."""
     from cluster.pool import Pool
     from cluster.session import session
 
+    if not open_blocks(sweep):
+        read_standings(referee)
+        if is_over(referee) and not open_blocks(replace(confirm, recipes=finalists(referee))):
+            return
     with engines(sweep), session(sweep.out / "ray"), Pool(worker_spec(sweep), limit=WORKERS) as pool:
         answer(sweep, pool, open_blocks(sweep))
         read_standings(referee)
-        hunt(sweep, referee, pool)
+        hunt(sweep, referee, pool, space)
         chosen = replace(confirm, recipes=finalists(referee))
         answer(chosen, pool, open_blocks(chosen))
+    if space.tuner:
+        tidy(sweep, space, referee, {recipe.id for recipe in chosen.recipes})
 
 
 def answer(sweep: Sweep, pool: Pool, blocks: Sequence[Block]) -> None:
@@ -143,9 +155,8 @@ def answer(sweep: Sweep, pool: Pool, blocks: Sequence[Block]) -> None:
             progress.update(result)
 
 
-def hunt(sweep: Sweep, referee: Referee, pool: Pool) -> None:
+def hunt(sweep: Sweep, referee: Referee, pool: Pool, space: SearchSpace) -> None:
     from tune.search import search
-    from tune.space import SearchSpace
 
     for standing in referee.standings.values():
         if standing.recipe.points[0].method == "parent" and standing.status != "scored":
@@ -153,9 +164,13 @@ def hunt(sweep: Sweep, referee: Referee, pool: Pool) -> None:
                 f"{standing.recipe.label} has no score, and a search is measured against its parents; "
                 f"{sweep.out / 'failures'} says why; the same command tries again"
             )
-    if referee.exhausted and all(standing.status != "open" for standing in referee.proposals):
-        return
-    search(referee, SearchSpace(sweep.config, sweep.sources), pool, sweep.out / "search", say)
+    if not is_over(referee):
+        search(referee, space, pool, sweep.out / "search", say, training_group(sweep))
+
+
+def is_over(referee: Referee) -> bool:
+    """The budget is spent, and every candidate's race is run."""
+    return referee.exhausted and all(standing.status != "open" for standing in referee.proposals)
 
 
 def finalists(referee: Referee) -> list[Recipe]:
@@ -178,7 +193,9 @@ def publish_search(sweep: Sweep, beside: Published | None = None) -> Board:
     from orchestrator.report.page import write_report
     from orchestrator.searched import summarise
 
-    referee = open_referee(sweep)
+    sweep = with_learning(sweep)
+    space = open_space(sweep)
+    referee = open_referee(sweep, space)
     read_standings(referee)
     confirm = confirming(sweep)
     held_out = publish(replace(confirm, recipes=finalists(referee)))
@@ -186,7 +203,7 @@ def publish_search(sweep: Sweep, beside: Published | None = None) -> Board:
     parts: tuple[Status, ...] = ("raced", "waiting")
     states = {key: status for key, s in referee.standings.items() for status in parts if s.status == status}
     rows = tuple(replace(row, status=states.get(row.recipe.id, row.status)) for row in board.rows)
-    board = replace(board, rows=rows, searched=summarise(sweep, referee, held_out))
+    board = replace(board, rows=rows, searched=summarise(space, referee, held_out))
     write_board(board, sweep.out)
     write_report(board, sweep.out, beside)
     return board

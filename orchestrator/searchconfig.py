@@ -5,7 +5,7 @@ Checked here alone, without optuna: `tune.space` makes recipes of it.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -18,20 +18,29 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Range(Strict):
-    """A number to search for, or several: one a knot over the depth of the model, and one a part of its layers."""
+class Span(Strict):
+    """A number to search for."""
 
     low: float
     high: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"`low < high` must hold, but got (low={self.low}, high={self.high})")
+        return self
+
+
+class Range(Span):
+    """A number to search for, or several: one a knot over the depth of the model, and one a part of its layers."""
+
     knots: int = Field(default=1, ge=1, le=16)
     """Values over the depth, first layer to last, interpolated between (mergekit's gradient)."""
     modules: list[Module] = []
     """Parts of a layer that get values of their own; all other tensors share one more (mergekit's filters)."""
 
     @model_validator(mode="after")
-    def _ordered(self) -> Range:
-        if not self.low < self.high:
-            raise ValueError(f"`low < high` must hold, but got (low={self.low}, high={self.high})")
+    def _each_once(self) -> Self:
         if len(set(self.modules)) < len(self.modules):
             raise ValueError(f"modules takes each part once, but got {self.modules}")
         return self
@@ -100,6 +109,34 @@ class Space(Strict):
                 _ratio(value)
 
 
+class Tuned(Strict):
+    """Each candidate is a merge that is fine-tuned, and how is searched for too; what is not said here is as `finetune`
+    says. Its learning task joins the objectives. Tuned weights stay of those that were confirmed."""
+
+    task: str
+    """One of finetune.tasks."""
+    method: Literal["full", "lora"] = "full"
+    learning_rate: Span | None = None
+    """On a logarithmic scale."""
+    epochs: Span | None = None
+    rank: list[Annotated[int, Field(ge=1)]] = []
+    """Of LoRA's adapters: the ones to choose from."""
+    examples: list[Annotated[int, Field(ge=1)]] = []
+    """The numbers to choose from; default: the largest budget of `finetune.examples`."""
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Tuned:
+        for key in ("learning_rate", "epochs"):
+            span = getattr(self, key)
+            if span is not None and span.low <= 0:
+                raise ValueError(f"{key}.low must be above 0, but got {span.low}")
+        if self.rank and self.method != "lora":
+            raise ValueError(f"rank belongs to method: lora, but method is {self.method}")
+        if not (self.learning_rate or self.epochs or self.rank or self.examples):
+            raise ValueError("there is nothing to search for here: give learning_rate, epochs, rank or examples")
+        return self
+
+
 class Floor(Strict):
     """An objective must reach a share of what a parent reaches (where less is better: not exceed it)."""
 
@@ -123,6 +160,16 @@ class Budget(Strict):
             raise ValueError("give candidates, questions or gpu_hours, so that the search knows where to end")
         return self
 
+    def at_most(self, rung: int, known: int) -> int:
+        """Candidates that there can be.
+
+        Args:
+            rung: the questions of the first one, which every candidate is asked.
+            known: recipes that are there before; the guess is ten times as many where only time ends the search.
+        """
+        limits = [self.candidates, self.questions and -(-self.questions // rung)]
+        return min((limit for limit in limits if limit), default=10 * known)
+
 
 class Racing(Strict):
     """Who is asked the rest of the questions; see `tune.racing`."""
@@ -141,6 +188,8 @@ class Racing(Strict):
 
 class Search(Strict):
     space: list[Space] = Field(min_length=1)
+    finetune: Tuned | None = None
+    """A joint search: over merges and over how they are fine-tuned."""
     budget: Budget
     constraints: dict[str, Floor] = {}
     """Objective → what it must at least reach."""

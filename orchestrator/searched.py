@@ -14,7 +14,6 @@ from orchestrator.recipe import Recipe
 from orchestrator.scores import interval
 
 if TYPE_CHECKING:
-    from orchestrator.sweep import Sweep
     from tune.racing import Floats
     from tune.referee import Referee, Standing
     from tune.space import SearchSpace
@@ -24,17 +23,15 @@ ENOUGH = 10
 """Candidates of a method from which on the importance of its parameters is told."""
 
 
-def summarise(sweep: Sweep, referee: Referee, held_out: Board) -> Searched:
+def summarise(space: SearchSpace, referee: Referee, held_out: Board) -> Searched:
     """
     Args:
         referee: its standings read.
         held_out: the finalists on the held-out questions.
     """
     from tune.racing import estimates, front_of, resampled
-    from tune.space import SearchSpace
     from tune.study import choose_sampler
 
-    space = SearchSpace(sweep.config, sweep.sources)
     choice = choose_sampler(space, referee.candidates, len(referee.rungs.objectives))
     asked = [s for s in referee.standings.values() if s.answers]
     full = {s.recipe.id: s for s in asked if s.status == "scored"}
@@ -127,7 +124,7 @@ def importance(space: SearchSpace, referee: Referee) -> dict[str, dict[str, floa
             if standing.params and standing.params.get(METHOD, label) == label and standing.scores:
                 add(study, space, standing.params, referee.told(standing), "tpe")
         trials = study.get_trials(states=[TrialState.COMPLETE])
-        names = list(space.floats(label))
+        names = space.names(label)
         for k, objective in enumerate(found):
             if len(trials) >= ENOUGH and len({trial.values[k] for trial in trials}) > 1 and len(names) > 1:
                 with warnings.catch_warnings():

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import sweep as first
 from orchestrator.board import Board, Row, Tuned, TunedRow
-from orchestrator.config import UserError
+from orchestrator.config import Objective, UserError
 from orchestrator.files import make_private
 from orchestrator.finetune import Baseline, Finetune
 from orchestrator.ledger import Ledger
@@ -86,14 +86,9 @@ def fine_tune(sweep: first.Sweep, board: Board) -> None:
 # -------------------------------------------------------------------- what there is to do
 def open_phase(sweep: first.Sweep, board: Board) -> Phase:
     """Starts, runs and questions; nothing is trained or asked."""
-    from tasks.suites import load_suites, remember
-
-    config = sweep.config
-    finetune = config.finetune
+    finetune = sweep.config.finetune
     assert finetune is not None, "the caller looks"
-    own = config.model_copy(update={"objectives": finetune.tasks})
-    suites = load_suites(own, sweep.lm)
-    remember(suites, own, sweep.out / "metrics")
+    config, suites = sweep.config, learning_suites(sweep, finetune.tasks)
     baseline = _baseline_run(sweep, board, finetune, finetune.baseline) if finetune.baseline else None
     general = _general(sweep, finetune)
     starts = choose_starts(config, board, baseline.recipe if baseline else None)
@@ -109,6 +104,16 @@ def open_phase(sweep: first.Sweep, board: Board) -> Phase:
     return Phase(second, starts, runs, baseline)
 
 
+def learning_suites(sweep: first.Sweep, tasks: dict[str, Objective]) -> list[SuiteTask]:
+    """The questions of fine-tuning tasks."""
+    from tasks.suites import load_suites, remember
+
+    own = sweep.config.model_copy(update={"objectives": tasks})
+    suites = load_suites(own, sweep.lm)
+    remember(suites, own, sweep.out / "metrics")
+    return suites
+
+
 def _runs(
     sweep: first.Sweep,
     finetune: Finetune,
@@ -122,7 +127,7 @@ def _runs(
 
     kept = digest(general)
     for seed in finetune.seeds:
-        examples = _examples(sweep, finetune, suite, seed)
+        examples = training_examples(sweep, finetune, suite, seed)
         for budget in finetune.examples:
             part = tuple(examples if budget == "all" else examples[:budget])
             for start in starts:
@@ -134,10 +139,10 @@ def _runs(
                     )  # fmt: skip
                     from_baseline = baseline is not None and start.recipe.id == baseline.recipe.id
                     folder = baseline.folder / "model" if baseline and from_baseline else None
-                    yield _run(sweep, finetune, tuning, part, folder, general if method == "icft" else ())
+                    yield make_run(sweep, finetune, tuning, part, folder, general if method == "icft" else ())
 
 
-def _examples(sweep: first.Sweep, finetune: Finetune, suite: SuiteTask, seed: int) -> list[Labelled]:
+def training_examples(sweep: first.Sweep, finetune: Finetune, suite: SuiteTask, seed: int) -> list[Labelled]:
     """As many as the largest budget takes, in the order of this seed."""
     from tasks.clinical.task import GenerationTask
     from tasks.examples import labelled, subset
@@ -169,10 +174,10 @@ def _baseline_run(sweep: first.Sweep, board: Board, finetune: Finetune, baseline
     own = baseline_as_finetune(finetune, baseline)
     given = settings(own, own.steps(len(examples), "all", "full"), "full")
     tuning = Tuning(start, digest(examples), "full", 0, given, BASELINE, baseline.start, len(examples), "all")
-    return _run(sweep, finetune, tuning, examples, None)
+    return make_run(sweep, finetune, tuning, examples, None)
 
 
-def _run(
+def make_run(
     sweep: first.Sweep,
     finetune: Finetune,
     tuning: Tuning,

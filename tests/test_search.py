@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from optuna.storages import JournalStorage
@@ -82,9 +83,17 @@ def test_a_search_that_is_killed_goes_on_where_it_was(sweep: Callable[..., Path]
     path = sweep(objectives=OBJECTIVES, search=SEARCH, workers={**WORKERS, "fake_seconds": 0.01})
     running = subprocess.Popen(command("search", path, "--out", out), cwd=ROOT, stderr=(tmp_path / "err").open("w"))
     deadline = time.monotonic() + 240
-    while sum(note["status"] != "open" for note in notes(out).values()) < 2:
-        assert running.poll() is None and time.monotonic() < deadline, (tmp_path / "err").read_text()
-        time.sleep(0.05)
+
+    def wait_for(candidates: int) -> None:
+        while sum(note["status"] != "open" for note in notes(out).values()) < candidates:
+            assert running.poll() is None and time.monotonic() < deadline, (tmp_path / "err").read_text()
+            time.sleep(0.05)
+
+    wait_for(1)
+    workers = [p for p in psutil.Process(running.pid).children(recursive=True) if "ray::Worker" in p.cmdline()[0]]
+    assert workers, "an engine's actor"
+    workers[0].kill()
+    wait_for(2)
     running.send_signal(signal.SIGKILL)
     running.wait()
     before, proposed = finished(out), notes(out)
@@ -116,6 +125,9 @@ def test_a_search_that_is_killed_goes_on_where_it_was(sweep: Callable[..., Path]
     assert again.returncode == 0, again.stderr
     assert pq.read_table(out / "leaderboard.parquet").to_pylist() == rows
     assert (out / "report.md").read_text() == page
+    quiet = subprocess.run(command("search", path, "--out", out), cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert quiet.returncode == 0 and "sampler" not in quiet.stderr, "nothing is left, and nothing is started"
+    assert not (out / "ray").exists() or not any((out / "ray").iterdir())
 
 
 def questions(marker: Path) -> list[tuple[str, str]]:

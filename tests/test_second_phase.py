@@ -4,6 +4,7 @@ answers."""
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -64,7 +65,8 @@ def test_a_sweep_goes_on_into_fine_tuning(sweep: Callable[..., Path], parents: d
     def write(**changes: Any) -> Path:
         return sweep(generation=GENERATION, parents=models, finetune={**FINETUNE, **changes})
 
-    done = mergefront("sft", write(), "--out", out)
+    # As people write it; Ray's processes have working directories of their own.
+    done = mergefront("sft", write(), "--out", os.path.relpath(out, ROOT))
     assert "4/4 runs, 8/8 steps" in done.stderr
     results = {file: json.loads(file.read_text()) for file in out.glob("tuning/*/RESULT.json")}
     assert len(results) == 4, "two starts, two seeds"

@@ -108,16 +108,17 @@ class Referee:
     @property
     def candidates(self) -> int:
         """How many recipes the race may see at most."""
-        budget, rung = self.search.budget, self.rungs.rungs[0].asked
-        limits = [budget.candidates, budget.questions and -(-budget.questions // rung)]
-        known = [limit for limit in limits if limit]
-        return len(self.standings) - len(self.proposals) + (min(known) if known else 10 * len(self.standings))
+        known = len(self.standings) - len(self.proposals)
+        return known + self.search.budget.at_most(self.rungs.rungs[0].asked, known)
 
     # ---------------------------------------------------------------- the work
     def work(self, pool: Pool, desk: Any) -> None:
         """Until `closed`, and nothing is under way any more."""
         for result in pool.run(Recipes(self.standings), [], more=lambda: not self.closed, tick=TICK):
-            for recipe_id in ray.get(desk.take.remote()):
+            for recipe_id, failure in ray.get(desk.take.remote()):
+                if failure is not None:  # it could not be trained
+                    self.keep(failure)
+                    self.standings[recipe_id].status = failure.status
                 if recipe_id not in self._under_way:
                     self._tell(desk, recipe_id, self.advance(self.standings[recipe_id], pool))
             if result is not None and self.receive(result):

@@ -19,6 +19,7 @@ from ray import tune as ray_tune
 from ray.tune.search import Searcher
 
 from cluster.pool import Pool
+from cluster.training import Group
 from tune.referee import Referee, Standing
 from tune.space import SearchSpace
 from tune.study import Choice, add, choose_sampler, open_study, tell
@@ -32,9 +33,9 @@ class Proposer(Searcher):  # type: ignore[misc]
     """Ray Tune's view of the study. Ray's own OptunaSearch cannot warm-start a space with conditions, raises on several
     objectives' results, and leaves a trial that reported nothing RUNNING for ever (Ray 2.60)."""
 
-    def __init__(self, study: optuna.Study, space: SearchSpace, referee: Referee, choice: Choice) -> None:
+    def __init__(self, study: optuna.Study, space: SearchSpace, referee: Referee, choice: Choice, desk: Any) -> None:
         super().__init__(metric=None, mode=None)
-        self.study, self.space, self.referee, self.choice = study, space, referee, choice
+        self.study, self.space, self.referee, self.choice, self.desk = study, space, referee, choice, desk
         self.trials: dict[str, tuple[Trial, Standing]] = {}
         for standing in referee.standings.values():
             params = standing.params or space.params_of(standing.recipe)
@@ -57,6 +58,9 @@ class Proposer(Searcher):  # type: ignore[misc]
                 return str(Searcher.FINISHED)
             trial, standing = found
         self.trials[trial_id] = (trial, standing)
+        run = self.space.run(standing.params or {})
+        if run is not None:
+            ray.get(self.desk.expect.remote(standing.recipe.id, run))
         return {"recipe_id": standing.recipe.id}
 
     def _propose(self) -> tuple[Trial, Standing] | None:
@@ -95,11 +99,14 @@ class Proposer(Searcher):  # type: ignore[misc]
         """Nothing: see `__getstate__`."""
 
 
-def search(referee: Referee, space: SearchSpace, pool: Pool, folder: Path, say: Callable[[str], None]) -> None:
+def search(
+    referee: Referee, space: SearchSpace, pool: Pool, folder: Path, say: Callable[[str], None], group: Group | None
+) -> None:
     """Propose and race candidates until the budget is spent. Needs a Ray session; the grid is answered.
 
     Args:
         folder: DIR/search; its candidates/ are kept, everything else is written anew.
+        group: what trains the candidates of a joint search.
 
     Raises:
         UserError: no engine could be started.
@@ -107,8 +114,8 @@ def search(referee: Referee, space: SearchSpace, pool: Pool, folder: Path, say: 
     """
     choice = choose_sampler(space, referee.candidates, len(referee.rungs.objectives))
     say(f"sampler: {choice.name}, because {choice.why}")
-    proposer = Proposer(open_study(folder, referee.rungs.config, choice), space, referee, choice)
     desk = ray.remote(Desk).options(num_cpus=0).remote()
+    proposer = Proposer(open_study(folder, referee.rungs.config, choice), space, referee, choice, desk)
     broken: list[BaseException] = []
 
     def work() -> None:
@@ -122,7 +129,8 @@ def search(referee: Referee, space: SearchSpace, pool: Pool, folder: Path, say: 
     thread = threading.Thread(target=work, name="referee", daemon=True)
     thread.start()
     try:
-        _tuner(proposer, desk, folder, len(pool.slots) + 1, stop.is_set).fit()
+        candidate = ray_tune.with_parameters(Candidate, desk=desk, group=group)
+        _tuner(proposer, candidate, folder, len(pool.slots) + 1, stop.is_set).fit()
     finally:
         referee.closed = True
         thread.join(timeout=60)
@@ -131,15 +139,16 @@ def search(referee: Referee, space: SearchSpace, pool: Pool, folder: Path, say: 
     referee.finish(pool)
 
 
-def _tuner(proposer: Proposer, desk: Any, folder: Path, at_once: int, stopped: Callable[[], bool]) -> ray_tune.Tuner:
+def _tuner(
+    proposer: Proposer, candidate: Any, folder: Path, at_once: int, stopped: Callable[[], bool]
+) -> ray_tune.Tuner:
     # Ctrl-C is the command line's business, and result files are ours.
     quiet = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
     os.environ.update({"TUNE_DISABLE_SIGINT_HANDLER": "1", **quiet})
     shutil.rmtree(folder / "tune", ignore_errors=True)
     # The engines hold the CPUs, and Ray Tune refuses to ask for nothing.
-    trainable = ray_tune.with_resources(ray_tune.with_parameters(Candidate, desk=desk), {"memory": 2**20})
     return ray_tune.Tuner(
-        trainable,
+        ray_tune.with_resources(candidate, {"memory": 2**20}),
         tune_config=ray_tune.TuneConfig(
             search_alg=proposer, num_samples=-1, max_concurrent_trials=at_once, reuse_actors=True
         ),

@@ -1,14 +1,15 @@
 """From the `search:` section to Optuna's parameters, and from their values to a recipe, and back for a warm start.
 
 A method is one category; each of its ranges is one float a knot and module. The parameters of different methods have
-different names, so that the space is conditional on the method, as Optuna's grouped samplers expect.
+different names, so that the space is conditional on the method, as Optuna's grouped samplers expect. In a joint search
+every trial has the parameters of its fine-tuning too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import Trial
@@ -18,7 +19,11 @@ from orchestrator.methods import METHODS
 from orchestrator.recipe import Point, Recipe, Source, between
 from orchestrator.searchconfig import Range, Space
 
+if TYPE_CHECKING:
+    from tasks.sft import Run
+
 METHOD = "method"
+TUNED, LOG = "finetune.", "learning_rate"
 OTHER = "other"
 FILTERS = {
     "attention": ("self_attn",),
@@ -36,10 +41,12 @@ class SearchSpace:
     """
     Args:
         sources: name → resolved parent.
+        tuner: of a joint search: a merge and its point's fine-tuning → the run that makes a candidate of it.
     """
 
     config: SweepConfig
     sources: Mapping[str, Source]
+    tuner: Callable[[Recipe, Params], Run] | None = None
 
     @property
     def entries(self) -> dict[str, Space]:
@@ -60,13 +67,30 @@ class SearchSpace:
         }
 
     @property
+    def tuned(self) -> dict[str, FloatDistribution | CategoricalDistribution]:
+        """The parameters of fine-tuning in a joint search; every trial has them."""
+        tuned = self.config.search.finetune if self.config.search else None
+        if tuned is None:
+            return {}
+        spans = {"learning_rate": tuned.learning_rate, "epochs": tuned.epochs}
+        choices = {"rank": tuned.rank, "examples": tuned.examples}
+        return {
+            **{TUNED + key: FloatDistribution(s.low, s.high, log=key == LOG) for key, s in spans.items() if s},
+            **{TUNED + key: CategoricalDistribution(values) for key, values in choices.items() if values},
+        }
+
+    def names(self, label: str) -> list[str]:
+        """The parameters of a trial of this method, but for the method."""
+        return [*self.floats(label), *self.tuned]
+
+    @property
     def dimensions(self) -> int:
-        return max(len(self.floats(label)) for label in self.entries)
+        return max(len(self.names(label)) for label in self.entries)
 
     def distributions(self, params: Params) -> dict[str, BaseDistribution]:
         """Of exactly the parameters that a trial has."""
         label = params.get(METHOD, next(iter(self.entries)))
-        return {**self._method(), **self.floats(label)}
+        return {**self._method(), **self.floats(label), **self.tuned}
 
     def _method(self) -> dict[str, BaseDistribution]:
         labels = list(self.entries)
@@ -78,11 +102,36 @@ class SearchSpace:
         label = trial.suggest_categorical(METHOD, labels) if len(labels) > 1 else labels[0]
         for name, span in self.floats(label).items():
             trial.suggest_float(name, span.low, span.high)
+        for name, values in self.tuned.items():
+            if isinstance(values, FloatDistribution):
+                trial.suggest_float(name, values.low, values.high, log=values.log)
+            else:
+                trial.suggest_categorical(name, values.choices)
         return dict(trial.params)
 
     # ---------------------------------------------------------------- recipes
     def recipe(self, params: Params) -> Recipe:
-        """The recipe at a point. Numbers are rounded to four digits, so that its YAML can be read."""
+        """The recipe at a point: a merge, or in a joint search what comes of its fine-tuning."""
+        run = self.run(params)
+        if run is None:
+            return self.merge(params)
+        merged = run.tuning.start.points[0]
+        point = Point(f"{merged.method}+{run.tuning.method}", (*merged.parameters, *self._own(params).items()))
+        return replace(run.recipe, points=(point,))
+
+    def run(self, params: Params) -> Run | None:
+        """What is to be trained before the recipe can be asked anything."""
+        if self.tuner is None:
+            return None
+        return self.tuner(self.merge(params), self._own(params))
+
+    def _own(self, params: Params) -> Params:
+        """The point's fine-tuning. Learning rates are small: three significant digits."""
+        found = {name.removeprefix(TUNED): params[name] for name in self.tuned}
+        return {key: float(f"{value:.3g}") if isinstance(value, float) else value for key, value in found.items()}
+
+    def merge(self, params: Params) -> Recipe:
+        """The merge at a point. Numbers are rounded to four digits, so that its YAML can be read."""
         label = params.get(METHOD, next(iter(self.entries)))
         entry = self.entries[label]
         own = {name.removeprefix(f"{label}."): round(params[name], DIGITS) for name in self.floats(label)}
@@ -117,7 +166,10 @@ class SearchSpace:
         return Recipe(entry.method, models, base, parameters, self.config.dtype, seed, (point,))
 
     def params_of(self, recipe: Recipe) -> Params | None:
-        """The point of the space that a recipe of the grid (or a parent) is, if it is one: a warm start."""
+        """The point of the space that a recipe of the grid (or a parent) is, if it is one: a warm start. In a joint
+        search none is, for none is fine-tuned."""
+        if self.tuned:
+            return None
         for label, entry in self.entries.items():
             ratio = entry.alpha or entry.t
             value = self._ratio_of(entry, recipe) if ratio else None

@@ -57,17 +57,29 @@ def parallel(board: Board) -> Figure | None:
         panels = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
         for axes, (name, group) in zip(panels, groups.items(), strict=True):
             names = [key for key, _ in group[0].recipe.points[0].parameters]
+            spans = [_span([float(c.recipe.points[0].parameters[k][1]) for c in group]) for k in range(len(names))]
             for candidate in sorted(group, key=lambda each: each.recipe.id in found.front):
                 on = candidate.recipe.id in found.front
-                line = [float(value) for _, value in candidate.recipe.points[0].parameters]
+                own = (float(value) for _, value in candidate.recipe.points[0].parameters)
+                line = [(value - low) / (high - low) for value, (low, high) in zip(own, spans, strict=True)]
                 axes.plot(
                     line, color=colours.to_rgba(candidate.values[first]), linewidth=2.2 if on else 0.8,
                     alpha=1 if on else 0.6,
                 )  # fmt: skip
-            axes.set_xticks(range(len(names)), names, rotation=12, fontsize=8)
+            ticks = [f"{name}\n{low:.3g} to {high:.3g}" for name, (low, high) in zip(names, spans, strict=True)]
+            axes.set_xticks(range(len(names)), ticks, rotation=12, fontsize=8)
+            axes.set_yticks([])
             axes.set_ylabel(name)
         figure.colorbar(colours, ax=list(panels), label=first)
         return figure
+
+
+def _span(values: list[float]) -> tuple[float, float]:
+    """Of an axis: ratios keep theirs, so that panels compare; anything else takes its own."""
+    if all(0 <= value <= 1 for value in values) and max(values) > 0.1:
+        return 0.0, 1.0
+    low, high = min(values), max(values)
+    return (low, high) if high > low else (low - 1, high + 1)
 
 
 def words(found: Searched) -> list[str]:

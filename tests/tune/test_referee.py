@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from orchestrator.joint import open_space
 from orchestrator.records import Answer, Asked, Block
 from orchestrator.search import open_referee, read_standings
 from orchestrator.sweep import Sweep, open_sweep
@@ -48,7 +49,7 @@ def answer(sweep: Sweep, recipe_id: str, rungs: Rungs, index: int, right: float)
 
 
 def test_rungs_are_nested_and_a_prefix_of_the_values(opened: Sweep) -> None:
-    referee = open_referee(opened)
+    referee = open_referee(opened, open_space(opened))
     rungs, recipe = referee.rungs, opened.recipes[0]
     answer(opened, recipe.id, rungs, len(rungs.rungs) - 1, right=0.7)
     lm = opened.lm.knowing(opened.ledger.answers(recipe.id))
@@ -67,7 +68,7 @@ def test_rungs_are_nested_and_a_prefix_of_the_values(opened: Sweep) -> None:
 
 
 def test_who_is_beaten_is_sent_home_and_who_is_not_goes_on(opened: Sweep) -> None:
-    referee = open_referee(opened)
+    referee = open_referee(opened, open_space(opened))
     last = len(referee.rungs.rungs) - 1
     for recipe, right in zip(opened.recipes, (0.95, 0.5, 0.4), strict=True):
         answer(opened, recipe.id, referee.rungs, last, right)

@@ -1,0 +1,74 @@
+"""What a search would do: whom it proposes, and how many questions a race takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.config import SweepConfig
+from orchestrator.recipe import Source
+
+if TYPE_CHECKING:
+    from tasks.scoring import LedgerLM
+    from tasks.suites import SuiteTask
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    methods: dict[str, int]
+    """Entry of the space → its parameters."""
+    fine_tuned: bool
+    budget: dict[str, float]
+    candidates: int
+    """At most, by the budget's candidates and questions."""
+    rungs: list[int]
+    """Questions that a candidate has answered after each."""
+    sampler: str
+
+
+def plan_search(
+    config: SweepConfig, sources: Mapping[str, Source], suites: Sequence[SuiteTask], lm: LedgerLM, recipes: int
+) -> SearchPlan:
+    """
+    Args:
+        suites: those of the objectives, and of the fine-tuning tasks.
+        recipes: of the grid, parents included.
+    """
+    from tune.rungs import cut
+    from tune.space import SearchSpace
+    from tune.study import choose_sampler
+
+    search = config.search
+    assert search is not None, "the caller looks"
+    tuned = search.finetune
+    task = {tuned.task: config.finetune.tasks[tuned.task]} if tuned and config.finetune else {}
+    both = config.model_copy(update={"objectives": {**config.objectives, **task}})
+    rungs = cut(both, [suite for suite in suites if suite.objective in both.objectives], lm)
+    space = SearchSpace(both, sources)
+    asked = [rung.asked for rung in rungs.rungs]
+    candidates = search.budget.at_most(asked[0], recipes)
+    choice = choose_sampler(space, recipes + candidates, len(rungs.objectives))
+    return SearchPlan(
+        {label: len(space.names(label)) for label in space.entries},
+        search.finetune is not None,
+        search.budget.model_dump(exclude_none=True),
+        candidates,
+        asked,
+        f"{choice.name}, because {choice.why}",
+    )
+
+
+def describe_search(plan: SearchPlan) -> list[str]:
+    """For people."""
+    budget = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in plan.budget.items())
+    methods = ", ".join(f"{label} ({number})" for label, number in plan.methods.items())
+    kind = "fine-tuned merges" if plan.fine_tuned else "merges"
+    return [
+        f"search     {budget}; {kind} by method (parameters): {methods}",
+        f"             a candidate answers {', '.join(f'{asked:,}' for asked in plan.rungs)} questions rung by rung, "
+        "unless it is dropped,",
+        f"             so {plan.candidates:,} candidates at most ask between {plan.candidates * plan.rungs[0]:,} and "
+        f"{plan.candidates * plan.rungs[-1]:,}",
+        f"             sampler: {plan.sampler}",
+    ]
