@@ -19,6 +19,7 @@ from orchestrator.recipe import Recipe, Source
 from orchestrator.records import Question, Serving
 from orchestrator.serving import make_serving
 from orchestrator.sweepfile import load_config
+from tasks.boot import Boot
 from tasks.engine import VllmEngine
 from tasks.merge import merged_folder
 from tasks.scoring import LedgerLM
@@ -43,7 +44,7 @@ def start(
 ) -> VllmEngine:
     serving = Serving("t", None, (), max_model_len, "x", (), "a", str(folder))
     workers = Workers(gpus=0.0, engine=Engine(enforce_eager=True, max_model_len=max_model_len))
-    return VllmEngine(folder, tokenizer, serving, dtype, workers, 2, scratch)
+    return VllmEngine(Boot(folder, tokenizer, dtype, workers, 2), serving, scratch)
 
 
 def suites(

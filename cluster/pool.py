@@ -16,6 +16,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from cluster.stages import Place, stage_need
 from cluster.worker import Worker, WorkerSpec
 from orchestrator.config import UserError
 from orchestrator.recipe import Recipe
@@ -37,6 +38,7 @@ class Slot:
     """One place for a worker: its current actor, and what that does."""
 
     index: int
+    place: Place
     actor: Any = None
     holds: str | None = None
     block: Block | None = None
@@ -52,14 +54,9 @@ class Pool:
 
     def __init__(self, spec: WorkerSpec, limit: int) -> None:
         self.spec = spec
-        self.options = {
-            "num_cpus": spec.workers.cpus,
-            "num_gpus": spec.workers.gpus,
-            "accelerator_type": spec.workers.accelerator_type,
-            "max_restarts": 0,
-        }
         room = self._room() if limit else 0
-        self.slots = [Slot(index) for index in range(min(limit, spec.workers.count or limit, room))]
+        count = min(limit, spec.workers.count or limit, room)
+        self.slots = [Slot(index, Place(spec.workers)) for index in range(count)]
         self.pids: dict[int, int] = {}
         self._refs: dict[Any, Slot] = {}
         self._queue: dict[str, deque[Block]] = {}
@@ -75,6 +72,7 @@ class Pool:
     def __exit__(self, *_: object) -> None:
         for slot in self.slots:
             ray.kill(slot.actor)
+            slot.place.close()
 
     def add(self, blocks: Sequence[Block]) -> None:
         """Put blocks at the end of the queue, while it runs too."""
@@ -120,24 +118,21 @@ class Pool:
 
     # ---------------------------------------------------------------- workers
     def _room(self) -> int:
-        """How many workers the living nodes have room for; one worker must fit on one node."""
-        workers = self.spec.workers
-        need = {"CPU": workers.cpus, "GPU": workers.gpus}
-        if workers.accelerator_type:
-            need[f"accelerator_type:{workers.accelerator_type}"] = 0.001  # what Ray itself asks for
+        """How many workers the living nodes have room for; one stage of a worker must fit on one node."""
+        need, stages = stage_need(self.spec.workers), self.spec.workers.engine.pipeline_parallel_size
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        room = sum(min(int(node.get(key, 0) // amount) for key, amount in need.items() if amount) for node in nodes)
+        room = sum(min(int(node.get(key, 0) // amount) for key, amount in need.items()) for node in nodes) // stages
         if room < 1:
             have = "; ".join(", ".join(f"{node.get(key, 0):g} {key}" for key in need) for node in nodes)
             asked = ", ".join(f"{amount:g} {key}" for key, amount in need.items())
             raise EngineStartError(
-                f"a worker needs {asked} on one node, but the cluster's nodes have {have}; change workers.cpus, "
-                "workers.gpus or workers.accelerator_type"
+                f"a worker needs {f'{stages} x ' if stages > 1 else ''}{asked} on one node, but the cluster's nodes "
+                f"have {have}; change workers.cpus, workers.gpus, workers.accelerator_type or workers.engine"
             )
         return room
 
     def _start(self, slot: Slot) -> None:
-        slot.actor = ray.remote(Worker).options(**self.options).remote(self.spec, slot.index)
+        slot.actor = ray.remote(Worker).options(**slot.place.options).remote(self.spec, slot.index)
         slot.holds, slot.block = None, None
         self._refs[slot.actor.start.remote()] = slot
 
@@ -183,6 +178,7 @@ class Pool:
             self._start(slot)
             return
         # The others go on without it: there may be room for fewer engines than there are places.
+        slot.place.close()
         self.slots.remove(slot)
         if not self.slots:
             raise EngineStartError(f"no engine started in {ATTEMPTS} attempts; the last said: {message}", detail)

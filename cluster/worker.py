@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import socket
 import time
 import traceback
@@ -12,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cluster.stages import boot_of, open_stages
 from orchestrator.config import Workers
-from orchestrator.files import make_private
 from orchestrator.recipe import Recipe, Source
 from orchestrator.records import Asked, Block, Failure, Serving
 from tasks.engine import Engine, InvalidWeights, VllmEngine
@@ -56,8 +55,6 @@ class Worker:
         from cluster.session import check_packages
 
         check_packages()
-        # What a worker that died here left half-written (mergekit's merged adapters, say) must not be found again.
-        shutil.rmtree(self.scratch, ignore_errors=True)
         if self.spec.workers.backend == "fake":
             self.engine = FakeEngine(self.spec.workers.fake_seconds)
         else:
@@ -65,25 +62,10 @@ class Worker:
         return os.getpid()
 
     def _vllm(self) -> Engine:
-        from orchestrator.fetch import bring, fetch
-
-        bring(self.spec.sources)
-        tokenizer = make_private(self.scratch / "tokenizer")
-        for name, data in self.spec.tokenizer_files.items():
-            (tokenizer / name).write_bytes(data)
-        boot, _ = fetch("parents", self.spec.boot.model, self.spec.boot.revision, True)
-        # vLLM looks for the model's type beside the tokenizer too, and waits and tries again where there is none.
-        shutil.copyfile(boot / "config.json", tokenizer / "config.json")
-        return VllmEngine(
-            boot,
-            tokenizer,
-            self.spec.serving,
-            self.spec.dtype,
-            self.spec.workers,
-            self.spec.models,
-            self.scratch,
-            Path(self.spec.keep) if self.spec.keep else None,
-        )
+        span = open_stages(self.spec, self.scratch)
+        own = self.scratch / "stage-0"
+        keep = Path(self.spec.keep) if self.spec.keep else None
+        return VllmEngine(boot_of(self.spec, own, span), self.spec.serving, own, keep)
 
     def ask(self, recipe: Recipe, block: Block) -> Asked | Failure:
         """Hold the recipe, if it is not held yet, and ask a block of questions."""

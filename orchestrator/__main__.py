@@ -39,6 +39,9 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--json", action="store_true", help="for machines")
     plan.add_argument("--shape", type=Path, metavar="CONFIG.json", help="stands in for the parents, with no hub")
     plan.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="goes with --shape")
+    plan.add_argument(
+        "--cluster", metavar="NODES", help="such as '2 nodes of 8x H100-80GB + 2000GB'; default: RAY_ADDRESS's"
+    )
     run = commands.add_parser("run", help="run a sweep, or go on with it")
     run.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
     run.add_argument("--out", type=folder, required=True, metavar="DIR", help="results folder")
@@ -117,7 +120,7 @@ def _plan(args: argparse.Namespace) -> int:
         raise UserError(
             "--shape and --tokenizer go together: a model's config.json and a tokenizer's folder; give both"
         )
-    plan = make_plan(load_config(args.sweep), args.shape, args.tokenizer)
+    plan = make_plan(load_config(args.sweep), args.shape, args.tokenizer, args.cluster)
     print(json.dumps(dataclasses.asdict(plan), indent=1) if args.json else describe(plan))
     return DONE
 

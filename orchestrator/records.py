@@ -76,6 +76,7 @@ class Profile(Identified):
     dtype: str = identity()
     tensor_parallel_size: int = identity()
     device: str = identity()
+    pipeline_parallel_size: int = identity(1)
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,7 @@ def worker_spec(sweep: Sweep) -> Any:
 
 def _budget(config: SweepConfig, workers: int, hours: float | None) -> Callable[[], bool]:
     started = time.monotonic()
-    per_second = workers * (config.workers.gpus or 1) / 3600
+    per_second = workers * (config.workers.gpus_held or 1) / 3600
     return lambda: hours is not None and (time.monotonic() - started) * per_second >= hours
 
 

@@ -23,6 +23,7 @@ import yaml
 from orchestrator.__main__ import main
 from orchestrator.config import Engine, Workers
 from orchestrator.records import Serving
+from tasks.boot import Boot
 from tasks.engine import VllmEngine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -109,7 +110,7 @@ def start_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         workers = Workers(gpus=0.0, engine=engine)
         serving = Serving("t", None, (0,), 256, "x", (), "a", str(folder))
         scratch = tmp_path_factory.mktemp("scratch")
-        started.append(VllmEngine(folder, folder, serving, dtype, workers, 3, scratch))
+        started.append(VllmEngine(Boot(folder, folder, dtype, workers, 3), serving, scratch))
         return started[-1]
 
     yield start
