@@ -50,8 +50,8 @@ def stage_options(workers: Workers, group: Any = None, index: int = 0) -> dict[s
     return options
 
 
-class Place:
-    """One place for an engine; it is held while one engine after another runs there."""
+class Room:
+    """Room for an engine; it is held while one engine after another runs there."""
 
     def __init__(self, workers: Workers) -> None:
         stages = workers.engine.pipeline_parallel_size

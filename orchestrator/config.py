@@ -255,9 +255,14 @@ class Workers(Strict):
     block: int = Field(default=512, ge=1)
     """Questions per block, the unit of work that is stored, resumed and retried; fewer where texts are to be written:
     `text_block`."""
+    patience: float = Field(default=300.0, gt=0)
+    """Seconds that a worker may take over anything; then, and after ten times the slowest block so far, it counts as
+    hung and is replaced."""
     engine: Engine = Engine()
     fake_seconds: float = Field(default=0.0, ge=0)
     """Seconds that the fake backend takes over a question."""
+    fake_gib: float = Field(default=0.0, ge=0)
+    """GiB of memory that the fake backend takes for each question of a block."""
 
     @model_validator(mode="after")
     def _gpus_of_a_rank(self) -> Workers:

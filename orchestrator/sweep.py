@@ -15,7 +15,6 @@ import hashlib
 import importlib.metadata
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,9 +171,9 @@ def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
         Progress(blocks) as progress,
         slerp_shares(shares, sweep.out, progress.note),
         measuring(sweep.suites, texts, progress.note) as measure,
-        Pool(worker_spec(sweep), limit=len(blocks)) as pool,
+        Pool(worker_spec(sweep), limit=len(blocks), tell=progress.note) as pool,
     ):
-        for result in pool.run(recipes, blocks, stop=_budget(sweep.config, len(pool.slots), max_gpu_hours)):
+        for result in pool.run(recipes, blocks, stop=_budget(sweep.config, pool.crew.held_s, max_gpu_hours)):
             keep(sweep, result)
             measure(result)
             progress.update(result)
@@ -182,22 +181,26 @@ def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
 
 @contextlib.contextmanager
 def engines(sweep: Sweep) -> Iterator[None]:
-    """Around engines: their scratch folder is gone before and after, and what vLLM says when none starts is kept.
+    """Around engines: their scratch is gone before and after, and what vLLM says when none starts is kept.
 
     Raises:
         UserError: no engine could be started.
     """
-    from cluster.pool import EngineStartError
+    from cluster.crew import EngineStartError
 
-    scratch = sweep.out / "checkpoints" / "scratch"
-    shutil.rmtree(scratch, ignore_errors=True)
+    def clear() -> None:
+        """What workers that were killed left half-written, too."""
+        for folder in (sweep.out / "checkpoints" / "scratch", *(sweep.out / "checkpoints").glob(".*.tmp")):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    clear()
     try:
         yield
     except EngineStartError as error:
         write_atomic(sweep.out / "engine-error.txt", error.detail)
         raise UserError(f"{error} (all of it: {sweep.out / 'engine-error.txt'})") from None
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        clear()
 
 
 def _stored_texts(sweep: Sweep) -> Iterator[Answer]:
@@ -245,10 +248,8 @@ def worker_spec(sweep: Sweep) -> Any:
     )
 
 
-def _budget(config: SweepConfig, workers: int, hours: float | None) -> Callable[[], bool]:
-    started = time.monotonic()
-    per_second = workers * (config.workers.gpus_held or 1) / 3600
-    return lambda: hours is not None and (time.monotonic() - started) * per_second >= hours
+def _budget(config: SweepConfig, held_s: Callable[[], float], hours: float | None) -> Callable[[], bool]:
+    return lambda: hours is not None and held_s() * (config.workers.gpus_held or 1) / 3600 >= hours
 
 
 # -------------------------------------------------------------------- what came of it
