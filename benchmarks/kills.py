@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +59,16 @@ def half_written_checkpoint(out: Path) -> Path | None:
     return next((path for path in folder.glob(".*.tmp") if any(path.iterdir())), None) if folder.exists() else None
 
 
-def strike_driver_in_ledger(driver: subprocess.Popen[bytes], out: Path) -> bool:
+def strike_driver_in_ledger(driver: ForkServerProcess, out: Path) -> bool:
     """Stopped first, so that what is killed is seen to be in the middle of a block."""
     if half_written_block(out) is None:
         return False
-    driver.send_signal(signal.SIGSTOP)
+    assert driver.pid is not None
+    os.kill(driver.pid, signal.SIGSTOP)
     if half_written_block(out) is not None:
         driver.kill()
         return True
-    driver.send_signal(signal.SIGCONT)
+    os.kill(driver.pid, signal.SIGCONT)
     return False
 
 

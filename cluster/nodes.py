@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import psutil
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -50,12 +53,27 @@ def oom_kills() -> int:
 
 def oom_kills_on(node: str) -> int:
     """The same of another node; 0 if it does not answer."""
-    there = NodeAffinitySchedulingStrategy(node, soft=False)
-    count = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(oom_kills)
     try:
-        return int(ray.get(count.remote(), timeout=30))
+        return int(ray.get(_on(node, oom_kills).remote(), timeout=30))
     except RayError:
         return 0
+
+
+def kill_on(node: str, pid: int) -> None:
+    """End a worker's process there. Ray asks it to go, which a process that hangs does not hear."""
+    _on(node, _kill).remote(pid)
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        if process.cmdline()[:1] and "ray::Worker" in process.cmdline()[0]:  # not another's, with a number used again
+            process.kill()
+
+
+def _on(node: str, function: Callable[..., object]) -> Any:
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(function)
 
 
 def living_nodes() -> list[shapes.Node]:

@@ -19,7 +19,7 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from cluster.crew import Crew, Slot
-from cluster.nodes import oom_kills_on
+from cluster.nodes import kill_on, oom_kills_on
 from cluster.patience import Patience
 from cluster.queue import Break, Queue
 from cluster.worker import FULL, Place, TooLarge, WorkerSpec
@@ -193,6 +193,7 @@ class Pool:
             waited = time.monotonic() - slot.since
             if slot.place and waited > self._limit(slot):
                 message = f"no answer for {waited:.0f} s, far longer than the like of it took before"
+                kill_on(slot.place.node, slot.place.pid)
                 if failure := self._broke(slot, message):
                     yield failure
         self.crew.follow()

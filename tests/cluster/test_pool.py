@@ -86,21 +86,21 @@ def test_every_block_is_asked_once_and_workers_keep_to_their_recipe() -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_worker_that_dies_or_hangs_is_replaced_and_its_block_asked_again(how: signal.Signals) -> None:
-    work, told = blocks(RECIPES[:4]), []
+    work, told = blocks(RECIPES[:1]), []
     harmed: list[int] = []
 
     def harm(pool: Pool, done: list[Asked | Failure]) -> None:
         slot = pool.crew.slots[0]
-        if not harmed and len(done) >= 2 and slot.block:
+        if not harmed and done and slot.block:
             harmed.append(pid(slot))
             os.kill(harmed[0], how)
 
-    with Pool(spec(seconds=0.1, count=2, patience=1), limit=len(work), tell=told.append) as pool:
+    with Pool(spec(seconds=0.1, count=1, patience=2), limit=len(work), tell=told.append) as pool:
         done = run(pool, work, harm)
-        assert pid(pool.crew.slots[0]) != harmed[0]
     assert questions(asked(done)) == questions(work)
-    assert "died" in told[0] if how == signal.SIGKILL else "no answer for" in told[0]
-    assert not psutil.pid_exists(harmed[0]) or psutil.Process(harmed[0]).status() == psutil.STATUS_ZOMBIE
+    assert len(told) == 1 and ("no answer for" if how == signal.SIGSTOP else "died") in told[0]
+    psutil.wait_procs([psutil.Process(each) for each in harmed if psutil.pid_exists(each)], timeout=60)
+    assert not psutil.pid_exists(harmed[0])
 
 
 def test_a_block_that_kills_its_workers_fails_its_recipe_and_nobody_elses() -> None:
