@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import shutil
 import time
@@ -38,6 +39,7 @@ from orchestrator.tuning import (
 
 if TYPE_CHECKING:
     from tasks.examples import Labelled
+    from tasks.scoring import LedgerLM
     from tasks.sft import Run
     from tasks.suites import SuiteTask
 
@@ -127,7 +129,7 @@ def _runs(
 
     kept = digest(general)
     for seed in finetune.seeds:
-        examples = training_examples(sweep, finetune, suite, seed)
+        examples = training_examples(sweep.lm, finetune, suite, seed)
         for budget in finetune.examples:
             part = tuple(examples if budget == "all" else examples[:budget])
             for start in starts:
@@ -142,7 +144,19 @@ def _runs(
                     yield make_run(sweep, finetune, tuning, part, folder, general if method == "icft" else ())
 
 
-def training_examples(sweep: first.Sweep, finetune: Finetune, suite: SuiteTask, seed: int) -> list[Labelled]:
+def check_training(sweep: first.Sweep) -> None:
+    """What is wrong with the labelled examples is said before anything is asked.
+
+    Raises:
+        UserError: too few, or one that does not fit.
+    """
+    finetune = sweep.config.finetune
+    assert finetune is not None, "the caller looks"
+    for suite, seed in itertools.product(learning_suites(sweep, finetune.tasks), finetune.seeds):
+        training_examples(sweep.lm, finetune, suite, seed)
+
+
+def training_examples(lm: LedgerLM, finetune: Finetune, suite: SuiteTask, seed: int) -> list[Labelled]:
     """As many as the largest budget takes, in the order of this seed."""
     from tasks.clinical.task import GenerationTask
     from tasks.examples import labelled, subset
@@ -153,7 +167,7 @@ def training_examples(sweep: first.Sweep, finetune: Finetune, suite: SuiteTask, 
     training = suite.task.examples.training()
     count = largest_budget(finetune, suite.objective, suite.name, len(training))
     chat = finetune.tasks[suite.objective].apply_chat_template
-    return labelled(suite.task, subset(training, count, seed), sweep.lm, chat, finetune.max_length, where)
+    return labelled(suite.task, subset(training, count, seed), lm, chat, finetune.max_length, where)
 
 
 def _general(sweep: first.Sweep, finetune: Finetune) -> tuple[Labelled, ...]:

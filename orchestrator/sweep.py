@@ -54,10 +54,13 @@ def run_sweep(path: Path, out: Path, max_gpu_hours: float | None = None) -> Boar
         KeyboardInterrupt: interrupted; all finished blocks are stored.
     """
     from cluster.session import session
+    from orchestrator.second_phase import check_training
 
     config = load_config(path)
     with locked(out):
         sweep = open_sweep(config, out)
+        if config.finetune:
+            check_training(sweep)
         blocks = open_blocks(sweep)
         with session(out / "ray") if blocks else contextlib.nullcontext():
             ask(sweep, blocks, max_gpu_hours)
