@@ -36,7 +36,7 @@ def smollm2(scratch: Path) -> list[Path]:
     if not MODELS.is_dir():
         raise SystemExit(f"{MODELS} is not there; run .venv/bin/python examples/smollm2/prepare.py first")
     adapted = Source("d", "clinical", str(MODELS / "instruct"), None, str(MODELS / "adapter"))
-    return [merged_folder(adapted, str(scratch)), MODELS / "instruct"]
+    return [merged_folder(adapted, scratch), MODELS / "instruct"]
 
 
 def start(

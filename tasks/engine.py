@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from orchestrator.recipe import Recipe
 from orchestrator.records import Answer, Question, Serving
 from tasks.boot import Boot, prepare
-from tasks.merge import materialise
+from tasks.merge import adapted, materialise
 
 MAX_LOGPROB_IDS = 128
 """vLLM's limit on `SamplingParams.logprob_token_ids`."""
@@ -63,7 +63,8 @@ class VllmEngine:
             Exception: whatever else goes wrong: a full disk, a lack of memory, a parent that cannot be read.
         """
         if self.keep is None:
-            self._swap("merge", recipe)
+            # Here, and not in the ranks: see `merged_folder`.
+            self._swap("merge", adapted(recipe, self.scratch))
         else:
             from tasks.live import materialise_random  # here: torch takes seconds, and rehearsals need none
 

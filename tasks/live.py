@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 
 from orchestrator.placement import Place
 from orchestrator.recipe import Recipe
@@ -109,13 +108,10 @@ class Merger:
         from mergekit.plan import MergePlanner
 
         logging.getLogger("mergekit").setLevel(logging.ERROR)
-        options = MergeOptions(lora_merge_cache=str(self.scratch / "lora"), quiet=True)
+        options = MergeOptions(quiet=True)
         LoaderCache().setup(options=options)
         try:
-            config = MergeConfiguration.model_validate(localise(recipe).to_mergekit())
-            with FileLock(self.scratch / "lora.lock"):  # the ranks of an engine share what is merged here
-                for model in config.referenced_models():
-                    LoaderCache().get(model)
+            config = MergeConfiguration.model_validate(localise(recipe, self.scratch).to_mergekit())
             architecture = get_architecture_info(config, options)
             planner = MergePlanner(config, architecture, options, _model_out_config(config, architecture))
             saves = planner.plan_to_disk(out_path="")
@@ -246,7 +242,8 @@ def materialise_random(recipe: Recipe, folder: Path, scratch: Path) -> Path:
             for name, tensor in Merger(scratch).whole(recipe):
                 writer.save_tensor(name, tensor)
             writer.finalize()
-            config = json.loads((Path(localise(recipe).models[0][0].model) / "config.json").read_text(encoding="utf-8"))
+            first = Path(localise(recipe, scratch).models[0][0].model)
+            config = json.loads((first / "config.json").read_text(encoding="utf-8"))
             (temporary / "config.json").write_text(json.dumps({**config, "dtype": recipe.dtype}, indent=2) + "\n")
     return folder
 

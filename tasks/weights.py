@@ -19,7 +19,6 @@ from pathlib import Path
 
 import torch
 
-from orchestrator.files import make_private
 from orchestrator.placement import Place
 from orchestrator.recipe import Recipe
 from tasks.live import Merger
@@ -38,7 +37,7 @@ class Weights:
         """Once, before any other call.
 
         Args:
-            scratch: a folder of this worker alone, for adapters that mergekit merges into their base.
+            scratch: a folder of this worker alone.
             place: where to keep the parents.
             tied: whether the model's head is its embedding. A head's tensor that a file may carry all the same is then
                 never poured: vLLM would write it over the embedding.
@@ -50,9 +49,7 @@ class Weights:
         # By the path of this process's node, which may be another one than that of the first stage's.
         known = headers(Path(model.model)).items()
         self._boot = {name: at for name, at in known if self._is_here(name) and not self._is_tied_head(name)}
-        # The processes of other stages may be on other nodes, which need not see the first one's folder.
-        own = make_private(Path(scratch) / f"node-{self.parallel_config.node_rank}")  # type: ignore[attr-defined]
-        self._merger = Merger(own, place, self.device, _ranks())  # type: ignore[attr-defined]
+        self._merger = Merger(Path(scratch), place, self.device, _ranks())  # type: ignore[attr-defined]
         self._as_stored = _as_stored(self.model_runner.get_model())  # type: ignore[attr-defined]
 
     def merge(self, recipe: Recipe) -> list[str]:

@@ -342,28 +342,6 @@ def test_the_engine_holds_and_answers_what_a_checkpoint_would_make_it(
     assert vllm.answer(QUESTIONS) == answers
 
 
-def test_every_rank_of_a_tensor_parallel_engine_gets_its_shard(
-    models: Models, start_engine: Start, vllm: VllmEngine, tmp_path: Path
-) -> None:
-    folders = models("llama", "float32")
-    ranks = start_engine(folders["a"], "float32", tensor_parallel_size=2)
-    other = recipe("passthrough", {**folders, "a": folders["b"]}, "float32")
-    ranks.hold(other)
-    before = ranks.checksums()
-    assert len(before) == 2 and before[0] != before[1]
-    for way in ("linear", "slerp", "ties"):
-        wanted = recipe(way, folders, "float32")
-        ranks.hold(wanted)
-        held = ranks.checksums()
-        assert all(held[rank][name] != digest for rank in (0, 1) for name, digest in before[rank].items())
-        ranks.load(materialise(wanted, tmp_path / way, tmp_path))
-        assert ranks.checksums() == held
-        vllm.hold(wanted)
-        for mine, theirs in zip(ranks.answer(QUESTIONS), vllm.answer(QUESTIONS), strict=True):
-            assert mine.text == theirs.text
-            assert mine.logprob == pytest.approx(theirs.logprob, abs=1e-3)
-
-
 def test_a_merged_tensor_with_nan_makes_the_recipe_invalid_and_is_named(
     models: Models, vllm: VllmEngine, tmp_path: Path
 ) -> None:
