@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,8 @@ def strike_driver_in_ledger(driver: ForkServerProcess, out: Path) -> bool:
         return False
     assert driver.pid is not None
     os.kill(driver.pid, signal.SIGSTOP)
+    while psutil.Process(driver.pid).status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
+        time.sleep(0.001)
     if half_written_block(out) is not None:
         driver.kill()
         return True
