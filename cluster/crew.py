@@ -4,7 +4,7 @@ business (`cluster.pool`)."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import ray
 
 from cluster.nodes import Node, alive_nodes
 from cluster.queue import ATTEMPTS
+from cluster.stages import Room, stage_need
 from cluster.worker import Place, Worker, WorkerSpec
 from orchestrator.config import UserError
 from orchestrator.records import Block
@@ -35,6 +36,7 @@ class Slot:
     """One place for a worker: its current actor, and what that does."""
 
     index: int
+    room: Room
     actor: Any = None
     place: Place | None = None
     """None while Ray looks for room."""
@@ -64,9 +66,7 @@ class Crew:
     def __init__(self, spec: WorkerSpec, limit: int, tell: Callable[[str], None]) -> None:
         workers = spec.workers
         self.spec, self.limit, self.tell = spec, min(limit, workers.count or limit), tell
-        self.need = {"CPU": workers.cpus, "GPU": workers.gpus}
-        if workers.accelerator_type:
-            self.need[f"accelerator_type:{workers.accelerator_type}"] = 0.001  # what Ray itself asks for
+        self.need, self.stages = stage_need(workers), workers.engine.pipeline_parallel_size
         self.slots: list[Slot] = []
         self.calls: dict[Any, Slot] = {}
         """What is under way: Ray's reference → whose it is."""
@@ -78,7 +78,7 @@ class Crew:
         self._said = self._manned = time.monotonic()
         self._held = 0.0
         self._made = 0
-        if self.limit and not any(node.room(self.need) for node in self.nodes.values()):
+        if self.limit and not self._places(self.nodes.values()):
             raise EngineStartError(self._no_room())
 
     def held_s(self) -> float:
@@ -89,21 +89,19 @@ class Crew:
     # ---------------------------------------------------------------- workers
     def fill(self) -> None:
         """As many workers as there is work, and room on nodes that stay."""
-        rooms = [node.room(self.need) for node in self.nodes.values() if not node.draining]
+        places = self._places(node for node in self.nodes.values() if not node.draining)
         given_up = sum(not node or node in self.nodes for node in self._given_up)
-        wanted = min(self.limit, sum(rooms)) - given_up
+        wanted = min(self.limit, places) - given_up
         unplaced = [slot for slot in self.slots if slot.place is None]
         for slot in unplaced[: max(0, len(self.slots) - wanted)]:
             self.remove(slot)
         while len(self.slots) < wanted:
-            self.slots.append(Slot(self._made))
+            self.slots.append(Slot(self._made, Room(self.spec.workers)))
             self._made += 1
             self.start(self.slots[-1])
 
     def start(self, slot: Slot) -> None:
-        workers = self.spec.workers
-        options = {"num_cpus": workers.cpus, "num_gpus": workers.gpus, "accelerator_type": workers.accelerator_type}
-        slot.actor = ray.remote(Worker).options(max_restarts=0, **options).remote(self.spec, slot.index)
+        slot.actor = ray.remote(Worker).options(**slot.room.options).remote(self.spec, slot.index)
         slot.since = time.monotonic()
         self.calls |= {slot.actor.where.remote(): slot, slot.actor.start.remote(): slot}
 
@@ -117,6 +115,10 @@ class Crew:
 
     def remove(self, slot: Slot) -> None:
         self.dismiss(slot)
+        self._close(slot)
+
+    def _close(self, slot: Slot) -> None:
+        slot.room.close()
         self.slots.remove(slot)
 
     def start_failed(self, slot: Slot, place: Place | None, message: str, detail: str) -> None:
@@ -133,13 +135,17 @@ class Crew:
             self.start(slot)
             return
         # The others go on without it: there may be room for fewer engines than there are places.
-        self.slots.remove(slot)
+        self._close(slot)
         self._given_up.append(place.node if place else "")
         if not self.slots:
             raise EngineStartError(f"no engine started in {ATTEMPTS} attempts; the last said: {message}", detail)
         self.tell(f"a place where no engine started in {ATTEMPTS} attempts is given up; the last said: {message}")
 
     # ---------------------------------------------------------------- nodes
+    def _places(self, nodes: Iterable[Node]) -> int:
+        """For how many engines there is room; one stage of an engine must fit on one node."""
+        return sum(node.room(self.need) for node in nodes) // self.stages
+
     def stays(self, place: Place) -> bool:
         """Whether the node is alive and meant to stay."""
         return place.node in self.nodes and place.node not in self.leaving
@@ -184,8 +190,9 @@ class Crew:
         have = "; ".join(", ".join(f"{node.get(key, 0):g} {key}" for key in self.need) for node in nodes)
         return (
             f"a worker needs {self._needed()} on one node, but the cluster's nodes have {have}; change workers.cpus, "
-            "workers.gpus or workers.accelerator_type"
+            "workers.gpus, workers.accelerator_type or workers.engine"
         )
 
     def _needed(self) -> str:
-        return ", ".join(f"{amount:g} {key}" for key, amount in self.need.items())
+        each = ", ".join(f"{amount:g} {key}" for key, amount in self.need.items())
+        return f"{self.stages} x {each}" if self.stages > 1 else each

@@ -13,6 +13,9 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator import nodes as shapes
+
+PREFIX = "accelerator_type:"
 Resources = Mapping[str, float]
 
 
@@ -71,3 +74,14 @@ def _kill(pid: int) -> None:
 def _on(node: str, function: Callable[..., object]) -> Any:
     there = NodeAffinitySchedulingStrategy(node, soft=False)
     return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(function)
+
+
+def living_nodes() -> list[shapes.Node]:
+    """For `plan`, as Ray counts them. Its `memory`, which leaves out the object store, stands for a node's; of GPUs it
+    knows the name alone, so that the one with the least memory is meant."""
+    return [_shape(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def _shape(resources: Resources) -> shapes.Node:
+    kind = next((key.removeprefix(PREFIX) for key in resources if key.startswith(PREFIX)), "")
+    return shapes.gpu_node(int(resources.get("GPU", 0)), kind, resources.get("memory", 0), resources.get("CPU", 0))

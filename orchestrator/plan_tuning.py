@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.config import SweepConfig, UserError
-from orchestrator.estimate import ACCELERATORS
 from orchestrator.finetune import Finetune
 from orchestrator.memory import need, refusal
+from orchestrator.nodes import ACCELERATORS, full_name
 from orchestrator.placement import weight_bytes
-from orchestrator.tuning import largest_budget
 
 if TYPE_CHECKING:
     from tasks.scoring import LedgerLM
@@ -47,8 +47,10 @@ def plan_tuning(config: SweepConfig, suites: Sequence[SuiteTask], lm: LedgerLM, 
 
     Raises:
         UserError: the model does not fit into the GPUs that the sweep names, or into this machine without one; or there
-            are too few examples, or no general instructions.
+            are too few examples or one that does not fit, or no general instructions.
     """
+    from orchestrator.second_phase import training_examples
+
     finetune = config.finetune
     assert finetune is not None, "the caller looks"
     gpus = finetune.gpus_of_a_run(config.workers.gpus)
@@ -57,8 +59,8 @@ def plan_tuning(config: SweepConfig, suites: Sequence[SuiteTask], lm: LedgerLM, 
             if why := refusal(finetune, method, parameters, gpus, room):
                 raise UserError(f"finetune.method: {why}")
     there = {suite.objective: len(_training(suite)) for suite in suites}
-    for suite in suites:
-        largest_budget(finetune, suite.objective, suite.name, there[suite.objective])
+    for suite, seed in itertools.product(suites, finetune.seeds):
+        training_examples(lm, finetune, suite, seed)
     methods = len({grid.method for grid in config.recipes})
     starts = sum(methods if not isinstance(start, str) and start.per else 1 for start in finetune.starts)
     steps = [
@@ -85,7 +87,7 @@ def memory_of(config: SweepConfig, gpus: int) -> float | None:
     """Bytes of the GPU that the sweep names, or of this machine where it trains without one; None if not known."""
     if not gpus:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    known = ACCELERATORS.get(config.workers.accelerator_type or "")
+    known = ACCELERATORS.get(full_name(config.workers.accelerator_type or ""))
     return known.memory if known else None
 
 

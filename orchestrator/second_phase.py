@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import shutil
 import time
@@ -22,7 +23,7 @@ from orchestrator.board import Board, Row, Tuned, TunedRow
 from orchestrator.config import Objective, UserError
 from orchestrator.files import make_private
 from orchestrator.finetune import Baseline, Finetune
-from orchestrator.ledger import Ledger
+from orchestrator.note import write_questions
 from orchestrator.progress import say
 from orchestrator.records import Failure
 from orchestrator.tuning import (
@@ -38,6 +39,7 @@ from orchestrator.tuning import (
 
 if TYPE_CHECKING:
     from tasks.examples import Labelled
+    from tasks.scoring import LedgerLM
     from tasks.sft import Run
     from tasks.suites import SuiteTask
 
@@ -69,16 +71,15 @@ def fine_tune(sweep: first.Sweep, board: Board) -> None:
     from cluster.session import session
 
     phase = open_phase(sweep, board)
+    write_questions(sweep.out, {"sweep": sweep.suites, "tuned": phase.sweep.suites[len(sweep.suites) :]})
     to_train = _to_train(phase)
     with session(sweep.out / "ray") if to_train else contextlib.nullcontext():
         if to_train:
             train(phase, to_train)
-        # Anew: what was known of weights that are trained again is gone.
-        ledger = Ledger(sweep.out / "answers", sweep.serving, sweep.profile)
         there = {start.recipe.id for start in phase.starts}
         there |= {run.recipe.id for run in phase.all_runs if (run.folder / "model").exists()}
         recipes = [recipe for recipe in phase.sweep.recipes if recipe.id in there]
-        asked = dataclasses.replace(phase.sweep, ledger=ledger, recipes=recipes)
+        asked = dataclasses.replace(phase.sweep, recipes=recipes)
         first.ask(asked, first.open_blocks(asked), None)
     _tidy(phase, asked)
 
@@ -99,7 +100,6 @@ def open_phase(sweep: first.Sweep, board: Board) -> Phase:
         config=config.model_copy(update={"objectives": {**config.objectives, **finetune.tasks}}),
         recipes=list(recipes.values()),
         suites=[*sweep.suites, *suites],
-        ledger=Ledger(sweep.out / "answers", sweep.serving, sweep.profile),
     )
     return Phase(second, starts, runs, baseline)
 
@@ -127,7 +127,7 @@ def _runs(
 
     kept = digest(general)
     for seed in finetune.seeds:
-        examples = training_examples(sweep, finetune, suite, seed)
+        examples = training_examples(sweep.lm, finetune, suite, seed)
         for budget in finetune.examples:
             part = tuple(examples if budget == "all" else examples[:budget])
             for start in starts:
@@ -142,7 +142,19 @@ def _runs(
                     yield make_run(sweep, finetune, tuning, part, folder, general if method == "icft" else ())
 
 
-def training_examples(sweep: first.Sweep, finetune: Finetune, suite: SuiteTask, seed: int) -> list[Labelled]:
+def check_training(sweep: first.Sweep) -> None:
+    """What is wrong with the labelled examples is said before anything is asked.
+
+    Raises:
+        UserError: too few, or one that does not fit.
+    """
+    finetune = sweep.config.finetune
+    assert finetune is not None, "the caller looks"
+    for suite, seed in itertools.product(learning_suites(sweep, finetune.tasks), finetune.seeds):
+        training_examples(sweep.lm, finetune, suite, seed)
+
+
+def training_examples(lm: LedgerLM, finetune: Finetune, suite: SuiteTask, seed: int) -> list[Labelled]:
     """As many as the largest budget takes, in the order of this seed."""
     from tasks.clinical.task import GenerationTask
     from tasks.examples import labelled, subset
@@ -153,7 +165,7 @@ def training_examples(sweep: first.Sweep, finetune: Finetune, suite: SuiteTask, 
     training = suite.task.examples.training()
     count = largest_budget(finetune, suite.objective, suite.name, len(training))
     chat = finetune.tasks[suite.objective].apply_chat_template
-    return labelled(suite.task, subset(training, count, seed), sweep.lm, chat, finetune.max_length, where)
+    return labelled(suite.task, subset(training, count, seed), lm, chat, finetune.max_length, where)
 
 
 def _general(sweep: first.Sweep, finetune: Finetune) -> tuple[Labelled, ...]:
@@ -233,7 +245,7 @@ def train(phase: Phase, runs: list[Run]) -> None:
     home = make_private(sweep.out / "tuning")
     for run in runs:
         # Answers belong to weights; those of weights that are made anew are asked anew.
-        shutil.rmtree(sweep.out / "answers" / run.recipe.id, ignore_errors=True)
+        sweep.ledger.forget(run.recipe.id)
         (run.folder / "RESULT.json").unlink(missing_ok=True)
         first.failure_file(sweep.out, run.recipe.id).unlink(missing_ok=True)
     of_phase = {run.tuning.start.id: run.tuning.start for run in runs if run.start.parent == home / "starts"}

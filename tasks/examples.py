@@ -75,8 +75,8 @@ def labelled(
         kept = lm.shorten(context, part, side, room) if len(tokens) > room > 0 else tokens
         if len(kept) > room:
             raise UserError(
-                f"{where}: max_length is {max_length}, but a training example has {len(kept)} tokens of prompt without "
-                f"its input, and {len(response)} of response; raise max_length"
+                f"{where}: max_length is {max_length}, but a training example has {len(response)} tokens of response "
+                "and more of prompt, its input left out, than fit beside it; raise max_length"
             )
         found.append(Labelled(tuple(kept), response, len(tokens) - len(kept)))
     return found

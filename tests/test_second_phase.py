@@ -160,6 +160,16 @@ def test_more_examples_than_there_are_is_refused_by_the_plan(sweep: Callable[...
         make_plan(config)
 
 
+def test_an_example_that_does_not_fit_is_said_before_anything_is_asked(
+    sweep: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = sweep(generation=GENERATION, finetune={**FINETUNE, "max_length": 16})
+    for command in (["plan", path], ["run", path, "--out", tmp_path / "out"]):
+        done = mergefront(*command, expect=2)
+        assert "finetune.tasks.cards: max_length is 16, but a training example has" in done.stderr
+    assert not any((tmp_path / "out" / "answers").iterdir())
+
+
 def test_icft_trains_on_its_budgets_alone_and_keeps_the_same_instructions(
     sweep: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -93,8 +93,8 @@ class Referee:
         seconds = sum(sum(self.ledger.costs(key)[cost] for cost in COSTS) for key in ids)
         return {
             "candidates": len(ids),
-            "questions": sum(len(self.ledger.answers(key)) for key in ids),
-            "gpu_hours": seconds * (self.workers.gpus or 1) / 3600,
+            "questions": sum(self.ledger.count(key) for key in ids),
+            "gpu_hours": seconds * (self.workers.gpus_held or 1) / 3600,
         }
 
     @property
@@ -248,7 +248,7 @@ class Referee:
             "rung": standing.rung,
             "status": standing.status,
             "done": standing.status != "open",
-            "questions": len(self.ledger.answers(standing.recipe.id)),
+            "questions": self.ledger.count(standing.recipe.id),
             **values,
         }
 
