@@ -14,7 +14,6 @@ from typing import Any
 import psutil
 from ray.cluster_utils import Cluster
 
-
 TRIES = 5
 
 
