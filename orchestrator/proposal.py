@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from orchestrator.config import Engine, SweepConfig, UserError
+from orchestrator.config import Engine, SweepConfig, UserError, Workers
 from orchestrator.nodes import Node, describe_nodes
 from orchestrator.placement import Fit, Layout, Shape, gb, layout_of
 
 SHARES = (8, 4, 2)
 """Engines of a tiny model that may share a GPU."""
-PROCESS = 1.5 * 2**30
-"""Bytes that a rank without a GPU takes beside weights and cache (benchmarks/memory.py prints it)."""
+PROCESS = 1.3e9
+"""Bytes that a rank without a GPU takes beside weights, cache and parents, at most, while it merges; compared by
+benchmarks/memory.py."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _why(kind: Kind) -> str:
 
 
 def _check_host(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> None:
-    need = host_need(config, shape)
+    need = host_need(config.workers, shape)
     most = max((node.host for node in nodes), default=0)
     if most and need > most:
         raise UserError(
@@ -132,21 +133,21 @@ def _check_host(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> Non
         )
 
 
-def host_need(config: SweepConfig, shape: Shape) -> float:
+def host_need(workers: Workers, shape: Shape) -> float:
     """Bytes of an engine on cores. The parents are memory-mapped: what of them stays in memory is up to the kernel."""
-    ranks = config.workers.engine.ranks
-    return shape.size + ranks * (config.workers.engine.kv_cache_gib * 2**30 + PROCESS)
+    engine = workers.engine
+    return shape.size + engine.ranks * (engine.kv_cache_gib * 2**30 + PROCESS)
 
 
 def host_words(config: SweepConfig, shape: Shape) -> str:
     ranks = config.workers.engine.ranks
     cache, process = gb(config.workers.engine.kv_cache_gib * 2**30), gb(PROCESS)
     each = f"{ranks} x ({cache} of KV cache + {process})" if ranks > 1 else f"{cache} of KV cache + {process}"
-    return f"{gb(shape.size)} of weights + {each} for the process = {gb(host_need(config, shape))}"
+    return f"{gb(shape.size)} of weights + {each} for the process = {gb(host_need(config.workers, shape))}"
 
 
 def host_engines(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> int:
     """How many engines on cores the nodes hold: by their cores, and by their memory where it is known."""
-    each, need = config.workers.cpus * config.workers.engine.ranks, host_need(config, shape)
+    each, need = config.workers.cpus * config.workers.engine.ranks, host_need(config.workers, shape)
     fake = config.workers.backend == "fake"
     return sum(min(int((n.cpus or 0) / each), int(n.host / need) if n.host and not fake else 1 << 30) for n in nodes)
