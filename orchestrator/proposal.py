@@ -47,8 +47,7 @@ def stages(layout: Layout, nodes: Sequence[Node]) -> int:
 
 def kinds(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> list[Kind]:
     """The GPU nodes that the sweep may use, by kind, those of unknown memory left out."""
-    wanted = config.workers.accelerator_type
-    usable = [node for node in nodes if node.memory and (not wanted or node.kind.startswith(wanted))]
+    usable = [node for node in usable_nodes(config, nodes) if node.memory]
     models, engine, layout = len(config.parents), config.workers.engine, layout_of(config.workers)
     found = []
     for _, group in groupby(sorted(usable, key=lambda node: node.kind), key=lambda node: node.kind):
@@ -56,6 +55,12 @@ def kinds(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> list[Kind
         own = Fit(shape, models, engine, layout, _least_host(alike))
         found.append(Kind(alike, own, best(shape, models, engine, alike)))
     return found
+
+
+def usable_nodes(config: SweepConfig, nodes: Sequence[Node]) -> list[Node]:
+    """Those with GPUs, of the kind that the sweep is pinned to, where it is."""
+    wanted = config.workers.accelerator_type
+    return [node for node in nodes if node.gpus and wanted in (None, node.name)]
 
 
 def best(shape: Shape, models: int, engine: Engine, nodes: Sequence[Node]) -> Fit | None:
@@ -101,13 +106,23 @@ def check(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> None:
     Raises:
         UserError: with the arithmetic, and what would fit.
     """
-    if config.workers.gpus and (found := kinds(config, shape, nodes)) and not any(kind.engines for kind in found):
-        if any(node.gpus and not node.memory for node in nodes):
-            return
+    if config.workers.gpus:
+        _check_gpus(config, shape, usable_nodes(config, nodes), nodes)
+    elif config.workers.backend == "vllm":
+        _check_host(config, shape, nodes)
+
+
+def _check_gpus(config: SweepConfig, shape: Shape, usable: Sequence[Node], nodes: Sequence[Node]) -> None:
+    if not usable:
+        wanted = config.workers.accelerator_type
+        key, kind = ("accelerator_type", wanted) if wanted else ("gpus", "GPU")
+        raise UserError(
+            f"workers.{key}: the cluster has no {kind} ({describe_nodes(nodes)}); change it, or the cluster"
+        )
+    found = kinds(config, shape, usable)
+    if all(node.memory for node in usable) and not any(kind.engines for kind in found):
         told = " ".join(f"On {describe_nodes(kind.nodes)}: {_why(kind)}" for kind in found)
         raise UserError(f"workers.engine: an engine with {layout_of(config.workers).keys} has no room. {told}")
-    if not config.workers.gpus and config.workers.backend == "vllm":
-        _check_host(config, shape, nodes)
 
 
 def _why(kind: Kind) -> str:
