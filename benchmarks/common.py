@@ -19,6 +19,7 @@ from orchestrator.recipe import Recipe, Source
 from orchestrator.records import Question, Serving
 from orchestrator.serving import make_serving
 from orchestrator.sweepfile import load_config
+from tasks.boot import Boot
 from tasks.engine import VllmEngine
 from tasks.merge import merged_folder
 from tasks.scoring import LedgerLM
@@ -35,7 +36,7 @@ def smollm2(scratch: Path) -> list[Path]:
     if not MODELS.is_dir():
         raise SystemExit(f"{MODELS} is not there; run .venv/bin/python examples/smollm2/prepare.py first")
     adapted = Source("d", "clinical", str(MODELS / "instruct"), None, str(MODELS / "adapter"))
-    return [merged_folder(adapted, str(scratch)), MODELS / "instruct"]
+    return [merged_folder(adapted, scratch), MODELS / "instruct"]
 
 
 def start(
@@ -43,7 +44,7 @@ def start(
 ) -> VllmEngine:
     serving = Serving("t", None, (), max_model_len, "x", (), "a", str(folder))
     workers = Workers(gpus=0.0, engine=Engine(enforce_eager=True, max_model_len=max_model_len))
-    return VllmEngine(folder, tokenizer, serving, dtype, workers, 2, scratch)
+    return VllmEngine(Boot(folder, tokenizer, dtype, workers, 2), serving, scratch)
 
 
 def suites(

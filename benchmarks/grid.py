@@ -22,6 +22,7 @@ from orchestrator.parents import resolve
 from orchestrator.recipe import Recipe, expand
 from orchestrator.serving import make_serving
 from orchestrator.sweepfile import load_config
+from tasks.boot import Boot
 from tasks.engine import VllmEngine
 from tasks.suites import load_suites, open_lm
 
@@ -44,7 +45,7 @@ def ask_all(folder: Path, scratch: Path) -> None:
     config = load_config(DEMO)
     serving = make_serving(config, resolve(config), scratch / "serving")
     questions = [q for suite in load_suites(config, open_lm(config, serving)) for q in suite.questions]
-    engine = VllmEngine(folder, folder, serving, config.dtype, config.workers, 2, scratch)
+    engine = VllmEngine(Boot(folder, folder, config.dtype, config.workers, 2), serving, scratch)
     per_choice(engine, [question for question in questions if question.decoding is None])
     engine.answer([question for question in questions if question.decoding is not None])
 

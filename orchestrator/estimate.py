@@ -1,8 +1,9 @@
-"""How long the answering of a sweep may take, from what its questions read and write and what a GPU can do at best.
+"""How long a sweep may take on GPUs, from what its questions read and write and what a GPU can do at best.
 
 Reading is bound by arithmetic (two operations a weight and token), writing by how fast the weights stream past (once a
-step for all sequences of a batch). Both are taken at the share of the data sheet's best that serving usually reaches.
-It is a rough number before anything is measured; the progress of a run tells the true one.
+step for all sequences of a batch), merging by the way that the parents come. Each is taken at the share of the data
+sheet's best that serving usually reaches, and the ranks of an engine as if none waited for another. It is a rough
+number before anything is measured; the progress of a run tells the true one.
 """
 
 from __future__ import annotations
@@ -10,46 +11,54 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from orchestrator.config import SweepConfig
+from orchestrator.nodes import ACCELERATORS
+from orchestrator.placement import Fit
 from orchestrator.records import Question
+
+ARITHMETIC, STREAMING = 0.4, 0.5
+"""Shares of the best that are reached."""
+PCIE, MAPPED = 20e9, 4e9
+"""Bytes a second that each GPU gets from pinned host memory (PCIe 4.0, 16 lanes, by the standard 32e9), and from files
+that are mapped and in the page cache; from a disk it is what the disk gives."""
 
 
 @dataclass(frozen=True)
-class Accelerator:
-    flops: float
-    """Dense bfloat16 operations a second, by the data sheet."""
-    bandwidth: float
-    """Bytes a second between memory and chip, by the data sheet."""
-    memory: float
-    """Bytes."""
+class Estimate:
+    """Seconds of one engine, for one recipe."""
+
+    answer_s: float
+    """At most: if every text is as long as it may be."""
+    merge_s: float
 
 
-ACCELERATORS = {
-    "A100": Accelerator(312e12, 1.56e12, 40e9),
-    "H100": Accelerator(989e12, 3.35e12, 80e9),
-    "H200": Accelerator(989e12, 4.8e12, 141e9),
-    "L4": Accelerator(121e12, 0.3e12, 24e9),
-    "L40S": Accelerator(362e12, 0.864e12, 48e9),
-}
-"""By Ray's names; the A100 is the one with 40 GB."""
-ARITHMETIC, STREAMING = 0.4, 0.5
-"""Shares of the best that are reached."""
-
-
-def seconds(config: SweepConfig, questions: Collection[Question], parameters: int, workers: int) -> float | None:
-    """Seconds that the answers to these questions take at most, if every text is as long as it may be.
-
-    Returns:
-        None where the sweep names no accelerator that is known here, or computes in float32.
+def estimate(questions: Collection[Question], fit: Fit, engines: int) -> Estimate:
     """
-    engine, device = config.workers.engine, ACCELERATORS.get(config.workers.accelerator_type or "")
-    if device is None or config.dtype == "float32":
-        return None
+    Args:
+        fit: one that fits, on a kind of GPU that is known; bfloat16 or float16.
+        engines: among which the questions of all recipes are spread.
+    """
+    device, ranks, size = ACCELERATORS[fit.node.kind], fit.layout.ranks, fit.shape.size
     # The choices of a question share its context, which is read once.
     contexts = {question.context for question in questions}
     read = sum(map(len, contexts)) + sum(len(question.continuation) for question in questions)
-    lengths = [question.decoding.max_tokens for question in questions if question.decoding]
-    together = max(1, min(engine.max_num_seqs, len(lengths) // workers))
-    operation = 2 * parameters / (device.flops * ARITHMETIC * engine.tensor_parallel_size)
-    stream = 2 * parameters / (device.bandwidth * STREAMING * engine.tensor_parallel_size)
-    return (read * operation + sum(lengths) * max(operation, stream / together)) / workers
+    texts = [(len(question.context), question.decoding.max_tokens) for question in questions if question.decoding]
+    written = sum(tokens for _, tokens in texts)
+    operation = 2 * fit.shape.parameters / (device.flops * ARITHMETIC * ranks * fit.layout.share)
+    stream = size / (device.bandwidth * STREAMING * ranks * fit.layout.share)
+    step = max(operation, stream / _together(texts, fit, engines))
+    return Estimate(read * operation + written * step, merge_seconds(fit))
+
+
+def _together(texts: Collection[tuple[int, int]], fit: Fit, engines: int) -> int:
+    """Texts that are written at once: no more than there are, than max_num_seqs, and than the KV cache holds."""
+    if not texts:
+        return 1
+    mean = sum(context + tokens for context, tokens in texts) / len(texts)
+    return max(1, min(fit.engine.max_num_seqs, len(texts) // max(1, engines), int(fit.tokens / mean)))
+
+
+def merge_seconds(fit: Fit) -> float:
+    """Until the weights of a recipe of an elementwise method are in place; every rank reads its own shards."""
+    bandwidth = ACCELERATORS[fit.node.kind].bandwidth * STREAMING
+    speed = {"gpu": bandwidth, "pinned": PCIE, "mapped": MAPPED}[fit.place]
+    return fit.parents / speed + fit.weights / bandwidth

@@ -1,13 +1,11 @@
 """From a parent's name in the sweep to files on disk: found, checked for compatibility, and identified.
 
 A source's digest is made of the SHA-256 of its safetensors files and its config, so the same weights are the
-same recipe wherever they lie. Hashes of large files are remembered by path, size and modification time.
-Nothing but JSON and safetensors headers is read here.
+same recipe wherever they lie. Nothing but JSON and safetensors headers is read here.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -16,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import Parent, SweepConfig, UserError
-from orchestrator.files import weight_files, write_atomic
+from orchestrator.fetch import LORA, content_hash, fetch, first_line
+from orchestrator.files import weight_files
 from orchestrator.modelfiles import check_folder, count_parameters, read_json, read_model_config
 from orchestrator.recipe import Source
 
@@ -77,21 +76,23 @@ def open_model(section: str, name: str, parent: Parent, *, weights: bool = True)
             f"{where}.model: {folder} holds no *.safetensors file; only safetensors are read, so convert the "
             "weights with save_pretrained(folder, safe_serialization=True)"
         )
-    hashes = [*(shard.sha256 for shard in shards), _sha256(folder / "config.json")]
+    files = [*((shard.name, shard.sha256) for shard in shards), ("config.json", _sha256(folder / "config.json"))]
     if parent.lora is not None:
         adapter, _ = fetch(f"{where}.lora", parent.lora, None, weights)
         check_folder(f"{where}.lora", adapter)
         read_json(f"{where}.lora", adapter / "adapter_config.json")
         if not list(adapter.glob("*.safetensors")):
             raise UserError(f"{where}.lora: {adapter} holds no *.safetensors file; save the adapter as safetensors")
-        hashes += [_sha256(file) for file in (*sorted(adapter.glob("*.safetensors")), adapter / "adapter_config.json")]
-    digest = hashlib.sha256("".join(hashes).encode()).hexdigest()[:20]
-    source = Source(digest, name, parent.model, revision, parent.lora)
+        own = (*sorted(adapter.glob("*.safetensors")), adapter / "adapter_config.json")
+        files += [(LORA + file.name, _sha256(file)) for file in own]
+    digest = hashlib.sha256("".join(found for _, found in files).encode()).hexdigest()[:20]
+    source = Source(digest, name, parent.model, revision, parent.lora, tuple(files))
     return Files(source, folder, model_config, sum(shard.parameters for shard in shards))
 
 
 @dataclass(frozen=True)
 class Shard:
+    name: str
     sha256: str
     parameters: int
 
@@ -101,7 +102,7 @@ def _shards(where: str, folder: Path) -> list[Shard]:
         files = weight_files(folder)
     except ValueError as error:
         raise UserError(f"{where}: {error}; download or save the model again") from None
-    return [Shard(parameters=count_parameters(where, file), sha256=_sha256(file)) for file in files]
+    return [Shard(file.name, _sha256(file), count_parameters(where, file)) for file in files]
 
 
 def _shards_on_the_hub(where: str, model: str, revision: str) -> list[Shard]:
@@ -117,50 +118,13 @@ def _shards_on_the_hub(where: str, model: str, revision: str) -> list[Shard]:
         return []
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{where}: the hub does not tell about the weights of {model!r} ({_first_line(error)}); download it first"
+            f"{where}: the hub does not tell about the weights of {model!r} ({first_line(error)}); download it first"
         ) from None
     return [
-        Shard(file.lfs.sha256, sum(headers[file.rfilename].parameter_count.values()))
+        Shard(file.rfilename, file.lfs.sha256, sum(headers[file.rfilename].parameter_count.values()))
         for file in sorted(listed, key=lambda file: file.rfilename)
         if file.rfilename in headers and file.lfs is not None
     ]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _is_folder(model: str) -> bool:
-    return model.startswith(("/", ".", "~")) or Path(model).is_dir()
-
-
-def fetch(where: str, model: str, revision: str | None, weights: bool) -> tuple[Path, str | None]:
-    """The model's folder on this machine and, for hub models, the commit that it is at.
-
-    Raises:
-        UserError: no such folder, or the hub does not give it.
-    """
-    if _is_folder(model):
-        folder = Path(model)
-        if not folder.is_dir():
-            raise UserError(f"{where}: the folder {model} does not exist; correct the path, or give a hub id")
-        if revision is not None:
-            raise UserError(f"{where}: {model} is a folder, and revision {revision!r} is for hub ids; remove it")
-        if set("+@") & set(model):
-            raise UserError(f"{where}: mergekit reads + and @ in {model} as adapter and revision; rename the folder")
-        return folder, None
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    patterns = ["*.json", "*.jinja", "tokenizer.model", "README.md", *(["*.safetensors"] if weights else [])]
-    try:
-        folder = Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
-    except (HFValidationError, OSError, ValueError) as error:
-        raise UserError(
-            f"{where}: {model!r} is no folder here, and the hub does not give it ({_first_line(error)}); correct the "
-            "path or the id, log in with `hf auth login` if it is gated, or download it first"
-        ) from None
-    return folder, folder.name
 
 
 def architecture(files: Files) -> str:
@@ -196,19 +160,6 @@ def _vocabulary(folder: Path) -> dict[str, int] | None:
 
 
 def _sha256(path: Path) -> str:
+    """By name for large files in the hub's cache, which calls them by their SHA-256; workers look at the content."""
     blob = Path(os.path.realpath(path)).name
-    if len(blob) == 64 and set(blob) <= set("0123456789abcdef"):
-        return blob  # the hub's cache names large files by their SHA-256
-    stat = path.stat()
-    key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
-    memory = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mergefront" / "digests"
-    note = memory / hashlib.sha256(key.encode()).hexdigest()
-    if note.exists():
-        return note.read_text()
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if stat.st_size > 1 << 20:
-        with contextlib.suppress(OSError):  # a home that cannot be written costs time, not correctness
-            note.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(note, digest)
-    return digest
+    return blob if len(blob) == 64 and set(blob) <= set("0123456789abcdef") else content_hash(path)

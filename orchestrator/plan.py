@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from orchestrator import estimate
 from orchestrator.config import SweepConfig, UserError
+from orchestrator.nodes import Node, assumed_nodes, describe_nodes, parse_cluster
 from orchestrator.parents import resolve
-from orchestrator.placement import Parents, weight_bytes
+from orchestrator.placement import shape_of, weight_bytes
 from orchestrator.plan_search import SearchPlan, describe_search, plan_search
+from orchestrator.plan_serving import ServingPlan, describe_serving, plan_serving
 from orchestrator.plan_tuning import TuningPlan, describe_tuning, plan_tuning
 from orchestrator.recipe import expand
 from orchestrator.serving import make_profile, make_serving
@@ -44,30 +46,28 @@ class Plan:
     stop_token_ids: list[int]
     profile: dict[str, object]
     parameters: int
-    weights_gb: float
-    """Weights in one engine (10^9 bytes); its KV cache comes on top."""
-    kv_cache_gb: float | None
-    """Per CPU worker; None on GPUs, where vLLM takes what gpu_memory_utilization leaves."""
-    parents: str
-    """How large they are, and where the workers keep them."""
+    cluster: str
+    serving: ServingPlan
     disk_gb: float
-    """Kept checkpoints, and parents with merged adapters."""
-    workers: int
-    answer_s: float | None
-    """Seconds for all answers, at most and roughly; None where nothing is known of the workers' speed."""
+    """In the results folder: kept checkpoints, and parents with merged adapters (10^9 bytes)."""
+    parents_gb: float
+    """On each node, for the parents themselves."""
     assumed: str | None
     """The config.json whose shape stands in for that of the parents."""
     finetune: TuningPlan | None
     search: SearchPlan | None
 
 
-def make_plan(config: SweepConfig, shape: Path | None = None, tokenizer: Path | None = None) -> Plan:
+def make_plan(
+    config: SweepConfig, shape: Path | None = None, tokenizer: Path | None = None, cluster: str | None = None
+) -> Plan:
     """
     Args:
         shape, tokenizer: a config.json and a tokenizer's folder to take in place of the parents' own files.
+        cluster: as `parse_cluster` takes it; default: the Ray cluster that RAY_ADDRESS names, else `assumed_nodes`.
 
     Raises:
-        UserError: whatever `run` would refuse before it starts.
+        UserError: whatever `run` would refuse before it starts, or an engine that has no room.
     """
     from tasks.metrics import open_encoder
     from tasks.suites import keep_private, load_suites, open_lm
@@ -77,6 +77,8 @@ def make_plan(config: SweepConfig, shape: Path | None = None, tokenizer: Path | 
     recipes = expand(config, sources)
     parameters = max(found.parameters for found in files.values())
     check_disk(config, parameters, len(recipes))
+    nodes = parse_cluster(cluster) if cluster else living_or_assumed(config)
+    model = shape_of(files[next(iter(config.parents))].config, parameters, config.dtype)
     with tempfile.TemporaryDirectory() as folder:
         serving = make_serving(config, files, Path(folder) / "serving")
         lm = open_lm(config, serving)
@@ -87,7 +89,7 @@ def make_plan(config: SweepConfig, shape: Path | None = None, tokenizer: Path | 
     if config.generation and not shape:
         open_encoder(config.generation.encoder, weights=False)
     unique = {question.id: question for suite in suites for question in suite.questions}
-    answer_s = estimate.seconds(config, unique.values(), parameters, worker_count(config))
+    serving_plan = plan_serving(config, model, nodes, unique.values(), len(recipes))
     return Plan(
         points=sum(len(recipe.points) for recipe in recipes),
         recipes=[{"recipe_id": recipe.id, "label": recipe.label} for recipe in recipes],
@@ -109,14 +111,11 @@ def make_plan(config: SweepConfig, shape: Path | None = None, tokenizer: Path | 
         stop_token_ids=list(serving.stop_token_ids),
         profile=asdict(make_profile(config)),
         parameters=parameters,
-        weights_gb=weight_bytes(config, parameters) / 1e9,
-        kv_cache_gb=None if config.workers.gpus else config.workers.engine.kv_cache_gib * 1.073741824,
-        parents=Parents(len(config.parents), weight_bytes(config, parameters), config.workers.engine).describe(
-            config.workers.gpus
-        ),
-        disk_gb=disk_bytes(config, parameters, len(recipes)) / 1e9,
-        workers=worker_count(config),
-        answer_s=answer_s and answer_s * len(recipes),
+        cluster=describe_nodes(nodes)
+        + ("" if cluster or "RAY_ADDRESS" in os.environ else ", assumed (--cluster names one)"),
+        serving=serving_plan,
+        disk_gb=disk_bytes(config, parameters, len(recipes), serving_plan.engines) / 1e9,
+        parents_gb=len(config.parents) * weight_bytes(config, parameters) / 1e9,
         assumed=str(shape) if shape else None,
         finetune=plan_tuning(config, tasks, lm, parameters) if config.finetune else None,
         search=plan_search(config, sources, [*suites, *tasks], lm, len(recipes)) if config.search else None,
@@ -136,16 +135,14 @@ def describe(plan: Plan) -> str:
             f"             {task.objective}: {task.task} ({', '.join(task.metrics)}), {task.documents} documents, "
             f"{task.questions} questions, at most {task.tokens:,} tokens{cut}"
         )
-    memory = f"{plan.weights_gb:.2f} GB of weights"
-    memory += f" + {plan.kv_cache_gb:.1f} GB KV cache" if plan.kv_cache_gb else " + KV cache"
     lines += [
         f"in all     {plan.questions:,} questions, at most {plan.tokens:,} tokens",
-        f"time       {_time(plan)}",
-        f"served by  {plan.workers} workers: " + ", ".join(str(value) for value in plan.profile.values()),
+        "served by  " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in plan.profile.items()),
         f"           with {plan.tokenizer}'s tokenizer and the stop ids {plan.stop_token_ids}",
-        f"memory     {memory} per worker",
-        f"parents    {plan.parents}",
-        f"disk       {plan.disk_gb:.2f} GB for kept checkpoints and merged adapters",
+        f"cluster    {plan.cluster}",
+        *describe_serving(plan.serving),
+        f"disk       {plan.parents_gb:.2f} GB on each node for the parents; {plan.disk_gb:.2f} GB in the results "
+        "folder for kept checkpoints and merged adapters",
     ]
     if plan.finetune:
         lines += describe_tuning(plan.finetune)
@@ -156,18 +153,21 @@ def describe(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _time(plan: Plan) -> str:
-    if plan.answer_s is None:
-        known = ", ".join(estimate.ACCELERATORS)
-        return f"no estimate: only for bfloat16 or float16 on a workers.accelerator_type that is known here ({known})"
-    length = f"{plan.answer_s / 60:.0f} min" if plan.answer_s < 7200 else f"{plan.answer_s / 3600:.1f} h"
-    return f"roughly {length} of answering, if every text is as long as it may be ({plan.profile['device']})"
+def living_or_assumed(config: SweepConfig) -> Sequence[Node]:
+    """The nodes of the Ray cluster that RAY_ADDRESS names, where it does."""
+    if "RAY_ADDRESS" not in os.environ:
+        return assumed_nodes(config)
+    from cluster.nodes import living_nodes
+    from cluster.session import session
+
+    with session():
+        return living_nodes()
 
 
 # -------------------------------------------------------------------- sizes
 def check_disk(config: SweepConfig, parameters: int, recipes: int) -> None:
     """Refuse a sweep whose checkpoints would need more than `checkpoints.disk_gb`."""
-    need = disk_bytes(config, parameters, recipes)
+    need = disk_bytes(config, parameters, recipes, config.workers.count or 1)
     limit = config.checkpoints.disk_gb
     if limit is not None and need > limit * 1e9:
         kept = f"{recipes} kept checkpoints" if config.checkpoints.keep else "the parents with merged adapters"
@@ -177,14 +177,8 @@ def check_disk(config: SweepConfig, parameters: int, recipes: int) -> None:
         )
 
 
-def disk_bytes(config: SweepConfig, parameters: int, recipes: int) -> int:
-    """The merged checkpoints, where they are kept, and each worker's copies of the parents with merged adapters."""
+def disk_bytes(config: SweepConfig, parameters: int, recipes: int, engines: int) -> int:
+    """The merged checkpoints, where they are kept, and each engine's copies of the parents with merged adapters."""
     merged = recipes if config.checkpoints.keep else 0
-    adapted = sum(parent.lora is not None for parent in config.parents.values()) * worker_count(config)
+    adapted = sum(parent.lora is not None for parent in config.parents.values()) * engines
     return weight_bytes(config, parameters) * (merged + adapted)
-
-
-def worker_count(config: SweepConfig) -> int:
-    """As the sweep says, else one per share of this machine's cores; with GPUs, which only Ray can count, one."""
-    workers = config.workers
-    return workers.count or (1 if workers.gpus else max(1, int((os.cpu_count() or 1) // workers.cpus)))

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.config import SweepConfig, UserError
-from orchestrator.estimate import ACCELERATORS
 from orchestrator.finetune import Finetune
 from orchestrator.memory import need, refusal
+from orchestrator.nodes import ACCELERATORS, full_name
 from orchestrator.placement import weight_bytes
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def memory_of(config: SweepConfig, gpus: int) -> float | None:
     """Bytes of the GPU that the sweep names, or of this machine where it trains without one; None if not known."""
     if not gpus:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    known = ACCELERATORS.get(config.workers.accelerator_type or "")
+    known = ACCELERATORS.get(full_name(config.workers.accelerator_type or ""))
     return known.memory if known else None
 
 

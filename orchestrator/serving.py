@@ -69,7 +69,8 @@ def make_profile(config: SweepConfig) -> Profile:
             raise UserError("workers.backend: vllm is not installed here; run make setup, or use backend: fake")
         name = "vllm " + sorted(installed.values())[0]
     device = config.workers.accelerator_type or ("gpu" if config.workers.gpus else "cpu")
-    return Profile(name, config.dtype, config.workers.engine.tensor_parallel_size, device)
+    engine = config.workers.engine
+    return Profile(name, config.dtype, engine.tensor_parallel_size, device, engine.pipeline_parallel_size)
 
 
 def _with_template(config: SweepConfig, parents: dict[str, Files]) -> str:

@@ -26,6 +26,7 @@ from orchestrator.config import (
     hint,
 )
 from orchestrator.finetune import Baseline, Finetune, Icft, Lora, Rule
+from orchestrator.keys import is_remote
 from orchestrator.searchconfig import Budget, Floor, Racing, Search, Space
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -105,11 +106,14 @@ def _path(folder: Path, value: str) -> Path:
 
 def _absolute(config: SweepConfig, folder: Path) -> SweepConfig:
     def local(value: str | None) -> str | None:
-        """A folder if it is written as one or exists; else a hub id, left as it is."""
-        if value is None:
-            return None
+        """A folder if it is written as one or exists; else a hub id or an address, left as it is."""
+        if value is None or is_remote(value):
+            return value
         path = _path(folder, value)
         return str(path) if path.exists() or value.startswith((".", "/", "~")) else value
+
+    def place(value: str | None) -> str | None:
+        return value if value is None or is_remote(value) else str(_path(folder, value))
 
     def parent(item: Parent) -> Parent:
         return item.model_copy(update={"model": local(item.model), "lora": local(item.lora)})
@@ -139,6 +143,7 @@ def _absolute(config: SweepConfig, folder: Path) -> SweepConfig:
         "parents": {name: parent(item) for name, item in config.parents.items()},
         "candidates": {name: parent(item) for name, item in config.candidates.items()},
         "include_path": [str(_path(folder, item)) for item in config.include_path],
+        "ledger": place(config.ledger),
         "data_root": str(_path(folder, config.data_root)) if config.data_root else None,
     }
     for key, items in (("include_path", update["include_path"]), ("data_root", [update["data_root"]])):

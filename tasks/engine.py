@@ -6,21 +6,17 @@ by way of a checkpoint folder; `answer(questions)` asks.
 
 from __future__ import annotations
 
-import gc
 import math
-import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator.config import Workers
-from orchestrator.placement import Parents, Place
 from orchestrator.recipe import Recipe
 from orchestrator.records import Answer, Question, Serving
-from tasks.live import materialise_random
-from tasks.merge import headers, materialise
+from tasks.boot import Boot, prepare
+from tasks.merge import adapted, materialise
 
 MAX_LOGPROB_IDS = 128
 """vLLM's limit on `SamplingParams.logprob_token_ids`."""
@@ -43,75 +39,20 @@ class Engine(Protocol):
 class VllmEngine:
     """
     Args:
-        boot: folder of the parent that the engine starts with; it gives architecture and tensor names.
-        tokenizer: folder of the serving's tokenizer.
-        models: how many checkpoints the sweep merges.
         scratch: folder of this worker alone, for parents with an adapter merged in.
-        keep: folder to keep merged checkpoints in, or None to write none.
+        keep: folder to keep merged checkpoints in, or None to write none. The nodes of an engine's stages share it.
     """
 
-    def __init__(
-        self,
-        boot: Path,
-        tokenizer: Path,
-        serving: Serving,
-        dtype: str,
-        workers: Workers,
-        models: int,
-        scratch: Path,
-        keep: Path | None = None,
-    ) -> None:
-        settings = workers.engine
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        # `tasks.forced` is a logits processor of the first kind; with the second runner vLLM would refuse to start.
-        os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
-        # vLLM would pin the threads of every CPU worker to the same cores.
-        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        if settings.enforce_eager:
-            # vLLM compiles small parts of its sampler even then: 20 s at the first answer on a CPU.
-            os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-        import psutil
-        import torch
+    def __init__(self, boot: Boot, serving: Serving, scratch: Path, keep: Path | None = None) -> None:
+        prepare(boot.workers)
         from transformers import AutoConfig
         from vllm import LLM
 
-        # vLLM collects garbage several times while it starts; the hundred thousands of objects of its imports are none.
-        gc.freeze()
-
         self.serving, self.scratch, self.keep = serving, scratch, keep
-        extra: dict[str, Any] = {}
-        if settings.max_num_batched_tokens is not None:
-            extra["max_num_batched_tokens"] = settings.max_num_batched_tokens
-        place: Place = "mapped"
-        if workers.gpus:
-            gpu = torch.cuda.get_device_properties(0).total_memory
-            parents = Parents(models, _parameters(boot) * getattr(torch, dtype).itemsize, settings)
-            place = parents.place(gpu, psutil.virtual_memory().total // _gpus_of_the_machine())
-            kept = parents.size / gpu if place == "gpu" else 0.0
-            extra["gpu_memory_utilization"] = settings.gpu_memory_utilization - kept
-        else:
-            # Small blocks, so that short contexts are shared too; 128 is the CPU's default, 32 the least it likes.
-            extra["block_size"] = 32
-            extra["kv_cache_memory_bytes"] = int(settings.kv_cache_gib * 2**30)
-        self.llm = LLM(
-            model=str(boot),
-            tokenizer=str(tokenizer),
-            dtype=dtype,
-            max_model_len=settings.max_model_len,
-            max_num_seqs=settings.max_num_seqs,
-            tensor_parallel_size=settings.tensor_parallel_size,
-            enforce_eager=settings.enforce_eager,
-            enable_prefix_caching=True,
-            worker_extension_cls="tasks.weights.Weights",
-            logits_processors=["tasks.forced:Forced"],
-            load_format="safetensors",
-            disable_log_stats=True,
-            seed=0,
-            **extra,
-        )
+        self.llm = LLM(**boot.arguments)
         # As the model's config says: vLLM's own copy of it is untied where the first parent's file carries a head.
-        tied = bool(AutoConfig.from_pretrained(boot).tie_word_embeddings)
-        self.llm.collective_rpc("open_parents", args=(str(boot), str(scratch), tied, place))
+        tied = bool(AutoConfig.from_pretrained(boot.model).tie_word_embeddings)
+        self.llm.collective_rpc("open_parents", args=(str(scratch), tied, boot.place))
 
     def hold(self, recipe: Recipe) -> None:
         """Merge and load.
@@ -122,8 +63,11 @@ class VllmEngine:
             Exception: whatever else goes wrong: a full disk, a lack of memory, a parent that cannot be read.
         """
         if self.keep is None:
-            self._swap("merge", recipe)
+            # Here, and not in the ranks: see `merged_folder`.
+            self._swap("merge", adapted(recipe, self.scratch))
         else:
+            from tasks.live import materialise_random  # here: torch takes seconds, and rehearsals need none
+
             write = materialise if recipe.seed is None else materialise_random
             self.load(write(recipe, self.keep / recipe.id, self.scratch))
 
@@ -165,16 +109,6 @@ class VllmEngine:
         """Empty the prefix cache; it knows nothing of weights and would mix the answers of two recipes."""
         if not self.llm.reset_prefix_cache():
             raise RuntimeError("vLLM did not reset its prefix cache: requests are still running in this engine")
-
-
-def _gpus_of_the_machine() -> int:
-    """All of them, and not only those that Ray lets this worker see."""
-    listed = Path("/proc/driver/nvidia/gpus")
-    return max(1, len(list(listed.iterdir()))) if listed.is_dir() else 1
-
-
-def _parameters(folder: Path) -> int:
-    return sum(math.prod(shape) for _, shape in headers(folder).values())
 
 
 @dataclass(frozen=True)

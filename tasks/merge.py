@@ -6,14 +6,14 @@ import contextlib
 import logging
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.fetch import fetch
 from orchestrator.files import make_private, weight_files
-from orchestrator.parents import fetch
 from orchestrator.recipe import Recipe, Source
 
 if TYPE_CHECKING:
@@ -33,11 +33,28 @@ class MergeRefused(Exception):
     """mergekit says that this recipe cannot be merged; trying again will not help."""
 
 
-def localise(recipe: Recipe) -> Recipe:
-    """The same recipe over folders on this machine: mergekit asks the hub about models even when they are cached."""
+def localise(recipe: Recipe, scratch: Path) -> Recipe:
+    """The same recipe over plain models in folders on this machine: mergekit asks the hub about models even when they
+    are cached.
 
-    models = tuple((_local(source), parameters) for source, parameters in recipe.models)
-    return replace(recipe, models=models, base_model=_local(recipe.base_model) if recipe.base_model else None)
+    Args:
+        scratch: where adapters are merged in.
+    """
+    return _over(recipe, lambda source: _plain(source, scratch))
+
+
+def adapted(recipe: Recipe, scratch: Path) -> Recipe:
+    """The same recipe with its adapters merged in; models without one stay as they are, to be found on each node."""
+    return _over(recipe, lambda source: _plain(source, scratch) if source.lora else source)
+
+
+def _plain(source: Source, scratch: Path) -> Source:
+    return replace(source, model=str(merged_folder(source, scratch)), revision=None, lora=None)
+
+
+def _over(recipe: Recipe, change: Callable[[Source], Source]) -> Recipe:
+    models = tuple((change(source), parameters) for source, parameters in recipe.models)
+    return replace(recipe, models=models, base_model=change(recipe.base_model) if recipe.base_model else None)
 
 
 @lru_cache(maxsize=256)
@@ -52,7 +69,7 @@ def materialise(recipe: Recipe, folder: Path, scratch: Path) -> Path:
     """Write the merged checkpoint to `folder` through mergekit; keep it if it is there already.
 
     Args:
-        scratch: where LoRA parents are merged into their base, once per worker.
+        scratch: where adapters are merged in.
 
     Raises:
         MergeRefused: an impossible recipe, in mergekit's own words.
@@ -63,13 +80,11 @@ def materialise(recipe: Recipe, folder: Path, scratch: Path) -> Path:
     from mergekit.options import MergeOptions
 
     logging.getLogger("mergekit").setLevel(logging.ERROR)
-    options = MergeOptions(
-        lora_merge_cache=str(scratch / "lora"), copy_tokenizer=False, write_model_card=False, quiet=True
-    )
+    options = MergeOptions(copy_tokenizer=False, write_model_card=False, quiet=True)
     with appearing(folder) as temporary:
         if temporary is not None:
             try:
-                config = MergeConfiguration.model_validate(localise(recipe).to_mergekit())
+                config = MergeConfiguration.model_validate(localise(recipe, scratch).to_mergekit())
                 run_merge(config, str(temporary), options)
             except REFUSALS as error:
                 raise MergeRefused(str(error) or type(error).__name__) from error
@@ -118,9 +133,9 @@ def slerp_share(first: Source, second: Source, scratch: str) -> dict[str, float]
     """
     from safetensors import safe_open
 
-    theirs = headers(merged_folder(second, scratch))
+    theirs = headers(merged_folder(second, Path(scratch)))
     cosines = []
-    for name, (file, _) in headers(merged_folder(first, scratch)).items():
+    for name, (file, _) in headers(merged_folder(first, Path(scratch))).items():
         if name in theirs:
             with safe_open(file, framework="pt") as a, safe_open(theirs[name][0], framework="pt") as b:
                 cosines.append(float(cosine(a.get_tensor(name), b.get_tensor(name))))
@@ -128,13 +143,30 @@ def slerp_share(first: Source, second: Source, scratch: str) -> dict[str, float]
     return {"tensors": len(cosines), "curved": curved / len(cosines), "lowest_cosine": min(cosines)}
 
 
-def merged_folder(source: Source, scratch: str) -> Path:
-    """A parent's weights as safetensors on this machine, its adapter merged in by mergekit."""
+def merged_folder(source: Source, scratch: Path) -> Path:
+    """A parent's weights as safetensors on this machine. An adapter is merged in by mergekit, once for all processes
+    that share `scratch`.
+
+    Not for the ranks of a process group: in those but the first, transformers saves nothing and does not say so.
+
+    Raises:
+        MergeRefused: mergekit refuses the adapter.
+    """
+    local = _local(source)
+    if local.lora is None:
+        return Path(local.model)
+    from filelock import FileLock
     from mergekit.common import ModelReference
 
-    local = localise(Recipe("passthrough", ((source, {}),), None, {}, "float32")).models[0][0]
-    reference = ModelReference.parse(local.reference).merged(cache_dir=str(Path(scratch) / "lora"))
-    return Path(reference.local_path())
+    folder = make_private(scratch / "lora") / source.digest
+    with FileLock(folder.with_suffix(".lock")), appearing(folder) as temporary:
+        if temporary is not None:
+            try:
+                ModelReference.parse(local.reference).merged(cache_dir=str(temporary))
+            except REFUSALS as error:
+                raise MergeRefused(f"{source.name}: {error or type(error).__name__}") from error
+    (merged,) = folder.iterdir()
+    return merged
 
 
 def cosine(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

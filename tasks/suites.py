@@ -38,6 +38,8 @@ class SuiteTask:
     """lm-eval's (metric, filter) pairs; the task's score is their mean."""
     documents: int
     questions: list[Question]
+    document_of: list[int]
+    """Per question, the number of its document."""
     shown: list[tuple[str, str]] = field(default_factory=list)
     """Metrics that are reported beside the score and are no part of it."""
     share: float = 1.0
@@ -247,12 +249,13 @@ def _suite_task(config: SweepConfig, lm: LedgerLM, objective: str, index: int, t
             chat_template=lm.apply_chat_template if chat else None,
             tokenizer_name=lm.tokenizer_name,
         )
-    questions = [
-        question
+    asked = [
+        (question, instance.doc_id)
         for instance in task.instances
         for repeat in range(instance.repeats or 1)
         for question in lm.questions(instance, repeat)
     ]
+    questions, document_of = [question for question, _ in asked], [document for _, document in asked]
     documents = len({instance.doc_id for instance in task.instances})
     from tasks.clinical.task import GenerationTask
 
@@ -262,7 +265,7 @@ def _suite_task(config: SweepConfig, lm: LedgerLM, objective: str, index: int, t
     if isinstance(task, GenerationTask):
         task.check(where, [metric for metric, _ in metrics])
         shown = [(metric, "none") for metric in task.shown() if (metric, "none") not in metrics]
-    return SuiteTask(objective, name, task, metrics, documents, questions, shown, split=split)
+    return SuiteTask(objective, name, task, metrics, documents, questions, document_of, shown, split=split)
 
 
 def _configure(where: str, task: Any, use: TaskUse, settings: Objective, seed: int) -> None:

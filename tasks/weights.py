@@ -21,8 +21,10 @@ import torch
 
 from orchestrator.placement import Place
 from orchestrator.recipe import Recipe
-from tasks.live import Merged, Merger, is_finite
+from tasks.live import Merger
 from tasks.merge import MergeRefused, headers
+from tasks.merged import Merged, Tally, is_finite
+from tasks.ranks import Ranks
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 HEAD = "lm_head.weight"
@@ -31,22 +33,23 @@ HEAD = "lm_head.weight"
 class Weights:
     """The extension (`worker_extension_cls`); vLLM mixes it into its worker class."""
 
-    def open_parents(self, boot: str, scratch: str, tied: bool, place: Place) -> None:
+    def open_parents(self, scratch: str, tied: bool, place: Place) -> None:
         """Once, before any other call.
 
         Args:
-            boot: the checkpoint folder that the engine was started with.
-            scratch: a folder of this worker alone, for adapters that mergekit merges into their base.
+            scratch: a folder of this worker alone.
             place: where to keep the parents.
             tied: whether the model's head is its embedding. A head's tensor that a file may carry all the same is then
                 never poured: vLLM would write it over the embedding.
         """
         keep_freed_memory()
         self._tied = tied
-        config = self.model_runner.model_config.hf_config  # type: ignore[attr-defined]
-        self._untied_by_vllm = tied and not config.tie_word_embeddings
-        self._boot = {name: where for name, where in headers(Path(boot)).items() if not self._is_tied_head(name)}
-        self._merger = Merger(Path(scratch), place, self.device)  # type: ignore[attr-defined]
+        model = self.model_runner.model_config  # type: ignore[attr-defined]
+        self._untied_by_vllm = tied and not model.hf_config.tie_word_embeddings
+        # By the path of this process's node, which may be another one than that of the first stage's.
+        known = headers(Path(model.model)).items()
+        self._boot = {name: at for name, at in known if self._is_here(name) and not self._is_tied_head(name)}
+        self._merger = Merger(Path(scratch), place, self.device, _ranks())  # type: ignore[attr-defined]
         self._as_stored = _as_stored(self.model_runner.get_model())  # type: ignore[attr-defined]
 
     def merge(self, recipe: Recipe) -> list[str]:
@@ -59,12 +62,18 @@ class Weights:
             planned = self._merger.plan(recipe)
         except MergeRefused as error:
             return [str(error)]  # said and not raised: an exception that crosses vLLM's processes loses its class
-        failures: list[Exception] = []
-        return self._pour(self._merger.tensors(recipe, planned, failures), failures)
+        self._tally = Tally()
+        here = [item for item in planned if self._is_here(item.name)]
+        return self._pour(self._merger.tensors(recipe, here, self._tally), self._tally.failures)
+
+    def work(self) -> tuple[int, int]:
+        """Elements that this rank worked out at the last merge, and bytes of the parents that it read for that."""
+        return self._tally.elements, self._tally.read
 
     def load_checkpoint(self, folder: str) -> list[str]:
         """Load a checkpoint folder into the engine; returns as `merge`."""
-        return self._pour(_read(folder), [])
+        stored = headers(Path(folder)).items()
+        return self._pour(((name, read_tensor(file, name)) for name, (file, _) in stored if self._is_here(name)), [])
 
     def checksums(self) -> dict[str, str]:
         """Module or parameter → SHA-256 of what the engine holds there.
@@ -115,6 +124,12 @@ class Weights:
                 raise failure
         return [*problems, *dict.fromkeys(str(failure) for failure in failures)]
 
+    def _is_here(self, name: str) -> bool:
+        """Whether the tensor is of this rank's stage, or of none: its layers of the others are placeholders."""
+        from vllm.model_executor.models.utils import is_pp_missing_parameter
+
+        return not is_pp_missing_parameter(name, self.model_runner.get_model())  # type: ignore[attr-defined]
+
     def _is_tied_head(self, name: str) -> bool:
         return self._tied and name == HEAD
 
@@ -139,6 +154,14 @@ def keep_freed_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def _ranks() -> Ranks:
+    """Those of this rank's stage."""
+    from vllm.distributed import get_tp_group
+
+    group = get_tp_group()
+    return Ranks(group.rank_in_group, group.world_size, group.cpu_group)
+
+
 def _as_stored(model: torch.nn.Module) -> bool:
     """Whether the engine's parameters are as checkpoints have them, fused and cut into shards at most, so that they can
     be written where they are; else (CPU, quantisation) vLLM has to prepare them anew after each load."""
@@ -148,11 +171,6 @@ def _as_stored(model: torch.nn.Module) -> bool:
     methods = {type(module.quant_method) for module in model.modules() if hasattr(module, "quant_method")}
     packed = any(not parameter.numel() for parameter in model.parameters())
     return not packed and methods <= {UnquantizedLinearMethod, UnquantizedEmbeddingMethod}
-
-
-def _read(folder: str) -> Iterator[tuple[str, torch.Tensor]]:
-    for name, (file, _) in headers(Path(folder)).items():
-        yield name, read_tensor(file, name)
 
 
 def read_tensor(file: Path, name: str) -> torch.Tensor:

@@ -167,6 +167,7 @@ def served(board: Board) -> Table:
         ("engine", profile.engine),
         ("device", profile.device),
         ("tensor parallel size", str(profile.tensor_parallel_size)),
+        ("pipeline parallel size", str(profile.pipeline_parallel_size)),
         ("dtype", profile.dtype),
         ("tokenizer", f"that of {serving.parent}, digest {serving.tokenizer}"),
         ("chat template", "none" if serving.chat_template is None else f"that of {serving.parent}"),

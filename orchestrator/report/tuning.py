@@ -114,7 +114,7 @@ def _change(after: Sequence[Score], before: Score) -> str:
 
 def costs_table(board: Board, tuned: Tuned) -> Table:
     """Table 1: merging against fine-tuning."""
-    gpus = board.config.workers.gpus or 0
+    gpus = board.config.workers.gpus_held
     merging = sum(sum(row.costs.values()) for row in board.rows)
     cells = [(f"merging: all {count(len(board.rows), 'recipe')} found and scored", seconds(merging),
               _gpu_hours(merging * gpus), "0")]  # fmt: skip

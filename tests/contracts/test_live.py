@@ -16,8 +16,9 @@ from orchestrator.methods import METHODS
 from orchestrator.recipe import Recipe, Source
 from orchestrator.records import Decoding, Question
 from tasks.engine import InvalidWeights, VllmEngine
-from tasks.live import PIECE, Merged, Merger, materialise_random
+from tasks.live import Merger, materialise_random
 from tasks.merge import MergeRefused, headers, materialise
+from tasks.merged import PIECE, Merged, Tally
 
 ARCHITECTURES = ["llama", "llama-tied", "mistral", "qwen2", "qwen2-tied", "qwen3"]
 Models = Callable[[str, str], dict[str, Path]]
@@ -153,7 +154,7 @@ def test_a_random_methods_tensors_depend_on_the_seed_and_on_nothing_else(
     torch.manual_seed(123)
     before = torch.random.get_rng_state()
     merger = Merger(tmp_path)
-    backwards = dict(merger.tensors(wanted, reversed(merger.plan(wanted)), []))
+    backwards = dict(merger.tensors(wanted, merger.plan(wanted)[::-1], Tally()))
     assert torch.equal(torch.random.get_rng_state(), before), "nobody else's random numbers are touched"
     assert all(torch.equal(backwards[name], tensor) for name, tensor in first.items())
     written = stored(materialise_random(wanted, tmp_path / "checkpoint", tmp_path))
@@ -190,17 +191,17 @@ def test_a_second_ratio_needs_no_second_look_at_the_angles(way: str, models: Mod
 @pytest.mark.parametrize("way", ["linear", "slerp", "nuslerp", "task_arithmetic"])
 def test_a_shard_is_what_is_cut_from_the_whole(way: str, models: Models, tmp_path: Path) -> None:
     """What a rank of several, or a fused parameter, takes of a tensor."""
-    merger, failures = Merger(tmp_path), list[Exception]()
+    merger, tally = Merger(tmp_path), Tally()
     wanted = recipe(way, models("llama", "bfloat16"), "bfloat16")
     whole = dict(merger.whole(wanted))
-    for name, tensor in merger.tensors(wanted, merger.plan(wanted), failures):
+    for name, tensor in merger.tensors(wanted, merger.plan(wanted), tally):
         assert isinstance(tensor, Merged)
         for dim in range(tensor.dim()):
             start, length = tensor.shape[dim] // 4, tensor.shape[dim] // 2
             shard = torch.empty_like(whole[name].narrow(dim, start, length))
             shard.copy_(tensor.narrow(dim, start, length))
             assert torch.equal(shard, whole[name].narrow(dim, start, length))
-    assert not failures
+    assert not tally.failures
 
 
 def test_an_adapter_is_merged_in_first(models: Models, tmp_path: Path) -> None:
@@ -339,28 +340,6 @@ def test_the_engine_holds_and_answers_what_a_checkpoint_would_make_it(
     vllm.hold(wanted)
     assert vllm.checksums() == held
     assert vllm.answer(QUESTIONS) == answers
-
-
-def test_every_rank_of_a_tensor_parallel_engine_gets_its_shard(
-    models: Models, start_engine: Start, vllm: VllmEngine, tmp_path: Path
-) -> None:
-    folders = models("llama", "float32")
-    ranks = start_engine(folders["a"], "float32", tensor_parallel_size=2)
-    other = recipe("passthrough", {**folders, "a": folders["b"]}, "float32")
-    ranks.hold(other)
-    before = ranks.checksums()
-    assert len(before) == 2 and before[0] != before[1]
-    for way in ("linear", "slerp", "ties"):
-        wanted = recipe(way, folders, "float32")
-        ranks.hold(wanted)
-        held = ranks.checksums()
-        assert all(held[rank][name] != digest for rank in (0, 1) for name, digest in before[rank].items())
-        ranks.load(materialise(wanted, tmp_path / way, tmp_path))
-        assert ranks.checksums() == held
-        vllm.hold(wanted)
-        for mine, theirs in zip(ranks.answer(QUESTIONS), vllm.answer(QUESTIONS), strict=True):
-            assert mine.text == theirs.text
-            assert mine.logprob == pytest.approx(theirs.logprob, abs=1e-3)
 
 
 def test_a_merged_tensor_with_nan_makes_the_recipe_invalid_and_is_named(

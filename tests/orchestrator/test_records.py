@@ -25,7 +25,7 @@ def test_the_classes_are_the_intended_ones() -> None:
     assert hashed["Source"] == {"digest"}
     assert hashed["Recipe"] == {"method", "models", "base_model", "parameters", "dtype", "seed"}
     assert hashed["Question"] == {"context", "continuation", "decoding"}
-    assert hashed["Profile"] == {"engine", "dtype", "tensor_parallel_size", "device"}
+    assert hashed["Profile"] == {"engine", "dtype", "tensor_parallel_size", "device", "pipeline_parallel_size"}
     assert hashed["Serving"] == {
         "tokenizer",
         "chat_template",

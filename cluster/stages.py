@@ -1,0 +1,138 @@
+"""Where an engine runs: on one node, or, with several pipeline stages, wherever there is room for each stage.
+
+All that an actor holds is on one node; so an engine with one stage is one actor, whatever its tensor parallelism, and
+Ray starts it where all its GPUs are. An engine with several stages has a placement group with a bundle for each: the
+worker is in the first, and starts the others (`Stage`), which end with it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from cluster.session import check_packages
+from orchestrator.config import Workers
+from orchestrator.files import make_private
+from tasks.boot import Boot, Span, prepare, run_stage
+
+if TYPE_CHECKING:
+    from cluster.worker import WorkerSpec
+
+
+def stage_need(workers: Workers) -> dict[str, float]:
+    """What Ray is asked for on one node."""
+    ranks = workers.engine.tensor_parallel_size
+    need = {"CPU": workers.cpus * ranks, "GPU": workers.gpus * ranks}
+    if workers.accelerator_type:
+        need[f"accelerator_type:{workers.accelerator_type}"] = 0.001  # what Ray itself asks for
+    return {key: amount for key, amount in need.items() if amount}
+
+
+def stage_options(workers: Workers, group: Any = None, index: int = 0) -> dict[str, Any]:
+    """Of the actor that is a stage.
+
+    Args:
+        group: the engine's placement group, where it has one; index: of the stage's bundle in it.
+    """
+    need = stage_need(workers)
+    options = {"num_cpus": need.pop("CPU"), "num_gpus": need.pop("GPU", 0), "resources": need, "max_restarts": 0}
+    if group is not None:
+        options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
+    return options
+
+
+class Room:
+    """Room for an engine; it is held while one engine after another runs there."""
+
+    def __init__(self, workers: Workers) -> None:
+        stages = workers.engine.pipeline_parallel_size
+        # As near to each other as there is room: what one stage works out goes on to the next.
+        self._group = placement_group([stage_need(workers)] * stages, strategy="PACK") if stages > 1 else None
+        self.options = stage_options(workers, self._group)
+
+    def close(self) -> None:
+        if self._group is not None:
+            remove_placement_group(self._group)
+
+
+def boot_of(spec: WorkerSpec, scratch: Path, span: Span | None = None) -> Boot:
+    """What an engine starts with, its files on this node.
+
+    Args:
+        scratch: a folder of this process alone; what is in it goes away.
+    """
+    from orchestrator.fetch import bring, fetch
+
+    bring(spec.sources)
+    # What a worker that died here left half-written (mergekit's merged adapters, say) must not be found again.
+    shutil.rmtree(scratch, ignore_errors=True)
+    tokenizer = make_private(scratch / "tokenizer")
+    for name, data in spec.tokenizer_files.items():
+        (tokenizer / name).write_bytes(data)
+    model, _ = fetch("parents", spec.boot.model, spec.boot.revision, True)
+    # vLLM looks for the model's type beside the tokenizer too, and waits and tries again where there is none.
+    shutil.copyfile(model / "config.json", tokenizer / "config.json")
+    return Boot(model, tokenizer, spec.dtype, spec.workers, spec.models, span)
+
+
+class Stage:
+    """The process of a stage beyond the first."""
+
+    def __init__(self, spec: WorkerSpec, scratch: str, span: Span) -> None:
+        check_packages()
+        os.environ["VLLM_HOST_IP"] = ray.util.get_node_ip_address()
+        self.boot = boot_of(spec, Path(scratch) / f"stage-{span.stage}", span)
+        prepare(spec.workers)
+        _ = self.boot.fit  # what does not fit is said before the others wait for it
+
+    def ready(self) -> None: ...
+
+    def run(self) -> None:
+        run_stage(self.boot)
+
+
+def open_stages(spec: WorkerSpec, scratch: Path) -> Span | None:
+    """Start the stages beyond the first, from the worker that is the first; None where there are none. When one ends,
+    so does this process: the engine is broken, and the pool starts another.
+
+    Raises:
+        RayError: one cannot start.
+    """
+    count = spec.workers.engine.pipeline_parallel_size
+    if count == 1:
+        return None
+    group, address = ray.util.get_current_placement_group(), ray.util.get_node_ip_address()
+    os.environ["VLLM_HOST_IP"] = address
+    with socket.socket() as free:
+        free.bind((address, 0))
+        port = free.getsockname()[1]
+    stages = [
+        ray.remote(Stage).options(**stage_options(spec.workers, group, index)).remote(
+            spec, str(scratch), Span(address, port, index)
+        )
+        for index in range(1, count)
+    ]  # fmt: skip
+    ray.get([stage.ready.remote() for stage in stages])
+    threading.Thread(target=_watch, args=([stage.run.remote() for stage in stages], stages), daemon=True).start()
+    return Span(address, port)
+
+
+def _watch(runs: list[Any], stages: list[Any]) -> None:
+    """Keeps the handles too: an actor ends with its last one."""
+    ready, _ = ray.wait(runs, num_returns=1)
+    try:
+        ray.get(ready)
+        told = "its ranks ended"
+    except Exception as error:
+        told = str(error)
+    print(f"a stage of the engine over {len(stages) + 1} ended: {told}", file=sys.stderr, flush=True)
+    os._exit(1)

@@ -1,0 +1,147 @@
+"""Starting vLLM: its settings, the same in every process of an engine.
+
+An engine whose stages are on several nodes has a process of ours on each: the first is the engine (`tasks.engine`), the
+others keep vLLM's ranks of their stage running (`run_stage`). They meet at the first one's address (vLLM's `nnodes`).
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config import Engine, UserError, Workers
+from orchestrator.modelfiles import normal, read_json
+from orchestrator.nodes import Node
+from orchestrator.placement import Fit, Place, layout_of, shape_of
+from tasks.merge import headers
+
+
+@dataclass(frozen=True)
+class Span:
+    """How this process is part of an engine over several nodes."""
+
+    address: str
+    """Of the first stage's node."""
+    port: int
+    stage: int = 0
+
+
+@dataclass(frozen=True)
+class Boot:
+    """What an engine starts with.
+
+    Args:
+        model: folder of the parent that it starts with; it gives architecture and tensor names.
+        tokenizer: folder of the serving's tokenizer.
+        models: how many checkpoints the sweep merges.
+    """
+
+    model: Path
+    tokenizer: Path
+    dtype: str
+    workers: Workers
+    models: int
+    span: Span | None = None
+
+    @property
+    def fit(self) -> Fit | None:
+        """How the engine fits onto the GPUs that it was given; None for an engine on cores.
+
+        Raises:
+            UserError: it does not, with the arithmetic.
+        """
+        if not self.workers.gpus:
+            return None
+        import psutil
+        import torch
+
+        memory, host = torch.cuda.get_device_properties(0).total_memory, psutil.virtual_memory().total
+        node = Node(_gpus_of_the_machine(), torch.cuda.get_device_name(0), memory, host)
+        parameters = sum(math.prod(shape) for _, shape in headers(self.model).values())
+        shape = shape_of(normal(read_json("parents", self.model / "config.json")), parameters, self.dtype)
+        fit = Fit(shape, self.models, self.workers.engine, layout_of(self.workers), node)
+        if not fit.fits:
+            raise UserError(f"workers.engine: {fit.layout.keys} does not fit here: it needs {fit.words}; see `plan`")
+        return fit
+
+    @property
+    def place(self) -> Place:
+        """Where the parents are kept."""
+        return fit.place if (fit := self.fit) else "mapped"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """vLLM's."""
+        settings = self.workers.engine
+        return {
+            "model": str(self.model),
+            "tokenizer": str(self.tokenizer),
+            "dtype": self.dtype,
+            "max_model_len": settings.max_model_len,
+            "max_num_seqs": settings.max_num_seqs,
+            "max_num_batched_tokens": settings.max_num_batched_tokens,
+            "tensor_parallel_size": settings.tensor_parallel_size,
+            "pipeline_parallel_size": settings.pipeline_parallel_size,
+            "enforce_eager": settings.enforce_eager,
+            "enable_prefix_caching": True,
+            "worker_extension_cls": "tasks.weights.Weights",
+            "logits_processors": ["tasks.forced:Forced"],
+            "load_format": "safetensors",
+            "disable_log_stats": True,
+            "seed": 0,
+            # A worker's GPUs are on one node, so its ranks are processes of this one; Ray has done its part.
+            "distributed_executor_backend": "mp" if settings.ranks > 1 else "uni",
+            **self._memory(self.fit),
+            **self._meeting(settings),
+        }
+
+    def _memory(self, fit: Fit | None) -> dict[str, Any]:
+        if fit is None:
+            # Small blocks, so that short contexts are shared too; 128 is the CPU's default, 32 the least it likes.
+            cache = int(self.workers.engine.kv_cache_gib * 2**30)
+            return {"block_size": 32, "kv_cache_memory_bytes": cache}
+        taken = fit.budget - (fit.parents if fit.place == "gpu" else 0)
+        return {"gpu_memory_utilization": taken / fit.node.memory}
+
+    def _meeting(self, settings: Engine) -> dict[str, Any]:
+        if self.span is None:
+            return {}
+        at = {"master_addr": self.span.address, "master_port": self.span.port}
+        return {"nnodes": settings.pipeline_parallel_size, "node_rank": self.span.stage, **at}
+
+
+def prepare(workers: Workers) -> None:
+    """Settings of the process, before vLLM is imported."""
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    # `tasks.forced` is a logits processor of the first kind; with the second runner vLLM would refuse to start.
+    os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
+    # vLLM would pin the threads of every CPU worker to the same cores.
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    if workers.engine.enforce_eager:
+        # vLLM compiles small parts of its sampler even then: 20 s at the first answer on a CPU.
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    import vllm  # noqa: F401
+
+    # vLLM collects garbage several times while it starts; the hundred thousands of objects of its imports are none.
+    gc.freeze()
+
+
+def run_stage(boot: Boot) -> None:
+    """Keep the ranks of a stage beyond the first running; returns when one of them has ended."""
+    prepare(boot.workers)
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.v1.executor.multiproc_executor import MultiprocExecutor
+
+    config = EngineArgs(**boot.arguments).create_engine_config(UsageContext.LLM_CLASS, headless=True)
+    MultiprocExecutor(config, monitor_workers=False).start_worker_monitor(inline=True)
+
+
+def _gpus_of_the_machine() -> int:
+    """All of them, and not only those that Ray lets this worker see."""
+    listed = Path("/proc/driver/nvidia/gpus")
+    return max(1, len(list(listed.iterdir()))) if listed.is_dir() else 1

@@ -1,0 +1,131 @@
+"""The merge methods that work element by element, so that any shard of the parents gives that shard of the merge.
+
+mergekit's own functions where they are so; where they are not because of what they look up in whole tensors on the way
+(SLERP's and NuSLERP's angles), the same arithmetic after that. Each gives mergekit's bytes on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tasks.merge import LINEAR_ABOVE, cosine
+from tasks.merged import Merge, Tensors
+
+
+@dataclass(frozen=True)
+class Angle:
+    """What a method has to know of two whole tensors, whatever the ratio."""
+
+    method: str
+    first: Any
+    second: Any
+    """mergekit's references."""
+    measure: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    """The cosine, one element."""
+
+    def key(self, task: Any, name: str) -> tuple[str, ...]:
+        return self.method, str(self.first), str(self.second), str(task.gather_tensors.dtype), name
+
+
+def is_elementwise(method: str, task: Any, inputs: Tensors) -> bool:
+    """Whether merging a slice of every input gives that slice of the merge. Not where the method has to see whole
+    tensors, nor where mergekit has to say what is wrong with tensors that are missing or do not fit one another.
+
+    Args:
+        task: mergekit's, for the tensor.
+    """
+    tensors = list(inputs.values())
+    if len(inputs) < len(task.model_order) or len({t.shape for t in tensors}) > 1 or not tensors[0].dim():
+        return False
+    if not all(tensor.is_floating_point() for tensor in tensors):
+        return False
+    match method:
+        case "task_arithmetic":
+            return len(inputs) <= 5  # more task vectors torch sums in an order that depends on the shape
+        case "nuslerp":
+            return bool(task.parameters["nuslerp_flatten"]) and task.base_model is None
+    return method in {"passthrough", "linear", "slerp"}
+
+
+def angle(method: str, task: Any) -> Angle | None:
+    """What an elementwise method has to know first."""
+    if method == "slerp":
+        (other,) = (model for model in task.model_order if model != task.base_model)
+        return Angle(method, task.base_model, other, cosine)
+    if method == "nuslerp":
+        first, second = task.model_order
+        return Angle(method, first, second, flat_cosine)
+    return None
+
+
+def merge_of(method: str, task: Any, known: torch.Tensor | None) -> Merge:
+    """What merges a slice of every input.
+
+    Args:
+        known: what `angle` asked for.
+    """
+    if method == "linear":
+        return _linear(task)
+    if known is None:
+        return lambda parts: task.execute(tensors=parts)
+    return (_slerp if method == "slerp" else _nuslerp)(task, known)
+
+
+def _linear(task: Any) -> Merge:
+    """mergekit's linear: float32 sums in the order of the models, divided by the sum of the weights."""
+    weights = torch.tensor([task.input_parameters[m]["weight"] for m in task.model_order], dtype=torch.float32)
+    total = weights.sum().item() if task.parameters["normalize"] else 1.0
+    terms = list(zip(task.model_order, weights.tolist(), strict=True))
+
+    def merge(parts: Tensors) -> torch.Tensor:
+        first = parts[terms[0][0]]
+        result = torch.zeros_like(first, dtype=torch.float32)
+        for model, weight in terms:
+            result.add_(parts[model], alpha=weight)
+        # Dividing by one changes no bit, so it is left out.
+        return (result if total == 1 else result.div_(total)).to(first.dtype)
+
+    return merge
+
+
+def _slerp(task: Any, dot: torch.Tensor) -> Merge:
+    """mergekit's slerp: two coefficients from t and the angle between the tensors."""
+    base = task.base_model
+    (other,) = (model for model in task.model_order if model != base)
+    t = torch.tensor([[task.parameters["t"]]], dtype=torch.float32)
+    linear = dot.abs() > LINEAR_ABOVE
+    theta = torch.acos(torch.where(linear, 0, dot))
+    sine = torch.sin(theta)
+    a = torch.where(linear, 1 - t, torch.sin((1 - t) * theta) / sine).item()
+    b = torch.where(linear, t, torch.sin(t * theta) / sine).item()
+    return lambda parts: ((parts[base].float() * a).add_(parts[other].float() * b)).to(parts[base].dtype)
+
+
+def _nuslerp(task: Any, dot: torch.Tensor) -> Merge:
+    """mergekit's nuslerp over flattened tensors without a base: as `_slerp`, but in the tensors' own dtype."""
+    first, second = task.model_order
+    weights = [task.input_parameters[model]["weight"] for model in task.model_order]
+    t = 0.5 if abs(sum(weights)) < 1e-6 else weights[1] / sum(weights)
+    colinear = bool((1 - dot.square()) <= 1e-8**2)
+    theta = torch.acos(torch.where(dot.new_tensor(colinear, dtype=torch.bool), 0, dot))
+    sine, a, b = torch.sin(theta), torch.sin((1 - t) * theta), torch.sin(t * theta)
+    if colinear:
+        return lambda parts: (1 - t) * parts[first] + t * parts[second]
+
+    def merge(parts: Tensors) -> torch.Tensor:
+        x, y = parts[first], parts[second]
+        return (a.to(x.device) * x + b.to(x.device) * y) / sine.to(x.device)
+
+    return merge
+
+
+def flat_cosine(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """The cosine that mergekit's nuslerp finds over flattened tensors: one element, of their dtype."""
+    a, b = first.reshape(-1), second.reshape(-1)
+    a = a / torch.norm(a, dim=-1, keepdim=True).clamp(min=1e-7)
+    b = b / torch.norm(b, dim=-1, keepdim=True).clamp(min=1e-7)
+    return torch.sum(a * b, dim=-1, keepdim=True).clamp(-1, 1)

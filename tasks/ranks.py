@@ -1,0 +1,93 @@
+"""The ranks of an engine that hold shards of the same layers, and how they share work on whole tensors.
+
+A merge that has to see whole tensors cannot be cut into shards. So each rank takes some of the tensors, and tells the
+others what came of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed
+
+from tasks.merge import MergeRefused
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    rank: int = 0
+    size: int = 1
+    group: Any = None
+    """A process group that takes CPU tensors (gloo); None for a rank alone."""
+
+    def share(self, items: Sequence[Item], costs: Sequence[int], function: Callable[[Item], Any]) -> list[Any]:
+        """The function's results, in order, the same on every rank; each is worked out by one. All ranks must call it
+        with the same items.
+
+        Args:
+            costs: of the items, by which they are dealt out.
+            function: gives a CPU tensor, or what pickle takes.
+
+        Raises:
+            Exception: what the function raised; on the other ranks a MergeRefused or RuntimeError that says it.
+        """
+        if self.size == 1:
+            return [function(item) for item in items]
+        owners, mine = deal(costs, self.size), dict[int, Any]()
+        error: Exception | None = None
+        try:
+            for index, item in enumerate(items):
+                if owners[index] == self.rank:
+                    mine[index] = function(item)
+        except Exception as raised:  # told to the others first: they wait
+            error = raised
+        self._tell(error)
+        told = self._gather({index: _like(value) for index, value in mine.items()})
+        found = {index: like for each in told for index, like in each.items()}
+        return [self._receive(owners[index], mine.get(index), found[index]) for index in range(len(items))]
+
+    def _tell(self, error: Exception | None) -> None:
+        """Raise everywhere what went wrong anywhere."""
+        note = error and (isinstance(error, MergeRefused), str(error) or type(error).__name__)
+        for other in filter(None, self._gather(note)):
+            refused, message = other
+            raise error or (MergeRefused(message) if refused else RuntimeError(message))
+
+    def _gather(self, value: Any) -> list[Any]:
+        told: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(told, value, group=self.group)
+        return told
+
+    def _receive(self, source: int, mine: Any, like: Any) -> Any:
+        if not isinstance(like, _Like):
+            return like
+        result = mine.contiguous() if source == self.rank else torch.empty(like.shape, dtype=like.dtype)
+        # As bytes: gloo does not know every dtype.
+        torch.distributed.broadcast(result.reshape(-1).view(torch.uint8), group=self.group, group_src=source)
+        return result
+
+
+@dataclass(frozen=True)
+class _Like:
+    """A tensor that is sent on its own."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+
+
+def _like(value: Any) -> Any:
+    return _Like(value.shape, value.dtype) if isinstance(value, torch.Tensor) else value
+
+
+def deal(costs: Sequence[int], size: int) -> list[int]:
+    """Item → rank: the largest first, each to the rank with the least to do."""
+    loads, owners = [0] * size, [0] * len(costs)
+    for index in sorted(range(len(costs)), key=lambda index: -costs[index]):
+        owners[index] = loads.index(min(loads))
+        loads[owners[index]] += costs[index]
+    return owners
