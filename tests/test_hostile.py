@@ -36,7 +36,7 @@ def content(**changes: Any) -> dict[str, Any]:
         "objectives": {"clinical": {"tasks": ["demo_formulary"], "limit": 2}},
         "include_path": [str(DEMO / "lm_eval")],
         "dtype": "float32",
-        "workers": {"backend": "fake", "engine": {"max_model_len": 512}},
+        "workers": {"backend": "fake", "count": 1, "engine": {"max_model_len": 512}},
         **changes,
     }
 
