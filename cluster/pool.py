@@ -1,48 +1,34 @@
-"""The pool: Ray actors that hold an engine each, and the queue of blocks that streams to whoever is free.
+"""The pool: blocks from the queue to the crew, answers back. Who is asked next is decided in `cluster.queue`, who there
+is to be asked in `cluster.crew`.
 
-There is no barrier. A free worker goes on with the recipe that it holds, else takes one that nobody works on, else
-helps with the recipe that has most left. A worker that dies is replaced and its block asked again; a block that
-was on three workers when they died makes its recipe fail.
+There is no barrier. Workers, nodes and calls may end at any time, with a word or without one:
+
+- A worker that dies, raises or does not answer (`cluster.patience`) is replaced, and its block asked again elsewhere. A
+  block that broke three workers is set aside: its recipe fails, with the evidence.
+- A block that did not fit into memory is asked again in halves, before it counts.
+- A node that joins gets workers; one that is about to go gets no more blocks, and what goes with it is nobody's fault.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-from cluster.stages import Place, stage_need
-from cluster.worker import Worker, WorkerSpec
-from orchestrator.config import UserError
+from cluster.crew import Crew, Slot
+from cluster.nodes import kill_on, oom_kills_on
+from cluster.patience import Patience
+from cluster.queue import Break, Queue
+from cluster.worker import FULL, Place, TooLarge, WorkerSpec
+from orchestrator.progress import say
 from orchestrator.recipe import Recipe
 from orchestrator.records import Asked, Block, Failure
 
-ATTEMPTS = 3
-
-
-class EngineStartError(UserError):
-    """No worker could start its engine; nothing was asked. `detail` is the whole story, for a file."""
-
-    def __init__(self, message: str, detail: str = "") -> None:
-        super().__init__(message)
-        self.detail = detail
-
-
-@dataclass
-class Slot:
-    """One place for a worker: its current actor, and what that does."""
-
-    index: int
-    place: Place
-    actor: Any = None
-    holds: str | None = None
-    block: Block | None = None
-    failed_starts: int = 0
+LOOK = 1.0
+"""Seconds between two looks at the nodes, and at who has not answered."""
 
 
 class Pool:
@@ -50,34 +36,30 @@ class Pool:
     Args:
         spec: what each worker is told.
         limit: at most this many workers, if there is less work than places.
+        tell: hears what happens to workers and nodes, a line each.
+
+    Raises:
+        EngineStartError: no node has room for one worker.
     """
 
-    def __init__(self, spec: WorkerSpec, limit: int) -> None:
-        self.spec = spec
-        room = self._room() if limit else 0
-        count = min(limit, spec.workers.count or limit, room)
-        self.slots = [Slot(index, Place(spec.workers)) for index in range(count)]
-        self.pids: dict[int, int] = {}
-        self._refs: dict[Any, Slot] = {}
-        self._queue: dict[str, deque[Block]] = {}
-        self._deaths: Counter[str] = Counter()
-        self._lost: set[str] = set()
-        """Recipes that have failed; blocks of theirs that were under way elsewhere are not asked again."""
+    def __init__(self, spec: WorkerSpec, limit: int, tell: Callable[[str], None] = say) -> None:
+        self.crew = Crew(spec, limit, tell)
+        self.queue = Queue()
+        self.patience = Patience(spec.workers.patience)
+        self.tell = tell
+        self._looked = time.monotonic()
 
     def __enter__(self) -> Pool:
-        for slot in self.slots:
-            self._start(slot)
+        self.crew.fill()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for slot in self.slots:
-            ray.kill(slot.actor)
-            slot.place.close()
+        for slot in list(self.crew.slots):
+            self.crew.remove(slot)
 
     def add(self, blocks: Sequence[Block]) -> None:
         """Put blocks at the end of the queue, while it runs too."""
-        for block in blocks:
-            self._queue.setdefault(block.recipe_id, deque()).append(block)
+        self.queue.add(blocks)
 
     def run(
         self,
@@ -92,126 +74,142 @@ class Pool:
         Args:
             stop: once true, no further block is handed out, and those under way are waited for.
             more: while true, an empty queue is not the end: blocks will be added.
+
+        Raises:
+            EngineStartError: no engine starts, or no node had room for one for an hour.
+            OSError: a worker's disk is full.
         """
         self.add(blocks)
-        while self._queue or any(slot.block for slot in self.slots) or more():
+        while self.queue or self._busy() or more():
             if not stop():
                 self._hand_out(recipes)
-            elif not any(slot.block for slot in self.slots):
+            elif not self._busy():
                 return
-            ready: list[Any] = []
-            if self._refs:
-                ready, _ = ray.wait(list(self._refs), timeout=tick)
-            else:
-                time.sleep(tick)
+            ready = self._wait(tick)
             if not ready:
                 yield None
             for ref in ready:
-                result = self._collect(ref, self._refs.pop(ref))
-                if isinstance(result, Failure):
-                    if result.recipe_id in self._lost:
-                        continue
-                    self._lost.add(result.recipe_id)
-                    self._queue.pop(result.recipe_id, None)
-                if result is not None:
+                # Not those of workers that were replaced for what another of their calls said.
+                if ref in self.crew.calls and (result := self._answered(ref, self.crew.calls.pop(ref))):
                     yield result
+            if time.monotonic() - self._looked > LOOK:
+                yield from self._look()
 
-    # ---------------------------------------------------------------- workers
-    def _room(self) -> int:
-        """How many workers the living nodes have room for; one stage of a worker must fit on one node."""
-        need, stages = stage_need(self.spec.workers), self.spec.workers.engine.pipeline_parallel_size
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        room = sum(min(int(node.get(key, 0) // amount) for key, amount in need.items()) for node in nodes) // stages
-        if room < 1:
-            have = "; ".join(", ".join(f"{node.get(key, 0):g} {key}" for key in need) for node in nodes)
-            asked = ", ".join(f"{amount:g} {key}" for key, amount in need.items())
-            raise EngineStartError(
-                f"a worker needs {f'{stages} x ' if stages > 1 else ''}{asked} on one node, but the cluster's nodes "
-                f"have {have}; change workers.cpus, workers.gpus, workers.accelerator_type or workers.engine"
-            )
-        return room
+    # ---------------------------------------------------------------- asking
+    def _busy(self) -> bool:
+        return any(slot.block for slot in self.crew.slots)
 
-    def _start(self, slot: Slot) -> None:
-        slot.actor = ray.remote(Worker).options(**slot.place.options).remote(self.spec, slot.index)
-        slot.holds, slot.block = None, None
-        self._refs[slot.actor.start.remote()] = slot
+    def _hand_out(self, recipes: Mapping[str, Recipe]) -> None:
+        ready = [slot for slot in self.crew.slots if slot.holds is not None and slot.node not in self.crew.leaving]
+        nodes = {slot.node for slot in ready}
+        for slot in ready:
+            if not self.queue:
+                return
+            if slot.block is None and (block := self.queue.take(slot.node, slot.holds or "", nodes)):
+                slot.block, slot.since = block, time.monotonic()
+                self.crew.calls[slot.actor.ask.remote(recipes[block.recipe_id], block)] = slot
 
-    def _collect(self, ref: Any, slot: Slot) -> Asked | Failure | None:
+    def _wait(self, tick: float) -> list[Any]:
+        """All calls that are answered, after `tick` seconds at most."""
+        calls = list(self.crew.calls)
+        if not calls:
+            time.sleep(tick)
+            return []
+        ready, _ = ray.wait(calls, timeout=tick)
+        return list(ray.wait(calls, num_returns=len(calls), timeout=0)[0]) if ready else []
+
+    def _answered(self, ref: Any, slot: Slot) -> Asked | Failure | None:
         """What came of one call: a result to hand on, or None when there is nothing to tell."""
-        block = slot.block
+        now = time.monotonic()
         try:
             result = ray.get(ref, timeout=60)
         except RayError as error:
-            return self._died(slot, reason(error), str(error))
-        if block is None:
-            self.pids[slot.index] = result
-            slot.failed_starts, slot.holds = 0, ""
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            if isinstance(cause, OSError) and cause.errno in FULL and slot.place:
+                where = f"{cause.filename or 'a disk'} of {slot.place.name}"
+                raise OSError(cause.errno, cause.strerror, where) from None
+            return self._broke(slot, reason(error), str(error), isinstance(cause, TooLarge | OutOfMemoryError))
+        if isinstance(result, Place):
+            slot.place, slot.placed, slot.since = result, now, now
             return None
-        slot.block = None
+        if slot.block is None:
+            slot.holds, slot.failed_starts = "", 0
+            self.patience.started(now - slot.since)
+            return None
         if isinstance(result, Failure) and result.status == "failed":
             # An engine that raised may be broken for good (CUDA errors are), and would fail every recipe from now on.
-            return self._died(slot, result.message, result.detail)
-        slot.holds = block.recipe_id
-        assert isinstance(result, Asked | Failure)
-        return result
+            return self._broke(slot, result.message, result.detail)
+        return self._finished(slot, slot.block, result)
 
-    def _died(self, slot: Slot, message: str, detail: str) -> Failure | None:
-        """Replace a worker that broke, and ask its block again, both a limited number of times."""
-        block = slot.block
-        ray.kill(slot.actor)
+    def _finished(self, slot: Slot, block: Block, result: Asked | Failure) -> Asked | Failure | None:
+        slot.holds, slot.block = block.recipe_id, None
+        self.queue.done(block)
+        if isinstance(result, Asked):
+            self.patience.answered(result)
+            return result
+        was_lost = self.queue.is_lost(block.recipe_id)
+        self.queue.lose(block.recipe_id)
+        return None if was_lost else result
+
+    # ---------------------------------------------------------------- what goes wrong
+    def _broke(self, slot: Slot, message: str, detail: str = "", too_large: bool = False) -> Failure | None:
+        """Replace a worker, and ask its block again."""
+        block, place = slot.block, slot.place
+        self.crew.look()
+        self.crew.dismiss(slot)
         if block is None:
-            self._start_failed(slot, message, detail)
+            self.crew.start_failed(slot, place, message, detail)
             return None
-        self._start(slot)
-        key = block.id + block.recipe_id
-        self._deaths[key] += 1
-        if self._deaths[key] < ATTEMPTS:
-            if block.recipe_id not in self._lost:
-                self._queue.setdefault(block.recipe_id, deque()).appendleft(block)
-            return None
-        told = f"block {block.id} was on {ATTEMPTS} workers that broke; the last said: {message}"
-        return Failure(block.recipe_id, "failed", "worker", told, detail)
-
-    def _start_failed(self, slot: Slot, message: str, detail: str) -> None:
-        slot.failed_starts += 1
-        if slot.failed_starts < ATTEMPTS:
-            self._start(slot)
-            return
-        # The others go on without it: there may be room for fewer engines than there are places.
-        slot.place.close()
-        self.slots.remove(slot)
-        if not self.slots:
-            raise EngineStartError(f"no engine started in {ATTEMPTS} attempts; the last said: {message}", detail)
-
-    # ---------------------------------------------------------------- the queue
-    def _hand_out(self, recipes: Mapping[str, Recipe]) -> None:
-        for slot in self.slots:
-            if slot.holds is None or slot.block is not None:
-                continue
-            block = self._next(slot)
-            if block is None:
-                return
-            slot.block = block
-            self._refs[slot.actor.ask.remote(recipes[block.recipe_id], block)] = slot
-
-    def _next(self, slot: Slot) -> Block | None:
-        if not self._queue:
-            return None
-        busy = {other.block.recipe_id for other in self.slots if other.block}
-        idle = [recipe_id for recipe_id in self._queue if recipe_id not in busy]
-        if slot.holds in self._queue:
-            chosen = str(slot.holds)
-        elif idle:
-            chosen = idle[0]
+        assert place is not None, "it was asked"
+        failure = None
+        if place.node in self.crew.leaving:
+            self.queue.give_back(block)
+        elif len(block.questions) > 1 and (too_large or self._was_killed_for_memory(place)):
+            self.tell(f"worker {place.name} had too little memory for {len(block.questions)} questions: halved")
+            self.queue.halve(block)
         else:
-            chosen = max(self._queue, key=lambda recipe_id: len(self._queue[recipe_id]))
-        block = self._queue[chosen].popleft()
-        if not self._queue[chosen]:
-            del self._queue[chosen]
-        return block
+            self.tell(f"worker {place.name} broke and is replaced: {message}")
+            failure = self._count(block, Break(place.node, place.name, message, detail))
+        self.crew.start(slot)
+        return failure
+
+    def _was_killed_for_memory(self, place: Place) -> bool:
+        return self.crew.stays(place) and oom_kills_on(place.node) > place.oom_kills
+
+    def _count(self, block: Block, broken: Break) -> Failure | None:
+        """Once more to the block's account; its recipe's failure where that is too much."""
+        breaks = self.queue.broke(block, broken)
+        if not breaks:
+            return None
+        told = ", ".join(f"{each.worker} on node {each.node[:8]}" for each in breaks)
+        message = f"block {block.id} broke {len(breaks)} workers ({told}); the last said: {broken.message}"
+        detail = "\n\n".join(f"{each.worker} on node {each.node}:\n{each.detail or each.message}" for each in breaks)
+        return Failure(block.recipe_id, "failed", "worker", message, detail)
+
+    def _look(self) -> Iterator[Failure]:
+        """What nobody tells: nodes that came or went, and workers that do not answer."""
+        self.crew.look()
+        for slot in list(self.crew.slots):
+            waited = time.monotonic() - slot.since
+            if slot.place and waited > self._limit(slot):
+                message = f"no answer for {waited:.0f} s, far longer than the like of it took before"
+                kill_on(slot.place.node, slot.place.pid)
+                if failure := self._broke(slot, message):
+                    yield failure
+        self.crew.follow()
+        self._looked = time.monotonic()
+
+    def _limit(self, slot: Slot) -> float:
+        """Seconds that it may go without an answer."""
+        if slot.block is not None:
+            return self.patience.for_block(slot.block)
+        return self.patience.for_start() if slot.holds is None else float("inf")
 
 
 def reason(error: RayError) -> str:
     """The line that tells a person what went wrong."""
+    if isinstance(error, RayActorError):
+        # The indented lines name the actor; what happened to it comes after them.
+        return " ".join(line for line in str(error).splitlines() if not line.startswith("\t"))[:500]
     cause = error.cause if isinstance(error, RayTaskError) and error.cause is not None else error
     return f"{type(cause).__name__}: {cause}".splitlines()[0][:500]

@@ -1,12 +1,24 @@
-"""Ray, joined or started: an existing cluster when RAY_ADDRESS names one, else a local one that ends with us."""
+"""Ray, joined or started, and what every process of ours does first.
+
+Which cluster is Ray's own rule, that of `ray.init()`: the one that RAY_ADDRESS names, else the one that `ray start`
+left on this machine (so `ray submit` finds its own), else a local one, which ends with us; RAY_ADDRESS=local asks for
+that.
+A cluster that was there before is never shut down. It is sent our code, without models: its nodes bring the
+environment (`cluster/launch/Dockerfile`), and none of them runs another version than the driver.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import logging
 import os
+import secrets
+import shutil
 import signal
+import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +26,11 @@ from typing import Any
 
 from orchestrator.config import UserError
 from orchestrator.files import make_private
+from orchestrator.progress import say
 
 PACKAGES = ("orchestrator", "tasks", "tune", "cluster")
+HOME = Path(__file__).resolve().parent.parent
+"""The folder that this process has the four packages from."""
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "VLLM_NO_USAGE_STATS": "1",
@@ -26,11 +41,18 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 """Nobody's usage is reported to anyone, and workers do not talk over the progress bar."""
+MODELS = ("*.safetensors", "parents", "__pycache__")
+"""What is left out of the code that travels."""
 
 
 def quiet() -> None:
     """Set `QUIET` where nothing else is set. Libraries read these when they are imported: call it before any is."""
     os.environ.update({key: os.environ.get(key, value) for key, value in QUIET.items()})
+
+
+def private() -> None:
+    """What this process and its children write, whoever's library writes it, only its owner can read."""
+    os.umask(0o077)
 
 
 def check_packages() -> None:
@@ -39,51 +61,152 @@ def check_packages() -> None:
     Raises:
         UserError: one of them is not the one beside this file.
     """
-    home = Path(__file__).resolve().parent.parent
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
         found = Path(spec.origin).resolve().parent.parent if spec and spec.origin else None
-        if found != home:
+        if found != HOME:
             raise UserError(
-                f"the package {name!r} would be imported from {found}, not from {home}; another distribution has "
-                "the same name: run mergefront from its own environment (make setup), without PYTHONPATH"
+                f"the package {name!r} would be imported from {found}, not from {HOME}; another distribution has the "
+                "same name, or they were shipped one by one: run mergefront from its own environment (make setup), "
+                "without PYTHONPATH, and ship the folder that holds all four as Ray's working_dir"
             )
 
 
 @contextlib.contextmanager
 def session(spill: Path | None = None) -> Iterator[None]:
-    """Ray for the time of a sweep. A cluster that was there before is left running.
+    """Ray for the time of a sweep.
 
     Args:
         spill: where a cluster of our own writes objects that do not fit into memory: they may hold clinical text.
+
+    Raises:
+        UserError: the cluster that RAY_ADDRESS or `ray start` names cannot be joined.
     """
     quiet()
+    private()
     import ray
 
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS", "local")
-    # A local cluster is nobody else's business: it listens on loopback alone and shows no dashboard.
-    local: dict[str, Any] = {}
-    if address == "local":
-        local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-        if spill is not None:
-            local["object_spilling_directory"] = str(make_private(spill))
-    ray.init(
-        address=address,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env={"env_vars": dict(QUIET)},
-        **local,
-    )
+    joined = find()
+    with code(joined) as environment:
+        if joined:
+            join(joined, environment)
+        else:
+            start(environment, spill)
     if threading.current_thread() is threading.main_thread():
         # Ray took this over on the way; Slurm's and Kubernetes' SIGTERM is an interruption like Ctrl-C.
         signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        ray.shutdown()
+        ray.shutdown()  # of a cluster that was joined, only our connection
+
+
+def start(environment: dict[str, Any], spill: Path | None) -> None:
+    """A local cluster is nobody else's business: it listens on loopback alone, shows no dashboard, and takes no call
+    without a token that nobody else knows (the one that Ray would keep in a file may be open to others)."""
+    import ray
+    from ray._private import ray_constants
+
+    # Ray's switch for Macs, where it keeps to loopback to be spared the firewall's questions; an address of 127.0.0.1
+    # it would take for that of the network. Processes that it starts read the variable.
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    # Unset, Ray asks for a token. It reads this when it is imported, so that setting it here would come too late.
+    os.environ.pop("RAY_AUTH_MODE", None)
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    spilling = {"object_spilling_directory": str(make_private(spill))} if spill else {}
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env=environment,
+        **spilling,
+    )
+
+
+def join(address: str, environment: dict[str, Any]) -> None:
+    """
+    Raises:
+        UserError: the cluster does not answer, or not without its token.
+    """
+    import ray
+
+    try:
+        knock(address)  # Ray would try for minutes
+        # Without an address Ray looks as `find` did, and takes the token that belongs to what `ray start` left here.
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env=environment)
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        who = "RAY_ADDRESS names it" if os.environ.get("RAY_ADDRESS") else "`ray start` left it on this machine"
+        raise UserError(
+            f"the Ray cluster at {address} ({who}) cannot be joined: {reason}; run this on one of its nodes, with its "
+            "token (RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH), or set RAY_ADDRESS=local for a cluster of its own"
+        ) from None
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+        say(f"the Ray cluster at {address} asks for no token: whoever reaches it can run code there (docs/cluster.md)")
+
+
+def find() -> str | None:
+    """The address (host:port) of the cluster to join; None where there is none and a local one is to be started.
+
+    Raises:
+        UserError: RAY_ADDRESS is no such address.
+    """
+    from ray._private.services import canonicalize_bootstrap_address
+
+    named = os.environ.get("RAY_ADDRESS", "")
+    if "://" in named:
+        raise UserError(
+            f"RAY_ADDRESS={named}: a sweep's driver runs on a node of the cluster; submit it there (`ray job submit "
+            "--address … -- mergefront run …`, docs/cluster.md), or unset RAY_ADDRESS"
+        )
+    try:
+        found: str | None = canonicalize_bootstrap_address(None)
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"RAY_ADDRESS={named}: is no address ({error}); write host:port, or local for a cluster of its own"
+        ) from None
+    if found is None or named:
+        return found
+    try:
+        knock(found)
+    except OSError:
+        say(f"nobody answers at {found}, where `ray start` left a cluster: a local one is started")
+        return None
+    return found
+
+
+def knock(address: str) -> None:
+    """
+    Raises:
+        OSError: nobody answers there.
+    """
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
+@contextlib.contextmanager
+def code(joined: str | None) -> Iterator[dict[str, Any]]:
+    """Ray's runtime environment: the four packages from one place, the same in every process.
+
+    On this machine they are where they are; to nodes elsewhere a copy is sent. What a Ray job brings along already
+    (`ray job submit --working-dir`) is left as it is: Ray refuses to be told twice.
+    """
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
+    ours: dict[str, Any] = {"worker_process_setup_hook": "cluster.session.private"}
+    with tempfile.TemporaryDirectory() as folder:
+        if joined is None:
+            ours["working_dir"] = f"local://{HOME}"
+        elif "working_dir" not in job:
+            for name in PACKAGES:
+                shutil.copytree(HOME / name, Path(folder) / name, ignore=shutil.ignore_patterns(*MODELS))
+            ours["working_dir"] = folder
+        quietly = {key: value for key, value in QUIET.items() if key not in job.get("env_vars", {})}
+        yield {"env_vars": quietly, **{key: value for key, value in ours.items() if key not in job}}
 
 
 def interrupt(*_: object) -> None:

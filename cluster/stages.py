@@ -50,8 +50,8 @@ def stage_options(workers: Workers, group: Any = None, index: int = 0) -> dict[s
     return options
 
 
-class Place:
-    """One place for an engine; it is held while one engine after another runs there."""
+class Room:
+    """Room for an engine; it is held while one engine after another runs there."""
 
     def __init__(self, workers: Workers) -> None:
         stages = workers.engine.pipeline_parallel_size
@@ -70,8 +70,9 @@ def boot_of(spec: WorkerSpec, scratch: Path, span: Span | None = None) -> Boot:
     Args:
         scratch: a folder of this process alone; what is in it goes away.
     """
-    from orchestrator.parents import fetch
+    from orchestrator.fetch import bring, fetch
 
+    bring(spec.sources)
     # What a worker that died here left half-written (mergekit's merged adapters, say) must not be found again.
     shutil.rmtree(scratch, ignore_errors=True)
     tokenizer = make_private(scratch / "tokenizer")

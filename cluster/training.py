@@ -22,7 +22,10 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from cluster.pool import ATTEMPTS, EngineStartError, reason
+from cluster.crew import EngineStartError
+from cluster.nodes import alive_nodes
+from cluster.pool import reason
+from cluster.queue import ATTEMPTS
 from orchestrator.files import make_private, write_json
 from orchestrator.finetune import Finetune
 from orchestrator.memory import refusal
@@ -59,14 +62,13 @@ def group_of(finetune: Finetune, gpus: int, storage: Path) -> Group:
 
 
 def room(group: Group) -> int:
-    """How many groups the living nodes have room for.
+    """How many groups the nodes that stay have room for.
 
     Raises:
         EngineStartError: none.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     need = {"CPU": group.cpus, **({"GPU": 1} if group.gpu else {})}
-    processes = sum(min(int(node.get(key, 0) // amount) for key, amount in need.items()) for node in nodes)
+    processes = sum(node.room(need) for node in alive_nodes().values() if not node.draining)
     if processes < group.processes:
         raise EngineStartError(
             f"fine-tuning needs {group.processes} x {need}, but the cluster has room for {processes} of these; change "

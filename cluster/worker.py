@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import socket
@@ -11,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import ray
+
+from cluster.nodes import oom_kills
 from cluster.stages import boot_of, open_stages
 from orchestrator.config import Workers
 from orchestrator.recipe import Recipe, Source
@@ -27,6 +31,8 @@ class WorkerSpec:
     serving: Serving
     tokenizer_files: dict[str, bytes]
     boot: Source
+    sources: dict[str, Source]
+    """The sweep file's key → parent or candidate."""
     dtype: str
     workers: Workers
     models: int
@@ -35,28 +41,52 @@ class WorkerSpec:
     keep: str | None
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a worker is."""
+
+    node: str
+    """Ray's id of it."""
+    name: str
+    """Host and process id, for people."""
+    pid: int
+    oom_kills: int
+    """On its machine, before it began."""
+
+
+class TooLarge(Exception):
+    """The block did not fit into the worker's memory; a smaller one may."""
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
 class Worker:
     def __init__(self, spec: WorkerSpec, index: int) -> None:
         self.spec = spec
-        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        self.place = Place(ray.get_runtime_context().get_node_id(), name, os.getpid(), oom_kills())
         self.scratch = Path(spec.scratch) / str(index)
         self.held: str | None = None
         self.engine: Engine | None = None
 
-    def start(self) -> int:
-        """Boot the engine. Returns the process id.
+    def where(self) -> Place:
+        return self.place
+
+    def start(self) -> None:
+        """Boot the engine.
 
         Raises:
+            UserError: a parent that cannot be had on this node, or is not what the driver resolved.
             Exception: whatever vLLM says when the model does not fit or the settings do not go together.
         """
         from cluster.session import check_packages
 
         check_packages()
         if self.spec.workers.backend == "fake":
-            self.engine = FakeEngine(self.spec.workers.fake_seconds)
+            self.engine = FakeEngine(self.spec.workers.fake_seconds, self.spec.workers.fake_gib)
         else:
             self.engine = self._vllm()
-        return os.getpid()
 
     def _vllm(self) -> Engine:
         span = open_stages(self.spec, self.scratch)
@@ -65,7 +95,12 @@ class Worker:
         return VllmEngine(boot_of(self.spec, own, span), self.spec.serving, own, keep)
 
     def ask(self, recipe: Recipe, block: Block) -> Asked | Failure:
-        """Hold the recipe, if it is not held yet, and ask a block of questions."""
+        """Hold the recipe, if it is not held yet, and ask a block of questions.
+
+        Raises:
+            TooLarge: the memory was used up in asking.
+            OSError: a disk is full, which is nobody's fault and the next block's trouble too.
+        """
         assert self.engine is not None, "start() comes first"
         stage: Literal["merge", "ask"] = "merge"
         try:
@@ -81,10 +116,19 @@ class Worker:
             spent = time.perf_counter() - start
             if any(answer.logprob is not None and math.isnan(answer.logprob) for answer in answers):
                 raise InvalidWeights("the model's log-probabilities are NaN: it overflows in this dtype")
-            return Asked(block, tuple(answers), swapped, spent, self.name)
+            return Asked(block, tuple(answers), swapped, spent, self.place.name)
         except (MergeRefused, InvalidWeights) as error:
             return Failure(recipe.id, "invalid", stage, str(error).splitlines()[0], traceback.format_exc())
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise
             # A worker must outlive what one recipe does to it; the pool decides who tries again.
             message = f"{type(error).__name__}: {error}".splitlines()[0]
+            if stage == "ask" and is_memory(error):
+                raise TooLarge(message) from error
             return Failure(recipe.id, "failed", stage, message, traceback.format_exc())
+
+
+def is_memory(error: Exception) -> bool:
+    """Python's, PyTorch's (its own class, which vLLM wraps in others), and what CUDA's libraries say."""
+    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()

@@ -10,12 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator import ledger_commands
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from orchestrator.board import Board
 
 DONE, SOME_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+OF_THE_USERS_FILES = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG,
+    errno.ELOOP,
+}  # fmt: skip
+"""What a full disk, a missing permission or a wrong path says; any other OSError is a fault of ours."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     promote.add_argument("recipe", metavar="RECIPE", help="as for compare")
     promote.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="a folder that does not exist yet")
     _add_review(commands)
+    ledger_commands.add_commands(commands)
     return top
 
 
@@ -77,10 +85,11 @@ def _add_review(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    from cluster.session import check_packages, interrupt, quiet
+    from cluster.session import check_packages, interrupt, private, quiet
     from orchestrator.config import UserError
 
     quiet()
+    private()
     signal.signal(signal.SIGTERM, interrupt)
     try:
         check_packages()
@@ -89,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"mergefront: error: {error}", file=sys.stderr)
         return WRONG_INPUT
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if error.errno not in OF_THE_USERS_FILES:
             raise
         place = f" ({error.filename})" if error.filename else ""
         print(f"mergefront: error: {error.strerror}{place}; mend that, and the same command goes on", file=sys.stderr)
@@ -139,8 +148,9 @@ def _sft(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
+    from orchestrator.lock import locked
     from orchestrator.search import publish_search
-    from orchestrator.sweep import locked, publish, reopen_sweep
+    from orchestrator.sweep import publish, reopen_sweep
     from orchestrator.sweepfile import load_published
 
     beside = load_published(args.beside) if args.beside else None
@@ -259,6 +269,8 @@ COMMANDS = {
     "compare": _compare,
     "promote": _promote,
     "review": _review,
+    "status": ledger_commands.show_status,
+    "ledger": ledger_commands.use_ledger,
 }
 
 if __name__ == "__main__":

@@ -177,8 +177,8 @@ def mark(config: SweepConfig, rows: list[Row]) -> list[Row]:
     scored = {row.recipe.id: row.scores for row in rows if row.status == "scored"}
     points = {key: [signs[name] * scores[name].value for name in signs] for key, scores in scored.items()}
     front = pareto_front(points)
-    near = near_front(scored, signs, front)
-    return [replace(row, on_front=row.recipe.id in front, near_front=row.recipe.id in near) for row in rows]
+    on, near = set(front), set(near_front(scored, signs, front))
+    return [replace(row, on_front=row.recipe.id in on, near_front=row.recipe.id in near) for row in rows]
 
 
 def write_board(board: Board, out: Path) -> None:

@@ -15,13 +15,16 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from orchestrator.finetune import Finetune
-from orchestrator.keys import Name, Objective, Strict, TaskUse, UserError, hint
+from orchestrator.keys import Location, Name, Objective, Strict, TaskUse, UserError, hint
 from orchestrator.methods import METHODS
 from orchestrator.searchconfig import Search
 
 __all__ = ["Name", "Objective", "Strict", "SweepConfig", "TaskUse", "UserError", "hint"]
 
 MAX_GRID = 10_000
+"""Values of a span."""
+MAX_POINTS = 1_000_000
+"""Combinations of one entry of `recipes`."""
 RESERVED = {"recipe_id", "method", "parameters", "status", "on_front", "near_front", "swap_s", "answer_s"}
 """The leaderboard's own columns."""
 
@@ -90,12 +93,13 @@ Ratios = Annotated[Span, AfterValidator(_check_ratios)]
 
 
 class Parent(Strict):
-    model: str = Field(min_length=1)
-    """Hub id, or a folder (relative ones are taken from the sweep file's folder)."""
+    model: Location = Field(min_length=1)
+    """Hub id, a folder (relative ones are taken from the sweep file's folder), or s3://bucket/folder or gs://…, fetched
+    once per node."""
     revision: str | None = None
     """Commit, tag or branch on the hub; pin a commit to get the same weights tomorrow."""
-    lora: str | None = None
-    """A LoRA adapter to merge into the model first (mergekit's `model+lora`): hub id or folder."""
+    lora: Location | None = None
+    """A LoRA adapter to merge into the model first (mergekit's `model+lora`): as `model`."""
 
 
 class RecipeGrid(Strict):
@@ -153,13 +157,19 @@ class RecipeGrid(Strict):
                 _check_parameter(f"models.{name}", key, value, method.each.split())
         for key, value in self.parameters.items():
             _check_parameter("parameters", key, value, [p for p in method.parameters if p not in given])
+        every = [*self.parameters.values(), *(v for own in (self.models or {}).values() for v in own.values())]
+        points = math.prod(len(grid_values(value)) for value in every)
+        if points > MAX_POINTS:
+            raise ValueError(
+                f"these grids have {points} combinations; at most {MAX_POINTS} are taken: use fewer values"
+            )
 
 
 class Encoder(Strict):
     """What BERTScore compares words with."""
 
-    model: str = Field(min_length=1)
-    """Hub id, or a folder (relative ones are taken from the sweep file's folder)."""
+    model: Location = Field(min_length=1)
+    """As a parent's."""
     revision: str | None = None
     layer: int = Field(ge=1)
     """The layer whose output is compared; bert-score recommends 17 for roberta-large, 40 for deberta-xlarge-mnli."""
@@ -245,9 +255,14 @@ class Workers(Strict):
     block: int = Field(default=512, ge=1)
     """Questions per block, the unit of work that is stored, resumed and retried; fewer where texts are to be written:
     `text_block`."""
+    patience: float = Field(default=300.0, gt=0)
+    """Seconds that a worker may take over anything; then, and after ten times the slowest block so far, it counts as
+    hung and is replaced."""
     engine: Engine = Engine()
     fake_seconds: float = Field(default=0.0, ge=0)
     """Seconds that the fake backend takes over a question."""
+    fake_gib: float = Field(default=0.0, ge=0)
+    """GiB of memory that the fake backend takes for each question of a block."""
 
     @model_validator(mode="after")
     def _gpus_of_a_rank(self) -> Workers:
@@ -294,12 +309,15 @@ class SweepConfig(Strict):
     """The parent whose tokenizer and chat template serve every recipe; default: the one that has a template."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     """Of the merged weights and of the engine."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Few-shot sampling, sampled decoding, and the random merge methods (dare, della)."""
     finetune: Finetune | None = None
     """The second phase: chosen recipes fine-tuned on labelled examples, and asked again."""
     workers: Workers = Workers()
     checkpoints: Checkpoints = Checkpoints()
+    ledger: Location | None = None
+    """Where the answers are kept: a folder, or s3://bucket/prefix or gs://bucket/prefix; several sweeps may share it.
+    Default: DIR/answers. Generated text is among the answers."""
     search: Search | None = None
     """What `mergefront search` looks for beyond the grid."""
 

@@ -11,10 +11,16 @@ from typing import Any
 from orchestrator.config import UserError
 
 
-def make_private(folder: Path) -> Path:
-    """Create a folder, and what is missing above it, readable by its owner only (0700)."""
+def make_private(folder: Path, mode: int = 0o700) -> Path:
+    """Create a folder, and what is missing above it, readable by its owner only (0700) unless `mode` says more."""
     for missing in reversed([folder, *folder.parents]):
-        missing.mkdir(mode=0o700, exist_ok=True)
+        try:
+            missing.mkdir(mode=0o700)
+        except OSError:
+            if not missing.is_dir():
+                raise
+        else:
+            missing.chmod(mode)  # mkdir's is cut by the umask
     return folder
 
 
@@ -30,14 +36,15 @@ def check_new(folder: Path) -> None:
         raise UserError(f"--to {folder}: lies below a file; name a folder in a folder")
 
 
-def write_atomic(path: Path, data: str | bytes) -> None:
-    """Write to a temporary name beside `path`, flush to the disk, rename. Mode 0600."""
+def write_atomic(path: Path, data: str | bytes, mode: int = 0o600) -> None:
+    """Write to a temporary name beside `path`, flush to the disk, rename."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data.encode() if isinstance(data, str) else data)
             stream.flush()
+            os.fchmod(stream.fileno(), mode)
             os.fsync(stream.fileno())
         temporary.replace(path)
     except BaseException:
@@ -47,10 +54,20 @@ def write_atomic(path: Path, data: str | bytes) -> None:
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that make up a model or adapter: those that its index names, else model.safetensors, else
-    all there are (some repositories carry the weights a second time under another name)."""
+    all there are (some repositories carry the weights a second time under another name).
+
+    Raises:
+        ValueError: the index is none, or names what is no safetensors file of this folder.
+    """
     index, whole = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.exists():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            wrong = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise ValueError(f"{index} does not say which tensor is in which file") from None
+        if wrong:
+            raise ValueError(f"{index} names {wrong[0]!r}, which is no safetensors file of this folder")
         return [folder / name for name in names]
     return [whole] if whole.exists() else sorted(folder.glob("*.safetensors"))
 

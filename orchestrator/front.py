@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.scores import Floats, Score, paired_se
+from orchestrator.scores import Floats, Score, paired_ses
+
+PIECE = 512
+"""Recipes that are compared at once."""
 
 
 def pareto_front(points: Mapping[str, Sequence[float] | Floats]) -> list[str]:
@@ -24,10 +27,25 @@ def pareto_front(points: Mapping[str, Sequence[float] | Floats]) -> list[str]:
 
 def front_mask(points: Floats) -> npt.NDArray[np.bool_]:
     """Which of the points nobody dominates; shape (recipes, objectives) → (recipes,). To dominate is to be at least as
-    good in every objective and better in one, all of them maximised."""
-    at_least = (points[:, None, :] >= points[None, :, :]).all(axis=2)
-    better = (points[:, None, :] > points[None, :, :]).any(axis=2)
-    return np.asarray(~(at_least & better).any(axis=0))
+    good in every objective and better in one, all of them maximised.
+
+    Whoever dominates a point comes before it in descending lexicographic order, so each piece of that order is held
+    against itself and against the front of what came before: linear where the front is small.
+    """
+    order = np.lexsort(points.T[::-1])[::-1]
+    front = order[:0]
+    for start in range(0, len(order), PIECE):
+        piece = order[start : start + PIECE]
+        piece = piece[~_dominated(points[piece], points[front])]
+        front = np.append(front, piece[~_dominated(points[piece], points[piece])])
+    return np.isin(np.arange(len(points)), front)
+
+
+def _dominated(points: Floats, others: Floats) -> npt.NDArray[np.bool_]:
+    """Which of the points any of the others dominates; shape (points,)."""
+    at_least = (others[:, None, :] >= points[None, :, :]).all(axis=2)
+    better = (others[:, None, :] > points[None, :, :]).any(axis=2)
+    return np.asarray((at_least & better).any(axis=0))
 
 
 def hypervolume(points: Floats, reference: Floats) -> float:
@@ -61,12 +79,18 @@ def near_front(
         scores: recipe → objective → score, for scored recipes.
         signs: objective → +1 to maximise, -1 to minimise.
     """
-
-    def near(name: str, on: str) -> bool:
-        return all(
-            signs[key] * (scores[on][key].value - scores[name][key].value)
-            <= paired_se(scores[on][key], scores[name][key])
-            for key in signs
-        )
-
-    return [name for name in scores if name not in front and any(near(name, on) for on in front)]
+    on_it = set(front)
+    off = [name for name in scores if name not in on_it]
+    found: list[str] = []
+    for start in range(0, len(off), PIECE):
+        piece = off[start : start + PIECE]
+        near = np.zeros(len(piece), bool)
+        for on in front:
+            within = np.ones(len(piece), bool)
+            for key, sign in signs.items():
+                best, others = scores[on][key], [scores[name][key] for name in piece]
+                behind = sign * (best.value - np.array([score.value for score in others]))
+                within &= behind <= paired_ses(best, others)
+            near |= within
+        found += [name for name, is_near in zip(piece, near, strict=True) if is_near]
+    return found

@@ -5,10 +5,19 @@ from __future__ import annotations
 import difflib
 import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+CREDENTIALS = {
+    "a Hugging Face token": re.compile(r"\bhf_[A-Za-z0-9]{20,}"),
+    "an AWS key": re.compile(r"\b(AKIA|ASIA)[0-9A-Z]{16}\b"),
+    "a password in a URL": re.compile(r"://[^/@\s]+@"),
+    "a key in a URL": re.compile(r"[?&](access_key|secret_key|session_token|token|X-Amz-[A-Za-z]+)=", re.IGNORECASE),
+}
 
 
 class UserError(Exception):
@@ -16,7 +25,7 @@ class UserError(Exception):
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def _check_name(name: str) -> str:
@@ -31,6 +40,34 @@ def _check_metric(metric: str | list[str] | None) -> str | list[str] | None:
     return metric
 
 
+SCHEMES = ("s3", "gs")
+"""Of object storage, as pyarrow calls them."""
+
+
+def is_remote(location: str) -> bool:
+    """Whether this is an address of object storage and not a path or a hub id."""
+    return "://" in location
+
+
+def _check_location(location: str) -> str:
+    if not is_remote(location):
+        return location
+    parts = urlsplit(location)
+    if parts.scheme not in SCHEMES:
+        known = " or ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise ValueError(f"{parts.scheme}:// is not supported; give a folder, or an address with {known}")
+    if parts.password is not None:
+        raise ValueError(
+            "the address holds a password, and would be written down with the results; take it out, and put it where "
+            "the storage's own tools find it (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws)"
+        )
+    if not parts.hostname or ".." in parts.path.split("/"):
+        raise ValueError(f"{location!r} is no address; write {parts.scheme}://bucket/prefix")
+    return location
+
+
+Location = Annotated[str, AfterValidator(_check_location)]
+"""A path, or an address such as s3://bucket/prefix, with pyarrow's options for its filesystem as the query."""
 Metric = Annotated[str | list[str] | None, AfterValidator(_check_metric)]
 Name = Annotated[str, AfterValidator(_check_name)]
 
@@ -69,6 +106,11 @@ class Objective(Strict):
     apply_chat_template: bool = False
     front: bool = True
     """False: measured and reported, but no axis of the front."""
+
+
+def credential(text: str) -> str | None:
+    """What kind of secret stands in a text that is going to be stored or shown; None where none does."""
+    return next((kind for kind, pattern in CREDENTIALS.items() if pattern.search(text)), None)
 
 
 def hint(word: str, known: Any) -> str:

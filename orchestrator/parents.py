@@ -1,23 +1,22 @@
 """From a parent's name in the sweep to files on disk: found, checked for compatibility, and identified.
 
 A source's digest is made of the SHA-256 of its safetensors files and its config, so the same weights are the
-same recipe wherever they lie. Hashes of large files are remembered by path, size and modification time.
-Nothing but JSON and safetensors headers is read here.
+same recipe wherever they lie. Nothing but JSON and safetensors headers is read here.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.config import Parent, SweepConfig, UserError
-from orchestrator.files import weight_files, write_atomic
+from orchestrator.fetch import LORA, content_hash, fetch, first_line
+from orchestrator.files import weight_files
+from orchestrator.modelfiles import check_folder, count_parameters, read_json, read_model_config
 from orchestrator.recipe import Source
 
 SHAPES = (
@@ -67,7 +66,8 @@ def open_model(section: str, name: str, parent: Parent, *, weights: bool = True)
     """One model of the sweep's `parents` or `candidates`; raises as `resolve`."""
     where = f"{section}.{name}"
     folder, revision = fetch(f"{where}.model", parent.model, parent.revision, weights)
-    model_config = normal(read_json(f"{where}.model", folder / "config.json"))
+    check_folder(f"{where}.model", folder)
+    model_config = read_model_config(f"{where}.model", folder / "config.json")
     shards = _shards(f"{where}.model", folder)
     if not shards and not weights and revision is not None:
         shards = _shards_on_the_hub(f"{where}.model", parent.model, revision)
@@ -76,26 +76,33 @@ def open_model(section: str, name: str, parent: Parent, *, weights: bool = True)
             f"{where}.model: {folder} holds no *.safetensors file; only safetensors are read, so convert the "
             "weights with save_pretrained(folder, safe_serialization=True)"
         )
-    hashes = [*(shard.sha256 for shard in shards), _sha256(folder / "config.json")]
+    files = [*((shard.name, shard.sha256) for shard in shards), ("config.json", _sha256(folder / "config.json"))]
     if parent.lora is not None:
         adapter, _ = fetch(f"{where}.lora", parent.lora, None, weights)
+        check_folder(f"{where}.lora", adapter)
         read_json(f"{where}.lora", adapter / "adapter_config.json")
         if not list(adapter.glob("*.safetensors")):
             raise UserError(f"{where}.lora: {adapter} holds no *.safetensors file; save the adapter as safetensors")
-        hashes += [_sha256(file) for file in (*sorted(adapter.glob("*.safetensors")), adapter / "adapter_config.json")]
-    digest = hashlib.sha256("".join(hashes).encode()).hexdigest()[:20]
-    source = Source(digest, name, parent.model, revision, parent.lora)
+        own = (*sorted(adapter.glob("*.safetensors")), adapter / "adapter_config.json")
+        files += [(LORA + file.name, _sha256(file)) for file in own]
+    digest = hashlib.sha256("".join(found for _, found in files).encode()).hexdigest()[:20]
+    source = Source(digest, name, parent.model, revision, parent.lora, tuple(files))
     return Files(source, folder, model_config, sum(shard.parameters for shard in shards))
 
 
 @dataclass(frozen=True)
 class Shard:
+    name: str
     sha256: str
     parameters: int
 
 
 def _shards(where: str, folder: Path) -> list[Shard]:
-    return [Shard(_sha256(file), _count_parameters(where, file)) for file in weight_files(folder)]
+    try:
+        files = weight_files(folder)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}; download or save the model again") from None
+    return [Shard(file.name, _sha256(file), count_parameters(where, file)) for file in files]
 
 
 def _shards_on_the_hub(where: str, model: str, revision: str) -> list[Shard]:
@@ -111,108 +118,19 @@ def _shards_on_the_hub(where: str, model: str, revision: str) -> list[Shard]:
         return []
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{where}: the hub does not tell about the weights of {model!r} ({_first_line(error)}); download it first"
+            f"{where}: the hub does not tell about the weights of {model!r} ({first_line(error)}); download it first"
         ) from None
     return [
-        Shard(file.lfs.sha256, sum(headers[file.rfilename].parameter_count.values()))
+        Shard(file.rfilename, file.lfs.sha256, sum(headers[file.rfilename].parameter_count.values()))
         for file in sorted(listed, key=lambda file: file.rfilename)
         if file.rfilename in headers and file.lfs is not None
     ]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _is_folder(model: str) -> bool:
-    return model.startswith(("/", ".", "~")) or Path(model).is_dir()
-
-
-def fetch(where: str, model: str, revision: str | None, weights: bool) -> tuple[Path, str | None]:
-    """The model's folder on this machine and, for hub models, the commit that it is at.
-
-    Raises:
-        UserError: no such folder, or the hub does not give it.
-    """
-    if _is_folder(model):
-        folder = Path(model)
-        if not folder.is_dir():
-            raise UserError(f"{where}: the folder {model} does not exist; correct the path, or give a hub id")
-        if revision is not None:
-            raise UserError(f"{where}: {model} is a folder, and revision {revision!r} is for hub ids; remove it")
-        if set("+@") & set(model):
-            raise UserError(f"{where}: mergekit reads + and @ in {model} as adapter and revision; rename the folder")
-        return folder, None
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    patterns = ["*.json", "*.jinja", "tokenizer.model", "README.md", *(["*.safetensors"] if weights else [])]
-    try:
-        folder = Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
-    except (HFValidationError, OSError, ValueError) as error:
-        raise UserError(
-            f"{where}: {model!r} is no folder here, and the hub does not give it ({_first_line(error)}); correct the "
-            "path or the id, log in with `hf auth login` if it is gated, or download it first"
-        ) from None
-    return folder, folder.name
-
-
-def read_json(where: str, path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{where}: {path} does not exist; give a folder as save_pretrained writes it") from None
-    except ValueError as error:
-        raise UserError(f"{where}: {path} is not valid JSON ({error}); download or save the model again") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: {path} holds no JSON object; download or save the model again")
-    return value
-
-
-def normal(config: dict[str, Any]) -> dict[str, Any]:
-    """Defaults filled in and RoPE's settings in one place: older and newer transformers write them differently."""
-    heads = config.get("num_attention_heads")
-    rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    kind = rope.pop("rope_type", rope.pop("type", "default"))
-    theta = rope.pop("rope_theta", config.get("rope_theta", 10_000.0))
-    filled = {
-        "num_key_value_heads": heads,
-        "head_dim": config["hidden_size"] // heads if heads and "hidden_size" in config else None,
-        "tie_word_embeddings": False,
-        "attention_bias": False,
-        "mlp_bias": False,
-        "rms_norm_eps": 1e-6,
-    }
-    given = {key: value for key, value in config.items() if value is not None}
-    scaling = None if kind == "default" else {"rope_type": kind, **rope}
-    return {**config, **filled, **given, "rope_theta": float(theta), "rope_scaling": scaling}
 
 
 def architecture(files: Files) -> str:
     """Digest of what the config says about computing."""
     text = json.dumps({key: files.config.get(key) for key in (*SHAPES, *COMPUTING)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
-
-
-def _count_parameters(where: str, path: Path) -> int:
-    """Elements of all tensors of a safetensors file, from its header (8 bytes of length, then JSON)."""
-    try:
-        with path.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(length))
-        tensors = [value for key, value in header.items() if key != "__metadata__"]
-        end = max((tensor["data_offsets"][1] for tensor in tensors), default=0)
-        if path.stat().st_size != 8 + length + end:
-            raise ValueError(f"{path.stat().st_size} bytes, but its header says {8 + length + end}")
-    except (struct.error, ValueError, KeyError, MemoryError) as error:
-        raise UserError(f"{where}: {path} is damaged or cut off ({error}); download or save it again") from None
-    total = 0
-    for tensor in tensors:
-        count = 1
-        for size in tensor["shape"]:
-            count *= size
-        total += count
-    return total
 
 
 def _check_same(where: str, files: Files, first_where: str, first: Files) -> None:
@@ -242,19 +160,6 @@ def _vocabulary(folder: Path) -> dict[str, int] | None:
 
 
 def _sha256(path: Path) -> str:
+    """By name for large files in the hub's cache, which calls them by their SHA-256; workers look at the content."""
     blob = Path(os.path.realpath(path)).name
-    if len(blob) == 64 and set(blob) <= set("0123456789abcdef"):
-        return blob  # the hub's cache names large files by their SHA-256
-    stat = path.stat()
-    key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
-    memory = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mergefront" / "digests"
-    note = memory / hashlib.sha256(key.encode()).hexdigest()
-    if note.exists():
-        return note.read_text()
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if stat.st_size > 1 << 20:
-        with contextlib.suppress(OSError):  # a home that cannot be written costs time, not correctness
-            note.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(note, digest)
-    return digest
+    return blob if len(blob) == 64 and set(blob) <= set("0123456789abcdef") else content_hash(path)

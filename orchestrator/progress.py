@@ -21,7 +21,11 @@ class Progress:
     """Counts what is asked; `update` takes what the pool yields."""
 
     def __init__(self, blocks: list[Block]) -> None:
-        self.left: Counter[str] = Counter(block.recipe_id for block in blocks)
+        self.left: Counter[str] = Counter()
+        """Recipe → its open questions."""
+        for block in blocks:
+            self.left[block.recipe_id] += len(block.questions)
+        self.open = len(self.left)
         self.recipes = len(self.left)
         self.total = sum(len(block.questions) for block in blocks)
         self.done = self.failed = 0
@@ -57,10 +61,10 @@ class Progress:
             if not self.done:
                 self.first = time.monotonic() - result.answer_s
             self.done += len(result.block.questions)
-            self.left[result.block.recipe_id] -= 1
+            self._less(result.block.recipe_id, len(result.block.questions))
         elif isinstance(result, Failure):
             self.failed += 1
-            self.left[result.recipe_id] = 0
+            self._less(result.recipe_id, self.left[result.recipe_id])
             self.note(f"recipe {result.recipe_id} {result.status} at {result.stage}: {result.message}")
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done, description=self.line())
@@ -69,7 +73,7 @@ class Progress:
 
     def line(self) -> str:
         """Recipes done, questions per second, time left."""
-        finished = sum(left <= 0 for left in self.left.values())
+        finished = self.recipes - self.open
         if not self.done:
             waited = time.monotonic() - self.started
             return f"{finished}/{self.recipes} recipes, starting engines and asking the first block ({waited:.0f} s)"
@@ -77,6 +81,11 @@ class Progress:
         minutes, seconds = divmod(int((self.total - self.done) / rate), 60)
         broken = f", {self.failed} without a score" if self.failed else ""
         return f"{finished}/{self.recipes} recipes{broken}, {rate:.1f} questions/s, {minutes}:{seconds:02d} left"
+
+    def _less(self, recipe_id: str, questions: int) -> None:
+        if self.left[recipe_id] > 0:
+            self.left[recipe_id] -= questions
+            self.open -= self.left[recipe_id] <= 0
 
     def note(self, text: str) -> None:
         """A line of its own, beside the bar."""

@@ -17,8 +17,9 @@ import yaml
 
 from orchestrator.board import Board, Row
 from orchestrator.config import UserError
+from orchestrator.fetch import fetch
 from orchestrator.files import check_new
-from orchestrator.parents import fetch, open_model
+from orchestrator.parents import open_model
 from orchestrator.recipe import Recipe, Source
 from orchestrator.serving import TOKENIZER_FILES
 from orchestrator.sweep import Sweep

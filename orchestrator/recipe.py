@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from orchestrator.config import RecipeGrid, SweepConfig, UserError, grid_values, hint
+from orchestrator.keys import is_remote
 from orchestrator.methods import METHODS
 from orchestrator.records import Identified, identity, provenance
 
@@ -28,6 +29,8 @@ class Source(Identified):
     model: str = provenance()
     revision: str | None = provenance(None)
     lora: str | None = provenance(None)
+    files: tuple[tuple[str, str], ...] = provenance(())
+    """Name → SHA-256, as the driver found them; an adapter's names begin with `lora/`."""
 
     @property
     def reference(self) -> str:
@@ -99,6 +102,8 @@ class Recipe(Identified):
             )
         if any(source.lora for source, _ in self.models):
             lines.append("# needs: mergekit-yaml --lora-merge-cache DIR")
+        if any(is_remote(source.model) for source, _ in self.models):
+            lines.append("# mergekit reads no object storage: copy the model to a folder, and name that here")
         return "\n".join(lines) + "\n" + yaml.safe_dump(self.to_mergekit(), sort_keys=False)
 
 

@@ -110,7 +110,7 @@ class Question(Identified):
         return len(self.context) + len(self.continuation) + (self.decoding.max_tokens if self.decoding else 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Answer:
     question_id: str
     logprob: float | None = None

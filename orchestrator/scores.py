@@ -69,10 +69,14 @@ def task_weights(objective: Objective, shares: Sequence[float], documents: Seque
     return tuple(part / sum(parts) for part in parts)
 
 
-def paired_se(a: Score, b: Score) -> float:
-    """Standard error of a - b over the same questions."""
-    differences = [x.influence - y.influence for x, y in zip(a.tasks, b.tasks, strict=True)]
-    return _se(a.weights, differences)
+def paired_ses(a: Score, others: Sequence[Score]) -> Floats:
+    """Standard errors of a - b for each b of the others, over the same questions; shape (others,)."""
+    variances = np.zeros(len(others))
+    for index, (weight, task) in enumerate(zip(a.weights, a.tasks, strict=True)):
+        if len(task.influence) > 1:
+            differences = task.influence - np.stack([b.tasks[index].influence for b in others])
+            variances += weight**2 * differences.var(axis=1, ddof=1) / len(task.influence)
+    return np.sqrt(variances)
 
 
 def _se(weights: Sequence[float], influences: Sequence[Floats]) -> float:

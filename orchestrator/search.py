@@ -17,10 +17,12 @@ from orchestrator.board import Board, Status, write_board
 from orchestrator.config import Published, SweepConfig, UserError
 from orchestrator.files import make_private
 from orchestrator.joint import open_space, tidy, training_group, with_learning
+from orchestrator.lock import driving, locked
+from orchestrator.note import write_questions
 from orchestrator.progress import Progress, say
 from orchestrator.recipe import Recipe
 from orchestrator.records import Block
-from orchestrator.sweep import Sweep, engines, keep, locked, make_board, open_blocks, open_sweep, publish, worker_spec
+from orchestrator.sweep import Sweep, engines, keep, make_board, open_blocks, open_sweep, publish, worker_spec
 from orchestrator.sweepfile import load_config
 
 WORKERS = 1000
@@ -41,10 +43,11 @@ def run_search(path: Path, out: Path) -> Board:
     """
     config = load_config(path)
     check(config, path)
-    with locked(out):
+    with locked(out), driving(out):
         sweep = open_sweep(config, out)
         learning = with_learning(sweep)
         confirm, space = confirming(learning), open_space(learning)
+        write_questions(out, {"sweep": learning.suites, "confirm": confirm.suites})
         work(learning, open_referee(learning, space), confirm, space)
         return publish_search(sweep)
 
@@ -93,7 +96,8 @@ def open_referee(sweep: Sweep, space: SearchSpace) -> Referee:
 
 def read_standings(referee: Referee) -> None:
     """Scores of what is answered; a candidate whose answers are no longer what its note says is raced again."""
-    for standing in referee.standings.values():
+    for recipe_id in referee.ledger.ahead(referee.standings):
+        standing = referee.standings[recipe_id]
         last = len(referee.rungs.rungs) - 1
         wanted = last if standing.number is None or standing.status == "scored" else standing.rung
         if wanted < 0 or standing.status in ("invalid", "failed"):

@@ -77,7 +77,7 @@ def _history(referee: Referee, reference: Floats) -> tuple[tuple[int, float], ..
     known = [s for s in referee.standings.values() if s.number is None and s.status == "scored"]
     spent, history = 0, [(0, _volume(known, reference))]
     for standing in referee.proposals:
-        spent += len(referee.ledger.answers(standing.recipe.id))
+        spent += referee.ledger.count(standing.recipe.id)
         known += [standing] if standing.status == "scored" else []
         history.append((spent, _volume(known, reference)))
     return tuple(history)

@@ -23,7 +23,7 @@ from orchestrator.board import Board, Row, Tuned, TunedRow
 from orchestrator.config import Objective, UserError
 from orchestrator.files import make_private
 from orchestrator.finetune import Baseline, Finetune
-from orchestrator.ledger import Ledger
+from orchestrator.note import write_questions
 from orchestrator.progress import say
 from orchestrator.records import Failure
 from orchestrator.tuning import (
@@ -71,16 +71,15 @@ def fine_tune(sweep: first.Sweep, board: Board) -> None:
     from cluster.session import session
 
     phase = open_phase(sweep, board)
+    write_questions(sweep.out, {"sweep": sweep.suites, "tuned": phase.sweep.suites[len(sweep.suites) :]})
     to_train = _to_train(phase)
     with session(sweep.out / "ray") if to_train else contextlib.nullcontext():
         if to_train:
             train(phase, to_train)
-        # Anew: what was known of weights that are trained again is gone.
-        ledger = Ledger(sweep.out / "answers", sweep.serving, sweep.profile)
         there = {start.recipe.id for start in phase.starts}
         there |= {run.recipe.id for run in phase.all_runs if (run.folder / "model").exists()}
         recipes = [recipe for recipe in phase.sweep.recipes if recipe.id in there]
-        asked = dataclasses.replace(phase.sweep, ledger=ledger, recipes=recipes)
+        asked = dataclasses.replace(phase.sweep, recipes=recipes)
         first.ask(asked, first.open_blocks(asked), None)
     _tidy(phase, asked)
 
@@ -101,7 +100,6 @@ def open_phase(sweep: first.Sweep, board: Board) -> Phase:
         config=config.model_copy(update={"objectives": {**config.objectives, **finetune.tasks}}),
         recipes=list(recipes.values()),
         suites=[*sweep.suites, *suites],
-        ledger=Ledger(sweep.out / "answers", sweep.serving, sweep.profile),
     )
     return Phase(second, starts, runs, baseline)
 
@@ -247,7 +245,7 @@ def train(phase: Phase, runs: list[Run]) -> None:
     home = make_private(sweep.out / "tuning")
     for run in runs:
         # Answers belong to weights; those of weights that are made anew are asked anew.
-        shutil.rmtree(sweep.out / "answers" / run.recipe.id, ignore_errors=True)
+        sweep.ledger.forget(run.recipe.id)
         (run.folder / "RESULT.json").unlink(missing_ok=True)
         first.failure_file(sweep.out, run.recipe.id).unlink(missing_ok=True)
     of_phase = {run.tuning.start.id: run.tuning.start for run in runs if run.start.parent == home / "starts"}

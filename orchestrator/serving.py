@@ -13,7 +13,8 @@ from typing import Any
 
 from orchestrator.config import SweepConfig, UserError
 from orchestrator.files import make_private, write_atomic
-from orchestrator.parents import Files, architecture, read_json
+from orchestrator.modelfiles import read_json
+from orchestrator.parents import Files, architecture
 from orchestrator.records import Profile, Serving
 
 TOKENIZER_FILES = (
@@ -81,7 +82,10 @@ def _with_template(config: SweepConfig, parents: dict[str, Files]) -> str:
 def _template(folder: Path) -> str | None:
     file = folder / "chat_template.jinja"
     if file.exists():
-        return file.read_text(encoding="utf-8")
+        try:
+            return file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"parents: {file} is not UTF-8 text; download or save the model again") from None
     template = _json(folder / "tokenizer_config.json").get("chat_template")
     return template if template is None or isinstance(template, str) else json.dumps(template, sort_keys=True)
 
@@ -93,12 +97,17 @@ def _stop_ids(files: Files) -> set[int]:
         files.config.get("eos_token_id"),
         _json(files.folder / "generation_config.json").get("eos_token_id"),
     ):
-        found.update(value if isinstance(value, list) else [] if value is None else [value])
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(isinstance(each, int) for each in ids):
+            raise UserError(
+                f"parents.{files.source.name}.model: eos_token_id is {value!r:.200}, not a token's id; mend it"
+            )
+        found.update(ids)
     eos = _json(files.folder / "tokenizer_config.json").get("eos_token")
     text = eos.get("content") if isinstance(eos, dict) else eos
     for token in _json(files.folder / "tokenizer.json").get("added_tokens", []):
-        if text is not None and token["content"] == text:
-            found.add(token["id"])
+        if text is not None and isinstance(token, dict) and token.get("content") == text:
+            found.add(int(token["id"]))
     return found
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import SweepConfig, UserError
-from orchestrator.parents import Files, normal, read_json
+from orchestrator.modelfiles import normal, read_json
+from orchestrator.parents import Files
 from orchestrator.recipe import Source
 from orchestrator.serving import TOKENIZER_FILES
 

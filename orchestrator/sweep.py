@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import importlib.metadata
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +24,16 @@ from orchestrator.board import Board, Row, Suite, mark, write_board
 from orchestrator.config import Published, SweepConfig, UserError
 from orchestrator.files import make_private, write_atomic, write_json
 from orchestrator.ledger import Ledger
+from orchestrator.lock import driving, locked
+from orchestrator.note import Note, ledger_place, read_note, write_note, write_questions
 from orchestrator.parents import resolve
 from orchestrator.plan import check_disk
-from orchestrator.progress import Progress
+from orchestrator.progress import Progress, say
 from orchestrator.recipe import Recipe, Source, expand
 from orchestrator.records import Answer, Asked, Block, Failure, Profile, Serving
 from orchestrator.scores import combine
 from orchestrator.serving import make_profile, make_serving
+from orchestrator.store import patiently
 from orchestrator.sweepfile import load_config
 
 if TYPE_CHECKING:
@@ -50,14 +51,14 @@ def run_sweep(path: Path, out: Path, max_gpu_hours: float | None = None) -> Boar
             counts as one); what is under way is finished and stored.
 
     Raises:
-        UserError: the sweep file, a parent, a task or the results folder is wrong.
+        UserError: the sweep file, a parent, a task or the results folder is wrong, or object storage cannot be had.
         KeyboardInterrupt: interrupted; all finished blocks are stored.
     """
     from cluster.session import session
     from orchestrator.second_phase import check_training
 
     config = load_config(path)
-    with locked(out):
+    with locked(out), driving(out):
         sweep = open_sweep(config, out)
         if config.finetune:
             check_training(sweep)
@@ -92,17 +93,8 @@ def open_sweep(config: SweepConfig, out: Path) -> Sweep:
     serving = make_serving(config, files, out / "serving")
     profile = make_profile(config)
     sweep = _load(config, out, sources, serving, profile)
-    note = {
-        "config": config.model_dump(mode="json"),
-        "sources": {name: dataclasses.asdict(source) for name, source in sources.items()},
-        "serving": dataclasses.asdict(serving),
-        "profile": dataclasses.asdict(profile),
-        "questions": asked_digests(sweep),
-        "versions": {
-            name: importlib.metadata.version(name) for name in ("mergekit", "lm-eval", "torch", "transformers")
-        },
-    }
-    write_json(out / "sweep.json", note)
+    write_note(out, Note(config, sources, serving, profile, asked_digests(sweep)))
+    write_questions(out, {"sweep": sweep.suites})
     return sweep
 
 
@@ -112,20 +104,9 @@ def reopen_sweep(out: Path) -> Sweep:
     Raises:
         UserError: there is none, or its tasks ask other questions today.
     """
-    try:
-        note = json.loads((out / "sweep.json").read_text(encoding="utf-8"))
-        config = SweepConfig.model_validate_json(json.dumps(note["config"]))
-        sources = {name: Source(**fields) for name, fields in note["sources"].items()}
-        fields, profile, questions = note["serving"], Profile(**note["profile"]), note["questions"]
-        engine = tuple((key, value) for key, value in fields["engine"])
-        stops, folder = tuple(fields["stop_token_ids"]), str(out / "serving" / fields["tokenizer"])
-        serving = Serving(**{**fields, "engine": engine, "stop_token_ids": stops, "folder": folder})
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{out}: holds no sweep (no sweep.json); give the folder that `run --out` wrote") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{out / 'sweep.json'}: cannot be read ({error}); `run` with the sweep file mends it") from None
-    sweep = _load(config, out, sources, serving, profile)
-    changed = [name for name, digest in asked_digests(sweep).items() if questions.get(name) != digest]
+    note = read_note(out)
+    sweep = _load(note.config, out, note.sources, note.serving, note.profile)
+    changed = [name for name, digest in asked_digests(sweep).items() if note.digests.get(name) != digest]
     if changed:
         raise UserError(
             f"{out}: the questions of {changed[0]} are not those that were asked (its task file, its data or lm-eval "
@@ -150,7 +131,7 @@ def _load(config: SweepConfig, out: Path, sources: dict[str, Source], serving: S
     lm = open_lm(config, serving)
     keep_private(config, out)
     recipes = expand(config, sources)
-    ledger = Ledger(out / "answers", serving, profile)
+    ledger = Ledger(ledger_place(config, out), serving, profile)
     suites = load_suites(config, lm)
     remember(suites, config, out / "metrics")
     return Sweep(config, out, sources, recipes, serving, profile, lm, suites, ledger)
@@ -160,14 +141,14 @@ def _load(config: SweepConfig, out: Path, sources: dict[str, Source], serving: S
 def open_blocks(sweep: Sweep) -> list[Block]:
     """What the ledger does not know yet. A recipe stays invalid under the serving, profile and mergekit that found it
     so; failed ones get another chance."""
-    failures = stored_failures(sweep.out)
-    questions = [suite.questions for suite in sweep.suites]
-    blocks = []
-    for recipe in sweep.recipes:
+    failures, now = stored_failures(sweep.out), context(sweep)
+
+    def is_hopeless(recipe: Recipe) -> bool:
         failure = failures.get(recipe.id)
-        if failure is None or failure.status == "failed" or failure.context != context(sweep):
-            blocks += sweep.ledger.missing(recipe.id, questions, sweep.config.workers)
-    return blocks
+        return failure is not None and failure.status == "invalid" and failure.context == now
+
+    recipe_ids = [recipe.id for recipe in sweep.recipes if not is_hopeless(recipe)]
+    return sweep.ledger.missing_of(recipe_ids, [suite.questions for suite in sweep.suites], sweep.config.workers)
 
 
 def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
@@ -190,9 +171,9 @@ def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
         Progress(blocks) as progress,
         slerp_shares(shares, sweep.out, progress.note),
         measuring(sweep.suites, texts, progress.note) as measure,
-        Pool(worker_spec(sweep), limit=len(blocks)) as pool,
+        Pool(worker_spec(sweep), limit=len(blocks), tell=progress.note) as pool,
     ):
-        for result in pool.run(recipes, blocks, stop=_budget(sweep.config, len(pool.slots), max_gpu_hours)):
+        for result in pool.run(recipes, blocks, stop=_budget(sweep.config, pool.crew.held_s, max_gpu_hours)):
             keep(sweep, result)
             measure(result)
             progress.update(result)
@@ -200,22 +181,26 @@ def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
 
 @contextlib.contextmanager
 def engines(sweep: Sweep) -> Iterator[None]:
-    """Around engines: their scratch folder is gone before and after, and what vLLM says when none starts is kept.
+    """Around engines: their scratch is gone before and after, and what vLLM says when none starts is kept.
 
     Raises:
         UserError: no engine could be started.
     """
-    from cluster.pool import EngineStartError
+    from cluster.crew import EngineStartError
 
-    scratch = sweep.out / "checkpoints" / "scratch"
-    shutil.rmtree(scratch, ignore_errors=True)
+    def clear() -> None:
+        """What workers that were killed left half-written, too."""
+        for folder in (sweep.out / "checkpoints" / "scratch", *(sweep.out / "checkpoints").glob(".*.tmp")):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    clear()
     try:
         yield
     except EngineStartError as error:
         write_atomic(sweep.out / "engine-error.txt", error.detail)
         raise UserError(f"{error} (all of it: {sweep.out / 'engine-error.txt'})") from None
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        clear()
 
 
 def _stored_texts(sweep: Sweep) -> Iterator[Answer]:
@@ -223,14 +208,14 @@ def _stored_texts(sweep: Sweep) -> Iterator[Answer]:
     from tasks.suites import generation_tasks
 
     if generation_tasks(sweep.suites):
-        for recipe in sweep.recipes:
-            yield from sweep.ledger.answers(recipe.id).values()
+        for recipe_id in sweep.ledger.ahead(recipe.id for recipe in sweep.recipes):
+            yield from sweep.ledger.answers(recipe_id).values()
 
 
 def keep(sweep: Sweep, result: Asked | Failure | None) -> None:
     """Write down what came of a block before anything else happens."""
     if isinstance(result, Asked):
-        sweep.ledger.write(result)
+        patiently(lambda: sweep.ledger.write(result), say)
     elif isinstance(result, Failure):
         make_private(sweep.out / "failures")
         failure = dataclasses.replace(result, context=context(sweep))
@@ -251,6 +236,10 @@ def worker_spec(sweep: Sweep) -> Any:
         serving=sweep.serving,
         tokenizer_files={file.name: file.read_bytes() for file in sorted(Path(sweep.serving.folder).iterdir())},
         boot=sweep.sources[next(iter(sweep.config.parents))],
+        sources={
+            f"{'parents' if name in sweep.config.parents else 'candidates'}.{name}": source
+            for name, source in sweep.sources.items()
+        },
         dtype=sweep.config.dtype,
         workers=sweep.config.workers,
         models=len(sweep.config.parents),
@@ -259,10 +248,8 @@ def worker_spec(sweep: Sweep) -> Any:
     )
 
 
-def _budget(config: SweepConfig, workers: int, hours: float | None) -> Callable[[], bool]:
-    started = time.monotonic()
-    per_second = workers * (config.workers.gpus_held or 1) / 3600
-    return lambda: hours is not None and (time.monotonic() - started) * per_second >= hours
+def _budget(config: SweepConfig, held_s: Callable[[], float], hours: float | None) -> Callable[[], bool]:
+    return lambda: hours is not None and held_s() * (config.workers.gpus_held or 1) / 3600 >= hours
 
 
 # -------------------------------------------------------------------- what came of it
@@ -298,7 +285,8 @@ def make_board(sweep: Sweep) -> Board:
     from tasks.suites import generation_tasks
 
     failures = stored_failures(sweep.out)
-    rows = [_row(sweep, recipe, failures.get(recipe.id)) for recipe in sweep.recipes]
+    ahead = sweep.ledger.ahead(recipe.id for recipe in sweep.recipes)
+    rows = [_row(sweep, recipe, failures.get(key)) for recipe, key in zip(sweep.recipes, ahead, strict=True)]
     suites = tuple(
         Suite(
             suite.objective,
@@ -340,28 +328,19 @@ def failure_file(out: Path, recipe_id: str) -> Path:
 
 
 def stored_failures(out: Path) -> dict[str, Failure]:
-    return {file.stem: Failure(**_read_json(file)) for file in sorted((out / "failures").glob("*.json"))}
+    """Recipe id → why it has no score.
+
+    Raises:
+        UserError: a file there is none of ours.
+    """
+    found = {}
+    for file in sorted((out / "failures").glob("*.json")):
+        try:
+            found[file.stem] = Failure(**_read_json(file))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise UserError(f"{file}: is damaged ({error}); delete it, and `run` finds out again") from None
+    return found
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-
-
-@contextlib.contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """One driver at a time in a results folder; the lock dies with its process.
-
-    Raises:
-        UserError: another one is running, or the folder cannot be written.
-    """
-    try:
-        make_private(out)
-        stream = (out / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written ({error.strerror}); choose another folder") from None
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"--out {out}: another run is at work there; wait for it, or take another folder") from None
-        yield

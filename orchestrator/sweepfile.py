@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from orchestrator.careful import read_yaml
 from orchestrator.config import (
     PAPER_SEQUENCES,
     Checkpoints,
@@ -26,20 +26,12 @@ from orchestrator.config import (
     hint,
 )
 from orchestrator.finetune import Baseline, Finetune, Icft, Lora, Rule
+from orchestrator.keys import is_remote
 from orchestrator.searchconfig import Budget, Floor, Racing, Search, Space
 
 Model = TypeVar("Model", bound=BaseModel)
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML lets the second of two equal keys win without a word; here it is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if key.value != "<<"]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
+LONGEST = 1000
+"""Characters of a message: it shows the value that is wrong, which may be megabytes."""
 
 
 def load_config(path: Path) -> SweepConfig:
@@ -61,22 +53,11 @@ def load_published(path: Path) -> Published:
 
 
 def _read(path: Path, model: type[Model], expected: str) -> Model:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text; give the path of a YAML file") from None
-    try:
-        data = yaml.load(text, Loader=_UniqueKeys)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: holds {type(data).__name__}, not keys; {expected}")
+    data = read_yaml(path, expected)
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error, model)}") from None
+        raise UserError(f"{path}: {_explain(error, model)[:LONGEST]}") from None
 
 
 def _explain(error: ValidationError, model: type[BaseModel]) -> str:
@@ -125,11 +106,14 @@ def _path(folder: Path, value: str) -> Path:
 
 def _absolute(config: SweepConfig, folder: Path) -> SweepConfig:
     def local(value: str | None) -> str | None:
-        """A folder if it is written as one or exists; else a hub id, left as it is."""
-        if value is None:
-            return None
+        """A folder if it is written as one or exists; else a hub id or an address, left as it is."""
+        if value is None or is_remote(value):
+            return value
         path = _path(folder, value)
         return str(path) if path.exists() or value.startswith((".", "/", "~")) else value
+
+    def place(value: str | None) -> str | None:
+        return value if value is None or is_remote(value) else str(_path(folder, value))
 
     def parent(item: Parent) -> Parent:
         return item.model_copy(update={"model": local(item.model), "lora": local(item.lora)})
@@ -159,6 +143,7 @@ def _absolute(config: SweepConfig, folder: Path) -> SweepConfig:
         "parents": {name: parent(item) for name, item in config.parents.items()},
         "candidates": {name: parent(item) for name, item in config.candidates.items()},
         "include_path": [str(_path(folder, item)) for item in config.include_path],
+        "ledger": place(config.ledger),
         "data_root": str(_path(folder, config.data_root)) if config.data_root else None,
     }
     for key, items in (("include_path", update["include_path"]), ("data_root", [update["data_root"]])):

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import Engine, UserError, Workers
+from orchestrator.modelfiles import normal, read_json
 from orchestrator.nodes import Node
-from orchestrator.parents import normal, read_json
 from orchestrator.placement import Fit, Place, layout_of, shape_of
 from tasks.merge import headers
 

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 from orchestrator.recipe import Recipe
 from orchestrator.records import Answer, Question, Serving
 from tasks.boot import Boot, prepare
-from tasks.live import materialise_random
 from tasks.merge import adapted, materialise
 
 MAX_LOGPROB_IDS = 128
@@ -67,6 +66,8 @@ class VllmEngine:
             # Here, and not in the ranks: see `merged_folder`.
             self._swap("merge", adapted(recipe, self.scratch))
         else:
+            from tasks.live import materialise_random  # here: torch takes seconds, and rehearsals need none
+
             write = materialise if recipe.seed is None else materialise_random
             self.load(write(recipe, self.keep / recipe.id, self.scratch))
 

@@ -15,15 +15,23 @@ from orchestrator.records import Answer, Question
 
 
 class FakeEngine:
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.seconds = seconds
+    """
+    Args:
+        seconds: that a question takes.
+        gib: of memory that a question takes, while the block is answered.
+    """
+
+    def __init__(self, seconds: float = 0.0, gib: float = 0.0) -> None:
+        self.seconds, self.gib = seconds, gib
         self.recipe_id = ""
 
     def hold(self, recipe: Recipe) -> None:
         self.recipe_id = recipe.id
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
+        memory = bytearray(int(self.gib * 2**30 * len(questions)))
         time.sleep(self.seconds * len(questions))
+        del memory
         return [self._one(question) for question in questions]
 
     def _one(self, question: Question) -> Answer:

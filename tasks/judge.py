@@ -6,6 +6,7 @@ need no second look at the answers.
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from collections import defaultdict
@@ -22,6 +23,8 @@ from tasks.suites import SuiteTask
 # IFEval's checks guess: a reply's language by random sampling, and a setting of zero as if it were missing. Unseeded,
 # the same answers would score differently from one report to the next.
 DetectorFactory.seed = 0
+# They log what they cannot make out: the whole reply, which may be about a patient.
+logging.getLogger("lm_eval.tasks.ifeval.instructions").disabled = True
 
 JACKKNIFE_GROUPS = 200
 """Each costs one run of the metric's aggregation (a corpus BLEU, say)."""

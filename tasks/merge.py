@@ -12,8 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.fetch import fetch
 from orchestrator.files import make_private, weight_files
-from orchestrator.parents import fetch
 from orchestrator.recipe import Recipe, Source
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from orchestrator.files import make_private
 from orchestrator.records import Question, Serving
 from tasks.benchmarks import splits
 from tasks.clinical.sources import FILES, check_names, knows
+from tasks.trust import check_trusted, close_templates
 
 if TYPE_CHECKING:
     from tasks.clinical.task import GenerationTask
@@ -37,6 +38,8 @@ class SuiteTask:
     """lm-eval's (metric, filter) pairs; the task's score is their mean."""
     documents: int
     questions: list[Question]
+    document_of: list[int]
+    """Per question, the number of its document."""
     shown: list[tuple[str, str]] = field(default_factory=list)
     """Metrics that are reported beside the score and are no part of it."""
     share: float = 1.0
@@ -59,7 +62,15 @@ def open_lm(config: SweepConfig, serving: Serving) -> LedgerLM:
 
     from tasks.scoring import LedgerLM
 
-    return LedgerLM(serving, AutoTokenizer.from_pretrained(serving.folder), config.seed)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(serving.folder, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises nothing more special
+        reason = " ".join(str(error).split())[:500]
+        raise UserError(
+            f"parents.{serving.parent}.model: its tokenizer cannot be loaded ({type(error).__name__}: {reason}); save "
+            "it again, or set tokenizer to the parent that has a good one"
+        ) from None
+    return LedgerLM(serving, tokenizer, config.seed)
 
 
 def keep_private(config: SweepConfig, out: Path) -> None:
@@ -98,7 +109,9 @@ def load_suites(config: SweepConfig, lm: LedgerLM) -> list[SuiteTask]:
         UserError: an unknown task or metric, data that cannot be loaded, a prompt that does not fit.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    check_trusted(config)
     check_names(config.generation)
+    close_templates()
     manager = _task_manager(config)
     suites = []
     for name, objective in config.objectives.items():
@@ -236,12 +249,13 @@ def _suite_task(config: SweepConfig, lm: LedgerLM, objective: str, index: int, t
             chat_template=lm.apply_chat_template if chat else None,
             tokenizer_name=lm.tokenizer_name,
         )
-    questions = [
-        question
+    asked = [
+        (question, instance.doc_id)
         for instance in task.instances
         for repeat in range(instance.repeats or 1)
         for question in lm.questions(instance, repeat)
     ]
+    questions, document_of = [question for question, _ in asked], [document for _, document in asked]
     documents = len({instance.doc_id for instance in task.instances})
     from tasks.clinical.task import GenerationTask
 
@@ -251,7 +265,7 @@ def _suite_task(config: SweepConfig, lm: LedgerLM, objective: str, index: int, t
     if isinstance(task, GenerationTask):
         task.check(where, [metric for metric, _ in metrics])
         shown = [(metric, "none") for metric in task.shown() if (metric, "none") not in metrics]
-    return SuiteTask(objective, name, task, metrics, documents, questions, shown, split=split)
+    return SuiteTask(objective, name, task, metrics, documents, questions, document_of, shown, split=split)
 
 
 def _configure(where: str, task: Any, use: TaskUse, settings: Objective, seed: int) -> None:

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import hashlib
 import os
 import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
+from orchestrator.__main__ import main
 from orchestrator.config import Engine, Workers
 from orchestrator.records import Serving
 from tasks.boot import Boot
@@ -18,6 +28,8 @@ from tasks.engine import VllmEngine
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "tasks" / "demo"
+# Tests beside this one have clusters of their own on this machine.
+os.environ["RAY_ADDRESS"] = "local"
 os.environ.setdefault("MERGEFRONT_DATA", str(ROOT.parent / "shared" / "data"))
 for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TQDM_DISABLE"):
     os.environ[name] = "1"  # nothing here may reach for the network
@@ -137,3 +149,123 @@ def sweep(tmp_path: Path, parents: dict[str, Path]) -> Callable[..., Path]:
         return path
 
     return write
+
+
+def state(folder: Path) -> dict[str, str]:
+    """Every file below a folder with what it is, its mode and a digest; a lock that a refused run leaves does not count."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        data = b"" if path.is_dir() or path.is_symlink() or not path.is_file() else path.read_bytes()
+        if path.name != ".lock":
+            found[str(path)] = f"{path.lstat().st_mode:o} {hashlib.sha256(data).hexdigest()}"
+    return found
+
+
+@pytest.fixture
+def refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Run a command and check that it is refused as promised; gives the message on one line."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(expected: str, *command: object, untouched: Path = tmp_path) -> str:
+        before = state(untouched)
+        assert main([str(part) for part in command]) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert said.count("mergefront: error: ") == 1
+        message = said[said.index("mergefront: error: ") :]  # lm-eval's bar may stand before it
+        assert "Traceback" not in message and len(message) < 2500
+        assert expected in message
+        assert state(untouched) == before
+        return message
+
+    return run
+
+
+class Door:
+    """A port of our own in front of a server, that can be shut: how storage goes away and comes back."""
+
+    def __init__(self, server: int) -> None:
+        self.server, self.port = server, 0
+        self._connections: list[socket.socket] = []
+        self.open()
+
+    def open(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def shut(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self._connections.clear()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                here, _ = listener.accept()
+                there = socket.create_connection(("127.0.0.1", self.server))
+                self._connections += [here, there]
+                for source, target in ((here, there), (there, here)):
+                    threading.Thread(target=self._pass_on, args=(source, target), daemon=True).start()
+
+    @staticmethod
+    def _pass_on(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def moto(log: Path, **environment: str) -> Iterator[int]:
+    """A local S3 server; yields its port. Its log has a line a request."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("moto_server")), "-p", str(port)]
+    with log.open("w") as stream:
+        server = subprocess.Popen(command, stdout=stream, stderr=stream, env={**os.environ, **environment})
+    try:
+        for _ in range(300):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.1)
+        else:
+            raise RuntimeError(log.read_text())
+        yield port
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@dataclasses.dataclass
+class Bucket:
+    """A bucket behind a door of its own."""
+
+    door: Door
+    log: Path
+    """The server's, of all buckets; a line a request."""
+
+    def __call__(self, prefix: str) -> str:
+        return f"s3://bucket/{prefix}?scheme=http&endpoint_override=127.0.0.1:{self.door.port}&region=us-east-1"
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
+    os.environ.update(AWS_ACCESS_KEY_ID="key", AWS_SECRET_ACCESS_KEY="secret", AWS_EC2_METADATA_DISABLED="true")
+    log = tmp_path_factory.mktemp("moto") / "log"
+    with moto(log) as port:
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/bucket", method="PUT")
+        urllib.request.urlopen(request).close()
+        yield port, log
+
+
+@pytest.fixture
+def bucket(s3_server: tuple[int, Path]) -> Iterator[Bucket]:
+    """Prefix → its address in a bucket of a local S3 server."""
+    port, log = s3_server
+    door = Door(port)
+    yield Bucket(door, log)
+    door.shut()

@@ -9,6 +9,7 @@ import json
 import random
 import stat
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def load(**_):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, parents: dict[str, Path]) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, parents: dict[str, Path]) -> Iterator[Path]:
     """A finished sweep of the fake backend; ten instructions and three notes were answered with texts."""
     folder = tmp_path_factory.mktemp("review")
     for name, text in NOTES.items():
@@ -65,8 +66,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory, parents: dict[str, Path])
         "workers": {"backend": "fake", "block": 16, "engine": {"max_model_len": 512}},
     }
     (folder / "sweep.yaml").write_text(yaml.safe_dump(content))
-    assert main(["run", str(folder / "sweep.yaml"), "--out", str(folder / "out")]) == 0
-    return folder / "out"
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("MERGEFRONT_TRUST", str(folder))
+        assert main(["run", str(folder / "sweep.yaml"), "--out", str(folder / "out")]) == 0
+        yield folder / "out"
 
 
 def write(

@@ -74,7 +74,7 @@ class Referee:
     closed: bool = False
     """No candidate will be handed in any more."""
     _under_way: dict[str, int] = field(default_factory=dict)
-    """Recipe → blocks under way."""
+    """Recipe → questions under way (a block may come back in parts)."""
 
     @property
     def proposals(self) -> list[Standing]:
@@ -93,7 +93,7 @@ class Referee:
         seconds = sum(sum(self.ledger.costs(key)[cost] for cost in COSTS) for key in ids)
         return {
             "candidates": len(ids),
-            "questions": sum(len(self.ledger.answers(key)) for key in ids),
+            "questions": sum(self.ledger.count(key) for key in ids),
             "gpu_hours": seconds * (self.workers.gpus_held or 1) / 3600,
         }
 
@@ -138,15 +138,16 @@ class Referee:
                     self.advance(standing, pool, park=np.inf)
 
     def receive(self, result: Asked | Failure) -> bool:
-        """Keep an answered block. Returns whether it was the last one of its recipe under way."""
+        """Keep an answered block. Returns whether it was the last of its recipe under way."""
         self.keep(result)
         recipe_id = result_id(result)
         if recipe_id not in self._under_way:
             return False  # another block of a recipe that has failed meanwhile
         if isinstance(result, Failure):
             self.standings[recipe_id].status = result.status
-            self._under_way[recipe_id] = 1
-        self._under_way[recipe_id] -= 1
+            self._under_way[recipe_id] = 0
+        else:
+            self._under_way[recipe_id] -= len(result.block.questions)
         if self._under_way[recipe_id] == 0:
             del self._under_way[recipe_id]
         return recipe_id not in self._under_way
@@ -163,7 +164,7 @@ class Referee:
                 standing.recipe.id, self.rungs.rungs[standing.rung + 1].questions, self.workers
             )
             if blocks:
-                self._under_way[standing.recipe.id] = len(blocks)
+                self._under_way[standing.recipe.id] = sum(len(block.questions) for block in blocks)
                 pool.add(blocks)
                 return reports
             self.read(standing, standing.rung + 1)
@@ -247,7 +248,7 @@ class Referee:
             "rung": standing.rung,
             "status": standing.status,
             "done": standing.status != "open",
-            "questions": len(self.ledger.answers(standing.recipe.id)),
+            "questions": self.ledger.count(standing.recipe.id),
             **values,
         }
 

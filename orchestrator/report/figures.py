@@ -22,6 +22,8 @@ from orchestrator.report.words import parent_name, ranked, scored, sign, title
 
 RANKED = 60
 """Recipes that a ranking shows; the table has them all."""
+CROWD = 500
+"""Above so many recipes, only the front's have error bars, and an SVG holds the others as pixels."""
 
 
 def front(board: Board) -> Figure | None:
@@ -60,22 +62,25 @@ def _groups(board: Board) -> dict[str, tuple[Look, list[Row]]]:
 
 def _cloud(board: Board, axes: Any, x: str, y: str) -> None:
     rows = scored(board)
+    crowd = len(rows) > CROWD
     for look, members in _groups(board).values():
         for strong in (False, True):
             chosen = [row for row in members if (row.on_front or look is PARENT) == strong]
             xs, ys = ([row.scores[name].value for row in chosen] for name in (x, y))
-            x_errors, y_errors = ([row.scores[name].se for row in chosen] for name in (x, y))
-            axes.errorbar(
-                xs, ys, y_errors, x_errors, fmt="none", ecolor=look.colour, alpha=0.28, elinewidth=0.8, zorder=2
-            )  # fmt: skip
+            if strong or not crowd:
+                x_errors, y_errors = ([row.scores[name].se for row in chosen] for name in (x, y))
+                axes.errorbar(
+                    xs, ys, y_errors, x_errors, fmt="none", ecolor=look.colour, alpha=0.28, elinewidth=0.8, zorder=2
+                )  # fmt: skip
             axes.scatter(
                 xs, ys, s=look.size**2, c=look.colour, marker=look.marker, linewidths=0.8, alpha=1 if strong else 0.45,
                 edgecolors="white" if look is PARENT else INK if strong else "none", zorder=6 if strong else 5,
+                rasterized=crowd and not strong,
             )  # fmt: skip
     near = [row for row in rows if row.near_front]
     axes.scatter(
         [row.scores[x].value for row in near], [row.scores[y].value for row in near],
-        s=130, facecolors="none", edgecolors=INK, linewidths=0.9, zorder=7,
+        s=130, facecolors="none", edgecolors=INK, linewidths=0.9, zorder=7, rasterized=crowd,
     )  # fmt: skip
     if len(board.objectives) == 2:
         # The edge of what the front dominates: from a member straight to the left, then up to the next.
@@ -220,8 +225,9 @@ def _draw_lines(board: Board, axes: Any, lines: dict[Line, list[tuple[float, Row
         label = method if len(pairs) == 1 else f"{method}, {first} to {second}"
         axes.fill_between(x, y - se, y + se, color=colour, alpha=0.15, linewidth=0)
         axes.plot(
-            x, y, dashes, color=colour, marker=marker, markersize=0.8 * size, linewidth=1.4, label=label, zorder=4
-        )
+            x, y, dashes, color=colour, marker=marker, markersize=0.8 * size, linewidth=1.4, label=label, zorder=4,
+            rasterized=len(line) > CROWD,
+        )  # fmt: skip
         for ratio, row in line:
             if parent_name(row):
                 value = row.scores[objective].value

@@ -18,6 +18,8 @@ from orchestrator.report import tuning
 from orchestrator.report.words import full_title, number, parent_name, ranked, score_text, title, warnings
 from orchestrator.scores import Difference, difference
 
+LINES = 200
+"""Recipes that the terminal shows."""
 SHOWN = 8
 """Flipped documents that are named."""
 
@@ -28,12 +30,15 @@ def print_board(board: Board, console: Console) -> None:
         console.print(Text(line, style="bold red"))
     names = list(board.config.objectives)
     table = _table("", "what it is", "recipe", "status", numbers=names)
-    for row in ranked(board, board.rows):
+    rows = ranked(board, board.rows)
+    for row in rows[:LINES]:
         mark = "●" if row.on_front else "○" if row.near_front else ""
         scores = [score_text(row.scores[name]) if name in row.scores else "–" for name in names]
         cells = (mark, title(row), row.recipe.id[:8], row.status, *scores)
         table.add_row(*map(Text, cells), style=_style(row))
     console.print(table)
+    if len(rows) > LINES:
+        console.print(Text(f"and {len(rows) - LINES} more: leaderboard.parquet and the report have them all"))
     console.print(Text("● on the front   ○ near it: within one paired standard error of a recipe on it"))
 
 

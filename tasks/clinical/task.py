@@ -18,6 +18,7 @@ from jinja2 import Environment, TemplateError
 from jinja2.meta import find_undeclared_variables
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
+from lm_eval.utils import apply_template
 
 from orchestrator.config import Generation, UserError
 from tasks.clinical.sources import FILES, READERS, Example, Examples, Reader, own_examples
@@ -142,8 +143,10 @@ def _check_prompt(where: str, prompt: str) -> None:
     """
     try:
         names = find_undeclared_variables(Environment().parse(prompt)) - {"input"}
-    except TemplateError as error:
-        raise UserError(f"{where}: {error.message}; write Jinja, with {{{{input}}}} where the input goes") from None
+        if not names:
+            apply_template(prompt, {"input": "a text"})
+    except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{where}: {error}; write Jinja, with {{{{input}}}} where the input goes") from None
     if names:
         raise UserError(f"{where}: {min(names)!r} cannot stand in it; only {{{{input}}}} can")
 

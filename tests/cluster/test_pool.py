@@ -1,16 +1,22 @@
-"""The pool on real Ray: workers that are killed, blocks that kill, work that stops."""
+"""The pool on real Ray: workers that are killed, stopped or out of memory, blocks that kill, work that stops."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import psutil
 import pytest
 import ray
 from ray.util.placement_group import placement_group_table
 
-from cluster.pool import ATTEMPTS, EngineStartError, Pool
+from cluster.crew import EngineStartError, Slot
+from cluster.pool import Pool
+from cluster.queue import ATTEMPTS
 from cluster.session import session
 from cluster.worker import WorkerSpec
 from orchestrator.config import Workers
@@ -19,15 +25,21 @@ from orchestrator.records import Asked, Block, Failure, Question, Serving
 
 SERVING = Serving("t", None, (), 64, "x", (), "a", "/nowhere")
 RECIPES = [single(Source(f"digest-{i}", f"m{i}", "/nowhere"), "float32", Point("parent")) for i in range(6)]
+BY_ID = {recipe.id: recipe for recipe in RECIPES}
+MEMORY = Path("/sys/fs/cgroup/memory")
 
 
 def spec(seconds: float = 0.05, **workers: object) -> WorkerSpec:
-    settings = Workers.model_validate({"backend": "fake", "fake_seconds": seconds, **workers})
-    return WorkerSpec(SERVING, {}, Source("d", "a", "/nowhere"), "float32", settings, 1, "/nowhere", None)
+    settings = Workers.model_validate({"backend": "fake", "gpus": 0, "fake_seconds": seconds, **workers})
+    return WorkerSpec(SERVING, {}, Source("d", "a", "/nowhere"), {}, "float32", settings, 1, "/nowhere", None)
 
 
 def blocks(recipes: list[Recipe], each: int = 3) -> list[Block]:
     return [Block(r.id, tuple(Question((10 * b + q,), (1,)) for q in range(4))) for r in recipes for b in range(each)]
+
+
+def questions(work: list[Block]) -> list[str]:
+    return sorted(block.recipe_id + question.id for block in work for question in block.questions)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,60 +48,124 @@ def cluster() -> Iterator[None]:
         yield
 
 
-def by_recipe(recipes: list[Recipe]) -> dict[str, Recipe]:
-    return {recipe.id: recipe for recipe in recipes}
+Meddle = Callable[[Pool, list[Asked | Failure]], None]
+
+
+def run(pool: Pool, work: list[Block], meddle: Meddle) -> list[Asked | Failure]:
+    """All that comes of the work; `meddle` may do harm each time that the pool gives a sign of life."""
+    done: list[Asked | Failure] = []
+    for result in pool.run(BY_ID, work, tick=0.1):
+        done += [result] if result is not None else []
+        meddle(pool, done)
+    return done
+
+
+def nothing(pool: Pool, done: list[Asked | Failure]) -> None:
+    """Does no harm."""
+
+
+def asked(done: list[Asked | Failure]) -> list[Block]:
+    return [result.block for result in done if isinstance(result, Asked)]
+
+
+def pid(slot: Slot) -> int:
+    assert slot.place is not None
+    return slot.place.pid
 
 
 def test_every_block_is_asked_once_and_workers_keep_to_their_recipe() -> None:
     work = blocks(RECIPES)
     with Pool(spec(count=2), limit=len(work)) as pool:
-        done = [result for result in pool.run(by_recipe(RECIPES), work) if result is not None]
-    assert all(isinstance(result, Asked) for result in done)
-    assert sorted(a.block.id + a.block.recipe_id for a in done) == sorted(b.id + b.recipe_id for b in work)
+        done = run(pool, work, nothing)
+    assert questions(asked(done)) == questions(work)
     workers: dict[str, set[str]] = {}
-    for asked in done:
-        workers.setdefault(asked.block.recipe_id, set()).add(asked.worker)
+    for result in done:
+        assert isinstance(result, Asked)
+        workers.setdefault(result.block.recipe_id, set()).add(result.worker)
     assert sum(len(w) for w in workers.values()) <= len(RECIPES) + 1, "at most the last recipe is shared"
 
 
-def test_a_killed_worker_is_replaced_and_its_block_asked_again() -> None:
-    work = blocks(RECIPES[:4])
-    with Pool(spec(seconds=0.2, count=2), limit=len(work)) as pool:
-        done, killed = [], None
-        for result in pool.run(by_recipe(RECIPES), work):
-            if result is not None:
-                done.append(result)
-            if killed is None and len(done) >= 2 and pool.slots[0].block:
-                killed = pool.pids[0]
-                os.kill(killed, signal.SIGKILL)
-        assert killed is not None
-        assert pool.pids[0] != killed
-    assert all(isinstance(result, Asked) for result in done)
-    assert sorted(a.block.id + a.block.recipe_id for a in done) == sorted(b.id + b.recipe_id for b in work)
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_worker_that_dies_or_hangs_is_replaced_and_its_block_asked_again(how: signal.Signals) -> None:
+    work, told = blocks(RECIPES[:1]), []
+    harmed: list[int] = []
+
+    def harm(pool: Pool, done: list[Asked | Failure]) -> None:
+        slot = pool.crew.slots[0]
+        if not harmed and done and slot.block:
+            harmed.append(pid(slot))
+            os.kill(harmed[0], how)
+
+    with Pool(spec(seconds=0.1, count=1, patience=2), limit=len(work), tell=told.append) as pool:
+        done = run(pool, work, harm)
+    assert questions(asked(done)) == questions(work)
+    assert len(told) == 1 and ("no answer for" if how == signal.SIGSTOP else "died") in told[0]
+    psutil.wait_procs([psutil.Process(each) for each in harmed if psutil.pid_exists(each)], timeout=60)
+    assert not psutil.pid_exists(harmed[0])
 
 
 def test_a_block_that_kills_its_workers_fails_its_recipe_and_nobody_elses() -> None:
     work = blocks(RECIPES[:2], each=1)
-    deadly = work[0]
-    kills = 0
-    with Pool(spec(seconds=0.6, count=1), limit=len(work)) as pool:
-        done = []
-        for result in pool.run(by_recipe(RECIPES), work):
-            done += [result] if result is not None else []
-            if pool.slots[0].block == deadly:
-                os.kill(pool.pids[0], signal.SIGKILL)
-                kills += 1
-    assert kills == ATTEMPTS
+    killed: list[int] = []
+
+    def harm(pool: Pool, done: list[Asked | Failure]) -> None:
+        slot = pool.crew.slots[0]
+        if slot.block == work[0]:
+            killed.append(pid(slot))
+            os.kill(killed[-1], signal.SIGKILL)
+
+    with Pool(spec(seconds=0.3, count=1), limit=len(work)) as pool:
+        done = run(pool, work, harm)
     failures = [result for result in done if isinstance(result, Failure)]
-    assert [(f.recipe_id, f.status, f.stage) for f in failures] == [(deadly.recipe_id, "failed", "worker")]
-    assert [a.block.recipe_id for a in done if isinstance(a, Asked)] == [work[1].recipe_id]
+    assert [(f.recipe_id, f.status, f.stage) for f in failures] == [(work[0].recipe_id, "failed", "worker")]
+    assert len(killed) == ATTEMPTS
+    assert all(f":{each} on node" in failures[0].message for each in killed), "the evidence"
+    assert asked(done) == [work[1]]
+
+
+def limit_addresses(worker: int) -> None:
+    """Python then says MemoryError."""
+    room = psutil.Process(worker).memory_info().vms + 2**28
+    resource.prlimit(worker, resource.RLIMIT_AS, (room, room))
+
+
+def limit_pages(worker: int) -> None:
+    """Linux then kills the process."""
+    group = MEMORY / f"mergefront-{os.getpid()}"
+    try:
+        group.mkdir(exist_ok=True)
+        (group / "memory.limit_in_bytes").write_text(str(2**28))
+        (group / "cgroup.procs").write_text(str(worker))
+    except OSError as error:
+        pytest.skip(f"no memory cgroup can be made here: {error}")
+
+
+@pytest.fixture
+def memory_group() -> Iterator[None]:
+    yield
+    with contextlib.suppress(OSError):
+        (MEMORY / f"mergefront-{os.getpid()}").rmdir()
+
+
+@pytest.mark.parametrize("limit", [limit_addresses, limit_pages])
+def test_a_block_that_is_too_large_for_the_memory_is_asked_in_halves(
+    limit: Callable[[int], None], memory_group: None
+) -> None:
+    warm, work, told = blocks(RECIPES[1:2], each=1), blocks(RECIPES[:1], each=2), []
+    with Pool(spec(count=1, fake_gib=1 / 8), limit=3, tell=told.append) as pool:
+        run(pool, warm, nothing)
+        limit(pid(pool.crew.slots[0]))
+        done = run(pool, work, nothing)
+    assert questions(asked(done)) == questions(work)
+    assert [len(block.questions) for block in asked(done)] == [2, 2, 4]
+    assert len(told) == 1 and "too little memory for 4 questions: halved" in told[0]
 
 
 def test_stopping_finishes_what_is_under_way_and_hands_out_no_more() -> None:
     work = blocks(RECIPES)
     done: list[object] = []
     with Pool(spec(count=1), limit=len(work)) as pool:
-        for result in pool.run(by_recipe(RECIPES), work, stop=lambda: len(done) >= 2):
+        for result in pool.run(BY_ID, work, stop=lambda: len(done) >= 2):
             if result is not None:
                 done.append(result)
     assert 2 <= len(done) <= 3
@@ -105,8 +181,8 @@ def test_the_ranks_of_a_worker_are_held_together() -> None:
     work = blocks(RECIPES[:2], each=1)
     for engine in ({"tensor_parallel_size": 2}, {"pipeline_parallel_size": 2}):
         with Pool(spec(engine=engine), limit=len(work)) as pool:
-            assert len(pool.slots) == 1, "the machine's two cores are one worker's"
-            assert all(isinstance(r, Asked) for r in pool.run(by_recipe(RECIPES), work) if r is not None)
+            assert len(pool.crew.slots) == 1, "the machine's two cores are one worker's"
+            assert all(isinstance(r, Asked) for r in pool.run(BY_ID, work) if r is not None)
             groups = [group for group in placement_group_table().values() if group["state"] == "CREATED"]
             bundles = [bundle["CPU"] for group in groups for bundle in group["bundles"].values()]
             assert bundles == [1.0] * (engine.get("pipeline_parallel_size", 0))
@@ -115,26 +191,30 @@ def test_the_ranks_of_a_worker_are_held_together() -> None:
 
 
 def test_an_engine_that_cannot_start_ends_the_sweep_with_its_reason() -> None:
-    broken = WorkerSpec(SERVING, {}, Source("d", "a", "/gone"), "float32", Workers(count=1), 1, "/nowhere", None)
+    broken = WorkerSpec(
+        SERVING, {}, Source("d", "a", "/gone"), {}, "float32", Workers(count=1, gpus=0), 1, "/nowhere", None
+    )
     with (
         pytest.raises(EngineStartError, match="the folder /gone does not exist") as told,
         Pool(broken, limit=1) as pool,
     ):
-        list(pool.run(by_recipe(RECIPES), blocks(RECIPES[:1])))
+        list(pool.run(BY_ID, blocks(RECIPES[:1])))
     assert "Traceback" in told.value.detail or "fetch" in told.value.detail
 
 
 def test_a_place_where_no_engine_starts_is_given_up_and_the_others_go_on() -> None:
-    work = blocks(RECIPES[:4])
-    with Pool(spec(seconds=0.4, count=2), limit=len(work)) as pool:
-        done, kills, given_up = [], 0, pool.slots[1]
-        for result in pool.run(by_recipe(RECIPES), work):
-            done += [result] if result is not None else []
-            if given_up in pool.slots and given_up.block is None and kills < ATTEMPTS:
-                ray.kill(given_up.actor)
-                kills += 1
-                given_up.holds = None
-    assert sorted(a.block.id + a.block.recipe_id for a in done) == sorted(b.id + b.recipe_id for b in work)
+    work, told = blocks(RECIPES[:4]), []
+    with Pool(spec(seconds=0.2, count=2), limit=len(work), tell=told.append) as pool:
+        bad = pool.crew.slots[1]
+
+        def harm(pool: Pool, done: list[Asked | Failure]) -> None:
+            if bad in pool.crew.slots and bad.holds is None:
+                ray.kill(bad.actor)
+
+        done = run(pool, work, harm)
+        assert bad not in pool.crew.slots
+    assert questions(asked(done)) == questions(work)
+    assert "given up" in told[-1]
 
 
 def test_a_cluster_that_was_there_is_left_running() -> None:

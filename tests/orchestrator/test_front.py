@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.front import near_front, pareto_front
+from orchestrator.front import PIECE, front_mask, near_front, pareto_front
 from orchestrator.scores import Score, TaskScore
 
 point = st.lists(st.integers(0, 5).map(float), min_size=2, max_size=2).map(tuple)
@@ -42,6 +42,16 @@ def test_the_order_does_not_matter(points: dict, random) -> None:
     assert set(pareto_front(dict(shuffled))) == set(pareto_front(points))
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 4), st.integers(2, 40), st.integers(0, 2**32 - 1))
+def test_a_front_of_many_points_is_that_of_the_definition(objectives: int, levels: int, seed: int) -> None:
+    points = np.random.default_rng(seed).integers(0, levels, (2 * PIECE + 7, objectives)).astype(float)
+    front = points[front_mask(points)]
+    for point, on in zip(points, front_mask(points), strict=True):
+        dominated = ((front >= point).all(axis=1) & (front > point).any(axis=1)).any()
+        assert on == (not dominated)
+
+
 def score(correct: list[int]) -> Score:
     values = np.array(correct, dtype=float)
     task = TaskScore("x", "x", {"acc": values.mean()}, float(values.mean()), values - values.mean(), values)
@@ -61,3 +71,9 @@ def test_near_is_within_one_paired_standard_error_in_every_objective() -> None:
 def test_a_minimised_objective_is_turned() -> None:
     scores = {"low": {"x": score([0] * 9 + [1])}, "high": {"x": score([1] * 8 + [0] * 2)}}
     assert near_front(scores, {"x": -1.0}, ["low"]) == []
+
+
+def test_near_the_front_among_more_recipes_than_are_compared_at_once() -> None:
+    best = {"x": score([1] * 10)}
+    scores = {"best": best, **{f"r{i}": {"x": score([1] * (9 - i % 2) + [0] * (1 + i % 2))} for i in range(PIECE + 9)}}
+    assert near_front(scores, {"x": 1.0}, ["best"]) == [f"r{i}" for i in range(PIECE + 9) if i % 2 == 0]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config import Objective
-from orchestrator.scores import TaskScore, combine, difference, interval, paired_se
+from orchestrator.scores import TaskScore, combine, difference, interval, paired_ses
 from tasks.judge import _jackknife, _sample
 
 bits = st.lists(st.integers(0, 1).map(float), min_size=3, max_size=40)
@@ -33,7 +33,7 @@ def test_the_standard_error_of_a_mean_is_lm_evals(values: list[float]) -> None:
 @given(bits)
 def test_a_recipe_does_not_differ_from_itself(values: list[float]) -> None:
     score = combine(Objective(tasks=["t"]), [task(values)])
-    assert paired_se(score, score) == 0
+    assert paired_ses(score, [score]).tolist() == [0]
     same = difference(score.tasks[0], score.tasks[0])
     assert (same.value, same.low, same.high, same.won, same.lost) == (0, 0, 0, [], [])
 
@@ -42,7 +42,7 @@ def test_pairing_is_what_makes_a_difference_visible() -> None:
     hard = [1.0] * 50 + [0.0] * 50
     better = [1.0] * 55 + [0.0] * 45
     a, b = (combine(Objective(tasks=["t"]), [task(v)]) for v in (better, hard))
-    assert paired_se(a, b) < 0.5 * float(np.hypot(a.se, b.se))
+    assert paired_ses(a, [b])[0] < 0.5 * float(np.hypot(a.se, b.se))
     found = difference(a.tasks[0], b.tasks[0])
     assert found.low > 0
     assert found.won == [50, 51, 52, 53, 54]
@@ -61,7 +61,7 @@ def test_an_interval_of_whole_scores_is_as_wide_as_the_paired_error_says() -> No
     )
     low, high = interval(a, b)
     assert low < a.value - b.value < high
-    assert high - low == pytest.approx(2 * 1.96 * paired_se(a, b), rel=0.1)
+    assert high - low == pytest.approx(2 * 1.96 * paired_ses(a, [b])[0], rel=0.1)
     assert low > 0, "one task differs, and pairing shows it"
     assert interval(a, a) == (0, 0)
 

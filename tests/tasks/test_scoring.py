@@ -123,3 +123,14 @@ def test_a_chat_template_that_writes_the_bos_token_gets_no_second_one(tokenizer:
     assert lm.tok_encode("abc") == lm.tok_encode("abc", add_special_tokens=None)
     if tokenizer.bos_token:
         assert lm.tok_encode(tokenizer.bos_token + "abc").count(tokenizer.bos_token_id) == 1
+
+
+def test_a_reply_whose_language_is_unknown_is_not_logged(capfd: pytest.CaptureFixture[str]) -> None:
+    from lm_eval.tasks.ifeval import instructions
+
+    import tasks.judge  # noqa: F401
+
+    checker = instructions.ResponseLanguageChecker("language:response_language")
+    checker.build_description(language="en")
+    assert checker.check_following("1. 1. 1.")
+    assert "1. 1." not in capfd.readouterr().err

@@ -1,0 +1,257 @@
+"""What the driver costs as a sweep grows: scheduling, ledger, report.
+
+    .venv/bin/python -m benchmarks.scale [--recipes 10000] [--workers 1000] [--raylets 2]
+
+A sweep over the fake backend, with the very code of `mergefront run` (questions, queue, ledger with its fsyncs,
+progress, scores, report), driven by a simulated clock in place of Ray: a block takes a lognormal time around half a
+minute, and the driver, which is one process, answers one worker after the other in the time that it really takes.
+Then the same on real raylets with real actors, as many as are asked for.
+
+`driver_ms_per_recipe`: all that the driver does for a recipe between having opened the sweep and its last block being
+stored, the fake answers themselves left out. `utilisation`: the share of the workers' simulated time that goes to
+blocks, for recipes of `--blocks` blocks; what is missing is waiting for the driver and for the last block. `report_s`:
+`mergefront report`, from the stored answers to the page, without opening the sweep. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import heapq
+import json
+import math
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.common import ROOT
+from cluster.queue import Queue
+from orchestrator.progress import Progress
+from orchestrator.records import Asked, Block
+from orchestrator.sweep import Sweep, keep, open_blocks, open_sweep, publish
+from orchestrator.sweepfile import load_config
+from tasks.fake import FakeEngine
+
+BLOCK_S, SIGMA, SWAP_S = 30.0, 0.5, 2.0
+"""A block's mean time, the standard deviation of its logarithm, and what another recipe costs first."""
+
+
+def write_sweep(folder: Path, recipes: int, seconds: float = 0.0) -> Path:
+    """The demo's parents and questions; as many Linear merges as are asked for."""
+    demo = ROOT / "tasks" / "demo"
+    content = {
+        "parents": {name: {"model": str(demo / "parents" / name)} for name in ("clinical", "instruct")},
+        "recipes": [{"method": "linear", "alpha": {"start": 0, "stop": 1, "step": 1 / (recipes - 1)}}],
+        "objectives": {
+            "clinical": {"tasks": ["demo_formulary"], "limit": 20},
+            "instruction": {"tasks": ["demo_instructions"], "limit": 10, "metric": ["prompt_level_strict_acc"]},
+        },
+        "include_path": [str(demo / "lm_eval")],
+        "dtype": "float32",
+        "workers": {
+            "backend": "fake", "gpus": 0, "block": 80, "fake_seconds": seconds, "engine": {"max_model_len": 512},
+        },
+    }  # fmt: skip
+    path = folder / f"sweep-{recipes}.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@dataclass
+class Clock:
+    """The driver's time, by part; a part can be entered again."""
+
+    spent: dict[str, float] = field(default_factory=dict)
+    """Wall seconds."""
+    cpu: float = 0.0
+    """Processor seconds of all parts; the rest of the wall's is waiting for the disk, or for a processor."""
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        began, busy = time.perf_counter(), time.process_time()
+        yield
+        self.spent[name] = self.spent.get(name, 0.0) + time.perf_counter() - began
+        self.cpu += time.process_time() - busy
+
+    @property
+    def total(self) -> float:
+        return sum(self.spent.values())
+
+
+@dataclass
+class Simulated:
+    """Workers in simulated time. The driver is one: who is done waits until it has dealt with those before."""
+
+    queue: Queue
+    workers: int
+    blocks_s: random.Random
+    now: float = 0.0
+    """The driver's."""
+    busy: float = 0.0
+    _done: list[tuple[float, int, Block]] = field(default_factory=list)
+    _holds: dict[int, str] = field(default_factory=dict)
+
+    def hand_out(self, worker: int) -> None:
+        block = self.queue.take("node", self._holds.get(worker, ""), ("node",))
+        if block is None:
+            return
+        swap = SWAP_S * (self._holds.get(worker) != block.recipe_id)
+        took = swap + self.blocks_s.lognormvariate(math.log(BLOCK_S) - SIGMA**2 / 2, SIGMA)
+        self._holds[worker] = block.recipe_id
+        self.busy += took
+        heapq.heappush(self._done, (self.now + took, worker, block))
+
+    def next(self) -> tuple[int, Block] | None:
+        """Who is done next; time goes on to it."""
+        if not self._done:
+            return None
+        at, worker, block = heapq.heappop(self._done)
+        self.now = max(self.now, at)
+        self.queue.done(block)
+        return worker, block
+
+
+def drive(sweep: Sweep, workers: int, clock: Clock) -> None:
+    """`mergefront run` without Ray: what `orchestrator.sweep.ask` and `cluster.pool` do, part by part."""
+    with clock.part("open_blocks"):
+        blocks = open_blocks(sweep)
+    with clock.part("queue"):
+        queue = Queue()
+        queue.add(blocks)
+        simulated = Simulated(queue, workers, random.Random(0))
+        for worker in range(workers):
+            simulated.hand_out(worker)
+    engine = FakeEngine()
+    with Progress(blocks) as progress:
+        while (done := simulated.next()) is not None:
+            worker, block = done
+            engine.recipe_id = block.recipe_id
+            asked = Asked(block, tuple(engine.answer(block.questions)), SWAP_S, BLOCK_S, "simulated")
+            with clock.part("ledger"):
+                keep(sweep, asked)
+            with clock.part("progress"):
+                progress.update(asked)
+            with clock.part("queue"):
+                simulated.hand_out(worker)
+
+
+def utilisation(recipes: int, each: int, workers: int, driver_s: float) -> float:
+    """The queue alone, with blocks of nothing; `driver_s` a block is what was measured."""
+    queue = Queue()
+    queue.add(Block(str(recipe), ()) for recipe in range(recipes) for _ in range(each))
+    simulated = Simulated(queue, workers, random.Random(0))
+    for worker in range(workers):
+        simulated.hand_out(worker)
+    while (done := simulated.next()) is not None:
+        simulated.now += driver_s
+        simulated.hand_out(done[0])
+    return simulated.busy / (workers * simulated.now)
+
+
+def measure(folder: Path, recipes: int, workers: int) -> dict[str, Any]:
+    """One sweep of so many recipes, and its report."""
+    clock, reporting = Clock(), Clock()
+    sweep = open_sweep(load_config(write_sweep(folder, recipes)), folder / f"out-{recipes}")
+    with contextlib.redirect_stderr(open(os.devnull, "w")):
+        drive(sweep, workers, clock)
+    again = open_sweep(sweep.config, sweep.out)
+    with reporting.part("report"):
+        board = publish(again)
+    assert len(board.rows) == recipes and all(row.status == "scored" for row in board.rows)
+    blocks = sum(1 for _ in sweep.out.glob("answers/*/*/SUCCESS"))
+    parts = {name: round(1000 * spent / recipes, 3) for name, spent in clock.spent.items()}
+    cost = f"driver {1000 * clock.total / recipes:.2f} ms a recipe, {1000 * clock.cpu / recipes:.2f} of them processor"
+    report = f"report {reporting.total:.1f} s, {reporting.cpu:.1f} of them processor"
+    print(f"{recipes} recipes, {blocks} blocks: {cost}; {parts}; {report}", flush=True)
+    return {"recipes": recipes, "blocks": blocks, "clock": clock, "report": reporting}
+
+
+def on_raylets(folder: Path, raylets: int, cpus: int, recipes: int) -> dict[str, float]:
+    """A real run: raylets on this machine, actors of the fake backend, the driver's own CPU time."""
+    path = write_sweep(folder, recipes, seconds=1 / 80)
+    command = [sys.executable, "-m", "benchmarks.scale", "--real", str(path), str(raylets), str(cpus)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def real(path: Path, raylets: int, cpus: int) -> None:
+    import ray
+    from ray.cluster_utils import Cluster
+
+    from cluster.pool import Pool
+    from orchestrator.sweep import worker_spec
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    for _ in range(raylets):
+        cluster.add_node(num_cpus=cpus)
+    ray.init(cluster.address, log_to_driver=False)
+    sweep = open_sweep(load_config(path), path.parent / "real")
+    blocks, recipes = open_blocks(sweep), {recipe.id: recipe for recipe in sweep.recipes}
+    busy, first, cpu, results = 0.0, 0.0, 0.0, 0
+    with Pool(worker_spec(sweep), limit=len(blocks)) as pool:
+        for result in pool.run(recipes, blocks):
+            keep(sweep, result)
+            if isinstance(result, Asked):
+                if not first and all(slot.holds is not None for slot in pool.crew.slots):
+                    first, cpu, busy, results = time.perf_counter(), time.process_time(), -result.answer_s, 0
+                busy, results = busy + result.answer_s + result.swap_s, results + 1
+        wall, cpu = time.perf_counter() - first, time.process_time() - cpu
+        workers = len(pool.crew.slots)
+    told = {
+        "workers": workers,
+        "driver_cpu_ms_per_block": 1000 * cpu / results,
+        "utilisation": busy / (wall * workers),
+    }
+    ray.shutdown()
+    cluster.shutdown()
+    print(json.dumps(told))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipes", type=int, default=10_000)
+    parser.add_argument("--workers", type=int, default=1000, help="simulated ones")
+    parser.add_argument("--blocks", type=int, default=16, help="of a recipe, where utilisation is simulated")
+    parser.add_argument("--raylets", type=int, default=2, help="real ones, each with four workers; 0 for none")
+    parser.add_argument("--real", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args(arguments)
+    if args.real:
+        return real(Path(args.real[0]), *map(int, args.real[1:]))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        small = measure(folder, args.recipes // 10, args.workers)
+        large = measure(folder, args.recipes, args.workers)
+        raylets = on_raylets(folder, args.raylets, 4, 200) if args.raylets else {}
+    per_recipe = [1000 * run["clock"].total / run["recipes"] for run in (small, large)]
+    per_block = large["clock"].total / large["blocks"]
+    result = {
+        "benchmark": "scale",
+        "driver_ms_per_recipe": round(per_recipe[1], 2),
+        "utilisation": round(utilisation(args.recipes, args.blocks, args.workers, per_block), 4),
+        "report_s": round(large["report"].total, 1),
+        "linearity": round(per_recipe[1] / per_recipe[0], 2),
+        "driver_cpu_ms_per_recipe": round(1000 * large["clock"].cpu / large["recipes"], 2),
+        "report_cpu_s": round(large["report"].cpu, 1),
+        "driver_ms_per_block": round(1000 * per_block, 2),
+        "parts_ms_per_recipe": {k: round(1000 * s / large["recipes"], 2) for k, s in large["clock"].spent.items()},
+        "recipes": large["recipes"],
+        "blocks_per_recipe": large["blocks"] / large["recipes"],
+        "workers": args.workers,
+        "raylets": {key: round(value, 3) for key, value in raylets.items()},
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, CPython {platform.python_version()}",
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

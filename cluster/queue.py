@@ -1,0 +1,147 @@
+"""The queue: which block a free worker asks next, and when a block has broken enough of them. No Ray is in it, so that
+`benchmarks.scale` drives the very same code by a simulated clock.
+
+A free worker goes on with the recipe that it holds, else takes one that nobody works on, else helps with the recipe
+that has most left. A block that broke a worker goes first, and to a node where it broke none, if there is one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from orchestrator.records import Block
+
+ATTEMPTS = 3
+"""Workers that may break at a block before its recipe fails; engines that may fail to start in one place."""
+
+
+@dataclass(frozen=True)
+class Break:
+    """A worker that died, hung or raised while it was at a block."""
+
+    node: str
+    """Ray's id of it."""
+    worker: str
+    """Host and process id, for people."""
+    message: str
+    detail: str = ""
+
+
+class Queue:
+    """Blocks that wait; falsy when there are none. All is O(1) a block, but for the helping at the end, which is
+    O(recipes under way)."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, deque[Block]] = {}
+        """Recipe → its blocks; never empty ones."""
+        self._idle: dict[str, None] = {}
+        """Those of the waiting recipes that nobody works on, in their order."""
+        self._workers: Counter[str] = Counter()
+        """Recipe → workers at it."""
+        self._suspects: list[Block] = []
+        self._breaks: defaultdict[tuple[str, str], list[Break]] = defaultdict(list)
+        self._lost: set[str] = set()
+        """Recipes that have failed: what is left of them is not asked."""
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting or self._suspects)
+
+    def add(self, blocks: Iterable[Block]) -> None:
+        """Put blocks at the end."""
+        for block in blocks:
+            self._waiting.setdefault(block.recipe_id, deque()).append(block)
+            self._see(block.recipe_id)
+
+    def take(self, node: str, holds: str, nodes: Collection[str]) -> Block | None:
+        """The next block of a free worker; None when there is none for it.
+
+        Args:
+            node: where the worker is.
+            holds: the recipe in its engine; any other string for none.
+            nodes: all that have workers now.
+        """
+        block = self._suspect(node, nodes)
+        if block is None:
+            chosen = self._choose(holds)
+            if chosen is None:
+                return None
+            block = self._waiting[chosen].popleft()
+            if not self._waiting[chosen]:
+                del self._waiting[chosen]
+        self._workers[block.recipe_id] += 1
+        self._idle.pop(block.recipe_id, None)
+        return block
+
+    def done(self, block: Block) -> None:
+        """The worker that was at it is free again."""
+        self._workers[block.recipe_id] -= 1
+        if not self._workers[block.recipe_id]:
+            del self._workers[block.recipe_id]
+        self._see(block.recipe_id)
+
+    def give_back(self, block: Block) -> None:
+        """Its worker is gone, through no fault of the block: it is asked again, before the others of its recipe."""
+        if (block.recipe_id, block.id) in self._breaks and block.recipe_id not in self._lost:
+            self._suspects.append(block)
+            self.done(block)
+        else:
+            self._again([block])
+
+    def halve(self, block: Block) -> None:
+        """It was too large for the memory of a worker that is gone: it is asked again as two."""
+        middle = len(block.questions) // 2
+        assert middle, "a block of one question cannot be halved"
+        self._again([Block(block.recipe_id, part) for part in (block.questions[:middle], block.questions[middle:])])
+
+    def broke(self, block: Block, broken: Break) -> list[Break]:
+        """It broke its worker. It is asked again; or else, after `ATTEMPTS`, its recipe is lost.
+
+        Returns:
+            All that it broke when its recipe is lost, else nothing.
+        """
+        self.done(block)
+        breaks = self._breaks[block.recipe_id, block.id]
+        breaks.append(broken)
+        if block.recipe_id in self._lost:
+            return []
+        if len(breaks) < ATTEMPTS:
+            self._suspects.append(block)
+            return []
+        self.lose(block.recipe_id)
+        return breaks
+
+    def lose(self, recipe_id: str) -> None:
+        """The recipe has failed: nothing of it is asked any more."""
+        self._lost.add(recipe_id)
+        self._waiting.pop(recipe_id, None)
+        self._idle.pop(recipe_id, None)
+        self._suspects = [block for block in self._suspects if block.recipe_id != recipe_id]
+
+    def is_lost(self, recipe_id: str) -> bool:
+        return recipe_id in self._lost
+
+    def _again(self, blocks: list[Block]) -> None:
+        recipe_id = blocks[0].recipe_id
+        if recipe_id not in self._lost:
+            self._waiting.setdefault(recipe_id, deque()).extendleft(reversed(blocks))
+        self.done(blocks[0])
+
+    def _see(self, recipe_id: str) -> None:
+        if recipe_id in self._waiting and recipe_id not in self._workers:
+            self._idle[recipe_id] = None
+
+    def _suspect(self, node: str, nodes: Collection[str]) -> Block | None:
+        for index, block in enumerate(self._suspects):
+            tried = {broken.node for broken in self._breaks[block.recipe_id, block.id]}
+            if node not in tried or tried.issuperset(nodes):
+                return self._suspects.pop(index)
+        return None
+
+    def _choose(self, holds: str) -> str | None:
+        if holds in self._waiting:
+            return holds
+        if self._idle:
+            return next(iter(self._idle))
+        return max(self._waiting, key=lambda recipe_id: len(self._waiting[recipe_id]), default=None)

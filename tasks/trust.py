@@ -1,0 +1,38 @@
+"""A sweep file runs nothing. lm-eval's task files can: they name Python functions, metrics and scripts. So a folder of
+them takes part only when the user's own environment says so; and templates are rendered in a sandbox."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from orchestrator.config import SweepConfig, UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def check_trusted(config: SweepConfig) -> None:
+    """Every folder of task files is one of ours, or one that MERGEFRONT_TRUST names (several are joined as in PATH).
+
+    Raises:
+        UserError: it is neither.
+    """
+    ours = [ROOT / "tasks", ROOT / "examples"]
+    named = [Path(each).resolve() for each in os.environ.get("MERGEFRONT_TRUST", "").split(os.pathsep) if each]
+    for folder in config.include_path:
+        if not any(Path(folder).resolve().is_relative_to(trusted) for trusted in (*ours, *named)):
+            raise UserError(
+                f"include_path: task files such as those in {folder} can run code, and a sweep file alone must not; if "
+                f"you trust them, say so: export MERGEFRONT_TRUST={folder}"
+            )
+
+
+def close_templates() -> None:
+    """lm-eval renders the templates of prompts where they can reach all of Python; now they reach their document."""
+    import lm_eval.utils
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    opened = lm_eval.utils.env
+    closed = ImmutableSandboxedEnvironment(undefined=opened.undefined, keep_trailing_newline=True)
+    closed.filters.update(opened.filters)
+    lm_eval.utils.env = closed

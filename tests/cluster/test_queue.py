@@ -1,0 +1,99 @@
+"""The queue by itself, with workers that break as hypothesis likes: nothing is lost, nothing asked twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.patience import TIMES, UNKNOWN, Patience
+from cluster.queue import ATTEMPTS, Break, Queue
+from orchestrator.records import Answer, Asked, Block, Decoding, Question
+
+
+def block(recipe: str, number: int, size: int = 4) -> Block:
+    return Block(recipe, tuple(Question((10 * number + q,), (1,)) for q in range(size)))
+
+
+def keys(asked: Block) -> list[tuple[str, str]]:
+    return [(asked.recipe_id, question.id) for question in asked.questions]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), st.integers(1, 5), st.integers(1, 4), st.integers(1, 3))
+def test_whatever_breaks_each_question_is_answered_once_or_its_recipe_is_lost(
+    data: st.DataObject, recipes: int, each: int, nodes: int
+) -> None:
+    queue, names = Queue(), [f"n{i}" for i in range(nodes)]
+    work = [block(f"r{r}", b) for r in range(recipes) for b in range(each)]
+    queue.add(work)
+    workers: dict[tuple[str, int], Block | None] = {(name, i): None for name in names for i in range(2)}
+    holds: dict[tuple[str, int], str] = dict.fromkeys(workers, "")
+    answered: Counter[tuple[str, str]] = Counter()
+    lost: dict[str, list[Break]] = {}
+    while queue or any(workers.values()):
+        for worker, at in workers.items():
+            if at is None:
+                workers[worker] = queue.take(worker[0], holds[worker], names)
+        worker = data.draw(st.sampled_from([w for w, at in workers.items() if at]))
+        at, workers[worker] = workers[worker], None
+        assert at is not None
+        match data.draw(st.sampled_from(["done", "done", "give back", "halve", "break"])):
+            case "give back":
+                queue.give_back(at)
+            case "halve" if len(at.questions) > 1:
+                queue.halve(at)
+            case "break":
+                if breaks := queue.broke(at, Break(worker[0], str(worker), "died")):
+                    assert at.recipe_id not in lost
+                    lost[at.recipe_id] = breaks
+            case _:
+                queue.done(at)
+                holds[worker] = at.recipe_id
+                answered.update(keys(at))
+    assert max(answered.values(), default=1) == 1
+    assert {key for each_block in work for key in keys(each_block) if key[0] not in lost} <= answered.keys()
+    for breaks in lost.values():
+        assert len(breaks) == ATTEMPTS
+        assert len({broken.node for broken in breaks}) == min(nodes, ATTEMPTS), "another node gets its chance"
+
+
+def test_a_worker_keeps_its_recipe_then_takes_a_new_one_then_helps() -> None:
+    queue = Queue()
+    queue.add([block("a", 0), block("b", 0), block("b", 1), block("b", 2), block("c", 0), block("c", 1)])
+    first, second, third = (queue.take("n", "", ["n"]) for _ in range(3))
+    assert [b.recipe_id for b in (first, second, third) if b] == ["a", "b", "c"]
+    helping = queue.take("n", "", ["n"])
+    assert helping and helping.recipe_id == "b", "the one with most left"
+    assert third
+    queue.done(third)
+    going_on = queue.take("n", "c", ["n"])
+    assert going_on and going_on.recipe_id == "c"
+
+
+def test_a_block_that_broke_a_worker_waits_for_another_node() -> None:
+    queue = Queue()
+    queue.add([block("a", 0)])
+    taken = queue.take("n1", "", ["n1", "n2"])
+    assert taken
+    assert queue.broke(taken, Break("n1", "w", "died")) == []
+    assert queue.take("n1", "a", ["n1", "n2"]) is None
+    assert queue.take("n2", "", ["n1", "n2"]) == taken
+    assert queue.broke(taken, Break("n2", "w", "died")) == []
+    assert queue.take("n1", "", ["n1", "n2"]) == taken, "all nodes have tried"
+
+
+def test_patience_grows_with_what_was_measured_and_knows_texts_from_choices() -> None:
+    patience, choices = Patience(1.0), block("a", 0, 10)
+    assert patience.for_start() == patience.for_block(choices) == UNKNOWN
+    patience.started(3.0)
+    assert patience.for_start() == TIMES * 3.0
+    answers = tuple(Answer(q.id) for q in choices.questions)
+    patience.answered(Asked(choices, answers, 0.5, 2.0, "w"))
+    assert patience.for_block(choices) == TIMES * 2.5
+    assert patience.for_block(block("a", 0, 1)) == TIMES * (0.5 + 0.2)
+    texts = Block("a", (Question((1,), decoding=Decoding(8, ())),))
+    assert patience.for_block(texts) == UNKNOWN
+    patience.answered(Asked(texts, answers[:1], 0.0, 0.01, "w"))
+    assert patience.for_block(texts) == TIMES * (0.5 + 0.01)

@@ -1,0 +1,64 @@
+"""Failure on the real demo, and a disk that is full: `make prove`, or
+
+pytest -m prove -s tests/proofs/test_failure.py
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.campaign import KINDS, campaign, leaderboard, markers, questions, write_demo
+from benchmarks.common import ROOT
+
+pytestmark = [pytest.mark.prove, pytest.mark.timeout(3600)]
+
+
+def test_the_real_demo_survives_one_death_of_each_kind(tmp_path: Path) -> None:
+    results = campaign(write_demo(tmp_path, "vllm"), tmp_path, len(KINDS), KINDS, seed=0, nodes=2)
+    assert len(results) == len(KINDS) and all(result.good for result in results), results
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)], capture_output=True)
+    if mount.returncode:
+        pytest.skip(f"no small disk can be mounted here: {mount.stderr.decode().strip()}")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_is_said_and_the_same_command_goes_on(sweep: Callable[..., Path], small_disk: Path) -> None:
+    workers = {"backend": "fake", "gpus": 0, "fake_seconds": 0.05, "block": 8, "engine": {"max_model_len": 512}}
+    out = small_disk / "out"
+    command = [sys.executable, "-m", "orchestrator", "run", str(sweep(workers=workers)), "--out", str(out)]
+    driver = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while len(markers(out)) < 3:
+        assert driver.poll() is None
+        time.sleep(0.02)
+    fill(small_disk / "filler")
+    _, said = driver.communicate(timeout=120)
+    assert driver.returncode == 2 and "Traceback" not in said
+    assert f"No space left on device ({out}" in said and "mend that, and the same command goes on" in said
+    before = markers(out)
+    for marker in before:
+        assert len(questions(out, marker)) == json.loads((out / marker).read_text())["rows"]
+    (small_disk / "filler").unlink()
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert before.items() <= markers(out).items()
+    assert {row["status"] for row in leaderboard(out)} == {"scored"}
+
+
+def fill(file: Path) -> None:
+    """Until nothing fits any more."""
+    with file.open("wb", buffering=0) as stream, pytest.raises(OSError, match="No space left"):
+        while True:
+            stream.write(bytes(4096))
