@@ -129,8 +129,9 @@ def test_a_damaged_blob_of_the_hubs_cache_is_found(parents: dict[str, Path], tmp
     """Its name is its hash, and the driver believes it; workers look."""
     import hashlib
 
-    folder, blobs = tmp_path / "snapshot", tmp_path / "blobs"
-    folder.mkdir()
+    home = tmp_path / "models--org--b"
+    folder, blobs = home / "snapshots" / "c0ffee", home / "blobs"
+    folder.mkdir(parents=True)
     blobs.mkdir()
     for file in parents["b"].iterdir():
         blob = blobs / hashlib.sha256(file.read_bytes()).hexdigest()
