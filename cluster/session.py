@@ -110,22 +110,24 @@ def start(environment: dict[str, Any], spill: Path | None) -> None:
     import ray
     from ray._private import ray_constants
 
-    # Ray's switch for Macs, where it keeps to loopback to be spared the firewall's questions; an address of 127.0.0.1
-    # it would take for that of the network. Processes that it starts read the variable.
-    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
-    ray_constants.ENABLE_RAY_CLUSTER = False
     # Unset, Ray asks for a token. It reads this when it is imported, so that setting it here would come too late.
     os.environ.pop("RAY_AUTH_MODE", None)
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     spilling = {"object_spilling_directory": str(make_private(spill))} if spill else {}
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env=environment,
-        **spilling,
-    )
+    # Ray's switch for Macs, where it keeps to loopback to be spared the firewall's questions. An address of 127.0.0.1
+    # it would take for that of the network.
+    usual, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env=environment,
+            **spilling,
+        )
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = usual
 
 
 def join(address: str, environment: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ def content(**changes: Any) -> dict[str, Any]:
         "objectives": {"clinical": {"tasks": ["demo_formulary"], "limit": 2}},
         "include_path": [str(DEMO / "lm_eval")],
         "dtype": "float32",
-        "workers": {"backend": "fake", "engine": {"max_model_len": 512}},
+        "workers": {"backend": "fake", "count": 1, "engine": {"max_model_len": 512}},
         **changes,
     }
 
@@ -133,7 +133,7 @@ TEXTS: dict[str, tuple[bytes | str | dict[str, Any], str]] = {
     ),
     "model from anywhere": (
         content(parents={"a": {"model": "https://example.org/model"}, "b": {"model": "y"}}),
-        "parents.a.model: 'https://example.org/model' is no folder here",
+        "parents.a.model: https:// is not supported; give a folder, or an address with s3:// or gs://",
     ),
     "parents that are a list": (content(parents=[1, 2]), "parents: input should be a valid dictionary"),
     "objectives that are a text of megabytes": (content(objectives="x" * 900_000), "objectives: input should be"),

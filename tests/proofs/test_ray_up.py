@@ -54,7 +54,7 @@ StrictModes no
 UsePAM no
 PasswordAuthentication no
 """
-DIAL = "exec 3<>/dev/tcp/127.0.0.1/{port}; cat <&3 & exec cat >&3\n"
+DIAL = "exec 2> /dev/null 3<> /dev/tcp/127.0.0.1/{port}; cat <&3 & exec cat >&3\n"
 """ssh's way to another port than 22."""
 
 
@@ -70,7 +70,7 @@ class Machine:
         options = ["-i", auth["ssh_private_key"], "-o", f"ProxyCommand={auth['ssh_proxy_command']}"]
         options += ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
         command = ["ssh", *options, "root@127.0.0.1", f"pgrep -c {process}"]
-        return int(subprocess.run(command, capture_output=True, text=True, timeout=60).stdout)
+        return int(subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60).stdout)
 
     def ray(self, *command: str, timeout: int = 300) -> str:
         """Run Ray's command line as from a laptop; gives what it says."""
