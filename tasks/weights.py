@@ -126,8 +126,8 @@ class Weights:
         return [*problems, *dict.fromkeys(str(failure) for failure in failures)]
 
     def _open_stage(self) -> None:
-        """vLLM makes the buffers that a stage takes the last one's work from when it warms up, which it leaves out on the
-        CPU without compilation: the first question would find none."""
+        """vLLM makes the buffers that a stage takes the last one's work from when it warms up, which it leaves out on
+        the CPU without compilation: the first question would find none."""
         from vllm.distributed import get_pp_group
 
         runner = self.model_runner  # type: ignore[attr-defined]
