@@ -56,11 +56,6 @@ def _check_location(location: str) -> str:
     if parts.scheme not in SCHEMES:
         known = " or ".join(f"{scheme}://" for scheme in SCHEMES)
         raise ValueError(f"{parts.scheme}:// is not supported; give a folder, or an address with {known}")
-    if parts.password is not None:
-        raise ValueError(
-            "the address holds a password, and would be written down with the results; take it out, and put it where "
-            "the storage's own tools find it (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws)"
-        )
     if not parts.hostname or ".." in parts.path.split("/"):
         raise ValueError(f"{location!r} is no address; write {parts.scheme}://bucket/prefix")
     return location

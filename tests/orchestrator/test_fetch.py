@@ -129,8 +129,8 @@ def test_a_damaged_blob_of_the_hubs_cache_is_found(parents: dict[str, Path], tmp
     """Its name is its hash, and the driver believes it; workers look."""
     import hashlib
 
-    folder, blobs = tmp_path / "snapshot", tmp_path / "blobs"
-    folder.mkdir()
+    folder, blobs = tmp_path / "snapshots" / "commit", tmp_path / "blobs"
+    folder.mkdir(parents=True)
     blobs.mkdir()
     for file in parents["b"].iterdir():
         blob = blobs / hashlib.sha256(file.read_bytes()).hexdigest()
@@ -152,7 +152,7 @@ def test_what_is_wrong_with_an_address_is_said(bucket: Any, node: Path, sweep: C
         source_of(bucket("models/x").replace("bucket/", "other/"))
     for model, said in (
         ("ftp://host/model", "parents.b.model: ftp:// is not supported; give a folder, or an address with s3://"),
-        ("s3://key:secret@bucket/model", "parents.b.model: the address holds a password"),
+        ("s3://key:secret@bucket/model", "parents.b.model: holds a password in a URL"),
         ("s3:///model", "parents.b.model: 's3:///model' is no address"),
     ):
         with pytest.raises(UserError) as caught:
