@@ -39,12 +39,12 @@ def smollm2(scratch: Path) -> list[Path]:
     return [merged_folder(adapted, scratch), MODELS / "instruct"]
 
 
-def start(
-    folder: Path, tokenizer: Path, scratch: Path, dtype: str = "bfloat16", max_model_len: int = 2048
-) -> VllmEngine:
-    serving = Serving("t", None, (), max_model_len, "x", (), "a", str(folder))
-    workers = Workers(gpus=0.0, engine=Engine(enforce_eager=True, max_model_len=max_model_len))
-    return VllmEngine(Boot(folder, tokenizer, dtype, workers, 2), serving, scratch)
+WORKERS = Workers(gpus=0.0, engine=Engine(enforce_eager=True))
+
+
+def start(folder: Path, tokenizer: Path, scratch: Path, dtype: str = "bfloat16") -> VllmEngine:
+    serving = Serving("t", None, (), WORKERS.engine.max_model_len, "x", (), "a", str(folder))
+    return VllmEngine(Boot(folder, tokenizer, dtype, WORKERS, 2), serving, scratch)
 
 
 def suites(

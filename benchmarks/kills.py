@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import signal
 import time
 from multiprocessing.context import ForkServerProcess
@@ -18,6 +19,7 @@ class Machines:
     """A head without room for workers, and nodes with room for one each."""
 
     def __init__(self, nodes: int) -> None:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray asks for one, and the drivers inherit it
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         for _ in range(nodes):
             self.add()

@@ -4,21 +4,27 @@
 
 The last line is JSON, in 10^6 bytes: `before` is the engine with its weights and KV cache after it has answered, no
 parent opened yet; `peak` the most that was resident during the swaps, memory-mapped parents included; `ratio` is
-before + parents over the peak, so that 0.91 and more is within 10 %.
+before + parents over the peak, so that 0.91 and more is within 10 %. `planned` is what `mergefront plan` says of such
+an engine, parents included.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import tempfile
 from pathlib import Path
 
-from benchmarks.common import recipe, smollm2, start
+from benchmarks.common import WORKERS, recipe, smollm2, start
 from orchestrator.files import weight_files
+from orchestrator.parents import normal, read_json
+from orchestrator.placement import shape_of
+from orchestrator.proposal import host_need
 from orchestrator.records import Question
+from tasks.merge import headers
 
 STATUS = Path("/proc/self/status")
 
@@ -44,6 +50,8 @@ def main() -> None:
         for index in range(args.swaps):
             engine.hold(recipe(args.method, parents, (index + 1) / (args.swaps + 1)))
         peak = resident("VmHWM")
+        parameters = sum(math.prod(shape) for _, shape in headers(parents[0]).values())
+        shape = shape_of(normal(read_json("parents", parents[0] / "config.json")), parameters, "bfloat16")
         size = sum(file.stat().st_size for parent in parents for file in weight_files(parent)) / 1e6
     result = {
         "benchmark": f"memory {args.method}",
@@ -51,6 +59,7 @@ def main() -> None:
         "before": round(before),
         "parents": round(size),
         "peak": round(peak),
+        "planned": round(host_need(WORKERS, shape) / 1e6 + size),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, CPython {platform.python_version()}",
     }
     print(json.dumps(result))

@@ -36,6 +36,7 @@ import yaml
 
 from benchmarks.common import ROOT
 from cluster.queue import Queue
+from cluster.session import quiet
 from orchestrator.progress import Progress
 from orchestrator.records import Asked, Block
 from orchestrator.sweep import Sweep, keep, open_blocks, open_sweep, publish
@@ -218,6 +219,7 @@ def real(path: Path, raylets: int, cpus: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    quiet()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipes", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=1000, help="simulated ones")

@@ -189,7 +189,8 @@ class Pool:
     def _look(self) -> Iterator[Failure]:
         """What nobody tells: nodes that came or went, and workers that do not answer."""
         self.crew.look()
-        for slot in list(self.crew.slots):
+        answered = {self.crew.calls[ref] for ref in self._wait(0)}  # while the driver itself was busy, or stopped
+        for slot in [slot for slot in self.crew.slots if slot not in answered]:
             waited = time.monotonic() - slot.since
             if slot.place and waited > self._limit(slot):
                 message = f"no answer for {waited:.0f} s, far longer than the like of it took before"

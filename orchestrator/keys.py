@@ -49,19 +49,28 @@ def is_remote(location: str) -> bool:
     return "://" in location
 
 
-def _check_location(location: str) -> str:
+def check_location(location: str) -> str:
+    """
+    Raises:
+        ValueError: an address of a kind that is not supported, without a bucket, or with credentials in it.
+    """
     if not is_remote(location):
         return location
     parts = urlsplit(location)
     if parts.scheme not in SCHEMES:
         known = " or ".join(f"{scheme}://" for scheme in SCHEMES)
         raise ValueError(f"{parts.scheme}:// is not supported; give a folder, or an address with {known}")
+    if kind := credential(location):
+        raise ValueError(
+            f"the address holds {kind}, and would be written down; take it out, and put it where the storage's own "
+            "tools find it (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws)"
+        )
     if not parts.hostname or ".." in parts.path.split("/"):
         raise ValueError(f"{location!r} is no address; write {parts.scheme}://bucket/prefix")
     return location
 
 
-Location = Annotated[str, AfterValidator(_check_location)]
+Location = Annotated[str, AfterValidator(check_location)]
 """A path, or an address such as s3://bucket/prefix, with pyarrow's options for its filesystem as the query."""
 Metric = Annotated[str | list[str] | None, AfterValidator(_check_metric)]
 Name = Annotated[str, AfterValidator(_check_name)]

@@ -48,6 +48,11 @@ class Node:
     cpus: float | None = None
     """None where nobody said."""
 
+    @property
+    def name(self) -> str:
+        """Ray's, of its GPUs."""
+        return self.kind.rpartition("-")[0] if self.kind in ACCELERATORS else self.kind
+
     def __str__(self) -> str:
         parts = [f"{self.gpus}x {self.kind or 'GPU'}"] if self.gpus else [f"{self.cpus or 0:g} cores"]
         return " + ".join([*parts, *([f"{self.host / 1e9:.0f}GB"] if self.host else [])])

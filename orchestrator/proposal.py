@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from orchestrator.config import Engine, SweepConfig, UserError
+from orchestrator.config import Engine, SweepConfig, UserError, Workers
 from orchestrator.nodes import Node, describe_nodes
 from orchestrator.placement import Fit, Layout, Shape, gb, layout_of
 
 SHARES = (8, 4, 2)
 """Engines of a tiny model that may share a GPU."""
-PROCESS = 1.5 * 2**30
-"""Bytes that a rank without a GPU takes beside weights and cache (benchmarks/memory.py prints it)."""
+PROCESS = 1.3e9
+"""Bytes that a rank without a GPU takes beside weights, cache and parents, at most, while it merges; compared by
+benchmarks/memory.py."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,7 @@ def stages(layout: Layout, nodes: Sequence[Node]) -> int:
 
 def kinds(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> list[Kind]:
     """The GPU nodes that the sweep may use, by kind, those of unknown memory left out."""
-    wanted = config.workers.accelerator_type
-    usable = [node for node in nodes if node.memory and (not wanted or node.kind.startswith(wanted))]
+    usable = [node for node in usable_nodes(config, nodes) if node.memory]
     models, engine, layout = len(config.parents), config.workers.engine, layout_of(config.workers)
     found = []
     for _, group in groupby(sorted(usable, key=lambda node: node.kind), key=lambda node: node.kind):
@@ -55,6 +55,12 @@ def kinds(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> list[Kind
         own = Fit(shape, models, engine, layout, _least_host(alike))
         found.append(Kind(alike, own, best(shape, models, engine, alike)))
     return found
+
+
+def usable_nodes(config: SweepConfig, nodes: Sequence[Node]) -> list[Node]:
+    """Those with GPUs, of the kind that the sweep is pinned to, where it is."""
+    wanted = config.workers.accelerator_type
+    return [node for node in nodes if node.gpus and wanted in (None, node.name)]
 
 
 def best(shape: Shape, models: int, engine: Engine, nodes: Sequence[Node]) -> Fit | None:
@@ -100,13 +106,23 @@ def check(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> None:
     Raises:
         UserError: with the arithmetic, and what would fit.
     """
-    if config.workers.gpus and (found := kinds(config, shape, nodes)) and not any(kind.engines for kind in found):
-        if any(node.gpus and not node.memory for node in nodes):
-            return
+    if config.workers.gpus:
+        _check_gpus(config, shape, usable_nodes(config, nodes), nodes)
+    elif config.workers.backend == "vllm":
+        _check_host(config, shape, nodes)
+
+
+def _check_gpus(config: SweepConfig, shape: Shape, usable: Sequence[Node], nodes: Sequence[Node]) -> None:
+    if not usable:
+        wanted = config.workers.accelerator_type
+        key, kind = ("accelerator_type", wanted) if wanted else ("gpus", "GPU")
+        raise UserError(
+            f"workers.{key}: the cluster has no {kind} ({describe_nodes(nodes)}); change it, or the cluster"
+        )
+    found = kinds(config, shape, usable)
+    if all(node.memory for node in usable) and not any(kind.engines for kind in found):
         told = " ".join(f"On {describe_nodes(kind.nodes)}: {_why(kind)}" for kind in found)
         raise UserError(f"workers.engine: an engine with {layout_of(config.workers).keys} has no room. {told}")
-    if not config.workers.gpus and config.workers.backend == "vllm":
-        _check_host(config, shape, nodes)
 
 
 def _why(kind: Kind) -> str:
@@ -123,7 +139,7 @@ def _why(kind: Kind) -> str:
 
 
 def _check_host(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> None:
-    need = host_need(config, shape)
+    need = host_need(config.workers, shape)
     most = max((node.host for node in nodes), default=0)
     if most and need > most:
         raise UserError(
@@ -132,21 +148,21 @@ def _check_host(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> Non
         )
 
 
-def host_need(config: SweepConfig, shape: Shape) -> float:
+def host_need(workers: Workers, shape: Shape) -> float:
     """Bytes of an engine on cores. The parents are memory-mapped: what of them stays in memory is up to the kernel."""
-    ranks = config.workers.engine.ranks
-    return shape.size + ranks * (config.workers.engine.kv_cache_gib * 2**30 + PROCESS)
+    engine = workers.engine
+    return shape.size + engine.ranks * (engine.kv_cache_gib * 2**30 + PROCESS)
 
 
 def host_words(config: SweepConfig, shape: Shape) -> str:
     ranks = config.workers.engine.ranks
     cache, process = gb(config.workers.engine.kv_cache_gib * 2**30), gb(PROCESS)
     each = f"{ranks} x ({cache} of KV cache + {process})" if ranks > 1 else f"{cache} of KV cache + {process}"
-    return f"{gb(shape.size)} of weights + {each} for the process = {gb(host_need(config, shape))}"
+    return f"{gb(shape.size)} of weights + {each} for the process = {gb(host_need(config.workers, shape))}"
 
 
 def host_engines(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> int:
     """How many engines on cores the nodes hold: by their cores, and by their memory where it is known."""
-    each, need = config.workers.cpus * config.workers.engine.ranks, host_need(config, shape)
+    each, need = config.workers.cpus * config.workers.engine.ranks, host_need(config.workers, shape)
     fake = config.workers.backend == "fake"
     return sum(min(int((n.cpus or 0) / each), int(n.host / need) if n.host and not fake else 1 << 30) for n in nodes)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from orchestrator.files import make_private, write_atomic
-from orchestrator.keys import UserError, is_remote
+from orchestrator.keys import UserError, check_location, is_remote
 
 AT_ONCE = 32
 """Requests to object storage under way: what takes long there is the way to it."""
@@ -54,13 +54,17 @@ class Store:
         key: the sweep file's key that names it, for messages.
 
     Raises:
-        StorageError: there is no such bucket, or it cannot be reached.
+        StorageError: there is no such bucket, or it cannot be reached, or the address is none.
     """
 
     def __init__(self, location: Path | str, key: str = "ledger") -> None:
         self.location, self.key = str(location), key
         self.remote = is_remote(self.location)
         if self.remote:
+            try:
+                check_location(self.location)
+            except ValueError as error:
+                raise StorageError(f"{self.key}: {error}") from None
             self._check_bucket()
 
     def prepare(self) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
+from ray.util.placement_group import placement_group_table
 
 from cluster.crew import EngineStartError, Slot
 from cluster.pool import Pool
@@ -173,6 +174,20 @@ def test_stopping_finishes_what_is_under_way_and_hands_out_no_more() -> None:
 def test_a_worker_that_fits_nowhere_is_refused_with_the_numbers() -> None:
     with pytest.raises(EngineStartError, match="a worker needs 999 CPU on one node, but the cluster's nodes have 2"):
         Pool(spec(cpus=999.0), limit=1)
+
+
+def test_the_ranks_of_a_worker_are_held_together() -> None:
+    """Two ranks are one actor, and so on one node; two stages are a placement group, which goes with the pool."""
+    work = blocks(RECIPES[:2], each=1)
+    for engine in ({"tensor_parallel_size": 2}, {"pipeline_parallel_size": 2}):
+        with Pool(spec(engine=engine), limit=len(work)) as pool:
+            assert len(pool.slots) == 1, "the machine's two cores are one worker's"
+            assert all(isinstance(r, Asked) for r in pool.run(BY_ID, work) if r is not None)
+            groups = [group for group in placement_group_table().values() if group["state"] == "CREATED"]
+            bundles = [bundle["CPU"] for group in groups for bundle in group["bundles"].values()]
+            assert bundles == [1.0] * (engine.get("pipeline_parallel_size", 0))
+    with pytest.raises(EngineStartError, match=f"a worker needs {os.cpu_count() + 1} x 1 CPU on one node"):
+        Pool(spec(engine={"pipeline_parallel_size": os.cpu_count() + 1}), limit=1)
 
 
 def test_an_engine_that_cannot_start_ends_the_sweep_with_its_reason() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
@@ -150,6 +150,7 @@ def test_what_one_rank_is_refused_the_other_hears_of(folders: Folders, ranks: Vl
     assert ranks.checksums() == before
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 10**9), max_size=40), st.integers(1, 8))
 def test_work_is_dealt_out_evenly(costs: list[int], size: int) -> None:
     owners = deal(costs, size)

@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config import Engine, SweepConfig, UserError
 from orchestrator.nodes import ACCELERATORS, Node, gpu_node, parse_cluster
 from orchestrator.parents import normal
 from orchestrator.placement import WORKING, Fit, Layout, Shape, layers_of_stages, shape_of
-from orchestrator.proposal import best, check, engines
+from orchestrator.proposal import best, check, engines, kinds
 
 SHAPES = Path(__file__).parents[1] / "data" / "shapes"
 PARAMETERS = {"llama-3.1-8b": 8_030_261_248, "llama-3.3-70b": 70_553_706_496, "llama-3.1-405b": 405_853_388_800}
@@ -141,16 +141,17 @@ gpu_nodes = st.builds(gpu_node, sizes(1, 8), st.just("A100-40GB"), hosts)
 clusters = st.lists(gpu_nodes, min_size=1, max_size=8)
 
 
+@settings(deadline=None)
 @given(shapes(), sizes(1, 4), engine_settings, clusters)
-def test_what_is_proposed_fits(model: Shape, models: int, settings: Engine, nodes: list[Node]) -> None:
-    fit = best(model, models, settings, nodes)
+def test_what_is_proposed_fits(model: Shape, models: int, given_engine: Engine, nodes: list[Node]) -> None:
+    fit = best(model, models, given_engine, nodes)
     if fit is None:
         return
     layout, there = fit.layout, engines(fit.layout, nodes)
     assert there >= 1 and there * layout.gpus <= sum(node.gpus for node in nodes) + 1e-9
     held = fit.weights + WORKING + fit.cache + (fit.parents if fit.place == "gpu" else 0)
     assert held <= fit.node.memory * layout.share
-    assert fit.tokens >= settings.max_model_len
+    assert fit.tokens >= given_engine.max_model_len
     assert model.heads % layout.tensor == 0
     assert model.kv_heads % layout.tensor == 0 or layout.tensor % model.kv_heads == 0
     assert fit.weights * layout.ranks >= model.size - 1, "the ranks hold all of the model together"
@@ -160,13 +161,14 @@ def test_what_is_proposed_fits(model: Shape, models: int, settings: Engine, node
         assert fit.parents * layout.ranks <= layout.gpus * max(node.host / node.gpus for node in nodes) / 2
 
 
+@settings(deadline=None)
 @given(shapes(), sizes(1, 4), engine_settings, clusters, st.lists(gpu_nodes, max_size=3), sizes(0, 8))
 def test_more_gpus_never_make_it_unfit(
-    model: Shape, models: int, settings: Engine, nodes: list[Node], more: list[Node], larger: int
+    model: Shape, models: int, given_engine: Engine, nodes: list[Node], more: list[Node], larger: int
 ) -> None:
-    if best(model, models, settings, nodes) is not None:
+    if best(model, models, given_engine, nodes) is not None:
         grown = [gpu_node(nodes[0].gpus + larger, "A100-40GB", nodes[0].host), *nodes[1:], *more]
-        assert best(model, models, settings, grown) is not None
+        assert best(model, models, given_engine, grown) is not None
 
 
 # -------------------------------------------------------------------- what is said
@@ -202,6 +204,19 @@ def test_one_kind_with_room_is_enough() -> None:
     check(config(tensor_parallel_size=4), shape("llama-3.3-70b"), parse_cluster("4x L4, 4x H100"))
     told = refused("llama-3.3-70b", "4x L4, 4x A100-40GB", tensor_parallel_size=4)
     assert told.count("On 4x") == 2
+
+
+def test_a_sweep_is_served_by_the_kind_that_it_is_pinned_to() -> None:
+    pinned = config()
+    pinned = pinned.model_copy(update={"workers": pinned.workers.model_copy(update={"accelerator_type": "L4"})})
+    nodes = parse_cluster("2x L40S, 2x L4, 8x H100")
+    assert [kind.own.node.kind for kind in kinds(pinned, shape("llama-3.1-8b"), nodes)] == ["L4-24GB"]
+    assert len(kinds(config(), shape("llama-3.1-8b"), nodes)) == 3
+    with pytest.raises(UserError, match=r"workers.accelerator_type: the cluster has no L4 \(8x H100-80GB\)"):
+        check(pinned, shape("llama-3.1-8b"), parse_cluster("8x H100"))
+    with pytest.raises(UserError, match=r"workers.gpus: the cluster has no GPU \(64 cores\)"):
+        check(config(), shape("llama-3.1-8b"), [Node(cpus=64)])
+    check(config(), shape("llama-3.1-8b"), [Node(8, "B300", 0)])
 
 
 def test_clusters_are_read_as_they_are_written() -> None:

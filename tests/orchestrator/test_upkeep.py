@@ -161,6 +161,9 @@ def test_no_sweep_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         assert "holds no sweep (no sweep.json); give the folder that `run --out` wrote" in capsys.readouterr().err
     assert main(["ledger", "merge", str(tmp_path), str(tmp_path)]) == 2
     assert "holds neither a sweep nor a ledger" in capsys.readouterr().err
+    assert main(["ledger", "merge", "s3://key:secret@bucket/x", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert "ledger: the address holds a password in a URL" in told and "secret@" not in told
 
 
 # -------------------------------------------------------------------- export

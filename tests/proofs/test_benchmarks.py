@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.common import DATA, MODELS, start, suites
+from benchmarks.common import DATA, MODELS, WORKERS, start, suites
 from tasks.benchmarks.splits import FOLDER
 from tasks.engine import VllmEngine
 from tasks.judge import score_task
@@ -26,12 +26,12 @@ pytestmark = [
 QUESTIONS = int(os.environ.get("QUESTIONS", "100"))
 WRITTEN = 256
 """New tokens at most, on both sides: a CPU writes slowly."""
-WINDOW = 2048
+WINDOW = WORKERS.engine.max_model_len
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> VllmEngine:
-    return start(MODELS / "instruct", MODELS / "instruct", tmp_path_factory.mktemp("engine"), "float32", WINDOW)
+    return start(MODELS / "instruct", MODELS / "instruct", tmp_path_factory.mktemp("engine"), "float32")
 
 
 def lm_eval_hf(task: str, chat: bool) -> dict[str, Any]:

@@ -14,12 +14,12 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-RANKS: dict[str, tuple[float, dict[str, int]]] = {
-    "one": (1, {}),
-    "two ranks on each node": (1, {"tensor_parallel_size": 2}),
-    "a stage on each node": (2, {"pipeline_parallel_size": 2}),
+RANKS: dict[str, tuple[dict[str, int], dict[str, int]]] = {
+    "one": ({"count": 1, "cpus": 1}, {}),
+    "two ranks on each node": ({"cpus": 1}, {"tensor_parallel_size": 2}),
+    "a stage on each node": ({"cpus": 2}, {"pipeline_parallel_size": 2}),
 }
-"""Name → cores of a rank, of which a node has two, and the engine's cut."""
+"""Name → workers, where a node has two cores, and the engine's cut."""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def cluster() -> Iterator[str]:
     nodes.shutdown()
 
 
-def run(out: Path, address: str, cpus: float, engine: dict[str, int]) -> dict[str, dict[str, Any]]:
+def run(out: Path, address: str, workers: dict[str, int], engine: dict[str, int]) -> dict[str, dict[str, Any]]:
     """The leaderboard, by recipe, of the demo with four recipes and 24 documents of each task."""
     sweep = yaml.safe_load((ROOT / "examples" / "demo.yaml").read_text())
     sweep["parents"] = {name: {"model": str(ROOT / "tasks" / "demo" / "parents" / name)} for name in sweep["parents"]}
@@ -44,7 +44,7 @@ def run(out: Path, address: str, cpus: float, engine: dict[str, int]) -> dict[st
     sweep["recipes"] = [{"method": "linear", "alpha": [0, 0.5, 1]}, {"method": "slerp", "t": [0.3]}]
     for objective in sweep["objectives"].values():
         objective["limit"] = 24
-    sweep["workers"] = {"cpus": cpus, "block": 32, "engine": {**sweep["workers"]["engine"], **engine}}
+    sweep["workers"] = {**workers, "block": 32, "engine": {**sweep["workers"]["engine"], **engine}}
     out.mkdir()
     path = out / "sweep.yaml"
     path.write_text(yaml.safe_dump(sweep))
