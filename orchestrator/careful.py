@@ -65,7 +65,7 @@ def read_yaml(path: Path, expected: str) -> dict[Any, Any]:
         if kind := credential(text):
             raise UserError(
                 f"{path}: {where}: holds {kind}, and the file is kept with the results; take it out, and give it "
-                "through the environment (`hf auth login`, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
+                "where its own tools find it (`hf auth login`; AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws)"
             )
     return data
 

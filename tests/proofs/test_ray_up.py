@@ -72,7 +72,7 @@ class Machine:
         command = ["ssh", *options, "root@127.0.0.1", f"pgrep -c {process}"]
         return int(subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60).stdout)
 
-    def ray(self, *command: str, timeout: int = 300) -> str:
+    def ray(self, *command: str, timeout: int = 1500) -> str:
         """Run Ray's command line as from a laptop; gives what it says."""
         done = subprocess.run(
             [VENV / "bin" / "ray", *command],
@@ -151,6 +151,7 @@ def cluster(node: Path) -> dict[str, object]:
     return config
 
 
+@pytest.mark.timeout(3600)
 def test_up_submit_down(machine: Machine) -> None:
     config = str(machine.config)
     machine.ray("get-auth-token", "--generate")
