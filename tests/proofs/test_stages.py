@@ -28,7 +28,7 @@ def cluster() -> Iterator[str]:
     import ray
     from ray.cluster_utils import Cluster
 
-    each = {"num_cpus": 2, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
+    each = {"num_cpus": 2, "include_dashboard": False}
     nodes = Cluster(initialize_head=True, head_node_args=each)
     nodes.add_node(**each)
     nodes.wait_for_nodes()
