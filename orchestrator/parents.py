@@ -102,7 +102,8 @@ def _shards(where: str, folder: Path) -> list[Shard]:
         files = weight_files(folder)
     except ValueError as error:
         raise UserError(f"{where}: {error}; download or save the model again") from None
-    return [Shard(file.name, _sha256(file), count_parameters(where, file)) for file in files]
+    # A file that is no safetensors file is not read to its end for its hash.
+    return [Shard(file.name, parameters=count_parameters(where, file), sha256=_sha256(file)) for file in files]
 
 
 def _shards_on_the_hub(where: str, model: str, revision: str) -> list[Shard]:
