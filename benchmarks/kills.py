@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 from ray.cluster_utils import Cluster
 
+TRIES = 5
+
 
 class Machines:
     """A head without room for workers, and nodes with room for one each."""
@@ -25,7 +27,13 @@ class Machines:
             self.add()
 
     def add(self) -> None:
-        self.cluster.add_node(num_cpus=1)
+        for left in reversed(range(TRIES)):
+            try:
+                self.cluster.add_node(num_cpus=1)
+                return
+            except Exception:  # bare from Ray, which gives a raylet 30 s to start: a busy machine may need longer
+                if not left:
+                    raise
 
     def kill_one(self, rng: random.Random) -> None:
         """A node, and another one joins."""

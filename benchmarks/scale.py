@@ -39,7 +39,7 @@ from cluster.queue import Queue
 from cluster.session import quiet
 from orchestrator.progress import Progress
 from orchestrator.records import Asked, Block
-from orchestrator.sweep import Sweep, keep, open_blocks, open_sweep, publish
+from orchestrator.sweep import Sweep, keep, keeping, open_blocks, open_sweep, publish
 from orchestrator.sweepfile import load_config
 from tasks.fake import FakeEngine
 
@@ -133,17 +133,20 @@ def drive(sweep: Sweep, workers: int, clock: Clock) -> None:
         for worker in range(workers):
             simulated.hand_out(worker)
     engine = FakeEngine()
-    with Progress(blocks) as progress:
+    with Progress(blocks) as progress, contextlib.ExitStack() as stack:
+        store = stack.enter_context(keeping(sweep))
         while (done := simulated.next()) is not None:
             worker, block = done
             engine.recipe_id = block.recipe_id
             asked = Asked(block, tuple(engine.answer(block.questions)), SWAP_S, BLOCK_S, "simulated")
             with clock.part("ledger"):
-                keep(sweep, asked)
+                store(asked)
             with clock.part("progress"):
                 progress.update(asked)
             with clock.part("queue"):
                 simulated.hand_out(worker)
+        with clock.part("ledger"):
+            stack.close()
 
 
 def utilisation(recipes: int, each: int, workers: int, driver_s: float) -> float:

@@ -191,7 +191,7 @@ def write_board(board: Board, out: Path) -> None:
     write_atomic(out / "leaderboard.parquet", sink.getvalue().to_pybytes())
     (out / "recipes").mkdir(mode=0o700, exist_ok=True)
     for row in board.rows:
-        write_atomic(out / "recipes" / f"{row.recipe.id}.yaml", row.recipe.to_yaml())
+        write_atomic(out / "recipes" / f"{row.recipe.id}.yaml", row.recipe.to_yaml(), flush=False)
     front = [
         {
             "recipe_id": row.recipe.id,

@@ -36,8 +36,8 @@ def check_new(folder: Path) -> None:
         raise UserError(f"--to {folder}: lies below a file; name a folder in a folder")
 
 
-def write_atomic(path: Path, data: str | bytes, mode: int = 0o600) -> None:
-    """Write to a temporary name beside `path`, flush to the disk, rename."""
+def write_atomic(path: Path, data: str | bytes, mode: int = 0o600, flush: bool = True) -> None:
+    """Write to a temporary name beside `path`, flush to the disk (what can be made again need not be), rename."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -45,7 +45,8 @@ def write_atomic(path: Path, data: str | bytes, mode: int = 0o600) -> None:
             stream.write(data.encode() if isinstance(data, str) else data)
             stream.flush()
             os.fchmod(stream.fileno(), mode)
-            os.fsync(stream.fileno())
+            if flush:
+                os.fsync(stream.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -120,15 +120,17 @@ class Ledger:
             OSError: the disk is full or not writable; the block is then not there at all.
             StorageError: object storage cannot be had; likewise.
         """
-        recipe_id = asked.block.recipe_id
+        self.put(asked)
+        self.note(asked)
+
+    def put(self, asked: Asked) -> None:
+        """The half of `write` that waits for the disk; threads may do it side by side."""
         expected = [question.id for question in asked.block.questions]
         assert [answer.question_id for answer in asked.answers] == expected, "an answer for each question, in order"
-        # The same questions asked through another serving or profile are another block.
-        name = hashlib.sha256(f"{asked.block.id}{self.serving.id}{self.profile.id}".encode()).hexdigest()[:20]
         buffer = io.BytesIO()
         columns = {name: [getattr(answer, name) for answer in asked.answers] for name in SCHEMA.names}
         pq.write_table(pa.table(columns, schema=SCHEMA), buffer)
-        data, costs = buffer.getvalue(), {key: getattr(asked, key) for key in COSTS}
+        data = buffer.getvalue()
         marker = Marker(
             file=f"answers-{uuid.uuid4().hex[:8]}.parquet",
             sha256=hashlib.sha256(data).hexdigest(),
@@ -138,16 +140,25 @@ class Ledger:
             profile_id=self.profile.id,
             worker=asked.worker,
             written=time.time(),
-            **costs,
+            **{key: getattr(asked, key) for key in COSTS},
         )
+        write_block(self.store, self._folder(asked.block), marker, data)
+
+    def note(self, asked: Asked) -> None:
+        """The other half: remember that it is stored."""
+        recipe_id, costs = asked.block.recipe_id, {key: getattr(asked, key) for key in COSTS}
         folders = self._folders.setdefault(recipe_id, [])
-        write_block(self.store, f"{recipe_id}/{name}", marker, data)
         if recipe_id in self._answers or not folders:
             self._add(recipe_id, asked.answers, costs)
             self._make_room(1)
         else:
             self._drop(recipe_id)
-        folders[:] = sorted({*folders, f"{recipe_id}/{name}"})
+        folders[:] = sorted({*folders, self._folder(asked.block)})
+
+    def _folder(self, block: Block) -> str:
+        """The same questions asked through another serving or profile are another block."""
+        name = hashlib.sha256(f"{block.id}{self.serving.id}{self.profile.id}".encode()).hexdigest()[:20]
+        return f"{block.recipe_id}/{name}"
 
     def forget(self, recipe_id: str) -> None:
         """Delete a recipe's answers: its weights are made anew. Markers go first, so no block is ever half there."""

@@ -102,8 +102,8 @@ def _shards(where: str, folder: Path) -> list[Shard]:
         files = weight_files(folder)
     except ValueError as error:
         raise UserError(f"{where}: {error}; download or save the model again") from None
-    # A file that is no safetensors file is not read to its end for its hash.
-    return [Shard(file.name, parameters=count_parameters(where, file), sha256=_sha256(file)) for file in files]
+    # Its header first: what is no safetensors file at all is said as such.
+    return [Shard(name=f.name, parameters=count_parameters(where, f), sha256=_sha256(f)) for f in files]
 
 
 def _shards_on_the_hub(where: str, model: str, revision: str) -> list[Shard]:

@@ -155,7 +155,7 @@ def describe(plan: Plan) -> str:
 
 def living_or_assumed(config: SweepConfig) -> Sequence[Node]:
     """The nodes of the Ray cluster that RAY_ADDRESS names, where it does."""
-    if "RAY_ADDRESS" not in os.environ:
+    if os.environ.get("RAY_ADDRESS", "local") == "local":
         return assumed_nodes(config)
     from cluster.nodes import living_nodes
     from cluster.session import session

@@ -15,8 +15,11 @@ import hashlib
 import importlib.metadata
 import json
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +42,9 @@ from orchestrator.sweepfile import load_config
 if TYPE_CHECKING:
     from tasks.scoring import LedgerLM
     from tasks.suites import SuiteTask
+
+WRITERS, AT_ONCE = 16, 64
+"""Threads that write blocks, and blocks that may wait for them."""
 
 
 def run_sweep(path: Path, out: Path, max_gpu_hours: float | None = None) -> Board:
@@ -171,10 +177,11 @@ def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
         Progress(blocks) as progress,
         slerp_shares(shares, sweep.out, progress.note),
         measuring(sweep.suites, texts, progress.note) as measure,
+        keeping(sweep) as store,
         Pool(worker_spec(sweep), limit=len(blocks), tell=progress.note) as pool,
     ):
         for result in pool.run(recipes, blocks, stop=_budget(sweep.config, pool.crew.held_s, max_gpu_hours)):
-            keep(sweep, result)
+            store(result)
             measure(result)
             progress.update(result)
 
@@ -220,6 +227,36 @@ def keep(sweep: Sweep, result: Asked | Failure | None) -> None:
         make_private(sweep.out / "failures")
         failure = dataclasses.replace(result, context=context(sweep))
         write_json(failure_file(sweep.out, result.recipe_id), dataclasses.asdict(failure))
+
+
+@contextlib.contextmanager
+def keeping(sweep: Sweep) -> Iterator[Callable[[Asked | Failure | None], None]]:
+    """Gives a `keep` that does not wait for the disk: threads write, many blocks side by side. On leaving, whatever the
+    reason, all of them are stored, or it is said why not.
+
+    Raises:
+        OSError, StorageError: as `Ledger.write`, at a later call or on leaving.
+    """
+    writing: deque[tuple[Future[None], Asked]] = deque()
+
+    def settle(most: int) -> None:
+        while writing and (len(writing) > most or writing[0][0].done()):
+            future, asked = writing.popleft()
+            future.result()
+            sweep.ledger.note(asked)
+
+    def store(result: Asked | Failure | None) -> None:
+        if isinstance(result, Asked):
+            writing.append((threads.submit(patiently, partial(sweep.ledger.put, result), say), result))
+        else:
+            keep(sweep, result)
+        settle(AT_ONCE)
+
+    with ThreadPoolExecutor(WRITERS) as threads:
+        try:
+            yield store
+        finally:
+            settle(0)
 
 
 def context(sweep: Sweep) -> str:

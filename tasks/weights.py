@@ -51,6 +51,7 @@ class Weights:
         self._boot = {name: at for name, at in known if self._is_here(name) and not self._is_tied_head(name)}
         self._merger = Merger(Path(scratch), place, self.device, _ranks())  # type: ignore[attr-defined]
         self._as_stored = _as_stored(self.model_runner.get_model())  # type: ignore[attr-defined]
+        self._open_stage()
 
     def merge(self, recipe: Recipe) -> list[str]:
         """Merge a recipe straight into the engine.
@@ -123,6 +124,17 @@ class Weights:
             if not isinstance(failure, MergeRefused):
                 raise failure
         return [*problems, *dict.fromkeys(str(failure) for failure in failures)]
+
+    def _open_stage(self) -> None:
+        """vLLM makes the buffers that a stage takes the last one's work from when it warms up, which it leaves out on
+        the CPU without compilation: the first question would find none."""
+        from vllm.distributed import get_pp_group
+
+        runner = self.model_runner  # type: ignore[attr-defined]
+        if not get_pp_group().is_first_rank and runner.intermediate_tensors is None:
+            runner.intermediate_tensors = runner.get_model().make_empty_intermediate_tensors(
+                runner.max_num_tokens, runner.model_config.dtype, runner.device
+            )
 
     def _is_here(self, name: str) -> bool:
         """Whether the tensor is of this rank's stage, or of none: its layers of the others are placeholders."""

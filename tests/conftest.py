@@ -152,11 +152,12 @@ def sweep(tmp_path: Path, parents: dict[str, Path]) -> Callable[..., Path]:
 
 
 def state(folder: Path) -> dict[str, str]:
-    """Every file below a folder with what it is, its mode and a digest; that a run was there (.lock, driver.json) does not count."""
+    """Every file below a folder with what it is, its mode and a digest; the lock and the sign of life that a refused run
+    leaves do not count."""
     found = {}
     for path in sorted(folder.rglob("*")):
         data = b"" if path.is_dir() or path.is_symlink() or not path.is_file() else path.read_bytes()
-        if path.name not in {".lock", "driver.json"}:
+        if path.name not in (".lock", "driver.json"):
             found[str(path)] = f"{path.lstat().st_mode:o} {hashlib.sha256(data).hexdigest()}"
     return found
 

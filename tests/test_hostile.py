@@ -133,7 +133,7 @@ TEXTS: dict[str, tuple[bytes | str | dict[str, Any], str]] = {
     ),
     "model from anywhere": (
         content(parents={"a": {"model": "https://example.org/model"}, "b": {"model": "y"}}),
-        "parents.a.model: https:// is not supported; give a folder, or an address with s3://",
+        "parents.a.model: https:// is not supported; give a folder, or an address with s3:// or gs://",
     ),
     "parents that are a list": (content(parents=[1, 2]), "parents: input should be a valid dictionary"),
     "objectives that are a text of megabytes": (content(objectives="x" * 900_000), "objectives: input should be"),

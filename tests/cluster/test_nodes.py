@@ -26,7 +26,7 @@ BY_ID = {recipe.id: recipe for recipe in RECIPES}
 
 def spec(seconds: float) -> WorkerSpec:
     settings = Workers.model_validate({"backend": "fake", "gpus": 0, "fake_seconds": seconds})
-    return WorkerSpec(SERVING, {}, Source("d", "a", "/nowhere"), "float32", settings, 1, "/nowhere", None)
+    return WorkerSpec(SERVING, {}, Source("d", "a", "/nowhere"), {}, "float32", settings, 1, "/nowhere", None)
 
 
 def blocks(recipes: list[Recipe], each: int) -> list[Block]:

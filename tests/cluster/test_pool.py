@@ -181,7 +181,7 @@ def test_the_ranks_of_a_worker_are_held_together() -> None:
     work = blocks(RECIPES[:2], each=1)
     for engine in ({"tensor_parallel_size": 2}, {"pipeline_parallel_size": 2}):
         with Pool(spec(engine=engine), limit=len(work)) as pool:
-            assert len(pool.slots) == 1, "the machine's two cores are one worker's"
+            assert len(pool.crew.slots) == 1, "the machine's two cores are one worker's"
             assert all(isinstance(r, Asked) for r in pool.run(BY_ID, work) if r is not None)
             groups = [group for group in placement_group_table().values() if group["state"] == "CREATED"]
             bundles = [bundle["CPU"] for group in groups for bundle in group["bundles"].values()]

@@ -129,7 +129,8 @@ def test_a_damaged_blob_of_the_hubs_cache_is_found(parents: dict[str, Path], tmp
     """Its name is its hash, and the driver believes it; workers look."""
     import hashlib
 
-    folder, blobs = tmp_path / "snapshots" / "commit", tmp_path / "blobs"
+    home = tmp_path / "models--org--b"
+    folder, blobs = home / "snapshots" / "c0ffee", home / "blobs"
     folder.mkdir(parents=True)
     blobs.mkdir()
     for file in parents["b"].iterdir():

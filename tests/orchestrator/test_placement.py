@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config import Engine, SweepConfig, UserError
+from orchestrator.modelfiles import normal
 from orchestrator.nodes import ACCELERATORS, Node, gpu_node, parse_cluster
-from orchestrator.parents import normal
 from orchestrator.placement import WORKING, Fit, Layout, Shape, layers_of_stages, shape_of
 from orchestrator.proposal import best, check, engines, kinds
 

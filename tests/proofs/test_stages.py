@@ -28,8 +28,9 @@ def cluster() -> Iterator[str]:
     import ray
     from ray.cluster_utils import Cluster
 
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    nodes.add_node(num_cpus=2)
+    each = {"num_cpus": 2, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
+    nodes = Cluster(initialize_head=True, head_node_args=each)
+    nodes.add_node(**each)
     nodes.wait_for_nodes()
     yield nodes.address
     ray.shutdown()
