@@ -48,8 +48,10 @@ def write_atomic(path: Path, data: str | bytes, mode: int = 0o600, flush: bool =
             if flush:
                 os.fsync(stream.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a stream does not say where it was written to
         raise
 
 

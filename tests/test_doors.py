@@ -25,6 +25,10 @@ PATIENT = "Mrs Wintergreen"
 """Stands in every text of the data set."""
 
 
+ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Else a driver takes 127.0.0.1 in an address for this machine's address in the network."""
+
+
 @pytest.fixture(scope="module", autouse=True)
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A cluster as `mergefront run` starts one; gives its address."""
@@ -37,7 +41,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env={**os.environ, **ON_LOOPBACK, **environment},
         umask=0o022,
         capture_output=True,
         text=True,
@@ -110,7 +114,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, cluster: str) -> tuple[Pa
     done = subprocess.run(
         [sys.executable, "-m", "orchestrator", "run", str(folder / "sweep.yaml"), "--out", str(folder / "out")],
         cwd=ROOT,
-        env={**os.environ, **SECRETS, "RAY_ADDRESS": cluster, "RAY_AUTH_MODE": "token"},
+        env={**os.environ, **ON_LOOPBACK, **SECRETS, "RAY_ADDRESS": cluster, "RAY_AUTH_MODE": "token"},
         umask=0o022,
         capture_output=True,
         text=True,
