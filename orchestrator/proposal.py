@@ -16,7 +16,7 @@ from orchestrator.placement import Fit, Layout, Shape, gb, layout_of
 
 SHARES = (8, 4, 2)
 """Engines of a tiny model that may share a GPU."""
-PROCESS = 1.3e9
+PROCESS = 1.4e9
 """Bytes that a rank without a GPU takes beside weights, cache and parents, at most, while it merges; compared by
 benchmarks/memory.py."""
 
