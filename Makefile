@@ -38,7 +38,7 @@ setup: $(READY)  ## make .venv from the lock file (DEVICE=cpu|gpu, found by itse
 
 # Two processes with a thread each: engines whose threads share cores wait for one another.
 test: check  ## check, then the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 prove: $(READY)  ## the long proofs: mergekit-yaml for every method and architecture, lm-eval's numbers (an hour or two)
 	$(BIN)/python examples/smollm2/prepare.py

@@ -40,6 +40,10 @@ SCHEMA = pa.schema(
 """The fields of `Answer`, in their order."""
 
 
+READS = 5
+"""Of a marker, before it counts as damaged."""
+
+
 class Damaged(Exception):
     """A block that does not match its marker, or a marker that is none."""
 
@@ -114,11 +118,12 @@ def _read_marker(store: Store, folder: str) -> Marker:
         with _finding_damage():
             return Marker.model_validate_json(store.read(f"{folder}/{SUCCESS}"))
 
-    try:
-        return read()
-    except Damaged:
-        # Object storage is asked for the length first: of a marker that another writer replaces then, a part is read.
-        return read()
+    # Object storage is asked for the length first: of a marker that another writer replaces then, a part is read. What
+    # looks damaged is read again, a few times: others may be writing the same block over and over.
+    for _ in range(READS - 1):
+        with contextlib.suppress(Damaged):
+            return read()
+    return read()
 
 
 def _read_block(store: Store, folder: str, marker: Marker) -> Stored:

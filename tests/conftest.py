@@ -48,6 +48,12 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, so that no process is left with one of them when the others are done."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def make_model(folder: Path, seed: int, dtype: str = "float32", architecture: str = "llama") -> Path:
     """A random two-layer model with the demo's vocabulary and tokenizer."""
     import torch
