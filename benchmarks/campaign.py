@@ -34,9 +34,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-import yaml
 
-from benchmarks.common import ROOT
+from benchmarks.common import small_demo
 from benchmarks.kills import Machines, strike_actor_in_checkpoint, strike_driver_in_ledger
 
 TIMINGS = {"swap_s", "answer_s"}
@@ -66,26 +65,12 @@ class Result:
 
 def write_demo(folder: Path, backend: str) -> Path:
     """The demo with fewer questions. On the fake backend a question takes long enough to be hit in."""
-    demo = ROOT / "tasks" / "demo"
-    real = backend == "vllm"
-    content = {
-        "parents": {name: {"model": str(demo / "parents" / name)} for name in ("clinical", "instruct")},
-        "recipes": [{"method": "linear", "alpha": [0, 0.25, 0.5, 0.75, 1]}, {"method": "slerp", "t": [0.5]}],
-        "objectives": {
-            "clinical": {"tasks": ["demo_formulary"], "limit": 20},
-            "instruction": {"tasks": ["demo_instructions"], "limit": 10, "metric": ["prompt_level_strict_acc"]},
-        },
-        "include_path": [str(demo / "lm_eval")],
-        "dtype": "float32",
-        "workers": {
-            "backend": backend, "gpus": 0, "block": 20, "fake_seconds": 0.01, "patience": 120,
-            "engine": {"max_model_len": 512, "enforce_eager": True, "kv_cache_gib": 0.25},
-        },
-        "checkpoints": {"keep": real},
+    recipes = [{"method": "linear", "alpha": [0, 0.25, 0.5, 0.75, 1]}, {"method": "slerp", "t": [0.5]}]
+    workers = {
+        "backend": backend, "block": 20, "fake_seconds": 0.01, "patience": 120,
+        "engine": {"max_model_len": 512, "enforce_eager": True, "kv_cache_gib": 0.25},
     }  # fmt: skip
-    path = folder / "sweep.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
+    return small_demo(folder / "sweep.yaml", recipes, workers, checkpoints={"keep": backend == "vllm"})
 
 
 # -------------------------------------------------------------------- one run

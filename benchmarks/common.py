@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
+
 from orchestrator.config import Engine, Workers
 from orchestrator.parents import resolve
 from orchestrator.recipe import Recipe, Source
@@ -29,6 +31,25 @@ T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "examples" / "smollm2" / "models"
 DATA = Path(os.environ.get("MERGEFRONT_DATA", ROOT.parent / "shared" / "data")) / "hf_mirror"
+
+
+def small_demo(path: Path, recipes: list[dict[str, Any]], workers: dict[str, Any], **more: Any) -> Path:
+    """A sweep file over the demo's parents and a few of its questions; a sweep's other keys by keyword."""
+    demo = ROOT / "tasks" / "demo"
+    content = {
+        "parents": {name: {"model": str(demo / "parents" / name)} for name in ("clinical", "instruct")},
+        "recipes": recipes,
+        "objectives": {
+            "clinical": {"tasks": ["demo_formulary"], "limit": 20},
+            "instruction": {"tasks": ["demo_instructions"], "limit": 10, "metric": ["prompt_level_strict_acc"]},
+        },
+        "include_path": [str(demo / "lm_eval")],
+        "dtype": "float32",
+        "workers": {"gpus": 0, **workers},
+        **more,
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
 
 
 def smollm2(scratch: Path) -> list[Path]:

@@ -32,9 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from benchmarks.common import ROOT
+from benchmarks.common import small_demo
 from cluster.queue import Queue
 from cluster.session import quiet
 from orchestrator.progress import Progress
@@ -49,23 +47,9 @@ BLOCK_S, SIGMA, SWAP_S = 30.0, 0.5, 2.0
 
 def write_sweep(folder: Path, recipes: int, seconds: float = 0.0) -> Path:
     """The demo's parents and questions; as many Linear merges as are asked for."""
-    demo = ROOT / "tasks" / "demo"
-    content = {
-        "parents": {name: {"model": str(demo / "parents" / name)} for name in ("clinical", "instruct")},
-        "recipes": [{"method": "linear", "alpha": {"start": 0, "stop": 1, "step": 1 / (recipes - 1)}}],
-        "objectives": {
-            "clinical": {"tasks": ["demo_formulary"], "limit": 20},
-            "instruction": {"tasks": ["demo_instructions"], "limit": 10, "metric": ["prompt_level_strict_acc"]},
-        },
-        "include_path": [str(demo / "lm_eval")],
-        "dtype": "float32",
-        "workers": {
-            "backend": "fake", "gpus": 0, "block": 80, "fake_seconds": seconds, "engine": {"max_model_len": 512},
-        },
-    }  # fmt: skip
-    path = folder / f"sweep-{recipes}.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
+    grid = [{"method": "linear", "alpha": {"start": 0, "stop": 1, "step": 1 / (recipes - 1)}}]
+    workers = {"backend": "fake", "block": 80, "fake_seconds": seconds, "engine": {"max_model_len": 512}}
+    return small_demo(folder / f"sweep-{recipes}.yaml", grid, workers)
 
 
 @dataclass

@@ -79,7 +79,7 @@ def _on(node: str, function: Callable[..., object]) -> Any:
 def living_nodes() -> list[shapes.Node]:
     """For `plan`, as Ray counts them. Its `memory`, which leaves out the object store, stands for a node's; of GPUs it
     knows the name alone, so that the one with the least memory is meant."""
-    return [_shape(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    return [_shape(node.resources) for node in alive_nodes().values()]
 
 
 def _shape(resources: Resources) -> shapes.Node:

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from orchestrator.finetune import Finetune
 from orchestrator.keys import Location, Name, Objective, Strict, TaskUse, UserError, hint
 from orchestrator.methods import METHODS
-from orchestrator.searchconfig import Search
+from orchestrator.searchconfig import Search, Tuned
 
 __all__ = ["Name", "Objective", "Strict", "SweepConfig", "TaskUse", "UserError", "hint"]
 
@@ -373,6 +373,21 @@ class SweepConfig(Strict):
             if name not in axes:
                 raise ValueError(f"search.constraints.{name}: is no objective of the front{hint(name, axes)}")
             _known(f"search.constraints.{name}.parent", [floor.parent], self.parents)
+
+    @property
+    def joint(self) -> tuple[Tuned, Finetune] | None:
+        """Of a joint search: what of fine-tuning it searches, and what is given."""
+        tuned = self.search.finetune if self.search else None
+        return (tuned, self.finetune) if tuned and self.finetune else None
+
+    @property
+    def learned(self) -> dict[str, Objective]:
+        """A joint search's learning task, by its name; any other sweep has none."""
+        return {self.joint[0].task: self.joint[1].tasks[self.joint[0].task]} if self.joint else {}
+
+    def learning(self) -> SweepConfig:
+        """With the learning task among the objectives."""
+        return self.model_copy(update={"objectives": {**self.objectives, **self.learned}})
 
 
 def _known(where: str, names: list[str], parents: dict[str, Parent]) -> None:

@@ -26,12 +26,10 @@ if TYPE_CHECKING:
 
 def with_learning(sweep: Sweep) -> Sweep:
     """The sweep with its joint search's learning task among the objectives; any other sweep as it is."""
-    config = sweep.config
-    if config.search is None or config.search.finetune is None or config.finetune is None:
+    if sweep.config.joint is None:
         return sweep
-    task = {config.search.finetune.task: config.finetune.tasks[config.search.finetune.task]}
-    both = config.model_copy(update={"objectives": {**config.objectives, **task}})
-    return replace(sweep, config=both, suites=[*sweep.suites, *learning_suites(sweep, task)])
+    suites = [*sweep.suites, *learning_suites(sweep, sweep.config.learned)]
+    return replace(sweep, config=sweep.config.learning(), suites=suites)
 
 
 def open_space(sweep: Sweep) -> SearchSpace:
@@ -46,10 +44,10 @@ def open_space(sweep: Sweep) -> SearchSpace:
     from tune.space import SearchSpace
 
     config = sweep.config
-    if config.search is None or config.search.finetune is None or config.finetune is None:
+    if config.joint is None or config.search is None:
         return SearchSpace(config, sweep.sources)
-    tuned = config.search.finetune
-    finetune = config.finetune.model_copy(update={"examples": tuned.examples} if tuned.examples else {})
+    tuned, given = config.joint
+    finetune = given.model_copy(update={"examples": tuned.examples} if tuned.examples else {})
     suite = next(suite for suite in sweep.suites if suite.objective == tuned.task)
     examples = training_examples(sweep.lm, finetune, suite, config.search.seed)
     return SearchSpace(config, sweep.sources, Tuner(sweep, tuple(examples)))
@@ -69,8 +67,8 @@ class Tuner:
         from tasks.examples import digest
 
         config = self.sweep.config
-        assert config.search is not None and config.search.finetune is not None and config.finetune is not None
-        tuned, own = config.search.finetune, config.finetune
+        assert config.search is not None and config.joint is not None
+        tuned, own = config.joint
         own = own.model_copy(update={key: point[key] for key in ("learning_rate", "epochs") if key in point})
         if "rank" in point:
             own = own.model_copy(update={"lora": own.lora.model_copy(update={"rank": point["rank"]})})
@@ -90,11 +88,11 @@ def training_group(sweep: Sweep) -> Group | None:
     from cluster.training import group_of
     from orchestrator.files import make_private
 
-    config = sweep.config
-    if config.search is None or config.search.finetune is None or config.finetune is None:
+    if sweep.config.joint is None:
         return None
-    gpus = config.finetune.gpus_of_a_run(config.workers.gpus)
-    return group_of(config.finetune, gpus, make_private(sweep.out / "tuning" / "ray"))
+    _, finetune = sweep.config.joint
+    gpus = finetune.gpus_of_a_run(sweep.config.workers.gpus)
+    return group_of(finetune, gpus, make_private(sweep.out / "tuning" / "ray"))
 
 
 def tidy(sweep: Sweep, space: SearchSpace, referee: Referee, finalists: Collection[str]) -> None:

@@ -41,9 +41,7 @@ def plan_search(
 
     search = config.search
     assert search is not None, "the caller looks"
-    tuned = search.finetune
-    task = {tuned.task: config.finetune.tasks[tuned.task]} if tuned and config.finetune else {}
-    both = config.model_copy(update={"objectives": {**config.objectives, **task}})
+    both = config.learning()
     rungs = cut(both, [suite for suite in suites if suite.objective in both.objectives], lm)
     space = SearchSpace(both, sources)
     asked = [rung.asked for rung in rungs.rungs]

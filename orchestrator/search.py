@@ -60,13 +60,9 @@ def check(config: SweepConfig, path: Path) -> None:
     """
     if config.search is None:
         raise UserError(f"{path}: has no search section; add one (examples/search.yaml), or use `mergefront run`")
-    learned = (
-        config.search.finetune
-        and config.finetune
-        and {f"finetune.tasks.{config.search.finetune.task}": config.finetune.tasks[config.search.finetune.task]}
-    )
     named = {f"objectives.{name}": objective for name, objective in config.objectives.items()}
-    for where, objective in {**named, **(learned or {})}.items():
+    learned = {f"finetune.tasks.{name}": objective for name, objective in config.learned.items()}
+    for where, objective in {**named, **learned}.items():
         if objective.front and objective.split != "search":
             raise UserError(
                 f"{where}.split: is {objective.split}, but a search is confirmed on questions that it never "
