@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.common import ROOT
-from orchestrator.lock import locked
 from orchestrator.recipe import Recipe
+from orchestrator.storage.lock import locked
 from orchestrator.sweep import Sweep, ask, open_blocks, open_sweep
 from orchestrator.sweepfile import load_config
 from tasks.judge import score_task

@@ -17,10 +17,10 @@ import tempfile
 import time
 from collections.abc import Sequence
 
-from orchestrator.blocks import block_folders
 from orchestrator.config import Workers
-from orchestrator.ledger import Ledger
 from orchestrator.records import Answer, Asked, Block, Profile, Question, Serving
+from orchestrator.storage.blocks import block_folders
+from orchestrator.storage.ledger import Ledger
 
 SERVING = Serving("tokenizer", None, (0,), 512, "x", (), "a", "/nowhere")
 PROFILE = Profile("benchmark", "float32", 1, "cpu")

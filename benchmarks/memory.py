@@ -21,8 +21,8 @@ from pathlib import Path
 from benchmarks.common import WORKERS, recipe, smollm2, start
 from orchestrator.files import weight_files
 from orchestrator.modelfiles import normal, read_json
-from orchestrator.placement import shape_of
-from orchestrator.proposal import host_need
+from orchestrator.planning.placement import shape_of
+from orchestrator.planning.proposal import host_need
 from orchestrator.records import Question
 from tasks.merge import headers
 

@@ -28,7 +28,7 @@ from cluster.pool import reason
 from cluster.queue import ATTEMPTS
 from orchestrator.files import make_private, write_json
 from orchestrator.finetune import Finetune
-from orchestrator.memory import refusal
+from orchestrator.planning.memory import refusal
 from orchestrator.recipe import Recipe
 from orchestrator.records import Failure
 from tasks.merge import headers

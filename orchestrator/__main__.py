@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator import ledger_commands
+from orchestrator.storage.commands import add_commands, show_status, use_ledger
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     promote.add_argument("recipe", metavar="RECIPE", help="as for compare")
     promote.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="a folder that does not exist yet")
     _add_review(commands)
-    ledger_commands.add_commands(commands)
+    add_commands(commands)
     return top
 
 
@@ -113,7 +113,7 @@ def _plan(args: argparse.Namespace) -> int:
     import json
 
     from orchestrator.config import UserError
-    from orchestrator.plan import describe, make_plan
+    from orchestrator.planning.plan import describe, make_plan
     from orchestrator.sweepfile import load_config
 
     if (args.shape is None) != (args.tokenizer is None):
@@ -148,8 +148,8 @@ def _sft(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from orchestrator.lock import locked
     from orchestrator.search import publish_search
+    from orchestrator.storage.lock import locked
     from orchestrator.sweep import publish, reopen_sweep
     from orchestrator.sweepfile import load_published
 
@@ -269,8 +269,8 @@ COMMANDS = {
     "compare": _compare,
     "promote": _promote,
     "review": _review,
-    "status": ledger_commands.show_status,
-    "ledger": ledger_commands.use_ledger,
+    "status": show_status,
+    "ledger": use_ledger,
 }
 
 if __name__ == "__main__":

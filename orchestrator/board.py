@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from orchestrator.config import SweepConfig
 from orchestrator.files import write_atomic, write_json
 from orchestrator.front import near_front, pareto_front
-from orchestrator.ledger import COSTS
 from orchestrator.recipe import Recipe, find_recipe
 from orchestrator.records import Failure, Profile, Serving
 from orchestrator.scores import Score, as_row
+from orchestrator.storage.ledger import COSTS
 
 if TYPE_CHECKING:
     from orchestrator.tuning import Start, Tuning

@@ -21,7 +21,7 @@ from orchestrator.config import UserError
 from orchestrator.files import make_private, write_atomic, write_json
 from orchestrator.keys import is_remote
 from orchestrator.recipe import Source
-from orchestrator.store import Entry, Store
+from orchestrator.storage.store import Entry, Store
 
 DESCRIBING = ("*.json", "*.jinja", "tokenizer.model", "README.md")
 WEIGHTS = "*.safetensors"

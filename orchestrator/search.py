@@ -17,11 +17,11 @@ from orchestrator.board import Board, Status, write_board
 from orchestrator.config import Published, SweepConfig, UserError
 from orchestrator.files import make_private
 from orchestrator.joint import open_space, tidy, training_group, with_learning
-from orchestrator.lock import driving, locked
-from orchestrator.note import write_questions
 from orchestrator.progress import Progress, say
 from orchestrator.recipe import Recipe
 from orchestrator.records import Block
+from orchestrator.storage.lock import driving, locked
+from orchestrator.storage.note import write_questions
 from orchestrator.sweep import Sweep, engines, keep, make_board, open_blocks, open_sweep, publish, worker_spec
 from orchestrator.sweepfile import load_config
 

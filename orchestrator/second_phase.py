@@ -23,9 +23,9 @@ from orchestrator.board import Board, Row, Tuned, TunedRow
 from orchestrator.config import Objective, UserError
 from orchestrator.files import make_private
 from orchestrator.finetune import Baseline, Finetune
-from orchestrator.note import write_questions
 from orchestrator.progress import say
 from orchestrator.records import Failure
+from orchestrator.storage.note import write_questions
 from orchestrator.tuning import (
     BASELINE,
     Start,

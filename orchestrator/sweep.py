@@ -26,17 +26,17 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.board import Board, Row, Suite, mark, write_board
 from orchestrator.config import Published, SweepConfig, UserError
 from orchestrator.files import make_private, write_atomic, write_json
-from orchestrator.ledger import Ledger
-from orchestrator.lock import driving, locked
-from orchestrator.note import Note, ledger_place, read_note, write_note, write_questions
 from orchestrator.parents import resolve
-from orchestrator.plan import check_disk
+from orchestrator.planning.plan import check_disk
 from orchestrator.progress import Progress, say
 from orchestrator.recipe import Recipe, Source, expand
 from orchestrator.records import Answer, Asked, Block, Failure, Profile, Serving
 from orchestrator.scores import combine
 from orchestrator.serving import make_profile, make_serving
-from orchestrator.store import patiently
+from orchestrator.storage.ledger import Ledger
+from orchestrator.storage.lock import driving, locked
+from orchestrator.storage.note import Note, ledger_place, read_note, write_note, write_questions
+from orchestrator.storage.store import patiently
 from orchestrator.sweepfile import load_config
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import Any
 
 from orchestrator.config import Engine, UserError, Workers
 from orchestrator.modelfiles import normal, read_json
-from orchestrator.nodes import Node
-from orchestrator.placement import Fit, Place, layout_of, shape_of
+from orchestrator.planning.nodes import Node
+from orchestrator.planning.placement import Fit, Place, layout_of, shape_of
 from tasks.merge import headers
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from orchestrator.placement import Place
+from orchestrator.planning.placement import Place
 from orchestrator.recipe import Recipe
 from tasks.elementwise import Angle, angle, is_elementwise, merge_of
 from tasks.merge import REFUSALS, MergeRefused, appearing, localise

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from orchestrator.placement import Place
+from orchestrator.planning.placement import Place
 from orchestrator.recipe import Recipe
 from tasks.live import Merger
 from tasks.merge import MergeRefused, headers

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.config import UserError
 from orchestrator.joint import open_space, with_learning
-from orchestrator.plan import make_plan
+from orchestrator.planning.plan import make_plan
 from orchestrator.search import check, confirming, open_referee
 from orchestrator.sweep import open_sweep
 from orchestrator.sweepfile import load_config

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.config import UserError
-from orchestrator.plan import make_plan
+from orchestrator.planning.plan import make_plan
 from orchestrator.second_phase import open_phase
 from orchestrator.sweep import make_board, open_sweep
 from orchestrator.sweepfile import load_config

@@ -18,11 +18,11 @@ import ray
 from cluster.pool import Pool
 from orchestrator.config import Workers
 from orchestrator.files import write_json
-from orchestrator.ledger import COSTS, Ledger
 from orchestrator.recipe import Recipe
 from orchestrator.records import Asked, Failure
 from orchestrator.scores import Score
 from orchestrator.searchconfig import Search
+from orchestrator.storage.ledger import COSTS, Ledger
 from tasks.scoring import LedgerLM
 from tune.racing import PARK, Answers, Race, front_of
 from tune.rungs import Rungs

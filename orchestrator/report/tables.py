@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from orchestrator.board import Board, Row
 from orchestrator.config import Published
-from orchestrator.ledger import COSTS
 from orchestrator.recipe import Source
 from orchestrator.report.words import (
     full_title,
@@ -25,6 +24,7 @@ from orchestrator.report.words import (
     title,
 )
 from orchestrator.scores import interval
+from orchestrator.storage.ledger import COSTS
 
 NONE = "–"
 MESSAGE = 300

@@ -11,9 +11,9 @@ from pathlib import PurePath
 
 from orchestrator.board import Board, Row, Status, Suite
 from orchestrator.config import Encoder
-from orchestrator.ledger import COSTS
 from orchestrator.recipe import Point, Source
 from orchestrator.scores import Score
+from orchestrator.storage.ledger import COSTS
 
 FAKE = "Fake backend: the answers came from a hash, no model was asked, and nothing was measured."
 STATUSES: tuple[Status, ...] = ("scored", "waiting", "raced", "invalid", "failed", "pending")

@@ -20,9 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config import Engine, Workers
-from orchestrator.ledger import Ledger
 from orchestrator.records import Answer, Asked, Block, Decoding, Profile, Question, Serving
-from orchestrator.store import StorageError, Store, patiently
+from orchestrator.storage.ledger import Ledger
+from orchestrator.storage.store import StorageError, Store, patiently
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVING = Serving("tokenizer", None, (0,), 512, "x", (), "a", "/nowhere")
@@ -224,7 +224,7 @@ def test_a_shared_folder_is_as_readable_as_who_made_it_said(tmp_path: Path) -> N
 # -------------------------------------------------------------------- many at once
 WRITER = """
 import sys
-from orchestrator.ledger import Ledger
+from orchestrator.storage.ledger import Ledger
 from orchestrator.records import Answer, Asked, Block, Profile, Question, Serving
 where, number = sys.argv[1], int(sys.argv[2])
 ledger = Ledger(where, Serving("tokenizer", None, (0,), 512, "x", (), "a", "/nowhere"), Profile("fake", "float32", 1, "cpu"))

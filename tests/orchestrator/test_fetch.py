@@ -17,7 +17,7 @@ from orchestrator.config import Parent, UserError
 from orchestrator.fetch import bring, fetch
 from orchestrator.parents import open_model
 from orchestrator.recipe import Source
-from orchestrator.store import StorageError, Store
+from orchestrator.storage.store import StorageError, Store
 from orchestrator.sweepfile import load_config
 
 ROOT = Path(__file__).resolve().parents[2]

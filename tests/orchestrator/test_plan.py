@@ -13,9 +13,9 @@ import yaml
 
 from orchestrator.__main__ import main
 from orchestrator.config import Engine
-from orchestrator.estimate import PCIE, estimate, merge_seconds
-from orchestrator.nodes import gpu_node
-from orchestrator.placement import Fit, Layout, Shape
+from orchestrator.planning.estimate import PCIE, estimate, merge_seconds
+from orchestrator.planning.nodes import gpu_node
+from orchestrator.planning.placement import Fit, Layout, Shape
 from orchestrator.records import Decoding, Question
 from orchestrator.sweepfile import load_config
 

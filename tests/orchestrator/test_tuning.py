@@ -15,7 +15,7 @@ from orchestrator.board import Board, Row, mark
 from orchestrator.config import SweepConfig, UserError
 from orchestrator.curves import equivalents, mean_score, spread
 from orchestrator.finetune import Finetune
-from orchestrator.memory import need, refusal
+from orchestrator.planning.memory import need, refusal
 from orchestrator.recipe import Point, Recipe, Source
 from orchestrator.records import Profile, Serving
 from orchestrator.scores import Score, TaskScore

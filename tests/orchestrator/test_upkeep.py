@@ -20,19 +20,19 @@ from hypothesis import strategies as st
 
 from orchestrator.__main__ import main
 from orchestrator.config import UserError, Workers
-from orchestrator.export import export
 from orchestrator.files import write_json
-from orchestrator.ledger import Ledger
-from orchestrator.lock import Driver, driving, read_driver
-from orchestrator.note import Note, write_note, write_questions
 from orchestrator.parents import resolve
 from orchestrator.recipe import expand
 from orchestrator.records import Answer, Asked, Block, Decoding, Profile, Question, Serving
 from orchestrator.serving import make_profile, make_serving
-from orchestrator.status import describe, read_status
-from orchestrator.store import Store
+from orchestrator.storage.export import export
+from orchestrator.storage.ledger import Ledger
+from orchestrator.storage.lock import Driver, driving, read_driver
+from orchestrator.storage.note import Note, write_note, write_questions
+from orchestrator.storage.status import describe, read_status
+from orchestrator.storage.store import Store
+from orchestrator.storage.upkeep import GRACE_S, collect, find_garbage, merge, open_store
 from orchestrator.sweepfile import load_config
-from orchestrator.upkeep import GRACE_S, collect, find_garbage, merge, open_store
 from tasks.suites import SuiteTask
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,7 +131,7 @@ def test_status_of_a_dead_sweep_names_its_workers_and_its_damage(results: Result
 
 
 def test_a_driver_that_was_killed_is_dead_at_once(tmp_path: Path) -> None:
-    code = "import sys, pathlib, time; from orchestrator.lock import *\nwith driving(pathlib.Path(sys.argv[1])): time.sleep(60)"
+    code = "import sys, pathlib, time; from orchestrator.storage.lock import *\nwith driving(pathlib.Path(sys.argv[1])): time.sleep(60)"
     driver = subprocess.Popen([sys.executable, "-c", code, tmp_path], cwd=ROOT, env={**os.environ, "PYTHONPATH": "."})
     while (found := read_driver(tmp_path)) is None:
         time.sleep(0.02)

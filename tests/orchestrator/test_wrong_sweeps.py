@@ -247,7 +247,7 @@ def test_missing_parent(
 def test_a_results_folder_in_use(
     sweep: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from orchestrator.lock import locked
+    from orchestrator.storage.lock import locked
 
     with locked(tmp_path / "out"):
         assert main(["run", str(sweep()), "--out", str(tmp_path / "out")]) == 2

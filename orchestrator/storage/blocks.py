@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.records import Answer
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 
 SUCCESS = "SUCCESS"
 

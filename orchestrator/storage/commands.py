@@ -31,7 +31,7 @@ def show_status(args: argparse.Namespace) -> int:
     import dataclasses
     import json
 
-    from orchestrator.status import describe, read_status
+    from orchestrator.storage.status import describe, read_status
 
     status = read_status(args.dir)
     print(json.dumps(dataclasses.asdict(status), indent=1) if args.json else describe(status))
@@ -43,7 +43,7 @@ def use_ledger(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from orchestrator.export import export
+    from orchestrator.storage.export import export
 
     rows, damaged = export(args.dir, args.to, args.texts)
     print(f"{rows} rows: {args.to.resolve()}" + ("" if args.texts else " (without texts)"))
@@ -51,8 +51,8 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _gc(args: argparse.Namespace) -> int:
-    from orchestrator.lock import locked
-    from orchestrator.upkeep import collect, find_garbage, summarise
+    from orchestrator.storage.lock import locked
+    from orchestrator.storage.upkeep import collect, find_garbage, summarise
 
     if not args.yes:
         garbage = find_garbage(args.dir)
@@ -68,7 +68,7 @@ def _gc(args: argparse.Namespace) -> int:
 
 
 def _merge(args: argparse.Namespace) -> int:
-    from orchestrator.upkeep import merge, open_store
+    from orchestrator.storage.upkeep import merge, open_store
 
     found = merge(open_store(args.dir), open_store(args.other))
     print(f"{found.copied} blocks copied, {found.there} were there")

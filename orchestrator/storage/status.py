@@ -14,12 +14,12 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from orchestrator.blocks import Damaged, Stored, block_folders, look
-from orchestrator.ledger import COSTS
-from orchestrator.lock import Driver, read_driver
-from orchestrator.note import Note, ledger_place, read_note, read_questions
 from orchestrator.recipe import Point, Recipe, Source, expand, single
-from orchestrator.store import Store
+from orchestrator.storage.blocks import Damaged, Stored, block_folders, look
+from orchestrator.storage.ledger import COSTS
+from orchestrator.storage.lock import Driver, read_driver
+from orchestrator.storage.note import Note, ledger_place, read_note, read_questions
+from orchestrator.storage.store import Store
 
 RECENT_S = 600.0
 """The rate is that of the last ten minutes in which something was answered."""

@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.blocks import Stored, block_folders, look
 from orchestrator.config import UserError
-from orchestrator.note import Note, ledger_place, read_note, read_questions
 from orchestrator.recipe import Point, Recipe, Source, expand, single
-from orchestrator.store import Store
+from orchestrator.storage.blocks import Stored, block_folders, look
+from orchestrator.storage.note import Note, ledger_place, read_note, read_questions
+from orchestrator.storage.store import Store
 
 SCHEMA = pa.schema(
     [
@@ -23,7 +23,7 @@ SCHEMA = pa.schema(
         ("parents", pa.string()),  # names, in the recipe's order
         ("parameters", pa.string()),  # JSON
         ("question_id", pa.string()),
-        ("stage", pa.string()),  # as in orchestrator.note.QUESTIONS; null where the sweep no longer asks it
+        ("stage", pa.string()),  # as in orchestrator.storage.note.QUESTIONS; null where the sweep no longer asks it
         ("objective", pa.string()),
         ("task", pa.string()),
         ("document", pa.int64()),

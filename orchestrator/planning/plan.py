@@ -9,15 +9,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from orchestrator.config import SweepConfig, UserError
-from orchestrator.nodes import Node, assumed_nodes, describe_nodes, parse_cluster
 from orchestrator.parents import resolve
-from orchestrator.placement import shape_of, weight_bytes
-from orchestrator.plan_search import SearchPlan, describe_search, plan_search
-from orchestrator.plan_serving import ServingPlan, describe_serving, plan_serving
-from orchestrator.plan_tuning import TuningPlan, describe_tuning, plan_tuning
+from orchestrator.planning.nodes import Node, assumed_nodes, describe_nodes, parse_cluster
+from orchestrator.planning.placement import shape_of, weight_bytes
+from orchestrator.planning.search import SearchPlan, describe_search, plan_search
+from orchestrator.planning.serving import ServingPlan, describe_serving, plan_serving
+from orchestrator.planning.shape import shaped
+from orchestrator.planning.tuning import TuningPlan, describe_tuning, plan_tuning
 from orchestrator.recipe import expand
 from orchestrator.serving import make_profile, make_serving
-from orchestrator.shape import shaped
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from orchestrator.config import SweepConfig
-from orchestrator.estimate import ARITHMETIC, MAPPED, PCIE, STREAMING, Estimate, estimate
-from orchestrator.nodes import ACCELERATORS, Node, describe_nodes
-from orchestrator.placement import Fit, Shape, gb
-from orchestrator.proposal import Kind, check, host_engines, host_words, kinds
+from orchestrator.planning.estimate import ARITHMETIC, MAPPED, PCIE, STREAMING, Estimate, estimate
+from orchestrator.planning.nodes import ACCELERATORS, Node, describe_nodes
+from orchestrator.planning.placement import Fit, Shape, gb
+from orchestrator.planning.proposal import Kind, check, host_engines, host_words, kinds
 from orchestrator.records import Question
 
 PLACES = {"gpu": "in GPU memory", "pinned": "pinned in host memory", "mapped": "memory-mapped"}

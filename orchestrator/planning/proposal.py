@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from orchestrator.config import Engine, SweepConfig, UserError, Workers
-from orchestrator.nodes import Node, describe_nodes
-from orchestrator.placement import Fit, Layout, Shape, gb, layout_of
+from orchestrator.planning.nodes import Node, describe_nodes
+from orchestrator.planning.placement import Fit, Layout, Shape, gb, layout_of
 
 SHARES = (8, 4, 2)
 """Engines of a tiny model that may share a GPU."""

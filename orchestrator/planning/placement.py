@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from orchestrator.config import Engine, SweepConfig, UserError, Workers
-from orchestrator.nodes import Node
+from orchestrator.planning.nodes import Node
 
 Place = Literal["gpu", "pinned", "mapped"]
 """GPU memory; page-locked host memory, from which a GPU copies fastest; or the safetensors files as they are mapped."""

@@ -1,4 +1,4 @@
-"""Every answer ever given, block by block (`orchestrator.blocks`), in a folder or in object storage.
+"""Every answer ever given, block by block (`orchestrator.storage.blocks`), in a folder or in object storage.
 
 A ledger is one sweep's (DIR/answers) or shared by many. Scores are not stored: they are views over the answers
 (`orchestrator.scores`). A block that does not match its marker counts as never asked, and is reported.
@@ -19,10 +19,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.blocks import SCHEMA, SUCCESS, Damaged, Marker, Stored, block_folders, look, write_block
 from orchestrator.config import Workers
 from orchestrator.records import Answer, Asked, Block, Profile, Question, Serving
-from orchestrator.store import Store
+from orchestrator.storage.blocks import SCHEMA, SUCCESS, Damaged, Marker, Stored, block_folders, look, write_block
+from orchestrator.storage.store import Store
 
 COSTS = ("swap_s", "answer_s")
 """What a block cost, in seconds of its worker's time: until the engine held its recipe, and until it was answered."""

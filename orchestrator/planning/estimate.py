@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from orchestrator.nodes import ACCELERATORS
-from orchestrator.placement import Fit
+from orchestrator.planning.nodes import ACCELERATORS
+from orchestrator.planning.placement import Fit
 from orchestrator.records import Question
 
 ARITHMETIC, STREAMING = 0.4, 0.5

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.blocks import SUCCESS, Stored, block_folders, look, write_block
 from orchestrator.config import UserError
 from orchestrator.keys import is_remote
-from orchestrator.note import Note, ledger_place, read_note
-from orchestrator.status import recipe_ids
-from orchestrator.store import Entry, Store
+from orchestrator.storage.blocks import SUCCESS, Stored, block_folders, look, write_block
+from orchestrator.storage.note import Note, ledger_place, read_note
+from orchestrator.storage.status import recipe_ids
+from orchestrator.storage.store import Entry, Store
 
 GRACE_S = 3600.0
 """Younger files of a ledger are left alone: a writer may be about to write the marker that names them."""

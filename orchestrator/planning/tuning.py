@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from orchestrator.config import SweepConfig, UserError
 from orchestrator.finetune import Finetune
-from orchestrator.memory import need, refusal
-from orchestrator.nodes import ACCELERATORS, full_name
-from orchestrator.placement import weight_bytes
+from orchestrator.planning.memory import need, refusal
+from orchestrator.planning.nodes import ACCELERATORS, full_name
+from orchestrator.planning.placement import weight_bytes
 
 if TYPE_CHECKING:
     from tasks.scoring import LedgerLM
