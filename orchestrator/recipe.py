@@ -104,7 +104,7 @@ class Recipe(Identified):
             lines.append("# needs: mergekit-yaml --lora-merge-cache DIR")
         if any(is_remote(source.model) for source, _ in self.models):
             lines.append("# mergekit reads no object storage: copy the model to a folder, and name that here")
-        return "\n".join(lines) + "\n" + yaml.safe_dump(self.to_mergekit(), sort_keys=False)
+        return "\n".join(lines) + "\n" + yaml.dump(self.to_mergekit(), Dumper=yaml.CSafeDumper, sort_keys=False)
 
 
 def expand(config: SweepConfig, sources: dict[str, Source]) -> list[Recipe]:

@@ -119,7 +119,8 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
     # ---------------------------------------------------------------- requests as questions
     def questions(self, request: Instance, repeat: int = 0) -> tuple[Question, ...]:
         """The questions behind one lm-eval request: one, or one per window of a rolling log-likelihood."""
-        key = (request.request_type, json.dumps(request.args, default=str), repeat)
+        args = (arg if isinstance(arg, str) else json.dumps(arg, default=str) for arg in request.args)
+        key = (request.request_type, *args, repeat)
         if key not in self._questions:
             match request.request_type:
                 case "loglikelihood":

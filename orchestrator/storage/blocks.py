@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import io
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -131,7 +130,8 @@ def _read_block(store: Store, folder: str, marker: Marker) -> Stored:
         data = store.read(f"{folder}/{marker.file}")
         if hashlib.sha256(data).hexdigest() != marker.sha256:
             raise Damaged(f"{marker.file} does not match its SHA-256")
-        table = pq.read_table(io.BytesIO(data))
+        # Not `read_table`, which plans as for a dataset: on files this small it takes ten times as long.
+        table = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
     if table.schema != SCHEMA or table.num_rows != marker.rows:
         raise Damaged(f"{marker.file} holds other columns or rows than its marker says")
     return Stored(folder, marker, data, table)
