@@ -22,7 +22,7 @@ from orchestrator.recipe import Recipe
 from orchestrator.records import Block
 from orchestrator.storage.lock import driving, locked
 from orchestrator.storage.note import write_questions
-from orchestrator.sweep import Sweep, engines, keep, make_board, open_blocks, open_sweep, publish, worker_spec
+from orchestrator.sweep import Sweep, engines, keep, keeping, make_board, open_blocks, open_sweep, publish, worker_spec
 from orchestrator.sweepfile import load_config
 
 WORKERS = 1000
@@ -148,9 +148,13 @@ def answer(sweep: Sweep, pool: Pool, blocks: Sequence[Block]) -> None:
     if not blocks:
         return
     recipes = {recipe.id: recipe for recipe in sweep.recipes}
-    with Progress(list(blocks)) as progress, measuring(sweep.suites, [], progress.note) as measure:
+    with (
+        Progress(list(blocks)) as progress,
+        measuring(sweep.suites, [], progress.note) as measure,
+        keeping(sweep) as store,
+    ):
         for result in pool.run(recipes, blocks):
-            keep(sweep, result)
+            store(result)
             measure(result)
             progress.update(result)
 
