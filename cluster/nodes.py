@@ -67,7 +67,7 @@ def kill_on(node: str, pid: int) -> None:
 def _kill(pid: int) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        if process.cmdline()[:1] and "ray::Worker" in process.cmdline()[0]:  # not another's, with a number used again
+        if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::"):  # its number may be another's by now
             process.kill()
 
 

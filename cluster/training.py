@@ -13,6 +13,7 @@ import json
 import math
 import os
 import shutil
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,18 +24,22 @@ import ray
 from ray.exceptions import RayError
 
 from cluster.crew import EngineStartError
-from cluster.nodes import alive_nodes
+from cluster.nodes import alive_nodes, kill_on
+from cluster.patience import Patience
 from cluster.pool import reason
 from cluster.queue import ATTEMPTS
 from orchestrator.files import make_private, write_json
 from orchestrator.finetune import Finetune
 from orchestrator.planning.memory import refusal
+from orchestrator.progress import say
 from orchestrator.recipe import Recipe
 from orchestrator.records import Failure
 from tasks.merge import headers
 from tasks.sft import PROGRESS, RESULT, Diverged, Run, is_finished, train
 
 ERROR = "error.json"
+PROCESS = "process-{}.json"
+"""By rank: which process of which node is at a run."""
 
 
 class DoesNotFit(Exception):
@@ -51,14 +56,16 @@ class Group:
     """Of each process."""
     gpu: bool
     storage: str
+    patience: float
+    """Seconds that it may go without a sign of life (`Watch`)."""
 
 
-def group_of(finetune: Finetune, gpus: int, storage: Path) -> Group:
+def group_of(finetune: Finetune, gpus: int, storage: Path, patience: float) -> Group:
     """
     Args:
         gpus: of a run; 0 trains on the CPU, in one process.
     """
-    return Group(finetune, max(1, gpus), finetune.cpus, gpus > 0, str(storage))
+    return Group(finetune, max(1, gpus), finetune.cpus, gpus > 0, str(storage), patience)
 
 
 def room(group: Group) -> int:
@@ -91,14 +98,16 @@ def train_runs(runs: Sequence[Run], group: Group) -> Iterator[Failure | None]:
     Raises:
         EngineStartError: the cluster has no room for one group.
     """
-    open_groups: dict[Any, list[Run]] = {}
+    open_groups: dict[Any, Watch] = {}
     deaths: dict[str, int] = {}
 
     def start(share: list[Run]) -> None:
         for run in share:
             make_private(run.folder)
-            (run.folder / ERROR).unlink(missing_ok=True)
-        open_groups[ray.remote(num_cpus=0, max_retries=0)(fit).remote(share, group)] = share
+            for note in (run.folder / ERROR, *run.folder.glob(PROCESS.format("*"))):
+                note.unlink(missing_ok=True)
+        reference = ray.remote(num_cpus=0, max_retries=0)(fit).remote(share, group)
+        open_groups[reference] = Watch(reference, share, group.patience)
 
     for share in shares(runs, room(group)):
         start(share)
@@ -106,17 +115,60 @@ def train_runs(runs: Sequence[Run], group: Group) -> Iterator[Failure | None]:
         ready, _ = ray.wait(list(open_groups), timeout=1.0)
         yield None
         for reference in ready:
-            share, died, detail = open_groups.pop(reference), "", ""
+            watch, died, detail = open_groups.pop(reference), "", ""
             try:
                 ray.get(reference)
             except RayError as error:
-                died, detail = reason(error), str(error)
-            left = [run for run in share if not is_finished(run.folder)]
+                died, detail = watch.verdict or reason(error), str(error)
+            left = [run for run in watch.share if not is_finished(run.folder)]
             for failure in _failures(left, died, detail, deaths):
                 left = [run for run in left if run.recipe.id != failure.recipe_id]
                 yield failure
             if left:
                 start(left)
+        for watch in open_groups.values():
+            watch.look()
+
+
+class Watch:
+    """Over a worker group, which says nothing until it ends: the files of its runs tell whether it gets on.
+
+    Args:
+        share: its runs.
+        patience: seconds that are always granted without a sign.
+    """
+
+    def __init__(self, reference: Any, share: list[Run], patience: float) -> None:
+        self.reference, self.share, self.patience = reference, share, Patience(patience)
+        self.verdict = ""
+        """Why it was ended."""
+        self._signs, self._since, self._heard = self._read(), time.monotonic(), False
+
+    def look(self) -> None:
+        """End it where it has been silent for far longer than ever before."""
+        now, signs = time.monotonic(), self._read()
+        if signs != self._signs:
+            if self._heard:  # until the first sign it starts, which says nothing of how long its steps take
+                self.patience.started(now - self._since)
+            self._signs, self._since, self._heard = signs, now, True
+        if now - self._since > self.patience.for_start() and not self.verdict:
+            self.verdict = f"no step for {now - self._since:.0f} s, far longer than the like of it took before"
+            say(f"fine-tuning hangs ({self.verdict}): its processes are ended and started again")
+            for file in self._processes():
+                note = json.loads(file.read_text(encoding="utf-8"))
+                kill_on(note["node"], note["pid"])
+            ray.cancel(self.reference, force=True)
+
+    def _processes(self) -> list[Path]:
+        return [file for run in self.share for file in run.folder.glob(PROCESS.format("*"))]
+
+    def _read(self) -> dict[Path, int]:
+        notes = [run.folder / name for run in self.share for name in (PROGRESS, RESULT)]
+        signs = {}
+        for file in (*notes, *self._processes()):
+            with contextlib.suppress(FileNotFoundError):  # a run's progress goes when it is finished
+                signs[file] = file.stat().st_mtime_ns
+        return signs
 
 
 def train_candidate(run: Run, group: Group) -> Failure | None:
@@ -172,6 +224,8 @@ def loop(config: dict[str, Any]) -> None:
         for key in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
             os.environ.pop(key, None)
     for run in ray.get(config["runs"]):
+        note = {"node": ray.get_runtime_context().get_node_id(), "pid": os.getpid()}
+        write_json(run.folder / PROCESS.format(get_context().get_world_rank()), note)
         try:
             check_memory(run, config["group"])
             train(run)

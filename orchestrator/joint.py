@@ -91,8 +91,9 @@ def training_group(sweep: Sweep) -> Group | None:
     if sweep.config.joint is None:
         return None
     _, finetune = sweep.config.joint
-    gpus = finetune.gpus_of_a_run(sweep.config.workers.gpus)
-    return group_of(finetune, gpus, make_private(sweep.out / "tuning" / "ray"))
+    workers = sweep.config.workers
+    home = make_private(sweep.out / "tuning" / "ray")
+    return group_of(finetune, finetune.gpus_of_a_run(workers.gpus), home, workers.patience)
 
 
 def tidy(sweep: Sweep, space: SearchSpace, referee: Referee, finalists: Collection[str]) -> None:

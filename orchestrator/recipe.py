@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from orchestrator.config import RecipeGrid, SweepConfig, UserError, grid_values, hint
+from orchestrator.config import SweepConfig, UserError, hint
+from orchestrator.grid import RecipeGrid, grid_values
 from orchestrator.keys import is_remote
 from orchestrator.methods import METHODS
 from orchestrator.records import Identified, identity, provenance

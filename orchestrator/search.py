@@ -22,7 +22,17 @@ from orchestrator.recipe import Recipe
 from orchestrator.records import Block
 from orchestrator.storage.lock import driving, locked
 from orchestrator.storage.note import write_questions
-from orchestrator.sweep import Sweep, engines, keep, keeping, make_board, open_blocks, open_sweep, publish, worker_spec
+from orchestrator.sweep import (
+    Sweep,
+    engines,
+    keep,
+    make_board,
+    open_blocks,
+    open_sweep,
+    publish,
+    recording,
+    worker_spec,
+)
 from orchestrator.sweepfile import load_config
 
 WORKERS = 1000
@@ -143,20 +153,12 @@ def work(sweep: Sweep, referee: Referee, confirm: Sweep, space: SearchSpace) -> 
 
 def answer(sweep: Sweep, pool: Pool, blocks: Sequence[Block]) -> None:
     """All of these blocks, with a progress bar."""
-    from cluster.measuring import measuring
-
     if not blocks:
         return
     recipes = {recipe.id: recipe for recipe in sweep.recipes}
-    with (
-        Progress(list(blocks)) as progress,
-        measuring(sweep.suites, [], progress.note) as measure,
-        keeping(sweep) as store,
-    ):
+    with Progress(list(blocks)) as progress, recording(sweep, [], progress) as record:
         for result in pool.run(recipes, blocks):
-            store(result)
-            measure(result)
-            progress.update(result)
+            record(result)
 
 
 def hunt(sweep: Sweep, referee: Referee, pool: Pool, space: SearchSpace) -> None:

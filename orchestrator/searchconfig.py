@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from orchestrator.keys import Strict
 from orchestrator.methods import METHODS
 
 Module = Literal["attention", "mlp", "norms", "embeddings"]
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Span(Strict):

@@ -251,7 +251,8 @@ def train(phase: Phase, runs: list[Run]) -> None:
     of_phase = {run.tuning.start.id: run.tuning.start for run in runs if run.start.parent == home / "starts"}
     say(f"{len(runs)} runs of fine-tuning; writing {len(of_phase)} starting checkpoints")
     write_starts(list(of_phase.values()), home / "starts")
-    group = group_of(finetune, finetune.gpus_of_a_run(sweep.config.workers.gpus), home / "ray")
+    workers = sweep.config.workers
+    group = group_of(finetune, finetune.gpus_of_a_run(workers.gpus), home / "ray", workers.patience)
     for part in ([run for run in runs if run is phase.baseline], [run for run in runs if run is not phase.baseline]):
         _follow(sweep, part, train_runs(part, group) if part else iter(()))
 

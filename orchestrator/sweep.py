@@ -16,7 +16,7 @@ import importlib.metadata
 import json
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -40,6 +40,7 @@ from orchestrator.storage.store import patiently
 from orchestrator.sweepfile import load_config
 
 if TYPE_CHECKING:
+    from cluster.measuring import Work
     from tasks.scoring import LedgerLM
     from tasks.suites import SuiteTask
 
@@ -159,7 +160,7 @@ def open_blocks(sweep: Sweep) -> list[Block]:
 
 def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
     """Stream blocks to the workers and their answers into the ledger. With nothing to ask, nothing is started."""
-    from cluster.measuring import measuring, unmeasured
+    from cluster.measuring import unmeasured
     from cluster.pool import Pool
     from cluster.session import session
     from cluster.shares import slerp_shares, unknown_shares
@@ -176,14 +177,32 @@ def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
         session(sweep.out / "ray"),
         Progress(blocks) as progress,
         slerp_shares(shares, sweep.out, progress.note),
-        measuring(sweep.suites, texts, progress.note) as measure,
-        keeping(sweep) as store,
+        recording(sweep, texts, progress) as record,
         Pool(worker_spec(sweep), limit=len(blocks), tell=progress.note) as pool,
     ):
         for result in pool.run(recipes, blocks, stop=_budget(sweep.config, pool.crew.held_s, max_gpu_hours)):
+            record(result)
+
+
+@contextlib.contextmanager
+def recording(
+    sweep: Sweep, texts: Sequence[Work], progress: Progress
+) -> Iterator[Callable[[Asked | Failure | None], None]]:
+    """Gives what becomes of a result: stored, its texts measured (and these others), shown.
+
+    Raises:
+        as `keeping`.
+    """
+    from cluster.measuring import measuring
+
+    with measuring(sweep.suites, texts, progress.note) as measure, keeping(sweep) as store:
+
+        def record(result: Asked | Failure | None) -> None:
             store(result)
             measure(result)
             progress.update(result)
+
+        yield record
 
 
 @contextlib.contextmanager

@@ -18,7 +18,6 @@ from orchestrator.config import (
     OwnTask,
     Parent,
     Published,
-    RecipeGrid,
     SweepConfig,
     TaskUse,
     UserError,
@@ -26,6 +25,7 @@ from orchestrator.config import (
     hint,
 )
 from orchestrator.finetune import Baseline, Finetune, Icft, Lora, Rule
+from orchestrator.grid import RecipeGrid
 from orchestrator.keys import is_remote
 from orchestrator.searchconfig import Budget, Floor, Racing, Search, Space
 

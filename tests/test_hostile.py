@@ -90,6 +90,10 @@ TEXTS: dict[str, tuple[bytes | str | dict[str, Any], str]] = {
         content(workers={"engine": {"kv_cache_gib": float("nan")}}),
         "workers.engine.kv_cache_gib: input should be a finite number, but got nan",
     ),
+    "infinite range": (
+        content(search={"space": [{"method": "ties", "base_model": "clinical", "models": {"instruct": {"weight": {"low": 0, "high": float("inf")}}}}], "budget": {"candidates": 9}}),
+        "takes a value, {low, high} (with knots or modules) or mergekit's lists and filters, but got {'low': 0, 'high': inf}",
+    ),
     "NaN ratio": (content(recipes=[{"method": "linear", "alpha": [float("nan")]}]), "recipes[0].alpha"),
     "span of 1e300 values": (
         content(recipes=[{"method": "linear", "alpha": {"start": 0, "stop": 1, "step": 1e-300}}]),

@@ -6,16 +6,20 @@ pytest -m prove -s tests/proofs/test_failure.py
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks.campaign import KINDS, campaign, leaderboard, markers, questions, write_demo
 from benchmarks.common import ROOT
+from tests.test_second_phase import FINETUNE, GENERATION
 
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(3600)]
 
@@ -62,3 +66,23 @@ def fill(file: Path) -> None:
     with file.open("wb", buffering=0) as stream, pytest.raises(OSError, match="No space left"):
         while True:
             stream.write(bytes(4096))
+
+
+def test_fine_tuning_that_hangs_is_ended_and_goes_on(sweep: Callable[..., Path], tmp_path: Path) -> None:
+    """A stopped process neither makes steps nor hears that it should end."""
+    finetune = {**FINETUNE, "starts": ["b"], "seeds": [0], "min_steps": 400, "save_steps": 50}
+    out, workers = tmp_path / "out", {"backend": "fake", "gpus": 0, "patience": 5, "engine": {"max_model_len": 512}}
+    path = sweep(generation=GENERATION, finetune=finetune, workers=workers)
+    command = [sys.executable, "-m", "orchestrator", "sft", str(path), "--out", str(out)]
+    driver = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while not (saved := list(out.glob("tuning/*/checkpoints/checkpoint-*/COMPLETE"))):
+        assert driver.poll() is None
+        time.sleep(0.2)
+    (note,) = out.glob("tuning/*/process-0.json")
+    stopped = json.loads(note.read_text())["pid"]
+    os.kill(stopped, signal.SIGSTOP)
+    _, said = driver.communicate(timeout=600)
+    assert driver.returncode == 0 and "fine-tuning hangs (no step for" in said, said
+    assert not psutil.pid_exists(stopped) and saved
+    (result,) = out.glob("tuning/*/RESULT.json")
+    assert len(json.loads(result.read_text())["losses"]) == 400
