@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -97,7 +98,7 @@ def lexical(output: str, reference: str) -> dict[str, float]:
     rouge = _rouge().score(reference, output)
     return {
         "bleu": sentence_bleu(output, [reference]).score / 100,
-        "meteor": float(single_meteor_score(word_tokenize(reference), word_tokenize(output))),
+        "meteor": float(single_meteor_score(word_tokenize(reference), word_tokenize(output), wordnet=_wordnet())),
         **{name: float(rouge[name].fmeasure) for name in ("rouge1", "rouge2", "rougeL")},
     }
 
@@ -129,6 +130,20 @@ def _rouge() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
     return RougeScorer(["rouge1", "rouge2", "rougeL"])
+
+
+@lru_cache(maxsize=1)
+def _wordnet() -> Any:
+    """NLTK's own reader maps other languages' wordnets to this one as well, which takes seconds in each process."""
+    import nltk
+    from nltk.corpus.reader import WordNetCorpusReader
+
+    class English(WordNetCorpusReader):  # type: ignore[misc]
+        def map_wn(self, version: str = "wordnet") -> None:
+            return None
+
+    with warnings.catch_warnings(action="ignore"):  # that it knows no other language
+        return English(nltk.data.find("corpora/wordnet"), None)
 
 
 @lru_cache(maxsize=1)

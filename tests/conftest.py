@@ -169,6 +169,20 @@ def state(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture
+def mergefront(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, str]]:
+    """Run a command in this process, which has everything imported already; gives what it wrote to stdout and stderr."""
+
+    def run(*command: object, expect: int = 0) -> tuple[str, str]:
+        capfd.readouterr()
+        code = main([str(part) for part in command])
+        out, err = capfd.readouterr()
+        assert code == expect, out + err
+        return out, err
+
+    return run
+
+
+@pytest.fixture
 def refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Run a command and check that it is refused as promised; gives the message on one line."""
     monkeypatch.chdir(tmp_path)

@@ -20,7 +20,12 @@ ROOT = Path(__file__).resolve().parent.parent
 TIMINGS = {"swap_s", "answer_s"}
 
 
-def mergefront(*args: object, expect: int = 0) -> subprocess.CompletedProcess[str]:
+Run = Callable[..., tuple[str, str]]
+"""`conftest.mergefront`."""
+
+
+def command_line(*args: object, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, as users do."""
     command = [sys.executable, "-m", "orchestrator", *map(str, args)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
     assert done.returncode == expect, done.stdout + done.stderr
@@ -51,14 +56,14 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
     assert started.stdout.strip().endswith("heavy []")
 
 
-def test_a_sweep_from_plan_to_compare(sweep: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_sweep_from_plan_to_compare(sweep: Callable[..., Path], tmp_path: Path, mergefront: Run) -> None:
     path, out = sweep(), tmp_path / "out"
-    plan = json.loads(mergefront("plan", path, "--json").stdout)
+    plan = json.loads(mergefront("plan", path, "--json")[0])
     assert len(plan["recipes"]) == 4
     assert plan["points"] == 7
     assert not out.exists()
 
-    first = mergefront("run", path, "--out", out)
+    first = command_line("run", path, "--out", out)
     assert f"report: {out / 'report.html'}" in first.stdout
     assert "starting engines" in first.stderr
     blocks, rows = finished(out), leaderboard(out)
@@ -67,8 +72,8 @@ def test_a_sweep_from_plan_to_compare(sweep: Callable[..., Path], tmp_path: Path
     asked = sum(json.loads(marker)["rows"] for marker in blocks.values())
     assert asked == plan["questions"]
 
-    again = mergefront("run", path, "--out", out)
-    assert "starting engines" not in again.stderr
+    _, again = mergefront("run", path, "--out", out)
+    assert "starting engines" not in again
     assert finished(out) == blocks
 
     for file in ("leaderboard.parquet", "report.md", "report.html", "front.json"):
@@ -80,9 +85,9 @@ def test_a_sweep_from_plan_to_compare(sweep: Callable[..., Path], tmp_path: Path
     assert "fake" in (out / "report.md").read_text().lower()
     assert "learning rate" in (out / "report.md").read_text().lower(), "the assumptions are part of the report"
 
-    told = mergefront("compare", out, "a", "linear alpha=0.5").stdout
+    told, _ = mergefront("compare", out, "a", "linear alpha=0.5")
     assert "demo_formulary" in told and "95 % interval" in told
-    wrong = mergefront("compare", out, "a", "linear alpha=0.6", expect=2).stderr
+    _, wrong = mergefront("compare", out, "a", "linear alpha=0.6", expect=2)
     assert "'linear alpha=0.6' is no recipe of this sweep; did you mean 'linear alpha=0.5'?" in wrong
 
     for row in rows:
@@ -90,7 +95,9 @@ def test_a_sweep_from_plan_to_compare(sweep: Callable[..., Path], tmp_path: Path
         assert recipe["merge_method"] in {"passthrough", "linear", "slerp"}
 
 
-def test_a_raised_limit_asks_only_the_new_questions(sweep: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_raised_limit_asks_only_the_new_questions(
+    sweep: Callable[..., Path], tmp_path: Path, mergefront: Run
+) -> None:
     out = tmp_path / "out"
     objectives = {"clinical": {"tasks": ["demo_formulary"], "limit": 10}}
     mergefront("run", sweep(objectives=objectives), "--out", out)
@@ -109,11 +116,13 @@ def test_a_raised_limit_asks_only_the_new_questions(sweep: Callable[..., Path], 
     assert len(everything) == 25 * 4 * 4 and len(asked(before)) == 10 * 4 * 4
 
 
-def test_a_budget_stops_cleanly_and_the_same_command_goes_on(sweep: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_budget_stops_cleanly_and_the_same_command_goes_on(
+    sweep: Callable[..., Path], tmp_path: Path, mergefront: Run
+) -> None:
     workers = {"backend": "fake", "fake_seconds": 0.02, "block": 8, "count": 1, "engine": {"max_model_len": 512}}
     path, out = sweep(workers=workers), tmp_path / "out"
-    stopped = mergefront("run", path, "--out", out, "--max-gpu-hours", 4 / 3600)
-    assert "recipes are not finished; the same command goes on" in stopped.stderr
+    _, stopped = mergefront("run", path, "--out", out, "--max-gpu-hours", 4 / 3600)
+    assert "recipes are not finished; the same command goes on" in stopped
     assert "pending" in {row["status"] for row in leaderboard(out)}
     before = finished(out)
     mergefront("run", path, "--out", out)
@@ -159,7 +168,7 @@ def wait_for_blocks(running: subprocess.Popen[bytes], out: Path, count: int) -> 
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo, run to its end without interruption."""
     out = tmp_path_factory.mktemp("demo") / "out"
-    mergefront("run", ROOT / "examples" / "demo.yaml", "--out", out)
+    command_line("run", ROOT / "examples" / "demo.yaml", "--out", out)
     return out
 
 
@@ -189,7 +198,7 @@ def test_killed_in_the_middle_it_ends_up_the_same(demo: Path, tmp_path: Path) ->
     running.wait()
     before = finished(out)
     assert 4 <= len(before) < len(finished(demo)), "killed after at least four finished blocks, and before the last"
-    mergefront("run", path, "--out", out)
+    command_line("run", path, "--out", out)
     assert before.items() <= finished(out).items(), "no finished block was asked again"
     assert leaderboard(out) == leaderboard(demo)
     fronts = [json.loads((folder / "front.json").read_text()) for folder in (out, demo)]

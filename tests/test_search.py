@@ -19,6 +19,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from tests.test_main_job import Run
+
 ROOT = Path(__file__).resolve().parent.parent
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "clinical": {"tasks": ["demo_formulary"], "limit": 30, "split": "search"},
@@ -70,15 +72,17 @@ def finished(out: Path) -> dict[Path, bytes]:
     ],
 )
 def test_a_search_that_cannot_be_is_refused_at_once(
-    sweep: Callable[..., Path], tmp_path: Path, changes: dict[str, Any], said: str
+    sweep: Callable[..., Path], tmp_path: Path, mergefront: Run, changes: dict[str, Any], said: str
 ) -> None:
     path = sweep(**{"objectives": OBJECTIVES, "search": SEARCH, "workers": WORKERS, **changes})
-    done = subprocess.run(command("search", path, "--out", tmp_path / "out"), cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+    _, err = mergefront("search", path, "--out", tmp_path / "out", expect=2)
+    assert said in err and "Traceback" not in err
 
 
 @pytest.mark.slow
-def test_a_search_that_is_killed_goes_on_where_it_was(sweep: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_search_that_is_killed_goes_on_where_it_was(
+    sweep: Callable[..., Path], tmp_path: Path, mergefront: Run
+) -> None:
     out = tmp_path / "out"
     path = sweep(objectives=OBJECTIVES, search=SEARCH, workers={**WORKERS, "fake_seconds": 0.01})
     running = subprocess.Popen(command("search", path, "--out", out), cwd=ROOT, stderr=(tmp_path / "err").open("w"))
@@ -99,8 +103,7 @@ def test_a_search_that_is_killed_goes_on_where_it_was(sweep: Callable[..., Path]
     before, proposed = finished(out), notes(out)
     assert len(proposed) < 6
 
-    done = subprocess.run(command("search", path, "--out", out), cwd=ROOT, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr
+    mergefront("search", path, "--out", out)
     assert before.items() <= finished(out).items(), "nothing was asked again"
     after = notes(out)
     assert proposed.keys() <= after.keys() and len(after) == 6
@@ -121,12 +124,11 @@ def test_a_search_that_is_killed_goes_on_where_it_was(sweep: Callable[..., Path]
     held_out = json.loads((out / "confirmed" / "front.json").read_text())
     assert held_out["front"] and ("front does not hold up" in page or "front holds up" in page)
     rows = pq.read_table(out / "leaderboard.parquet").to_pylist()
-    again = subprocess.run(command("report", out), cwd=ROOT, capture_output=True, text=True, timeout=200)
-    assert again.returncode == 0, again.stderr
+    mergefront("report", out)
     assert pq.read_table(out / "leaderboard.parquet").to_pylist() == rows
     assert (out / "report.md").read_text() == page
-    quiet = subprocess.run(command("search", path, "--out", out), cwd=ROOT, capture_output=True, text=True, timeout=200)
-    assert quiet.returncode == 0 and "sampler" not in quiet.stderr, "nothing is left, and nothing is started"
+    _, quiet = mergefront("search", path, "--out", out)
+    assert "sampler" not in quiet, "nothing is left, and nothing is started"
     assert not (out / "ray").exists() or not any((out / "ray").iterdir())
 
 

@@ -18,7 +18,7 @@ from orchestrator.planning.plan import make_plan
 from orchestrator.second_phase import open_phase
 from orchestrator.sweep import make_board, open_sweep
 from orchestrator.sweepfile import load_config
-from tests.test_main_job import finished, mergefront
+from tests.test_main_job import Run, command_line, finished
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "tasks" / "demo"
@@ -55,7 +55,9 @@ ICFT = {"general": str(CARDS / "general.jsonl")}
 
 
 @pytest.mark.slow
-def test_a_sweep_goes_on_into_fine_tuning(sweep: Callable[..., Path], parents: dict[str, Path], tmp_path: Path) -> None:
+def test_a_sweep_goes_on_into_fine_tuning(
+    sweep: Callable[..., Path], parents: dict[str, Path], tmp_path: Path, mergefront: Run
+) -> None:
     out, talks = tmp_path / "out", tmp_path / "talks"  # with a chat template, for ICFT's instructions
     shutil.copytree(parents["b"], talks)
     for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
@@ -66,7 +68,7 @@ def test_a_sweep_goes_on_into_fine_tuning(sweep: Callable[..., Path], parents: d
         return sweep(generation=GENERATION, parents=models, finetune={**FINETUNE, **changes})
 
     # As people write it; Ray's processes have working directories of their own.
-    done = mergefront("sft", write(), "--out", os.path.relpath(out, ROOT))
+    done = command_line("sft", write(), "--out", os.path.relpath(out, ROOT))
     assert "4/4 runs, 8/8 steps" in done.stderr
     results = {file: json.loads(file.read_text()) for file in out.glob("tuning/*/RESULT.json")}
     assert len(results) == 4, "two starts, two seeds"
@@ -84,21 +86,21 @@ def test_a_sweep_goes_on_into_fine_tuning(sweep: Callable[..., Path], parents: d
     assert len(tuned) == 4 + 4, "the four recipes of the first phase and the four that were tuned"
 
     before = finished(out), {file: file.stat().st_mtime_ns for file in results}
-    more = write(examples=[4, 8], method=["full", "icft"], icft={**ICFT, "examples": 8})
-    again = mergefront("run", more, "--out", out)
-    assert "8 runs of fine-tuning" in again.stderr, "only those with 8 examples"
+    more = write(examples=[4, 8], method=["full", "icft"], icft={**ICFT, "examples": 8}, cpus=2)
+    _, again = mergefront("run", more, "--out", out)
+    assert "8 runs of fine-tuning" in again, "only those with 8 examples"
     assert before[0].items() <= finished(out).items()
     assert before[1] == {file: file.stat().st_mtime_ns for file in results}, "finished runs are not repeated"
 
-    quiet = mergefront("sft", more, "--out", out)
-    assert "starting" not in quiet.stderr
+    _, quiet = mergefront("sft", more, "--out", out)
+    assert "starting" not in quiet
     rows = pq.read_table(out / "tuning.parquet").to_pylist()
     assert {row["status"] for row in rows} == {"scored"} and len(rows) == 12
     assert "icft, 8" in (out / "report.md").read_text(), "in one table with the others"
     mergefront("report", out)
 
 
-def test_what_is_wrong_with_finetune_is_said(sweep: Callable[..., Path], tmp_path: Path) -> None:
+def test_what_is_wrong_with_finetune_is_said(sweep: Callable[..., Path], tmp_path: Path, mergefront: Run) -> None:
     def error(**changes: Any) -> str:
         with pytest.raises(UserError) as raised:
             load_config(sweep(generation=GENERATION, finetune={**FINETUNE, **changes}))
@@ -121,7 +123,7 @@ def test_what_is_wrong_with_finetune_is_said(sweep: Callable[..., Path], tmp_pat
     assert "icft.examples: 8 is not among examples, [4]" in error(icft={**ICFT, "examples": 8}, **both)
     assert "finetune.icft.stage: unknown key; did you mean 'stages'?" in error(icft={**ICFT, "stage": 2}, **both)
     assert "finetune.icft.general: this key is missing" in error(icft={}, **both)
-    assert "has no key finetune" in mergefront("sft", sweep(), "--out", tmp_path / "out", expect=2).stderr
+    assert "has no key finetune" in mergefront("sft", sweep(), "--out", tmp_path / "out", expect=2)[1]
 
 
 def test_every_start_learns_from_the_same_nested_examples_and_the_baseline_comes_first(
@@ -161,12 +163,12 @@ def test_more_examples_than_there_are_is_refused_by_the_plan(sweep: Callable[...
 
 
 def test_an_example_that_does_not_fit_is_said_before_anything_is_asked(
-    sweep: Callable[..., Path], tmp_path: Path
+    sweep: Callable[..., Path], tmp_path: Path, mergefront: Run
 ) -> None:
     path = sweep(generation=GENERATION, finetune={**FINETUNE, "max_length": 16})
     for command in (["plan", path], ["run", path, "--out", tmp_path / "out"]):
-        done = mergefront(*command, expect=2)
-        assert "finetune.tasks.cards: max_length is 16, but a training example has" in done.stderr
+        _, said = mergefront(*command, expect=2)
+        assert "finetune.tasks.cards: max_length is 16, but a training example has" in said
     assert not any((tmp_path / "out" / "answers").iterdir())
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from tests.test_main_job import finished, mergefront
+from tests.test_main_job import command_line, finished
 from tests.test_search import OBJECTIVES, ROOT, SEARCH, WORKERS, command, notes
 from tune.study import load_study
 
@@ -32,7 +32,7 @@ def test_a_joint_search_finds_merges_that_have_learned(tmp_path: Path) -> None:
     before = finished(out)
     trained = {file: file.stat().st_mtime_ns for file in out.glob("tuning/*/RESULT.json")}
 
-    done = mergefront("search", EXAMPLE, "--out", out)
+    done = command_line("search", EXAMPLE, "--out", out)
     print(done.stderr, done.stdout, sep="\n")
     assert before.items() <= finished(out).items(), "nothing was asked again"
     assert trained == {file: file.stat().st_mtime_ns for file in trained}, "nothing was trained again"
@@ -54,7 +54,7 @@ def test_candidates_that_cannot_be_are_infeasible_and_the_search_goes_on(
     search = {**SEARCH, "space": space, "sampler": "tpe"}
     out = tmp_path / "out"
     path = sweep(objectives=OBJECTIVES, search=search, dtype="float32", workers={**WORKERS, "backend": "vllm"})
-    done = mergefront("search", path, "--out", out, expect=1)  # recipes without a score are named
+    done = command_line("search", path, "--out", out, expect=1)  # recipes without a score are named
     states = [note["status"] for note in notes(out).values()]
     print(states)
     assert len(states) == 6 and "invalid" in states and states.count("invalid") < 6

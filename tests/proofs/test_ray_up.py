@@ -1,4 +1,4 @@
-"""`ray up`, `ray submit` and `ray down` for real, over ssh, with the launch file for machines of one's own.
+"""`ray up`, `ray submit`, `ray job submit`, `ray down` for real, over ssh, with the launch file for one's own machines.
 
 The machine is this one behind an sshd of its own, in namespaces: its processes are its own (`ray down` runs `ray stop`,
 which would end every other Ray here), and so are its /tmp/ray, its home and its user database. mergefront's environment is
@@ -62,6 +62,7 @@ DIAL = "exec 2> /dev/null 3<> /dev/tcp/127.0.0.1/{port}; cat <&3 & exec cat >&3\
 class Machine:
     home: Path
     config: Path
+    dashboard: str
     client: dict[str, str]
 
     def count(self, process: str) -> int:
@@ -96,7 +97,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    node, port = tmp_path, free_port()
+    node, port, dashboard = tmp_path, free_port(), free_port()
     for name in ("home", "ray", "client"):
         (node / name).mkdir(mode=0o700)
     for name in ("key", "host_key"):
@@ -107,10 +108,10 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     (node / "sshd_config").write_text(CONFIG.format(port=port, node=node))
     (node / "dial").write_text(DIAL.format(port=port))
     (node / "boot").write_text(BOOT.format(node=node, sshd=SSHD))
-    (node / "cluster.yaml").write_text(yaml.safe_dump(cluster(node), sort_keys=False))
+    (node / "cluster.yaml").write_text(yaml.safe_dump(cluster(node, dashboard), sort_keys=False))
     client = {**os.environ, "HOME": str(node / "client"), "RAY_TMPDIR": str(node / "client"), "TERM": "dumb"}
-    client |= {"PATH": f"{VENV / 'bin'}:{os.environ['PATH']}"}
-    for key in ("RAY_ADDRESS", "RAY_AUTH_MODE", "PYTHONPATH"):
+    client |= {"RAY_AUTH_MODE": "token", "PATH": f"{VENV / 'bin'}:{os.environ['PATH']}"}
+    for key in ("RAY_ADDRESS", "PYTHONPATH"):
         client.pop(key, None)
     with (node / "sshd.log").open("w") as log:
         sshd = subprocess.Popen(
@@ -118,7 +119,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         )
     try:
         wait_for(port, sshd, node / "sshd.log")
-        yield Machine(node / "home", node / "cluster.yaml", client)
+        yield Machine(node / "home", node / "cluster.yaml", f"http://127.0.0.1:{dashboard}", client)
     finally:
         sshd.kill()  # and with it, by --kill-child, everything in its namespace
         sshd.wait()
@@ -134,9 +135,10 @@ def wait_for(port: int, sshd: subprocess.Popen[bytes], log: Path) -> None:
     raise AssertionError(log.read_text())
 
 
-def cluster(node: Path) -> dict[str, object]:
+def cluster(node: Path, dashboard: int) -> dict[str, object]:
     """onprem.yaml with what is marked there as yours, and the environment linked instead of made."""
     text = (ROOT / "cluster" / "launch" / "onprem.yaml").read_text().replace("6379", str(free_port()))
+    text = text.replace("--dashboard-host=", f"--dashboard-port={dashboard} --dashboard-host=")
     config: dict[str, object] = yaml.safe_load(text)
     config["cluster_name"] = f"mergefront-{node.name}"
     config["provider"] = {"type": "local", "head_ip": "127.0.0.1", "worker_ips": []}
@@ -146,13 +148,13 @@ def cluster(node: Path) -> dict[str, object]:
         "ssh_proxy_command": f"bash {node / 'dial'}",
     }
     _, path = config["setup_commands"]  # type: ignore[misc]
-    shown = path.replace("$PATH", "$PATH PYTHONPATH=~/mergefront")
+    shown = path.replace("$PATH", "$PATH PYTHONPATH=${PYTHONPATH:-$HOME/mergefront}")
     config["setup_commands"] = [f"ln -sfn {VENV} ~/mergefront/.venv", shown]
     return config
 
 
 @pytest.mark.timeout(3600)
-def test_up_submit_down(machine: Machine) -> None:
+def test_up_submit_job_down(machine: Machine) -> None:
     config = str(machine.config)
     machine.ray("get-auth-token", "--generate")
     machine.ray("up", config, "--yes", "--no-config-cache")
@@ -168,5 +170,13 @@ def test_up_submit_down(machine: Machine) -> None:
     again = machine.ray("submit", "--no-config-cache", config, "cluster/launch/submit.py", *demo)
     assert "starting engines" not in again, "the cluster goes on, and what is answered is not asked twice"
     assert machine.count("raylet") == 1
+    job = machine.home / "runs" / "job"
+    submit = ("job", "submit", "--address", machine.dashboard, "--working-dir", str(ROOT), "--")
+    said = machine.ray(*submit, "mergefront", "run", "examples/demo.yaml", "--out", str(job))
+    print(said)
+    assert "succeeded" in said and "report: " in said
+    assert {row["recipe_id"] for row in pq.read_table(job / "leaderboard.parquet").to_pylist()} == {
+        row["recipe_id"] for row in rows
+    }
     machine.ray("down", config, "--yes")
     assert machine.count("raylet") == 0
