@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import secrets
@@ -47,8 +48,9 @@ class Machines:
         found = []
         for node in self.cluster.worker_nodes:
             for process in psutil.Process(raylet(node)).children():
-                if any("ray::Worker" in word for word in process.cmdline()[:1]):
-                    found.append(process)
+                with contextlib.suppress(psutil.NoSuchProcess):  # a child that ended meanwhile
+                    if any("ray::Worker" in word for word in process.cmdline()[:1]):
+                        found.append(process)
         return found
 
 
