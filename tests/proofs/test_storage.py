@@ -21,7 +21,8 @@ from orchestrator.storage.store import Store
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "tasks" / "demo"
-SLOW = {"backend": "fake", "fake_seconds": 0.02, "block": 8, "count": 2, "engine": {"max_model_len": 512}}
+# So slow that the sweep is not over when the storage comes back: the workers do not wait for it.
+SLOW = {"backend": "fake", "fake_seconds": 0.2, "block": 8, "count": 2, "engine": {"max_model_len": 512}}
 
 
 def start(*args: object, **environment: str) -> subprocess.Popen[str]:
