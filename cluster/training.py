@@ -147,8 +147,10 @@ class Watch:
     def look(self) -> None:
         """End it where it has been silent for far longer than ever before."""
         now, signs = time.monotonic(), self._read()
-        if signs != self._signs:
-            if self._heard:  # until the first sign it starts, which says nothing of how long its steps take
+        if not self._processes():  # it waits for room in the cluster, as long as that takes
+            self._since = now
+        elif signs != self._signs:
+            if self._heard:  # the first sign, that it has started, says nothing of how long its steps take
                 self.patience.started(now - self._since)
             self._signs, self._since, self._heard = signs, now, True
         if now - self._since > self.patience.for_start() and not self.verdict:
