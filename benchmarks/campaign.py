@@ -160,7 +160,11 @@ class Campaign:
             raise Missed
         match kind:
             case "actor":
-                rng.choice(self.machines.actors()).kill()
+                actors = self.machines.actors()
+                if not actors:  # all is answered, and the driver writes its report
+                    finish(driver)
+                    raise Missed
+                rng.choice(actors).kill()
             case "raylet":
                 self.machines.kill_one(rng)
             case "driver":
