@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import sweep as first
 from orchestrator.board import Board, Row, Tuned, TunedRow
 from orchestrator.config import Objective, UserError
 from orchestrator.files import make_private
@@ -26,6 +25,7 @@ from orchestrator.finetune import Baseline, Finetune
 from orchestrator.progress import say
 from orchestrator.records import Failure
 from orchestrator.storage.note import write_questions
+from orchestrator.sweep import Sweep, ask, context, failure_file, keep, make_board, open_blocks, stored_failures
 from orchestrator.tuning import (
     BASELINE,
     Start,
@@ -49,7 +49,7 @@ EVERY_S = 10.0
 
 @dataclass(frozen=True)
 class Phase:
-    sweep: first.Sweep
+    sweep: Sweep
     """The second one: its recipes are the starts, then what comes of the runs."""
     starts: list[Start]
     runs: list[Run]
@@ -62,7 +62,7 @@ class Phase:
         return [*([self.baseline] if self.baseline else []), *self.runs]
 
 
-def fine_tune(sweep: first.Sweep, board: Board) -> None:
+def fine_tune(sweep: Sweep, board: Board) -> None:
     """Train what is not trained and ask what is not asked; with nothing to do, nothing is started.
 
     Raises:
@@ -80,12 +80,12 @@ def fine_tune(sweep: first.Sweep, board: Board) -> None:
         there |= {run.recipe.id for run in phase.all_runs if (run.folder / "model").exists()}
         recipes = [recipe for recipe in phase.sweep.recipes if recipe.id in there]
         asked = dataclasses.replace(phase.sweep, recipes=recipes)
-        first.ask(asked, first.open_blocks(asked), None)
+        ask(asked, open_blocks(asked), None)
     _tidy(phase, asked)
 
 
 # -------------------------------------------------------------------- what there is to do
-def open_phase(sweep: first.Sweep, board: Board) -> Phase:
+def open_phase(sweep: Sweep, board: Board) -> Phase:
     """Starts, runs and questions; nothing is trained or asked."""
     finetune = sweep.config.finetune
     assert finetune is not None, "the caller looks"
@@ -104,7 +104,7 @@ def open_phase(sweep: first.Sweep, board: Board) -> Phase:
     return Phase(second, starts, runs, baseline)
 
 
-def learning_suites(sweep: first.Sweep, tasks: dict[str, Objective]) -> list[SuiteTask]:
+def learning_suites(sweep: Sweep, tasks: dict[str, Objective]) -> list[SuiteTask]:
     """The questions of fine-tuning tasks."""
     from tasks.suites import load_suites, remember
 
@@ -115,7 +115,7 @@ def learning_suites(sweep: first.Sweep, tasks: dict[str, Objective]) -> list[Sui
 
 
 def _runs(
-    sweep: first.Sweep,
+    sweep: Sweep,
     finetune: Finetune,
     suite: SuiteTask,
     starts: list[Start],
@@ -142,7 +142,7 @@ def _runs(
                     yield make_run(sweep, finetune, tuning, part, folder, general if method == "icft" else ())
 
 
-def check_training(sweep: first.Sweep) -> None:
+def check_training(sweep: Sweep) -> None:
     """What is wrong with the labelled examples is said before anything is asked.
 
     Raises:
@@ -168,7 +168,7 @@ def training_examples(lm: LedgerLM, finetune: Finetune, suite: SuiteTask, seed: 
     return labelled(suite.task, subset(training, count, seed), lm, chat, finetune.max_length, where)
 
 
-def _general(sweep: first.Sweep, finetune: Finetune) -> tuple[Labelled, ...]:
+def _general(sweep: Sweep, finetune: Finetune) -> tuple[Labelled, ...]:
     """ICFT's general instructions."""
     from tasks.examples import conversations
 
@@ -178,7 +178,7 @@ def _general(sweep: first.Sweep, finetune: Finetune) -> tuple[Labelled, ...]:
     return tuple(conversations(file, sweep.lm, finetune.max_length, "finetune.icft.general"))
 
 
-def _baseline_run(sweep: first.Sweep, board: Board, finetune: Finetune, baseline: Baseline) -> Run:
+def _baseline_run(sweep: Sweep, board: Board, finetune: Finetune, baseline: Baseline) -> Run:
     from tasks.examples import conversations, digest
 
     start = find_start(sweep.config, board, baseline.start, "finetune.baseline.start")
@@ -190,7 +190,7 @@ def _baseline_run(sweep: first.Sweep, board: Board, finetune: Finetune, baseline
 
 
 def make_run(
-    sweep: first.Sweep,
+    sweep: Sweep,
     finetune: Finetune,
     tuning: Tuning,
     examples: tuple[Labelled, ...],
@@ -217,12 +217,12 @@ def _to_train(phase: Phase) -> list[Run]:
     """Runs that are not finished, and those whose weights are gone but are needed: to be asked, or to start from."""
     from tasks.sft import is_finished
 
-    failures = first.stored_failures(phase.sweep.out)
+    failures = stored_failures(phase.sweep.out)
     questions = [suite.questions for suite in phase.sweep.suites]
 
     def is_hopeless(run: Run) -> bool:
         failure = failures.get(run.recipe.id)
-        return failure is not None and failure.status == "invalid" and failure.context == first.context(phase.sweep)
+        return failure is not None and failure.status == "invalid" and failure.context == context(phase.sweep)
 
     def is_needed(run: Run) -> bool:
         gone = not (run.folder / "model").exists()
@@ -247,7 +247,7 @@ def train(phase: Phase, runs: list[Run]) -> None:
         # Answers belong to weights; those of weights that are made anew are asked anew.
         sweep.ledger.forget(run.recipe.id)
         (run.folder / "RESULT.json").unlink(missing_ok=True)
-        first.failure_file(sweep.out, run.recipe.id).unlink(missing_ok=True)
+        failure_file(sweep.out, run.recipe.id).unlink(missing_ok=True)
     of_phase = {run.tuning.start.id: run.tuning.start for run in runs if run.start.parent == home / "starts"}
     say(f"{len(runs)} runs of fine-tuning; writing {len(of_phase)} starting checkpoints")
     write_starts(list(of_phase.values()), home / "starts")
@@ -257,12 +257,12 @@ def train(phase: Phase, runs: list[Run]) -> None:
         _follow(sweep, part, train_runs(part, group) if part else iter(()))
 
 
-def _follow(sweep: first.Sweep, runs: list[Run], results: Iterator[Failure | None]) -> None:
+def _follow(sweep: Sweep, runs: list[Run], results: Iterator[Failure | None]) -> None:
     from cluster.training import progress
 
     told = time.monotonic()
     for result in results:
-        first.keep(sweep, result)
+        keep(sweep, result)
         if result is not None:
             say(f"{result.recipe_id} {result.status}: {result.message}")
         elif time.monotonic() - told >= EVERY_S:
@@ -272,7 +272,7 @@ def _follow(sweep: first.Sweep, runs: list[Run], results: Iterator[Failure | Non
         say(progress(runs))
 
 
-def _tidy(phase: Phase, asked: first.Sweep) -> None:
+def _tidy(phase: Phase, asked: Sweep) -> None:
     """Starting checkpoints go when no run needs them; tuned weights where the sweep does not keep them."""
     from tasks.sft import is_finished
 
@@ -281,16 +281,16 @@ def _tidy(phase: Phase, asked: first.Sweep) -> None:
     shutil.rmtree(asked.out / "tuning" / "ray", ignore_errors=True)
     if all(is_finished(run.folder) for run in phase.all_runs):
         shutil.rmtree(asked.out / "tuning" / "starts", ignore_errors=True)
-        if not finetune.keep and not first.open_blocks(asked):
+        if not finetune.keep and not open_blocks(asked):
             for run in phase.all_runs:
                 shutil.rmtree(run.folder / "model", ignore_errors=True)
 
 
 # -------------------------------------------------------------------- what came of it
-def make_tuned(sweep: first.Sweep, board: Board) -> Tuned:
+def make_tuned(sweep: Sweep, board: Board) -> Tuned:
     """The second phase's board: scores of starts and runs, from stored answers alone."""
     phase = open_phase(sweep, board)
-    second = first.make_board(phase.sweep)
+    second = make_board(phase.sweep)
     rows = {row.recipe.id: row for row in second.rows}
     starts = tuple((start, rows[start.recipe.id]) for start in phase.starts)
     return Tuned(starts, tuple(_tuned_row(run, rows[run.recipe.id]) for run in phase.runs), second.notes)
