@@ -90,7 +90,7 @@ def mergefront(address: str, log: Path, arguments: list[str]) -> None:
     for descriptor in (1, 2):
         os.dup2(stream.fileno(), descriptor)
     os.environ["RAY_ADDRESS"] = address
-    from orchestrator.__main__ import main
+    from orchestrator.cli.main import main
 
     sys.exit(main(arguments))
 

@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 
 import yaml
 
-from orchestrator.config import Engine, Workers
-from orchestrator.parents import resolve
-from orchestrator.recipe import Recipe, Source
-from orchestrator.records import Question, Serving
-from orchestrator.serving import make_serving
-from orchestrator.sweepfile import load_config
+from orchestrator.config.load import load_config
+from orchestrator.config.workers import Engine, Workers
+from orchestrator.core.records import Question, Serving
+from orchestrator.models.resolve import resolve
+from orchestrator.models.serving import make_serving
+from orchestrator.recipes.recipe import Recipe, Source
 from tasks.boot import Boot
 from tasks.engine import VllmEngine
 from tasks.merge import merged_folder

@@ -18,10 +18,11 @@ from pathlib import Path
 
 from benchmarks.common import ROOT, mergekit_yaml, seconds, tell
 from benchmarks.scoring import per_choice
-from orchestrator.parents import resolve
-from orchestrator.recipe import Recipe, expand
-from orchestrator.serving import make_serving
-from orchestrator.sweepfile import load_config
+from orchestrator.config.load import load_config
+from orchestrator.models.resolve import resolve
+from orchestrator.models.serving import make_serving
+from orchestrator.recipes.expand import expand
+from orchestrator.recipes.recipe import Recipe
 from tasks.boot import Boot
 from tasks.engine import VllmEngine
 from tasks.suites import load_suites, open_lm

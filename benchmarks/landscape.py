@@ -22,10 +22,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.common import ROOT
-from orchestrator.recipe import Recipe
-from orchestrator.storage.lock import locked
-from orchestrator.sweep import Sweep, ask, open_blocks, open_sweep
-from orchestrator.sweepfile import load_config
+from orchestrator.config.load import load_config
+from orchestrator.recipes.recipe import Recipe
+from orchestrator.results.lock import locked
+from orchestrator.stages.evaluate import ask, open_blocks
+from orchestrator.stages.open import Sweep, open_sweep
 from tasks.judge import score_task
 from tune.racing import Floats
 from tune.space import Params, SearchSpace

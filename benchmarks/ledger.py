@@ -17,10 +17,10 @@ import tempfile
 import time
 from collections.abc import Sequence
 
-from orchestrator.config import Workers
-from orchestrator.records import Answer, Asked, Block, Profile, Question, Serving
-from orchestrator.storage.blocks import block_folders
-from orchestrator.storage.ledger import Ledger
+from orchestrator.config.workers import Workers
+from orchestrator.core.records import Answer, Asked, Block, Profile, Question, Serving
+from orchestrator.ledger.blocks import block_folders
+from orchestrator.ledger.ledger import Ledger
 
 SERVING = Serving("tokenizer", None, (0,), 512, "x", (), "a", "/nowhere")
 PROFILE = Profile("benchmark", "float32", 1, "cpu")

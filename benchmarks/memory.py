@@ -19,11 +19,10 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.common import WORKERS, recipe, smollm2, start
-from orchestrator.files import weight_files
-from orchestrator.modelfiles import normal, read_json
-from orchestrator.planning.placement import shape_of
-from orchestrator.planning.proposal import host_need
-from orchestrator.records import Question
+from orchestrator.core.records import Question
+from orchestrator.models.formats import normal, read_json, weight_files
+from orchestrator.sizing.layouts import host_need
+from orchestrator.sizing.placement import shape_of
 from tasks.merge import headers
 
 STATUS = Path("/proc/self/status")

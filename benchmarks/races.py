@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.front import front_mask
-from orchestrator.searchconfig import Racing
+from orchestrator.config.search import Racing
+from orchestrator.stats.front import front_mask
 from tune.racing import PARK, Answers, Floats, Race
 
 

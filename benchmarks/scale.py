@@ -35,10 +35,12 @@ from typing import Any
 from benchmarks.common import small_demo
 from cluster.queue import Queue
 from cluster.session import quiet
-from orchestrator.progress import Progress
-from orchestrator.records import Asked, Block
-from orchestrator.sweep import Sweep, keep, keeping, open_blocks, open_sweep, publish
-from orchestrator.sweepfile import load_config
+from orchestrator.config.load import load_config
+from orchestrator.core.progress import Progress
+from orchestrator.core.records import Asked, Block
+from orchestrator.stages.evaluate import keep, keeping, open_blocks
+from orchestrator.stages.open import Sweep, open_sweep
+from orchestrator.stages.publish import publish
 from tasks.fake import FakeEngine
 
 BLOCK_S, SIGMA, SWAP_S = 30.0, 0.5, 2.0
@@ -107,7 +109,7 @@ class Simulated:
 
 
 def drive(sweep: Sweep, workers: int, clock: Clock) -> None:
-    """`mergefront run` without Ray: what `orchestrator.sweep.ask` and `cluster.pool` do, part by part."""
+    """`mergefront run` without Ray: what `orchestrator.stages.evaluate.ask` and `cluster.pool` do, part by part."""
     with clock.part("open_blocks"):
         blocks = open_blocks(sweep)
     with clock.part("queue"):
@@ -177,7 +179,7 @@ def real(path: Path, raylets: int, cpus: int) -> None:
     from ray.cluster_utils import Cluster
 
     from cluster.pool import Pool
-    from orchestrator.sweep import worker_spec
+    from orchestrator.stages.evaluate import worker_spec
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(raylets):

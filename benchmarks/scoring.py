@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.common import questions, smollm2, start, tell, timed
-from orchestrator.records import Answer, Question
+from orchestrator.core.records import Answer, Question
 from tasks.engine import VllmEngine
 
 

@@ -24,9 +24,9 @@ import optuna
 
 from benchmarks.landscape import SPACE, Landscape, read
 from benchmarks.races import race_all, simulated
-from orchestrator.front import front_mask, hypervolume
-from orchestrator.searchconfig import Racing
-from orchestrator.sweepfile import load_config
+from orchestrator.config.load import load_config
+from orchestrator.config.search import Racing
+from orchestrator.stats.front import front_mask, hypervolume
 from tune.racing import PARK, Answers, Floats, Race
 from tune.space import METHOD, Params, SearchSpace
 from tune.study import Told, add, choose_sampler, tell

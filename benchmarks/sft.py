@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import seconds, tell
-from orchestrator.recipe import Recipe, Source
-from orchestrator.tuning import Tuning
+from orchestrator.recipes.recipe import Recipe, Source
+from orchestrator.recipes.tuning import Tuning
 from tasks.examples import Labelled
 from tasks.sft import Keeper, Run, adapter, arguments, make_trainer
 

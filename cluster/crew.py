@@ -14,8 +14,8 @@ from cluster.nodes import Node, alive_nodes
 from cluster.queue import ATTEMPTS
 from cluster.stages import Room, stage_need
 from cluster.worker import Place, Worker, WorkerSpec
-from orchestrator.config import UserError
-from orchestrator.records import Block
+from orchestrator.config.sweep import UserError
+from orchestrator.core.records import Block
 
 SAY = 60.0
 """Seconds between two lines about what is waited for."""

@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.records import Answer, Asked, Failure
+from orchestrator.core.records import Answer, Asked, Failure
 from tasks.clinical.task import GenerationTask
 from tasks.metrics import Measured, OpenEncoder, Values, measure
 from tasks.scoring import generated_text

@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.planning import nodes as shapes
+from orchestrator.sizing import nodes as shapes
 
 PREFIX = "accelerator_type:"
 Resources = Mapping[str, float]

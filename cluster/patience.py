@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.records import Asked, Block
+from orchestrator.core.records import Asked, Block
 
 TIMES = 10
 """Of the slowest so far."""

@@ -23,9 +23,9 @@ from cluster.nodes import kill_on, oom_kills_on
 from cluster.patience import Patience
 from cluster.queue import Break, Queue
 from cluster.worker import FULL, Place, TooLarge, WorkerSpec
-from orchestrator.progress import say
-from orchestrator.recipe import Recipe
-from orchestrator.records import Asked, Block, Failure
+from orchestrator.core.progress import say
+from orchestrator.core.records import Asked, Block, Failure
+from orchestrator.recipes.recipe import Recipe
 
 LOOK = 1.0
 """Seconds between two looks at the nodes, and at who has not answered."""

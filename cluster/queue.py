@@ -11,7 +11,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from orchestrator.records import Block
+from orchestrator.core.records import Block
 
 ATTEMPTS = 3
 """Workers that may break at a block before its recipe fails; engines that may fail to start in one place."""

@@ -24,9 +24,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import UserError
-from orchestrator.files import make_private
-from orchestrator.progress import say
+from orchestrator.config.sweep import UserError
+from orchestrator.core.files import make_private
+from orchestrator.core.progress import say
 
 PACKAGES = ("orchestrator", "tasks", "tune", "cluster")
 HOME = Path(__file__).resolve().parent.parent

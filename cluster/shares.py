@@ -11,9 +11,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from orchestrator.config import SweepConfig
-from orchestrator.files import write_json
-from orchestrator.recipe import Source
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.files import write_json
+from orchestrator.recipes.recipe import Source
 from tasks.merge import slerp_share
 
 

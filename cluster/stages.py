@@ -20,8 +20,8 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.session import check_packages
-from orchestrator.config import Workers
-from orchestrator.files import make_private
+from orchestrator.config.workers import Workers
+from orchestrator.core.files import make_private
 from tasks.boot import Boot, Span, prepare, run_stage
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def boot_of(spec: WorkerSpec, scratch: Path, span: Span | None = None) -> Boot:
     Args:
         scratch: a folder of this process alone; what is in it goes away.
     """
-    from orchestrator.fetch import bring, fetch
+    from orchestrator.models.fetch import bring, fetch
 
     bring(spec.sources)
     # What a worker that died here left half-written (mergekit's merged adapters, say) must not be found again.

@@ -28,12 +28,12 @@ from cluster.nodes import alive_nodes, kill_on
 from cluster.patience import Patience
 from cluster.pool import reason
 from cluster.queue import ATTEMPTS
-from orchestrator.files import make_private, write_json
-from orchestrator.finetune import Finetune
-from orchestrator.planning.memory import refusal
-from orchestrator.progress import say
-from orchestrator.recipe import Recipe
-from orchestrator.records import Failure
+from orchestrator.config.finetune import Finetune
+from orchestrator.core.files import make_private, write_json
+from orchestrator.core.progress import say
+from orchestrator.core.records import Failure
+from orchestrator.recipes.recipe import Recipe
+from orchestrator.sizing.finetune_memory import refusal
 from tasks.merge import headers
 from tasks.sft import PROGRESS, RESULT, Diverged, Run, is_finished, train
 

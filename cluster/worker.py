@@ -16,9 +16,9 @@ import ray
 
 from cluster.nodes import oom_kills
 from cluster.stages import boot_of, open_stages
-from orchestrator.config import Workers
-from orchestrator.recipe import Recipe, Source
-from orchestrator.records import Asked, Block, Failure, Serving
+from orchestrator.config.workers import Workers
+from orchestrator.core.records import Asked, Block, Failure, Serving
+from orchestrator.recipes.recipe import Recipe, Source
 from tasks.engine import Engine, InvalidWeights, VllmEngine
 from tasks.fake import FakeEngine
 from tasks.merge import MergeRefused

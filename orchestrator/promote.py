@@ -15,14 +15,14 @@ from typing import Any
 
 import yaml
 
-from orchestrator.board import Board, Row
-from orchestrator.config import UserError
-from orchestrator.fetch import fetch
-from orchestrator.files import check_new
-from orchestrator.parents import open_model
-from orchestrator.recipe import Recipe, Source
-from orchestrator.serving import TOKENIZER_FILES
-from orchestrator.sweep import Sweep
+from orchestrator.config.sweep import UserError
+from orchestrator.core.files import check_new
+from orchestrator.models.fetch import fetch
+from orchestrator.models.resolve import open_model
+from orchestrator.models.serving import TOKENIZER_FILES
+from orchestrator.recipes.recipe import Recipe, Source
+from orchestrator.results.board import Board, Row
+from orchestrator.stages.open import Sweep
 
 
 def promote(sweep: Sweep, board: Board, name: str, folder: Path) -> Row:

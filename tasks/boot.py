@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import Engine, UserError, Workers
-from orchestrator.modelfiles import normal, read_json
-from orchestrator.planning.nodes import Node
-from orchestrator.planning.placement import Fit, Place, layout_of, shape_of
+from orchestrator.config.sweep import UserError
+from orchestrator.config.workers import Engine, Workers
+from orchestrator.models.formats import normal, read_json
+from orchestrator.sizing.nodes import Node
+from orchestrator.sizing.placement import Fit, Place, layout_of, shape_of
 from tasks.merge import headers
 
 

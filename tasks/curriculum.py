@@ -22,7 +22,7 @@ TERMS: tuple[Term, ...] = ("task", "fine_tune", "consistency")
 
 @dataclass(frozen=True)
 class IcftSettings:
-    """What the schedule is made of; `orchestrator.finetune.Icft` says what is sensible."""
+    """What the schedule is made of; `orchestrator.config.finetune.Icft` says what is sensible."""
 
     steps: int
     """Optimiser steps, shared evenly by the stages; what does not divide goes to the last ones."""
@@ -99,7 +99,7 @@ def make_schedule(difficulty: Sequence[float], general: int, settings: IcftSetti
     parts = cut(sorted(range(len(difficulty)), key=lambda index: (difficulty[index], index)), settings.stages)
     steps = share(settings.steps, len(parts))
     shown = steps[0] * settings.accumulation * settings.task_rows
-    assert shown >= max(map(len, parts)), "the steps show every example: orchestrator.finetune.Icft.least_steps"
+    assert shown >= max(map(len, parts)), "the steps show every example: orchestrator.config.finetune.Icft.least_steps"
     memory: Reservoir[Row] = Reservoir(settings.long_memory, rng)
     for index in range(general):
         memory.add(Row("consistency", index))

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator.recipe import Recipe
-from orchestrator.records import Answer, Question, Serving
+from orchestrator.core.records import Answer, Question, Serving
+from orchestrator.recipes.recipe import Recipe
 from tasks.boot import Boot, prepare
 from tasks.merge import adapted, materialise
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import UserError
+from orchestrator.config.sweep import UserError
 from tasks.clinical.sources import Example
 from tasks.clinical.task import GenerationTask
 from tasks.scoring import LedgerLM

@@ -10,8 +10,8 @@ import hashlib
 import time
 from collections.abc import Sequence
 
-from orchestrator.recipe import Recipe
-from orchestrator.records import Answer, Question
+from orchestrator.core.records import Answer, Question
+from orchestrator.recipes.recipe import Recipe
 
 
 class FakeEngine:

@@ -44,7 +44,7 @@ class IcftTrainer(SFTTrainer):  # type: ignore[misc]
 
     Args:
         general: instructions whose answers are to stay likely.
-        settings: a tuning's; see `orchestrator.tuning.settings`.
+        settings: a tuning's; see `orchestrator.recipes.tuning.settings`.
         more: SFTTrainer's arguments, with the model itself, not its name.
     """
 

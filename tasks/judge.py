@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from langdetect import DetectorFactory
 
-from orchestrator.scores import Floats, TaskScore
+from orchestrator.stats.scores import Floats, TaskScore
 from tasks.scoring import LedgerLM
 from tasks.suites import SuiteTask
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from orchestrator.planning.placement import Place
-from orchestrator.recipe import Recipe
+from orchestrator.recipes.recipe import Recipe
+from orchestrator.sizing.placement import Place
 from tasks.elementwise import Angle, angle, is_elementwise, merge_of
 from tasks.merge import REFUSALS, MergeRefused, appearing, localise
 from tasks.merged import Merged, Tally, Tensors, refusal

@@ -12,9 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.fetch import fetch
-from orchestrator.files import make_private, weight_files
-from orchestrator.recipe import Recipe, Source
+from orchestrator.core.files import make_private
+from orchestrator.models.fetch import fetch
+from orchestrator.models.formats import weight_files
+from orchestrator.recipes.recipe import Recipe, Source
 
 if TYPE_CHECKING:
     import torch

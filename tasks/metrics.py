@@ -17,9 +17,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import Encoder, Parent, UserError
-from orchestrator.files import make_private
-from orchestrator.parents import open_model
+from orchestrator.config.generation import Encoder
+from orchestrator.config.models import Parent
+from orchestrator.config.sweep import UserError
+from orchestrator.core.files import make_private
+from orchestrator.models.resolve import open_model
 from tasks.faithfulness import faithfulness
 
 LEXICAL = ("bleu", "meteor", "rouge1", "rouge2", "rougeL")

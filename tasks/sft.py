@@ -21,11 +21,11 @@ from typing import Any
 
 from transformers import PrinterCallback, TrainerCallback
 
-from orchestrator.files import make_private, write_json
-from orchestrator.recipe import Recipe
-from orchestrator.records import content
-from orchestrator.serving import TOKENIZER_FILES
-from orchestrator.tuning import Tuning
+from orchestrator.core.files import make_private, write_json
+from orchestrator.core.records import content
+from orchestrator.models.serving import TOKENIZER_FILES
+from orchestrator.recipes.recipe import Recipe
+from orchestrator.recipes.tuning import Tuning
 from tasks.examples import IGNORED, Labelled
 
 RESULT, COMPLETE, PROGRESS = "RESULT.json", "COMPLETE", "progress.json"

@@ -15,9 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.config import Objective, SweepConfig, TaskUse, UserError, hint
-from orchestrator.files import make_private
-from orchestrator.records import Question, Serving
+from orchestrator.config.sweep import Objective, SweepConfig, TaskUse, UserError, hint
+from orchestrator.core.files import make_private
+from orchestrator.core.records import Question, Serving
 from tasks.benchmarks import splits
 from tasks.clinical.sources import FILES, check_names, knows
 from tasks.trust import check_trusted, close_templates

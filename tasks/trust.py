@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from orchestrator.config import SweepConfig, UserError
+from orchestrator.config.sweep import SweepConfig, UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 
-from orchestrator.planning.placement import Place
-from orchestrator.recipe import Recipe
+from orchestrator.recipes.recipe import Recipe
+from orchestrator.sizing.placement import Place
 from tasks.live import Merger
 from tasks.merge import MergeRefused, headers
 from tasks.merged import Merged, Tally, is_finite

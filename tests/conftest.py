@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.__main__ import main
-from orchestrator.config import Engine, Workers
-from orchestrator.records import Serving
+from orchestrator.cli.main import main
+from orchestrator.config.workers import Engine, Workers
+from orchestrator.core.records import Serving
 from tasks.boot import Boot
 from tasks.engine import VllmEngine
 

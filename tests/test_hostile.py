@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.__main__ import main
+from orchestrator.cli.main import main
 from tests.conftest import state
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -485,7 +485,7 @@ def test_folders_of_somebody_else(
 def test_ray_address(address: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
     from cluster.session import find
-    from orchestrator.config import UserError
+    from orchestrator.config.sweep import UserError
 
     with pytest.raises(UserError, match=expected.replace(".", r"\.")):
         find()

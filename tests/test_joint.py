@@ -9,12 +9,12 @@ from typing import Any
 import optuna
 import pytest
 
-from orchestrator.config import UserError
-from orchestrator.joint import open_space, with_learning
+from orchestrator.config.load import load_config
+from orchestrator.config.sweep import UserError
 from orchestrator.planning.plan import make_plan
-from orchestrator.search import check, confirming, open_referee
-from orchestrator.sweep import open_sweep
-from orchestrator.sweepfile import load_config
+from orchestrator.stages.open import open_sweep
+from orchestrator.stages.search import check, confirming, open_referee
+from orchestrator.stages.search_finetune import open_space, with_learning
 from tests.test_second_phase import FINETUNE, GENERATION, TASK
 from tune.study import choose_sampler
 

@@ -46,10 +46,10 @@ def finished(out: Path) -> dict[Path, bytes]:
 # -------------------------------------------------------------------- the command line, over the fake backend
 def test_help_is_instant_and_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from orchestrator.__main__ import main\n"
+        "import sys; from orchestrator.cli.main import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
-        "import orchestrator.config, orchestrator.recipe, orchestrator.records\n"
+        "import orchestrator.config.sweep, orchestrator.recipes.recipe, orchestrator.core.records\n"
         "print('heavy', sorted({'torch', 'ray', 'vllm', 'transformers', 'mergekit', 'lm_eval'} & set(sys.modules)))"
     )
     started = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

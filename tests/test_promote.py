@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrator.__main__ import main
+from orchestrator.cli.main import main
 from orchestrator.promote import check_served
-from orchestrator.recipe import expand
-from orchestrator.sweep import reopen_sweep
+from orchestrator.recipes.expand import expand
+from orchestrator.stages.open import reopen_sweep
 
 
 @pytest.fixture

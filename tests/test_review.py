@@ -17,11 +17,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.__main__ import main
-from orchestrator.ratings import Rating, krippendorff_alpha, result
-from orchestrator.recipe import find_recipe
-from orchestrator.review import CELL, CRITERIA, Output, apart, sheet
-from orchestrator.sweep import Sweep, reopen_sweep
+from orchestrator.cli.main import main
+from orchestrator.recipes.recipe import find_recipe
+from orchestrator.review.ratings import Rating, krippendorff_alpha, result
+from orchestrator.review.sheets import CELL, CRITERIA, Output, apart, sheet
+from orchestrator.stages.open import Sweep, reopen_sweep
 from tasks import demo
 
 RECIPES = ["a", "b", "linear alpha=0.5"]

@@ -13,11 +13,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.config import UserError
+from orchestrator.config.load import load_config
+from orchestrator.config.sweep import UserError
 from orchestrator.planning.plan import make_plan
-from orchestrator.second_phase import open_phase
-from orchestrator.sweep import make_board, open_sweep
-from orchestrator.sweepfile import load_config
+from orchestrator.stages.finetune import open_phase
+from orchestrator.stages.open import open_sweep
+from orchestrator.stages.score import make_board
 from tests.test_main_job import Run, command_line, finished
 
 ROOT = Path(__file__).resolve().parent.parent

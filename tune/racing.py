@@ -35,7 +35,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.front import pareto_front
+from orchestrator.stats.front import pareto_front
 
 Floats = npt.NDArray[np.float64]
 Answers = tuple[Floats, ...]

@@ -16,13 +16,13 @@ import numpy as np
 import ray
 
 from cluster.pool import Pool
-from orchestrator.config import Workers
-from orchestrator.files import write_json
-from orchestrator.recipe import Recipe
-from orchestrator.records import Asked, Failure
-from orchestrator.scores import Score
-from orchestrator.searchconfig import Search
-from orchestrator.storage.ledger import COSTS, Ledger
+from orchestrator.config.search import Search
+from orchestrator.config.workers import Workers
+from orchestrator.core.files import write_json
+from orchestrator.core.records import Asked, Failure
+from orchestrator.ledger.ledger import COSTS, Ledger
+from orchestrator.recipes.recipe import Recipe
+from orchestrator.stats.scores import Score
 from tasks.scoring import LedgerLM
 from tune.racing import PARK, Answers, Race, front_of
 from tune.rungs import Rungs

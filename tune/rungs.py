@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.config import SweepConfig
-from orchestrator.records import Question
-from orchestrator.scores import Score, combine, task_weights
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.records import Question
+from orchestrator.stats.scores import Score, combine, task_weights
 from tasks.judge import score_task
 from tasks.scoring import LedgerLM
 from tasks.suites import SuiteTask

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import Trial
 
-from orchestrator.config import SweepConfig
-from orchestrator.methods import METHODS
-from orchestrator.recipe import Point, Recipe, Source, between
-from orchestrator.searchconfig import Range, Space
+from orchestrator.config.methods import METHODS
+from orchestrator.config.search import Range, Space
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.recipes.recipe import Point, Recipe, Source, between
 
 if TYPE_CHECKING:
     from tasks.sft import Run

@@ -19,7 +19,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from orchestrator.config import SweepConfig
+from orchestrator.config.sweep import SweepConfig
 from tune.space import Params, SearchSpace
 
 NAME = "mergefront"

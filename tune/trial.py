@@ -13,7 +13,7 @@ import ray
 from ray import tune as ray_tune
 
 from cluster.training import Group, train_candidate
-from orchestrator.records import Failure
+from orchestrator.core.records import Failure
 from tasks.sft import Run
 
 Report = dict[str, Any]

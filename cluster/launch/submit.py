@@ -5,6 +5,6 @@ ray submit cluster/launch/onprem.yaml cluster/launch/submit.py -- run SWEEP.yaml
 
 import sys
 
-from orchestrator.__main__ import main
+from orchestrator.cli.main import main
 
 sys.exit(main())

@@ -8,16 +8,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from orchestrator.config import SweepConfig, UserError
-from orchestrator.parents import resolve
-from orchestrator.planning.nodes import Node, assumed_nodes, describe_nodes, parse_cluster
-from orchestrator.planning.placement import shape_of, weight_bytes
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.models.resolve import resolve
+from orchestrator.models.serving import make_profile, make_serving
+from orchestrator.planning.finetune import TuningPlan, describe_tuning, plan_tuning
 from orchestrator.planning.search import SearchPlan, describe_search, plan_search
 from orchestrator.planning.serving import ServingPlan, describe_serving, plan_serving
 from orchestrator.planning.shape import shaped
-from orchestrator.planning.tuning import TuningPlan, describe_tuning, plan_tuning
-from orchestrator.recipe import expand
-from orchestrator.serving import make_profile, make_serving
+from orchestrator.recipes.expand import expand
+from orchestrator.sizing.disk import check_disk, disk_bytes, weight_bytes
+from orchestrator.sizing.nodes import Node, assumed_nodes, describe_nodes, parse_cluster
+from orchestrator.sizing.placement import shape_of
 
 
 @dataclass(frozen=True)
@@ -162,23 +163,3 @@ def living_or_assumed(config: SweepConfig) -> Sequence[Node]:
 
     with session():
         return living_nodes()
-
-
-# -------------------------------------------------------------------- sizes
-def check_disk(config: SweepConfig, parameters: int, recipes: int) -> None:
-    """Refuse a sweep whose checkpoints would need more than `checkpoints.disk_gb`."""
-    need = disk_bytes(config, parameters, recipes, config.workers.count or 1)
-    limit = config.checkpoints.disk_gb
-    if limit is not None and need > limit * 1e9:
-        kept = f"{recipes} kept checkpoints" if config.checkpoints.keep else "the parents with merged adapters"
-        raise UserError(
-            f"checkpoints.disk_gb: {kept} need {need / 1e9:.1f} GB, but the budget is {limit} GB; raise it"
-            + (", or set checkpoints.keep to false" if config.checkpoints.keep else "")
-        )
-
-
-def disk_bytes(config: SweepConfig, parameters: int, recipes: int, engines: int) -> int:
-    """The merged checkpoints, where they are kept, and each engine's copies of the parents with merged adapters."""
-    merged = recipes if config.checkpoints.keep else 0
-    adapted = sum(parent.lora is not None for parent in config.parents.values()) * engines
-    return weight_bytes(config, parameters) * (merged + adapted)

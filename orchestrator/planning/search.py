@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.config import SweepConfig
-from orchestrator.recipe import Source
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.recipes.recipe import Source
 
 if TYPE_CHECKING:
     from tasks.scoring import LedgerLM

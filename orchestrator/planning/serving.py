@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from orchestrator.config import SweepConfig
-from orchestrator.planning.estimate import ARITHMETIC, MAPPED, PCIE, STREAMING, Estimate, estimate
-from orchestrator.planning.nodes import ACCELERATORS, Node, describe_nodes
-from orchestrator.planning.placement import Fit, Shape, gb
-from orchestrator.planning.proposal import Kind, check, host_engines, host_words, kinds
-from orchestrator.records import Question
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.records import Question
+from orchestrator.sizing.layouts import Kind, check, host_engines, host_words, kinds
+from orchestrator.sizing.nodes import ACCELERATORS, Node, describe_nodes
+from orchestrator.sizing.placement import Fit, Shape, gb
+from orchestrator.sizing.time import ARITHMETIC, MAPPED, PCIE, STREAMING, Estimate, estimate
 
 PLACES = {"gpu": "in GPU memory", "pinned": "pinned in host memory", "mapped": "memory-mapped"}
 

@@ -6,15 +6,15 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import SweepConfig, UserError
-from orchestrator.modelfiles import normal, read_json
-from orchestrator.parents import Files
-from orchestrator.recipe import Source
-from orchestrator.serving import TOKENIZER_FILES
+from orchestrator.config.sweep import SweepConfig, UserError
+from orchestrator.models.formats import normal, read_json
+from orchestrator.models.resolve import Files
+from orchestrator.models.serving import TOKENIZER_FILES
+from orchestrator.recipes.recipe import Source
 
 
 def shaped(config: SweepConfig, shape: Path, tokenizer: Path) -> dict[str, Files]:
-    """What `orchestrator.parents.resolve` gives, as if every model of the sweep had this shape and this tokenizer.
+    """What `orchestrator.models.resolve` gives, as if every model of the sweep had this shape and this tokenizer.
 
     Recipes get ids of their own: those of a run come from the weights.
 

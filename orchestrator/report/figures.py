@@ -15,10 +15,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from orchestrator.board import Board, Row
 from orchestrator.report.labels import Label, place
 from orchestrator.report.style import INK, PARENT, STYLE, Look, legend, looks, new_figure, objective_axis, settle
 from orchestrator.report.words import parent_name, ranked, scored, sign, title
+from orchestrator.results.board import Board, Row
 
 RANKED = 60
 """Recipes that a ranking shows; the table has them all."""

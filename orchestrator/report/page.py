@@ -14,14 +14,15 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markdown_it import MarkdownIt
 
-from orchestrator.board import Board
-from orchestrator.config import Published
-from orchestrator.files import make_private, write_atomic
-from orchestrator.report import figures, searched
+from orchestrator.config.published import Published
+from orchestrator.core.files import make_private, write_atomic
+from orchestrator.report import figures
+from orchestrator.report import search as searched
+from orchestrator.report.finetune import learning_curves
 from orchestrator.report.sections import sections
 from orchestrator.report.style import render
-from orchestrator.report.tuning import learning_curves
 from orchestrator.report.words import listed, summary, warnings
+from orchestrator.results.board import Board
 
 
 def write_report(board: Board, out: Path, published: Published | None = None) -> Path:

@@ -5,19 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.board import Board
-from orchestrator.config import Published
-from orchestrator.report import searched, tables, tuning
+from orchestrator.config.published import Published
+from orchestrator.report import finetune as tuning
+from orchestrator.report import search as searched
+from orchestrator.report import tables
 from orchestrator.report.tables import Table
-from orchestrator.report.words import (
-    average_words,
-    count,
-    encoder_words,
-    reading,
-    side_words,
-    slerp_words,
-    time_words,
-)
+from orchestrator.report.words import average_words, count, encoder_words, reading, side_words, slerp_words, time_words
+from orchestrator.results.board import Board
 
 IMPORTANCE = (
     "How much of an objective's variance a parameter explains among the candidates of its method (fANOVA), estimates "

@@ -14,8 +14,8 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from orchestrator.board import Board
 from orchestrator.report.words import FAKE
+from orchestrator.results.board import Board
 
 # Okabe & Ito's colours, told apart by the colour-blind; their yellow is too pale on paper and left out. The
 # marker tells the methods apart once more, for black-and-white prints.

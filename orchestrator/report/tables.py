@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from orchestrator.board import Board, Row
-from orchestrator.config import Published
-from orchestrator.recipe import Source
+from orchestrator.config.published import Published
+from orchestrator.ledger.ledger import COSTS
+from orchestrator.recipes.recipe import Source
 from orchestrator.report.words import (
     full_title,
     number,
@@ -23,8 +23,8 @@ from orchestrator.report.words import (
     signed,
     title,
 )
-from orchestrator.scores import interval
-from orchestrator.storage.ledger import COSTS
+from orchestrator.results.board import Board, Row
+from orchestrator.stats.scores import interval
 
 NONE = "–"
 MESSAGE = 300

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.board import Board, Row, Tuned
-from orchestrator.config import UserError
-from orchestrator.ratings import Mean, Ratings
-from orchestrator.report import tuning
+from orchestrator.config.sweep import UserError
+from orchestrator.report import finetune as tuning
 from orchestrator.report.words import full_title, number, parent_name, ranked, score_text, title, warnings
-from orchestrator.scores import Difference, difference
+from orchestrator.results.board import Board, Row, Tuned
+from orchestrator.review.ratings import Mean, Ratings
+from orchestrator.stats.scores import Difference, difference
 
 LINES = 200
 """Recipes that the terminal shows."""

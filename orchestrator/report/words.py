@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
-from orchestrator.board import Board, Row, Status, Suite
-from orchestrator.config import Encoder
-from orchestrator.recipe import Point, Source
-from orchestrator.scores import Score
-from orchestrator.storage.ledger import COSTS
+from orchestrator.config.generation import Encoder
+from orchestrator.ledger.ledger import COSTS
+from orchestrator.recipes.recipe import Point, Source
+from orchestrator.results.board import Board, Row, Status, Suite
+from orchestrator.stats.scores import Score
 
 FAKE = "Fake backend: the answers came from a hash, no model was asked, and nothing was measured."
 STATUSES: tuple[Status, ...] = ("scored", "waiting", "raced", "invalid", "failed", "pending")

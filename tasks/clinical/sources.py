@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TextIO
 from xml.etree import ElementTree
 
-from orchestrator.config import Generation, OwnTask, UserError, hint
+from orchestrator.config.generation import Generation, OwnTask
+from orchestrator.config.sweep import UserError, hint
 
 Row = dict[str, str]
 Columns = dict[str, tuple[str, ...]]

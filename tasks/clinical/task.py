@@ -20,7 +20,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.utils import apply_template
 
-from orchestrator.config import Generation, UserError
+from orchestrator.config.generation import Generation
+from orchestrator.config.sweep import UserError
 from tasks.clinical.sources import FILES, READERS, Example, Examples, Reader, own_examples
 from tasks.metrics import COMPOSITE, FAITHFULNESS, METRICS, NEED_ENCODER, OPTED_OUT, Measured, Values
 

@@ -19,9 +19,9 @@ from cluster.pool import Pool
 from cluster.queue import ATTEMPTS
 from cluster.session import session
 from cluster.worker import WorkerSpec
-from orchestrator.config import Workers
-from orchestrator.recipe import Point, Recipe, Source, single
-from orchestrator.records import Asked, Block, Failure, Question, Serving
+from orchestrator.config.workers import Workers
+from orchestrator.core.records import Asked, Block, Failure, Question, Serving
+from orchestrator.recipes.recipe import Point, Recipe, Source, single
 
 SERVING = Serving("t", None, (), 64, "x", (), "a", "/nowhere")
 RECIPES = [single(Source(f"digest-{i}", f"m{i}", "/nowhere"), "float32", Point("parent")) for i in range(6)]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cluster.patience import TIMES, UNKNOWN, Patience
 from cluster.queue import ATTEMPTS, Break, Queue
-from orchestrator.records import Answer, Asked, Block, Decoding, Question
+from orchestrator.core.records import Answer, Asked, Block, Decoding, Question
 
 
 def block(recipe: str, number: int, size: int = 4) -> Block:

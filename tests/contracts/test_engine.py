@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.recipe import Point, Recipe, Source, single
-from orchestrator.records import Answer, Decoding, Question
+from orchestrator.core.records import Answer, Decoding, Question
+from orchestrator.recipes.recipe import Point, Recipe, Source, single
 from tasks.engine import Engine, InvalidWeights, VllmEngine
 from tasks.fake import FakeEngine
 from tasks.merge import materialise

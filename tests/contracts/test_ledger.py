@@ -19,10 +19,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.config import Engine, Workers
-from orchestrator.records import Answer, Asked, Block, Decoding, Profile, Question, Serving
-from orchestrator.storage.ledger import Ledger
-from orchestrator.storage.store import StorageError, Store, patiently
+from orchestrator.config.workers import Engine, Workers
+from orchestrator.core.records import Answer, Asked, Block, Decoding, Profile, Question, Serving
+from orchestrator.core.store import StorageError, Store, patiently
+from orchestrator.ledger.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVING = Serving("tokenizer", None, (0,), 512, "x", (), "a", "/nowhere")
@@ -224,8 +224,8 @@ def test_a_shared_folder_is_as_readable_as_who_made_it_said(tmp_path: Path) -> N
 # -------------------------------------------------------------------- many at once
 WRITER = """
 import sys
-from orchestrator.storage.ledger import Ledger
-from orchestrator.records import Answer, Asked, Block, Profile, Question, Serving
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.core.records import Answer, Asked, Block, Profile, Question, Serving
 where, number = sys.argv[1], int(sys.argv[2])
 ledger = Ledger(where, Serving("tokenizer", None, (0,), 512, "x", (), "a", "/nowhere"), Profile("fake", "float32", 1, "cpu"))
 for start in range(0, 40, 4):

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from orchestrator.methods import METHODS
-from orchestrator.recipe import Recipe, Source
-from orchestrator.records import Decoding, Question
+from orchestrator.config.methods import METHODS
+from orchestrator.core.records import Decoding, Question
+from orchestrator.recipes.recipe import Recipe, Source
 from tasks.engine import InvalidWeights, VllmEngine
 from tasks.live import Merger, materialise_random
 from tasks.merge import MergeRefused, headers, materialise

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from orchestrator.recipe import Recipe, Source
-from orchestrator.records import Decoding, Question
+from orchestrator.core.records import Decoding, Question
+from orchestrator.recipes.recipe import Recipe, Source
 from tasks.engine import InvalidWeights, VllmEngine
 from tasks.live import materialise_random
 from tasks.merge import headers, materialise

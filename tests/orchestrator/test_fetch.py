@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config import Parent, UserError
-from orchestrator.fetch import bring, fetch
-from orchestrator.parents import open_model
-from orchestrator.recipe import Source
-from orchestrator.storage.store import StorageError, Store
-from orchestrator.sweepfile import load_config
+from orchestrator.config.load import load_config
+from orchestrator.config.models import Parent
+from orchestrator.config.sweep import UserError
+from orchestrator.core.store import StorageError, Store
+from orchestrator.models.fetch import bring, fetch
+from orchestrator.models.resolve import open_model
+from orchestrator.recipes.recipe import Source
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,7 +59,7 @@ def test_a_model_in_object_storage_is_the_folder_it_came_from(
 
 def test_two_workers_of_a_node_download_once(uploaded: str, bucket: Any, node: Path) -> None:
     script = (
-        "import sys; from orchestrator.fetch import bring; from orchestrator.recipe import Source\n"
+        "import sys; from orchestrator.models.fetch import bring; from orchestrator.recipes.recipe import Source\n"
         "bring({'parents.b': Source(*eval(sys.argv[1]))})"
     )
     source = source_of(uploaded)

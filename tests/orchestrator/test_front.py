@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.front import PIECE, front_mask, near_front, pareto_front
-from orchestrator.scores import Score, TaskScore
+from orchestrator.stats.front import PIECE, front_mask, near_front, pareto_front
+from orchestrator.stats.scores import Score, TaskScore
 
 point = st.lists(st.integers(0, 5).map(float), min_size=2, max_size=2).map(tuple)
 clouds = st.lists(point, min_size=1, max_size=12).map(lambda points: {str(i): p for i, p in enumerate(points)})

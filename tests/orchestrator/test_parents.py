@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.files import weight_files
-from orchestrator.parents import architecture, resolve
-from orchestrator.serving import make_serving
-from orchestrator.sweepfile import load_config
+from orchestrator.config.load import load_config
+from orchestrator.models.formats import weight_files
+from orchestrator.models.resolve import architecture, resolve
+from orchestrator.models.serving import make_serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -70,7 +70,7 @@ def test_the_serving_takes_the_template_of_one_parent_and_the_stops_of_all(tmp_p
 
 @pytest.mark.parametrize("file", sorted((Path(__file__).resolve().parents[2] / "examples").glob("*.yaml")), ids=str)
 def test_every_example_is_a_sweep(file: Path) -> None:
-    from orchestrator.config import UserError
+    from orchestrator.config.sweep import UserError
 
     try:
         load_config(file)

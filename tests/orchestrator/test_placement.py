@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.config import Engine, SweepConfig, UserError
-from orchestrator.modelfiles import normal
-from orchestrator.planning.nodes import ACCELERATORS, Node, gpu_node, parse_cluster
-from orchestrator.planning.placement import WORKING, Fit, Layout, Shape, layers_of_stages, shape_of
-from orchestrator.planning.proposal import best, check, engines, kinds
+from orchestrator.config.sweep import SweepConfig, UserError
+from orchestrator.config.workers import Engine
+from orchestrator.models.formats import normal
+from orchestrator.sizing.layouts import best, check, engines, kinds
+from orchestrator.sizing.nodes import ACCELERATORS, Node, gpu_node, parse_cluster
+from orchestrator.sizing.placement import WORKING, Fit, Layout, Shape, layers_of_stages, shape_of
 
 SHAPES = Path(__file__).parents[1] / "data" / "shapes"
 PARAMETERS = {"llama-3.1-8b": 8_030_261_248, "llama-3.3-70b": 70_553_706_496, "llama-3.1-405b": 405_853_388_800}

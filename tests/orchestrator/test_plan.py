@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.__main__ import main
-from orchestrator.config import Engine
-from orchestrator.planning.estimate import PCIE, estimate, merge_seconds
-from orchestrator.planning.nodes import gpu_node
-from orchestrator.planning.placement import Fit, Layout, Shape
-from orchestrator.records import Decoding, Question
-from orchestrator.sweepfile import load_config
+from orchestrator.cli.main import main
+from orchestrator.config.load import load_config
+from orchestrator.config.workers import Engine
+from orchestrator.core.records import Decoding, Question
+from orchestrator.sizing.nodes import gpu_node
+from orchestrator.sizing.placement import Fit, Layout, Shape
+from orchestrator.sizing.time import PCIE, estimate, merge_seconds
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ["MERGEFRONT_DATA"]) / "hf_mirror"

@@ -11,10 +11,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.config import SweepConfig
-from orchestrator.methods import METHODS
-from orchestrator.recipe import Recipe, Source, expand
-from orchestrator.sweepfile import load_config
+from orchestrator.config.load import load_config
+from orchestrator.config.methods import METHODS
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.recipes.expand import expand
+from orchestrator.recipes.recipe import Recipe, Source
 
 PARENTS = {name: {"model": f"/models/{name}"} for name in ("clinical", "instruct", "base")}
 SOURCES = {name: Source(f"digest-{name}", name, f"/models/{name}") for name in (*PARENTS, "friend")}

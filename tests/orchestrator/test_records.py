@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.recipe import Point, Recipe, Source
-from orchestrator.records import Decoding, Profile, Question, Serving, content
+from orchestrator.core.records import Decoding, Profile, Question, Serving, content
+from orchestrator.recipes.recipe import Point, Recipe, Source
 
 HASHED = [Serving, Profile, Decoding, Question, Source, Recipe]
 

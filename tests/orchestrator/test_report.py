@@ -13,16 +13,17 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from orchestrator.board import Board, Row, Suite, mark
-from orchestrator.config import SweepConfig, UserError
-from orchestrator.recipe import Point, Source, expand
-from orchestrator.records import Failure, Profile, Serving
+from orchestrator.config.load import load_published
+from orchestrator.config.sweep import SweepConfig, UserError
+from orchestrator.core.records import Failure, Profile, Serving
+from orchestrator.recipes.expand import expand
+from orchestrator.recipes.recipe import Point, Source
 from orchestrator.report import figures
 from orchestrator.report.page import escape_markdown, write_report
 from orchestrator.report.terminal import print_board, print_difference
 from orchestrator.report.words import FAKE, slerp_words
-from orchestrator.scores import Score, TaskScore, combine, difference
-from orchestrator.sweepfile import load_published
+from orchestrator.results.board import Board, Row, Suite, mark
+from orchestrator.stats.scores import Score, TaskScore, combine, difference
 
 RATIOS = {"start": 0.0, "stop": 1.0, "step": 0.1}
 GRIDS: list[dict[str, Any]] = [{"method": "linear", "alpha": RATIOS}, {"method": "slerp", "t": RATIOS}]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from orchestrator.board import Board, Row, Tuned, TunedRow
-from orchestrator.finetune import Method
+from orchestrator.config.finetune import Method
+from orchestrator.recipes.tuning import Start, Tuning, settings
+from orchestrator.report.finetune import equivalents_table, forgotten_table, learned_table, series
 from orchestrator.report.page import write_report
-from orchestrator.report.tuning import equivalents_table, forgotten_table, learned_table, series
-from orchestrator.tuning import Start, Tuning, choose_starts, settings
+from orchestrator.results.board import Board, Row, Tuned, TunedRow
+from orchestrator.stages.finetune_starts import choose_starts
 from tests.orchestrator.test_tuning import VALUES, board, finetune, score
 
 METHODS: tuple[Method, ...] = ("full", "lora")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.config import Objective
-from orchestrator.scores import TaskScore, combine, difference, interval, paired_ses
+from orchestrator.config.sweep import Objective
+from orchestrator.stats.scores import TaskScore, combine, difference, interval, paired_ses
 from tasks.judge import _jackknife, _sample
 
 bits = st.lists(st.integers(0, 1).map(float), min_size=3, max_size=40)

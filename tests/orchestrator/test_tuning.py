@@ -11,15 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.board import Board, Row, mark
-from orchestrator.config import SweepConfig, UserError
-from orchestrator.curves import equivalents, mean_score, spread
-from orchestrator.finetune import Finetune
-from orchestrator.planning.memory import need, refusal
-from orchestrator.recipe import Point, Recipe, Source
-from orchestrator.records import Profile, Serving
-from orchestrator.scores import Score, TaskScore
-from orchestrator.tuning import Tuning, choose_starts, settings
+from orchestrator.config.finetune import Finetune
+from orchestrator.config.sweep import SweepConfig, UserError
+from orchestrator.core.records import Profile, Serving
+from orchestrator.recipes.recipe import Point, Recipe, Source
+from orchestrator.recipes.tuning import Tuning, settings
+from orchestrator.results.board import Board, Row, mark
+from orchestrator.sizing.finetune_memory import need, refusal
+from orchestrator.stages.finetune_starts import choose_starts
+from orchestrator.stats.learning_curves import equivalents, mean_score, spread
+from orchestrator.stats.scores import Score, TaskScore
 
 TASKS = {"notes": {"tasks": ["clinical_mts_dialog"]}}
 ICFT: dict[str, object] = {"method": ["lora", "icft"], "icft": {"general": "x"}}

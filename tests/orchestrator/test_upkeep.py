@@ -18,21 +18,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.__main__ import main
-from orchestrator.config import UserError, Workers
-from orchestrator.files import write_json
-from orchestrator.parents import resolve
-from orchestrator.recipe import expand
-from orchestrator.records import Answer, Asked, Block, Decoding, Profile, Question, Serving
-from orchestrator.serving import make_profile, make_serving
-from orchestrator.storage.export import export
-from orchestrator.storage.ledger import Ledger
-from orchestrator.storage.lock import Driver, driving, read_driver
-from orchestrator.storage.note import Note, write_note, write_questions
-from orchestrator.storage.status import describe, read_status
-from orchestrator.storage.store import Store
-from orchestrator.storage.upkeep import GRACE_S, collect, find_garbage, merge, open_store
-from orchestrator.sweepfile import load_config
+from orchestrator.cli.main import main
+from orchestrator.config.load import load_config
+from orchestrator.config.sweep import UserError
+from orchestrator.config.workers import Workers
+from orchestrator.core.files import write_json
+from orchestrator.core.records import Answer, Asked, Block, Decoding, Profile, Question, Serving
+from orchestrator.core.store import Store
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.merge import merge
+from orchestrator.models.resolve import resolve
+from orchestrator.models.serving import make_profile, make_serving
+from orchestrator.recipes.expand import expand
+from orchestrator.results.export import export
+from orchestrator.results.gc import GRACE_S, collect, find_garbage, open_store
+from orchestrator.results.heartbeat import Driver, driving, read_driver
+from orchestrator.results.manifest import Note, write_note, write_questions
+from orchestrator.results.status import describe, read_status
 from tasks.suites import SuiteTask
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,7 +133,7 @@ def test_status_of_a_dead_sweep_names_its_workers_and_its_damage(results: Result
 
 
 def test_a_driver_that_was_killed_is_dead_at_once(tmp_path: Path) -> None:
-    code = "import sys, pathlib, time; from orchestrator.storage.lock import *\nwith driving(pathlib.Path(sys.argv[1])): time.sleep(60)"
+    code = "import sys, pathlib, time; from orchestrator.results.heartbeat import *\nwith driving(pathlib.Path(sys.argv[1])): time.sleep(60)"
     driver = subprocess.Popen([sys.executable, "-c", code, tmp_path], cwd=ROOT, env={**os.environ, "PYTHONPATH": "."})
     while (found := read_driver(tmp_path)) is None:
         time.sleep(0.02)
@@ -145,7 +147,7 @@ def test_status_is_quick_and_starts_nothing(sweep: Callable[..., Path], tmp_path
     results = Results(sweep(), tmp_path / "out")
     results.answer(0)
     code = (
-        "import sys; from orchestrator.__main__ import main\n"
+        "import sys; from orchestrator.cli.main import main\n"
         f"assert main(['status', {str(results.out)!r}, '--json']) == 0\n"
         "heavy = {'torch', 'ray', 'vllm', 'transformers', 'mergekit', 'lm_eval', 'optuna'} & set(sys.modules)\n"
         "assert not heavy, heavy"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.__main__ import main
+from orchestrator.cli.main import main
 
 LINEAR = {"method": "linear", "alpha": [0.5]}
 
@@ -247,7 +247,7 @@ def test_missing_parent(
 def test_a_results_folder_in_use(
     sweep: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from orchestrator.storage.lock import locked
+    from orchestrator.results.lock import locked
 
     with locked(tmp_path / "out"):
         assert main(["run", str(sweep()), "--out", str(tmp_path / "out")]) == 2

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from orchestrator.finetune import Finetune, Method
-from orchestrator.recipe import Recipe, Source
-from orchestrator.tuning import Tuning, settings
+from orchestrator.config.finetune import Finetune, Method
+from orchestrator.recipes.recipe import Recipe, Source
+from orchestrator.recipes.tuning import Tuning, settings
 from tasks.demo import instructions
 from tasks.examples import digest
 from tasks.medquad import (

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from orchestrator.storage.status import read_status
-from orchestrator.storage.store import Store
+from orchestrator.core.store import Store
+from orchestrator.results.status import read_status
 
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.__main__ import main
-from orchestrator.config import UserError
-from orchestrator.parents import resolve
-from orchestrator.serving import make_serving
-from orchestrator.sweepfile import load_config
+from orchestrator.cli.main import main
+from orchestrator.config.load import load_config
+from orchestrator.config.sweep import UserError
+from orchestrator.models.resolve import resolve
+from orchestrator.models.serving import make_serving
 from tasks.suites import SuiteTask, load_suites, open_lm
 
 DATA = Path(os.environ["MERGEFRONT_DATA"]) / "hf_mirror"

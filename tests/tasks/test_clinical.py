@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator.__main__ import main
-from orchestrator.config import Generation, OwnTask, UserError
-from orchestrator.records import Serving
-from orchestrator.sweep import reopen_sweep, run_sweep
-from orchestrator.sweepfile import load_config
+from orchestrator.cli.main import main
+from orchestrator.config.generation import Generation, OwnTask
+from orchestrator.config.load import load_config
+from orchestrator.config.sweep import UserError
+from orchestrator.core.records import Serving
+from orchestrator.stages.open import reopen_sweep
+from orchestrator.sweep import run_sweep
 from tasks.benchmarks.splits import choose_side
 from tasks.clinical.sources import FILES, READERS, Examples, Reader, is_test, own_examples
 from tasks.clinical.task import GenerationTask, load_task, share

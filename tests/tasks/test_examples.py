@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from orchestrator.config import Generation, OwnTask, UserError
-from orchestrator.records import Serving
+from orchestrator.config.generation import Generation, OwnTask
+from orchestrator.config.sweep import UserError
+from orchestrator.core.records import Serving
 from tasks.clinical.sources import Example
 from tasks.clinical.task import GenerationTask, load_task
 from tasks.demo.cards import FOLDER, files

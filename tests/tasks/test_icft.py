@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.recipe import Recipe, Source
-from orchestrator.tuning import Tuning
+from orchestrator.recipes.recipe import Recipe, Source
+from orchestrator.recipes.tuning import Tuning
 from tasks.curriculum import TERMS
 from tasks.rows import Example
 from tasks.sft import Run, make_trainer, train

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config import UserError
+from orchestrator.config.sweep import UserError
 from tasks.medquad import (
     WRONG,
     Answered,

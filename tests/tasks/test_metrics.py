@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config import Encoder, UserError
+from orchestrator.config.generation import Encoder
+from orchestrator.config.sweep import UserError
 from tasks.metrics import LEXICAL, SIX, Measured, OpenEncoder, lexical, measure, open_encoder
 
 OUTPUT = "The patient had a car injury to the left hip; no fever was noted."

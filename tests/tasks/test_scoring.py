@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config import UserError
-from orchestrator.recipe import Point, Source, single
-from orchestrator.records import Answer, Question, Serving
+from orchestrator.config.sweep import UserError
+from orchestrator.core.records import Answer, Question, Serving
+from orchestrator.recipes.recipe import Point, Source, single
 from tasks.engine import VllmEngine
 from tasks.fake import FakeEngine
 from tasks.scoring import LedgerLM, Unanswered

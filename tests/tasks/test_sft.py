@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from orchestrator.recipe import Recipe, Source
-from orchestrator.tuning import Tuning
+from orchestrator.recipes.recipe import Recipe, Source
+from orchestrator.recipes.tuning import Tuning
 from tasks.clinical.sources import Example, Examples
 from tasks.examples import Labelled, subset
 from tasks.merge import headers

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.races import race_all, simulated
-from orchestrator.front import front_mask, hypervolume
+from orchestrator.stats.front import front_mask, hypervolume
 from tune.racing import Race, estimates, log_capital, race_order, resampled
 
 points = st.integers(1, 3).flatmap(

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.joint import open_space
-from orchestrator.records import Answer, Asked, Block
-from orchestrator.search import open_referee, read_standings
-from orchestrator.sweep import Sweep, open_sweep
-from orchestrator.sweepfile import load_config
+from orchestrator.config.load import load_config
+from orchestrator.core.records import Answer, Asked, Block
+from orchestrator.stages.open import Sweep, open_sweep
+from orchestrator.stages.search import open_referee, read_standings
+from orchestrator.stages.search_finetune import open_space
 from tune.referee import Referee, Standing
 from tune.rungs import Rungs
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from mergekit.config import MergeConfiguration
 from optuna.trial import TrialState
 
-from orchestrator.config import SweepConfig
-from orchestrator.recipe import Source, expand
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.recipes.expand import expand
+from orchestrator.recipes.recipe import Source
 from tune.space import SearchSpace
 from tune.study import Told, add, choose_sampler, load_study, open_study, tell
 

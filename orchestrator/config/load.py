@@ -1,0 +1,142 @@
+"""Reading our YAML files: checked, relative folders made absolute; what is wrong, said in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from orchestrator.config.finetune import Baseline, Finetune, Icft, Lora, Rule
+from orchestrator.config.generation import PAPER_SEQUENCES, Encoder, Generation, OwnTask
+from orchestrator.config.models import Parent
+from orchestrator.config.published import Published
+from orchestrator.config.recipes import RecipeGrid
+from orchestrator.config.safe_yaml import read_yaml
+from orchestrator.config.search import Budget, Floor, Racing, Search, Space
+from orchestrator.config.sweep import Checkpoints, Objective, SweepConfig, TaskUse, UserError, hint
+from orchestrator.config.workers import Engine, Workers
+from orchestrator.core.locations import is_remote
+
+Model = TypeVar("Model", bound=BaseModel)
+LONGEST = 1000
+"""Characters of a message: it shows the value that is wrong, which may be megabytes."""
+
+
+def load_config(path: Path) -> SweepConfig:
+    """Read, check and resolve a sweep file; relative folders become absolute.
+
+    Raises:
+        UserError: no such file, no YAML, or a key that is unknown, missing, of a wrong type or out of range.
+    """
+    return _absolute(_read(path, SweepConfig, "a sweep has parents, recipes and objectives"), path.resolve().parent)
+
+
+def load_published(path: Path) -> Published:
+    """Read the figures that `report --beside` lays beside a run's.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    return _read(path, Published, "published figures have source and rows")
+
+
+def _read(path: Path, model: type[Model], expected: str) -> Model:
+    data = read_yaml(path, expected)
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_explain(error, model)[:LONGEST]}") from None
+
+
+def _explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """pydantic's first complaint as one sentence: the key's path, what is wrong, the value, the way out."""
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    if isinstance(first["input"], dict):
+        # Where a name or a mapping may stand, the complaint about what was written is the useful one.
+        first = next((e for e in errors if any(model in str(e["loc"]) for model in ("TaskUse", "Rule"))), first)
+    # A union names its branches in the location; only the parts that the user wrote are kept.
+    parts = [p for p in first["loc"] if isinstance(p, int) or (p not in {"str", "TaskUse", "Rule"} and "[" not in p)]
+    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
+    kind, value, message = first["type"], first["input"], first["msg"]
+    if kind == "extra_forbidden":
+        known = _fields_at(parts[:-1], model)
+        return f"{where}: unknown key{hint(str(parts[-1]), known)} (known here: {', '.join(known)})"
+    if kind == "missing":
+        return f"{where}: this key is missing; add it"
+    if kind == "value_error":
+        return f"{where}: {first['ctx']['error']}".removeprefix(": ")
+    more = len(errors) - 1
+    return f"{where}: {message[0].lower()}{message[1:]}, but got {value!r}" + (f" (and {more} more)" if more else "")
+
+
+def _fields_at(parts: list[Any], model: type[BaseModel]) -> list[str]:
+    """The keys that may stand at this place of a file."""
+    places: dict[str, type[BaseModel]] = {
+        "parents": Parent, "candidates": Parent, "recipes": RecipeGrid, "objectives": Objective,
+        "workers": Workers, "engine": Engine, "checkpoints": Checkpoints, "tasks": TaskUse,
+        "generation": Generation, "own": OwnTask, "encoder": Encoder,
+        "search": Search, "space": Space, "budget": Budget, "racing": Racing, "constraints": Floor,
+        "finetune": Finetune, "starts": Rule, "baseline": Baseline, "lora": Lora, "icft": Icft,
+    }  # fmt: skip
+    if parts[:2] == ["finetune", "tasks"] and len(parts) == 3:
+        return list(Objective.model_fields)
+    named = [part for part in parts if part in places]
+    return list((places[named[-1]] if named else model).model_fields)
+
+
+def _path(folder: Path, value: str) -> Path:
+    try:
+        return (folder / Path(value).expanduser()).resolve()
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{value!r} is no path ({error}); correct it") from None
+
+
+def _absolute(config: SweepConfig, folder: Path) -> SweepConfig:
+    def local(value: str | None) -> str | None:
+        """A folder if it is written as one or exists; else a hub id or an address, left as it is."""
+        if value is None or is_remote(value):
+            return value
+        path = _path(folder, value)
+        return str(path) if path.exists() or value.startswith((".", "/", "~")) else value
+
+    def place(value: str | None) -> str | None:
+        return value if value is None or is_remote(value) else str(_path(folder, value))
+
+    def parent(item: Parent) -> Parent:
+        return item.model_copy(update={"model": local(item.model), "lora": local(item.lora)})
+
+    def own_task(item: OwnTask) -> OwnTask:
+        files = {key: str(_path(folder, file)) for key in ("file", "train") if (file := getattr(item, key))}
+        return item.model_copy(update=files)
+
+    def finetune(item: Finetune) -> Finetune:
+        base = item.baseline and item.baseline.model_copy(update={"file": str(_path(folder, item.baseline.file))})
+        icft = item.icft and item.icft.model_copy(update={"general": str(_path(folder, item.icft.general))})
+        return item.model_copy(update={"baseline": base, "icft": icft})
+
+    def generation(item: Generation) -> Generation:
+        encoder = item.encoder and item.encoder.model_copy(update={"model": local(item.encoder.model)})
+        data = {task: str(_path(folder, place)) for task, place in item.data.items()}
+        own = {name: own_task(task) for name, task in item.own.items()}
+        return item.model_copy(update={"data": data, "own": own, "encoder": encoder})
+
+    workers, engine = config.workers, config.workers.engine
+    if config.generation and "max_num_seqs" not in engine.model_fields_set:
+        workers = workers.model_copy(update={"engine": engine.model_copy(update={"max_num_seqs": PAPER_SEQUENCES})})
+    update: dict[str, Any] = {
+        "workers": workers,
+        "generation": config.generation and generation(config.generation),
+        "finetune": config.finetune and finetune(config.finetune),
+        "parents": {name: parent(item) for name, item in config.parents.items()},
+        "candidates": {name: parent(item) for name, item in config.candidates.items()},
+        "include_path": [str(_path(folder, item)) for item in config.include_path],
+        "ledger": place(config.ledger),
+        "data_root": str(_path(folder, config.data_root)) if config.data_root else None,
+    }
+    for key, items in (("include_path", update["include_path"]), ("data_root", [update["data_root"]])):
+        for item in items:
+            if item is not None and not Path(item).is_dir():
+                raise UserError(f"{key}: the folder {item} does not exist; correct the path or create it")
+    return config.model_copy(update=update)

@@ -1,0 +1,95 @@
+"""Reading a YAML file that anyone may have written: nothing in it is run, expanded beyond bounds, or kept if secret."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from orchestrator.core.errors import UserError
+from orchestrator.core.locations import credential
+
+MAX_BYTES = 1 << 20
+"""Of a file; the largest example has 3,000."""
+MAX_NODES = 100_000
+"""Values in a file, each counted as often as an alias (`*name`) repeats it."""
+
+
+class _Careful(yaml.SafeLoader):
+    """Safe YAML that refuses what people do not mean: the second of two equal keys, which would win without a word,
+    and aliases that make a small file a huge one."""
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        if _size(node, {}, ()) > MAX_NODES:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"its aliases make more than {MAX_NODES} values of it", node.start_mark
+            )
+        return super().construct_document(node)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<")
+        for key, times in keys.items():
+            if times > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path, expected: str) -> dict[Any, Any]:
+    """
+    Args:
+        expected: what the file should hold, in words.
+
+    Raises:
+        UserError: no such file, no YAML, no mapping, or one that holds a credential.
+    """
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)  # no more: it may be /dev/zero
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from None
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{path}: is larger than {MAX_BYTES} bytes; give the path of a YAML file")
+    try:
+        data = yaml.load(content.decode(), Loader=_Careful)
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8 text; give the path of a YAML file") from None
+    except RecursionError:
+        raise UserError(f"{path}: is nested too deep; {expected}") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the latter two: numbers and dates that are none
+        raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: holds {type(data).__name__}, not keys; {expected}")
+    for where, text in _texts("", data):
+        if kind := credential(text):
+            raise UserError(
+                f"{path}: {where}: holds {kind}, and the file is kept with the results; take it out, and give it "
+                "where its own tools find it (`hf auth login`; AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws)"
+            )
+    return data
+
+
+def _size(node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
+    """How many values a YAML node stands for."""
+    if id(node) in above:
+        raise yaml.constructor.ConstructorError(None, None, "an alias stands inside what it names", node.start_mark)
+    if id(node) not in known:
+        inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        parts = inner if isinstance(node, yaml.CollectionNode) else []
+        known[id(node)] = 1 + sum(_size(part, known, (*above, id(node))) for part in parts)
+    return known[id(node)]
+
+
+def _texts(where: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Every text in a file, keys included, with the path of its key."""
+    if isinstance(value, str):
+        yield where, value
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield from _texts(where or "its keys", key)
+            yield from _texts(f"{where}.{key}".lstrip("."), each)
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from _texts(f"{where}[{index}]", each)

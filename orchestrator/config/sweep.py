@@ -1,0 +1,142 @@
+"""The keys of a sweep file: the only thing a YAML file becomes (`orchestrator.config.load` reads it).
+
+What a key alone can get wrong is checked here; what needs the parents' files in `orchestrator.models.resolve`, what
+needs lm-eval's task index in `tasks.suites`. All raise `UserError`: one message with the key's path, the value and the
+way out. No torch, ray or vllm is imported, so that a wrong key is answered at once.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from orchestrator.config.finetune import Finetune
+from orchestrator.config.generation import Generation
+from orchestrator.config.models import Parent
+from orchestrator.config.objectives import Objective, TaskUse
+from orchestrator.config.recipes import RecipeGrid
+from orchestrator.config.search import Search, Tuned
+from orchestrator.config.types import Location, Name, Strict
+from orchestrator.config.workers import Workers
+from orchestrator.core.errors import UserError, hint
+
+__all__ = ["Name", "Objective", "Strict", "SweepConfig", "TaskUse", "UserError", "hint"]
+
+RESERVED = {"recipe_id", "method", "parameters", "status", "on_front", "near_front", "swap_s", "answer_s"}
+"""The leaderboard's own columns."""
+
+
+class Checkpoints(Strict):
+    keep: bool = False
+    """Write every recipe to DIR/checkpoints/<id> on its way into the engine. Else recipes are merged straight into the
+    running engine, and no checkpoint is written."""
+    disk_gb: float | None = Field(default=None, gt=0)
+    """Refuse to start when kept checkpoints and merged adapters would need more (10^9 bytes)."""
+
+
+class SweepConfig(Strict):
+    parents: dict[Name, Parent] = Field(min_length=2)
+    recipes: list[RecipeGrid] = []
+    candidates: dict[Name, Parent] = {}
+    """Checkpoints that were merged elsewhere and take part as they are."""
+    objectives: dict[Name, Objective] = Field(min_length=1)
+    generation: Generation | None = None
+    include_path: list[str] = []
+    """Folders with the user's own lm-eval task files."""
+    data_root: str | None = None
+    """A folder in the hub's layout (org/name/…) that data sets are taken from, without a network."""
+    tokenizer: str | None = None
+    """The parent whose tokenizer and chat template serve every recipe; default: the one that has a template."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Of the merged weights and of the engine."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Few-shot sampling, sampled decoding, and the random merge methods (dare, della)."""
+    finetune: Finetune | None = None
+    """The second phase: chosen recipes fine-tuned on labelled examples, and asked again."""
+    workers: Workers = Workers()
+    checkpoints: Checkpoints = Checkpoints()
+    ledger: Location | None = None
+    """Where the answers are kept: a folder, or s3://bucket/prefix or gs://bucket/prefix; several sweeps may share it.
+    Default: DIR/answers. Generated text is among the answers."""
+    search: Search | None = None
+    """What `mergefront search` looks for beyond the grid."""
+
+    @model_validator(mode="after")
+    def _names(self) -> SweepConfig:
+        for index, grid in enumerate(self.recipes):
+            used = [
+                *(grid.between or []),
+                *(grid.models or {}),
+                *([grid.base_model] if grid.base_model else []),
+            ]
+            _known(f"recipes[{index}]", used, self.parents)
+            if grid.between is None and (grid.alpha or grid.t) and len(self.parents) > 2:
+                raise ValueError(
+                    f"recipes[{index}].between is needed: with {len(self.parents)} parents it is open which two "
+                    f"the ratio runs between; write between: {list(self.parents)[:2]}"
+                )
+        if self.tokenizer is not None:
+            _known("tokenizer", [self.tokenizer], self.parents)
+        both = sorted(set(self.parents) & set(self.candidates))
+        if both:
+            raise ValueError(f"candidates.{both[0]}: {both[0]!r} is a parent's name too; choose another")
+        for name in self.objectives:
+            if name in RESERVED or name.removesuffix("_se") in {*self.objectives, *RESERVED} - {name}:
+                raise ValueError(f"objectives.{name}: the leaderboard has a column of this name; choose another")
+        if self.finetune is not None:
+            self.finetune.check(self.objectives)
+        if not any(objective.front for objective in self.objectives.values()):
+            raise ValueError("objectives: every one has front: false; the front needs at least one")
+        if self.search is not None:
+            self._check_search(self.search)
+        return self
+
+    def _check_search(self, search: Search) -> None:
+        for index, space in enumerate(search.space):
+            used = [*(space.between or []), *space.models, *([space.base_model] if space.base_model else [])]
+            _known(f"search.space[{index}]", used, self.parents)
+        axes = {name: objective for name, objective in self.objectives.items() if objective.front}
+        if search.finetune is not None:
+            learned = self.finetune.tasks if self.finetune else {}
+            if search.finetune.task not in learned:
+                raise ValueError(
+                    f"search.finetune.task: {search.finetune.task!r} is not in finetune.tasks "
+                    f"({', '.join(learned) or 'there is no section finetune'}){hint(search.finetune.task, learned)}"
+                )
+            if self.workers.count is None:
+                raise ValueError(
+                    "workers.count is needed: a search that fine-tunes trains beside the engines; say how many there "
+                    "are, so that cores or GPUs are left"
+                )
+            axes[search.finetune.task] = learned[search.finetune.task]
+        for name, floor in search.constraints.items():
+            if name not in axes:
+                raise ValueError(f"search.constraints.{name}: is no objective of the front{hint(name, axes)}")
+            _known(f"search.constraints.{name}.parent", [floor.parent], self.parents)
+
+    @property
+    def joint(self) -> tuple[Tuned, Finetune] | None:
+        """Of a joint search: what of fine-tuning it searches, and what is given."""
+        tuned = self.search.finetune if self.search else None
+        return (tuned, self.finetune) if tuned and self.finetune else None
+
+    @property
+    def learned(self) -> dict[str, Objective]:
+        """A joint search's learning task, by its name; any other sweep has none."""
+        if self.joint is None:
+            return {}
+        tuned, finetune = self.joint
+        return {tuned.task: finetune.tasks[tuned.task]}
+
+    def learning(self) -> SweepConfig:
+        """With the learning task among the objectives."""
+        return self.model_copy(update={"objectives": {**self.objectives, **self.learned}})
+
+
+def _known(where: str, names: list[str], parents: dict[str, Parent]) -> None:
+    for name in names:
+        if name not in parents:
+            raise ValueError(
+                f"{where} names {name!r}, which is not in parents: {', '.join(parents)}{hint(name, parents)}"
+            )

@@ -1,0 +1,59 @@
+"""Writing files so that a reader sees all of them or nothing, and only their owner sees them at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config.sweep import UserError
+
+
+def make_private(folder: Path, mode: int = 0o700) -> Path:
+    """Create a folder, and what is missing above it, readable by its owner only (0700) unless `mode` says more."""
+    for missing in reversed([folder, *folder.parents]):
+        try:
+            missing.mkdir(mode=0o700)
+        except OSError:
+            if not missing.is_dir():
+                raise
+        else:
+            missing.chmod(mode)  # mkdir's is cut by the umask
+    return folder
+
+
+def check_new(folder: Path) -> None:
+    """A folder that the user names with --to can be created.
+
+    Raises:
+        UserError: it exists, or lies below a file.
+    """
+    if folder.exists():
+        raise UserError(f"--to {folder}: exists already; name a folder that does not")
+    if any(parent.exists() and not parent.is_dir() for parent in folder.parents):
+        raise UserError(f"--to {folder}: lies below a file; name a folder in a folder")
+
+
+def write_atomic(path: Path, data: str | bytes, mode: int = 0o600, flush: bool = True) -> None:
+    """Write to a temporary name beside `path`, flush to the disk (what can be made again need not be), rename."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data.encode() if isinstance(data, str) else data)
+            stream.flush()
+            os.fchmod(stream.fileno(), mode)
+            if flush:
+                os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a stream does not say where it was written to
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -1,0 +1,104 @@
+"""What a person sees while a sweep runs: a bar on a terminal, plain lines elsewhere (Slurm logs, CI)."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from orchestrator.core.records import Asked, Block, Failure
+
+EVERY = 10.0
+"""Seconds between plain lines."""
+
+
+class Progress:
+    """Counts what is asked; `update` takes what the pool yields."""
+
+    def __init__(self, blocks: list[Block]) -> None:
+        self.left: Counter[str] = Counter()
+        """Recipe → its open questions."""
+        for block in blocks:
+            self.left[block.recipe_id] += len(block.questions)
+        self.open = len(self.left)
+        self.recipes = len(self.left)
+        self.total = sum(len(block.questions) for block in blocks)
+        self.done = self.failed = 0
+        self.started = self.first = time.monotonic()
+        self.told = 0.0
+        self.bar: Bar | None = None
+
+    def __enter__(self) -> Progress:
+        console = Console(stderr=True)
+        if console.is_terminal:
+            self.bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f} %"),
+                console=console,
+            )
+            self.task = self.bar.add_task("starting engines", total=self.total)
+            self.bar.start()
+        else:
+            self._say(f"{self.total} questions for {self.recipes} recipes; starting engines")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+        elif kind is None:
+            self._say(self.line())
+
+    def update(self, result: Asked | Failure | None) -> None:
+        if isinstance(result, Asked):
+            if not self.done:
+                self.first = time.monotonic() - result.answer_s
+            self.done += len(result.block.questions)
+            self._less(result.block.recipe_id, len(result.block.questions))
+        elif isinstance(result, Failure):
+            self.failed += 1
+            self._less(result.recipe_id, self.left[result.recipe_id])
+            self.note(f"recipe {result.recipe_id} {result.status} at {result.stage}: {result.message}")
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.done, description=self.line())
+        elif time.monotonic() - self.told >= EVERY:
+            self._say(self.line())
+
+    def line(self) -> str:
+        """Recipes done, questions per second, time left."""
+        finished = self.recipes - self.open
+        if not self.done:
+            waited = time.monotonic() - self.started
+            return f"{finished}/{self.recipes} recipes, starting engines and asking the first block ({waited:.0f} s)"
+        rate = self.done / max(time.monotonic() - self.first, 1e-9)
+        minutes, seconds = divmod(int((self.total - self.done) / rate), 60)
+        broken = f", {self.failed} without a score" if self.failed else ""
+        return f"{finished}/{self.recipes} recipes{broken}, {rate:.1f} questions/s, {minutes}:{seconds:02d} left"
+
+    def _less(self, recipe_id: str, questions: int) -> None:
+        if self.left[recipe_id] > 0:
+            self.left[recipe_id] -= questions
+            self.open -= self.left[recipe_id] <= 0
+
+    def note(self, text: str) -> None:
+        """A line of its own, beside the bar."""
+        if self.bar is not None:
+            self.bar.console.print(text, highlight=False, markup=False)
+        else:
+            self._say(text)
+
+    def _say(self, text: str) -> None:
+        self.told = time.monotonic()
+        say(text)
+
+
+def say(text: str) -> None:
+    """A line for the person who waits, apart from what the command prints as its result."""
+    print(f"mergefront: {text}", file=sys.stderr, flush=True)

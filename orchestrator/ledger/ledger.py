@@ -1,0 +1,222 @@
+"""Every answer ever given, block by block (`orchestrator.ledger.blocks`), in a folder or in object storage.
+
+A ledger is one sweep's (DIR/answers) or shared by many. Scores are not stored: they are views over the answers
+(`orchestrator.stats.scores`). A block that does not match its marker counts as never asked, and is reported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import itertools
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.config.workers import Workers
+from orchestrator.core.records import Answer, Asked, Block, Profile, Question, Serving
+from orchestrator.core.store import Store
+from orchestrator.ledger.blocks import SCHEMA, SUCCESS, Damaged, Marker, Stored, block_folders, look, write_block
+
+COSTS = ("swap_s", "answer_s")
+"""What a block cost, in seconds of its worker's time: until the engine held its recipe, and until it was answered."""
+ROOM = 2_000_000
+"""Answers kept in memory (some 300 bytes each): those of the recipes that were used last."""
+AHEAD = 64
+"""Recipes read at once."""
+
+
+class Ledger:
+    """The answers in one store, seen through one serving and one numeric profile.
+
+    Args:
+        location: a folder, or an address of object storage.
+        room: see `ROOM`.
+    """
+
+    def __init__(self, location: Path | str, serving: Serving, profile: Profile, room: int = ROOM) -> None:
+        self.store = Store(location)
+        self.store.prepare()
+        self.serving = serving
+        self.profile = profile
+        self.room = room
+        self._damaged: dict[str, str] = {}
+        self._answers: dict[str, dict[str, Answer]] = {}
+        """Of some recipes, the one used last at the end."""
+        self._costs: dict[str, dict[str, float]] = {}
+        self._counts: dict[str, int] = {}
+        self._held = 0
+
+    @property
+    def damaged(self) -> list[str]:
+        """What was found wrong, a sentence each."""
+        return [f"{told}; this block's questions are asked again" for told in self._damaged.values()]
+
+    @cached_property
+    def _folders(self) -> dict[str, list[str]]:
+        """Recipe → its complete blocks, as `<recipe>/<block>`; from one listing, at the first question."""
+        found: dict[str, list[str]] = {}
+        for folder in block_folders(self.store):
+            found.setdefault(folder.split("/")[0], []).append(folder)
+        return found
+
+    def ahead(self, recipe_ids: Iterable[str]) -> Iterator[str]:
+        """The recipes one by one, each read before it comes: from object storage many blocks at once."""
+        left = iter(recipe_ids)
+        while some := list(itertools.islice(left, AHEAD)):
+            self._load([recipe_id for recipe_id in dict.fromkeys(some) if recipe_id not in self._answers])
+            yield from some
+
+    def answers(self, recipe_id: str) -> dict[str, Answer]:
+        """All answers of a recipe, by question id."""
+        if recipe_id not in self._answers:
+            self._load([recipe_id])
+        self._answers[recipe_id] = self._answers.pop(recipe_id)
+        return self._answers[recipe_id]
+
+    def count(self, recipe_id: str) -> int:
+        """How many answers a recipe has."""
+        return self._counts[recipe_id] if recipe_id in self._counts else len(self.answers(recipe_id))
+
+    def costs(self, recipe_id: str) -> dict[str, float]:
+        """Seconds spent on a recipe so far: `swap_s`, `answer_s`."""
+        if recipe_id not in self._costs:
+            self._load([recipe_id])
+        return dict(self._costs[recipe_id])
+
+    def missing(self, recipe_id: str, suites: Iterable[Iterable[Question]], workers: Workers) -> list[Block]:
+        """The unanswered questions of one recipe, in blocks."""
+        return self.missing_of([recipe_id], suites, workers)
+
+    def missing_of(
+        self, recipe_ids: Iterable[str], suites: Iterable[Iterable[Question]], workers: Workers
+    ) -> list[Block]:
+        """The unanswered questions of several recipes, in blocks of at most `workers.block`, and of
+        `workers.text_block` where texts are to be written.
+
+        Blocks are cut suite by suite from all the questions first and then thinned, so that what is left after an
+        interruption is composed exactly as it would have been without one.
+        """
+        parts, blocks = list(_cut(suites, workers)), []
+        for recipe_id in self.ahead(recipe_ids):
+            known = self.answers(recipe_id)
+            for part in parts:
+                # Whole parts are shared: thousands of recipes answer the same questions.
+                left = tuple(q for q in part if q.id not in known) if known else part
+                if left:
+                    blocks.append(Block(recipe_id, left))
+        return blocks
+
+    def write(self, asked: Asked) -> None:
+        """Store a block's answers; on return they are on the disk, or in the bucket.
+
+        Raises:
+            OSError: the disk is full or not writable; the block is then not there at all.
+            StorageError: object storage cannot be had; likewise.
+        """
+        self.put(asked)
+        self.note(asked)
+
+    def put(self, asked: Asked) -> None:
+        """The half of `write` that waits for the disk; threads may do it side by side."""
+        expected = [question.id for question in asked.block.questions]
+        assert [answer.question_id for answer in asked.answers] == expected, "an answer for each question, in order"
+        buffer = io.BytesIO()
+        columns = {name: [getattr(answer, name) for answer in asked.answers] for name in SCHEMA.names}
+        pq.write_table(pa.table(columns, schema=SCHEMA), buffer)
+        data = buffer.getvalue()
+        marker = Marker(
+            file=f"answers-{uuid.uuid4().hex[:8]}.parquet",
+            sha256=hashlib.sha256(data).hexdigest(),
+            rows=len(asked.answers),
+            serving=self.serving.id,
+            profile=dataclasses.asdict(self.profile),
+            profile_id=self.profile.id,
+            worker=asked.worker,
+            written=time.time(),
+            **{key: getattr(asked, key) for key in COSTS},
+        )
+        write_block(self.store, self._folder(asked.block), marker, data)
+
+    def note(self, asked: Asked) -> None:
+        """The other half: remember that it is stored."""
+        recipe_id, costs = asked.block.recipe_id, {key: getattr(asked, key) for key in COSTS}
+        folders = self._folders.setdefault(recipe_id, [])
+        if recipe_id in self._answers or not folders:
+            self._add(recipe_id, asked.answers, costs)
+            self._make_room(1)
+        else:
+            self._drop(recipe_id)
+        folders[:] = sorted({*folders, self._folder(asked.block)})
+
+    def _folder(self, block: Block) -> str:
+        """The same questions asked through another serving or profile are another block."""
+        name = hashlib.sha256(f"{block.id}{self.serving.id}{self.profile.id}".encode()).hexdigest()[:20]
+        return f"{block.recipe_id}/{name}"
+
+    def forget(self, recipe_id: str) -> None:
+        """Delete a recipe's answers: its weights are made anew. Markers go first, so no block is ever half there."""
+        for entry in self.store.list(recipe_id):
+            if entry.name.endswith(f"/{SUCCESS}"):
+                self.store.delete(entry.name)
+        self.store.delete_folder(recipe_id)
+        self._folders.pop(recipe_id, None)
+        self._drop(recipe_id)
+
+    # ---------------------------------------------------------------- memory
+    def _load(self, recipe_ids: Sequence[str]) -> None:
+        folders = [folder for recipe_id in recipe_ids for folder in self._folders.get(recipe_id, ())]
+        blocks = list(self.store.together(self._read, folders))
+        for recipe_id in recipe_ids:
+            self._drop(recipe_id)
+            self._add(recipe_id, (), dict.fromkeys(COSTS, 0.0))
+        for folder, block in zip(folders, blocks, strict=True):
+            if isinstance(block, Damaged):
+                self._damaged[folder] = str(block)
+            elif block is not None:
+                self._add(folder.split("/")[0], *block)
+        self._make_room(len(recipe_ids))
+
+    def _read(self, folder: str) -> tuple[Sequence[Answer], dict[str, float]] | Damaged | None:
+        """None for what was asked through another serving or profile."""
+        found = look(self.store, folder, (self.serving.id, self.profile.id))
+        if isinstance(found, Stored):
+            return found.answers, {key: getattr(found.marker, key) for key in COSTS}
+        return found
+
+    def _add(self, recipe_id: str, answers: Sequence[Answer], costs: dict[str, float]) -> None:
+        known = self._answers.setdefault(recipe_id, {})
+        before = len(known)
+        known.update({answer.question_id: answer for answer in answers})
+        self._counts[recipe_id] = len(known)
+        self._held += len(known) - before
+        spent = self._costs.setdefault(recipe_id, dict.fromkeys(COSTS, 0.0))
+        for key in COSTS:
+            spent[key] += costs[key]
+
+    def _drop(self, recipe_id: str) -> None:
+        self._held -= len(self._answers.pop(recipe_id, {}))
+        self._costs.pop(recipe_id, None)
+        self._counts.pop(recipe_id, None)
+
+    def _make_room(self, keep: int) -> None:
+        """Let go of answers, not of what they cost: of the recipes used longest ago, but of none of the last `keep`."""
+        while self._held > self.room and len(self._answers) > keep:
+            self._held -= len(self._answers.pop(next(iter(self._answers))))
+
+
+def _cut(suites: Iterable[Iterable[Question]], workers: Workers) -> Iterator[tuple[Question, ...]]:
+    """Each question once, in blocks."""
+    seen = set[str]()
+    for questions in suites:
+        unique = [question for key, question in {q.id: q for q in questions}.items() if key not in seen]
+        seen.update(question.id for question in unique)
+        size = workers.text_block if any(question.decoding for question in unique) else workers.block
+        for start in range(0, len(unique), size):
+            yield tuple(unique[start : start + size])

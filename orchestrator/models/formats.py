@@ -1,0 +1,107 @@
+"""Reading the files of a model's folder, which may come from anyone: JSON and safetensors headers, checked before they
+are believed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config.sweep import UserError
+
+
+def check_folder(where: str, folder: Path) -> None:
+    """A model's folder holds its own files only, and no code: what is read of it is kept and may be published.
+
+    Raises:
+        UserError: a link leads out of the folder (or, in the hub's cache, out of the model's part of it), or the model
+            asks for code of its own.
+    """
+    home = (folder.parent.parent if folder.parent.name == "snapshots" else folder).resolve()
+    for file in sorted(folder.iterdir()):
+        if file.is_symlink() and not Path(os.path.realpath(file)).is_relative_to(home):
+            raise UserError(
+                f"{where}: {file} links to a file outside {home}; copy it there, or name the folder it is in"
+            )
+    for name in ("config.json", "tokenizer_config.json"):
+        if (folder / name).exists() and (asked := read_json(where, folder / name).get("auto_map")):
+            raise UserError(
+                f"{where}: {folder / name} asks for code of its own (auto_map: {str(asked)[:200]}), and no code of a "
+                "model is run; remove auto_map if transformers knows the architecture, or take another model"
+            )
+
+
+def read_json(where: str, path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{where}: {path} does not exist; give a folder as save_pretrained writes it") from None
+    except OSError as error:
+        raise UserError(f"{where}: {path} cannot be read ({error.strerror}); mend its permissions or path") from None
+    except RecursionError:
+        raise UserError(f"{where}: {path} is nested too deep; download or save the model again") from None
+    except ValueError as error:
+        raise UserError(f"{where}: {path} is not valid JSON ({error}); download or save the model again") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: {path} holds no JSON object; download or save the model again")
+    return value
+
+
+def read_model_config(where: str, path: Path) -> dict[str, Any]:
+    """config.json, `normal`."""
+    try:
+        return normal(read_json(where, path))
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise UserError(f"{where}: {path} is no model's config ({error}); download or save the model again") from None
+
+
+def normal(config: dict[str, Any]) -> dict[str, Any]:
+    """Defaults filled in and RoPE's settings in one place: older and newer transformers write them differently."""
+    heads = config.get("num_attention_heads")
+    rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+    kind = rope.pop("rope_type", rope.pop("type", "default"))
+    theta = rope.pop("rope_theta", config.get("rope_theta", 10_000.0))
+    filled = {
+        "num_key_value_heads": heads,
+        "head_dim": config["hidden_size"] // heads if heads and "hidden_size" in config else None,
+        "tie_word_embeddings": False,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "rms_norm_eps": 1e-6,
+    }
+    given = {key: value for key, value in config.items() if value is not None}
+    scaling = None if kind == "default" else {"rope_type": kind, **rope}
+    return {**config, **filled, **given, "rope_theta": float(theta), "rope_scaling": scaling}
+
+
+def count_parameters(where: str, path: Path) -> int:
+    """Elements of all tensors of a safetensors file, from its header, which safetensors checks against the file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as tensors:
+            return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{where}: {path} is damaged or cut off ({error}); download or save it again") from None
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that make up a model or adapter: those that its index names, else model.safetensors, else
+    all there are (some repositories carry the weights a second time under another name).
+
+    Raises:
+        ValueError: the index is none, or names what is no safetensors file of this folder.
+    """
+    index, whole = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if index.exists():
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            wrong = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise ValueError(f"{index} does not say which tensor is in which file") from None
+        if wrong:
+            raise ValueError(f"{index} names {wrong[0]!r}, which is no safetensors file of this folder")
+        return [folder / name for name in names]
+    return [whole] if whole.exists() else sorted(folder.glob("*.safetensors"))

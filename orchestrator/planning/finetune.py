@@ -1,0 +1,126 @@
+"""What the second phase would do and need; it refuses what cannot fit, with the arithmetic."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.config.finetune import Finetune
+from orchestrator.config.sweep import SweepConfig, UserError
+from orchestrator.sizing.disk import weight_bytes
+from orchestrator.sizing.finetune_memory import need, refusal
+from orchestrator.sizing.nodes import ACCELERATORS, full_name
+
+if TYPE_CHECKING:
+    from tasks.scoring import LedgerLM
+    from tasks.suites import SuiteTask
+
+
+@dataclass(frozen=True)
+class TuningPlan:
+    starts: list[str]
+    """As the sweep names them; a rule may choose several."""
+    runs: int
+    """At least: a rule counts as one start for each merge method that it may choose from."""
+    steps: int
+    """Of all runs."""
+    tasks: dict[str, int]
+    """Task → labelled examples that there are."""
+    memory: dict[str, str]
+    """Method → the arithmetic."""
+    general: int | None
+    """ICFT's general instructions; None without ICFT."""
+    gpus: int
+    """Of a run."""
+    disk_gb: float
+    """Tuned weights that are kept (10^9 bytes), and the checkpoints of a run."""
+
+
+def plan_tuning(config: SweepConfig, suites: Sequence[SuiteTask], lm: LedgerLM, parameters: int) -> TuningPlan:
+    """
+    Args:
+        suites: the fine-tuning tasks'.
+
+    Raises:
+        UserError: the model does not fit into the GPUs that the sweep names, or into this machine without one; or there
+            are too few examples or one that does not fit, or no general instructions.
+    """
+    from orchestrator.stages.finetune import training_examples
+
+    finetune = config.finetune
+    assert finetune is not None, "the caller looks"
+    gpus = finetune.gpus_of_a_run(config.workers.gpus)
+    if (room := memory_of(config, gpus)) is not None:
+        for method in finetune.method:
+            if why := refusal(finetune, method, parameters, gpus, room):
+                raise UserError(f"finetune.method: {why}")
+    there = {suite.objective: len(_training(suite)) for suite in suites}
+    for suite, seed in itertools.product(suites, finetune.seeds):
+        training_examples(lm, finetune, suite, seed)
+    methods = len({grid.method for grid in config.recipes})
+    starts = sum(methods if not isinstance(start, str) and start.per else 1 for start in finetune.starts)
+    steps = [
+        finetune.steps(size if budget == "all" else budget, budget, method)
+        for size in there.values()
+        for method in finetune.method
+        for budget in finetune.budgets(method)
+    ]
+    runs = starts * len(finetune.seeds) * len(steps)
+    kept = runs * weight_bytes(config, parameters) if finetune.keep else 0
+    return TuningPlan(
+        starts=[start if isinstance(start, str) else start.words for start in finetune.starts],
+        runs=runs,
+        steps=starts * len(finetune.seeds) * sum(steps),
+        tasks=there,
+        memory={method: need(finetune, method, parameters, gpus).words for method in finetune.method},
+        general=_general(finetune, lm),
+        gpus=gpus,
+        disk_gb=(kept + _checkpoint_bytes(finetune, parameters)) / 1e9,
+    )
+
+
+def memory_of(config: SweepConfig, gpus: int) -> float | None:
+    """Bytes of the GPU that the sweep names, or of this machine where it trains without one; None if not known."""
+    if not gpus:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    known = ACCELERATORS.get(full_name(config.workers.accelerator_type or ""))
+    return known.memory if known else None
+
+
+def _training(suite: SuiteTask) -> Sequence[object]:
+    from tasks.clinical.task import GenerationTask
+
+    return suite.task.examples.training() if isinstance(suite.task, GenerationTask) else ()
+
+
+def _general(finetune: Finetune, lm: LedgerLM) -> int | None:
+    from tasks.examples import conversations
+
+    if finetune.icft is None:
+        return None
+    return len(conversations(Path(finetune.icft.general), lm, finetune.max_length, "finetune.icft.general"))
+
+
+def _checkpoint_bytes(finetune: Finetune, parameters: int) -> int:
+    """Two at once, for a moment: weights and moments in float32."""
+    return 2 * 12 * parameters if "full" in finetune.method else 0
+
+
+def describe_tuning(plan: TuningPlan) -> list[str]:
+    """For people."""
+    there = ", ".join(f"{task} ({size} labelled examples)" for task, size in plan.tasks.items())
+    where = f"{plan.gpus} GPUs a run" if plan.gpus > 1 else "one GPU a run" if plan.gpus else "on the CPU"
+    kept = [f"             {plan.general} general instructions whose answers icft keeps likely"] if plan.general else []
+    return [
+        f"finetune   {plan.runs} runs or more, {plan.steps:,} optimiser steps in all, {where}: {there}",
+        *(f"             from: {start}" for start in plan.starts),
+        *(f"             {method}: {words}" for method, words in plan.memory.items()),
+        *kept,
+        "             in turns with serving: the engines end before training starts, and start again, once, after it;",
+        "             as many runs train at once as the cluster has room for, so that none of it is idle meanwhile",
+        f"             {plan.disk_gb:.2f} GB for tuned weights and checkpoints on the way",
+    ]

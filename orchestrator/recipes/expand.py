@@ -1,0 +1,74 @@
+"""From the entries of `recipes:` to recipes, each once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from orchestrator.config.methods import METHODS
+from orchestrator.config.recipes import RecipeGrid, grid_values
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.recipes.recipe import Point, Recipe, Source, between, single
+
+
+def expand(config: SweepConfig, sources: dict[str, Source]) -> list[Recipe]:
+    """Every recipe of the sweep once, the parents first, in the order of the file.
+
+    Args:
+        sources: name → resolved parent or candidate, for all names in the sweep.
+    """
+    found: dict[str, Recipe] = {}
+    for recipe in itertools.chain(_as_they_are(config, sources), _grids(config, sources)):
+        known = found.get(recipe.id)
+        points = tuple(dict.fromkeys((*known.points, *recipe.points))) if known else recipe.points
+        found[recipe.id] = replace(known or recipe, points=points)
+    return list(found.values())
+
+
+def _as_they_are(config: SweepConfig, sources: dict[str, Source]) -> Iterator[Recipe]:
+    for kind, names in (("parent", config.parents), ("candidate", config.candidates)):
+        for name in names:
+            yield single(sources[name], config.dtype, Point(kind, (("name", name),)))
+
+
+def _grids(config: SweepConfig, sources: dict[str, Source]) -> Iterator[Recipe]:
+    for grid in config.recipes:
+        if grid.models is None:
+            first, second = (sources[name] for name in (grid.between or list(config.parents)[:2]))
+            for ratio in grid.alpha or grid.t or ():
+                recipe = between(grid.method, first, second, float(ratio), grid.parameters, config.dtype)
+                if len(config.parents) > 2:  # else it goes without saying
+                    pair = ("between", f"{first.name}/{second.name}")
+                    recipe = replace(recipe, points=tuple(p.told(*pair) for p in recipe.points))
+                yield recipe
+        else:
+            yield from _product(config, sources, grid)
+
+
+def _product(config: SweepConfig, sources: dict[str, Source], grid: RecipeGrid) -> Iterator[Recipe]:
+    """Every combination of the `{grid: [...]}` values of one entry."""
+    axes: list[tuple[tuple[str, ...], list[Any]]] = []
+    for name, parameters in (grid.models or {}).items():
+        axes += [((name, key), grid_values(value)) for key, value in parameters.items()]
+    axes += [(("", key), grid_values(value)) for key, value in grid.parameters.items()]
+    for chosen in itertools.product(*(values for _, values in axes)):
+        setting = {path: value for (path, _), value in zip(axes, chosen, strict=True)}
+        per_model = {
+            name: {key: setting[name, key] for key in parameters} for name, parameters in (grid.models or {}).items()
+        }
+        shown = tuple((".".join(filter(None, path)), value) for path, value in setting.items())
+        yield Recipe(
+            grid.method,
+            tuple((sources[name], parameters) for name, parameters in per_model.items()),
+            sources[grid.base_model] if grid.base_model else None,
+            {key: setting["", key] for key in grid.parameters},
+            config.dtype,
+            config.seed if METHODS[grid.method].random else None,
+            (Point(grid.method, tuple((key, _plain(value)) for key, value in shown)),),
+        )
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool) else str(value)

@@ -1,0 +1,142 @@
+"""A recipe: the plan of every tensor of a merged model, its identity, and its mergekit YAML.
+
+Two ways of writing the same weights are one recipe (SLERP at t = 0 and Linear at alpha = 0 are both the first
+parent), so that nothing is evaluated twice. The ways that led to a recipe are kept as its `points`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import yaml
+
+from orchestrator.config.sweep import UserError, hint
+from orchestrator.core.locations import is_remote
+from orchestrator.core.records import Identified, identity, provenance
+
+
+@dataclass(frozen=True)
+class Source(Identified):
+    """One model that a recipe is made from."""
+
+    digest: str = identity()
+    """Of the weights (and the adapter, where there is one): see `orchestrator.models.resolve`."""
+    name: str = provenance()
+    model: str = provenance()
+    revision: str | None = provenance(None)
+    lora: str | None = provenance(None)
+    files: tuple[tuple[str, str], ...] = provenance(())
+    """Name → SHA-256, as the driver found them; an adapter's names begin with `lora/`."""
+
+    @property
+    def reference(self) -> str:
+        """mergekit's notation: `model@revision+lora`."""
+        revision = f"@{self.revision}" if self.revision else ""
+        return self.model + revision + (f"+{self.lora}" if self.lora else "")
+
+
+@dataclass(frozen=True)
+class Point:
+    """How the sweep came to a recipe: a method (`parent` and `candidate` included) and its parameters."""
+
+    method: str
+    parameters: tuple[tuple[str, Any], ...] = ()
+
+    def told(self, key: str, value: Any) -> Point:
+        """The same point with one more parameter said."""
+        return replace(self, parameters=((key, value), *self.parameters))
+
+    @property
+    def label(self) -> str:
+        return self.method + "".join(f" {key}={value}" for key, value in self.parameters)
+
+
+@dataclass(frozen=True)
+class Recipe(Identified):
+    method: str = identity()
+    """mergekit's name; `passthrough` for a model as it is."""
+    models: tuple[tuple[Source, dict[str, Any]], ...] = identity()
+    base_model: Source | None = identity()
+    parameters: dict[str, Any] = identity()
+    dtype: str = identity()
+    seed: int | None = identity(None)
+    """Only for the methods that draw random numbers."""
+    points: tuple[Point, ...] = provenance(())
+
+    @property
+    def label(self) -> str:
+        return self.points[0].label if self.points else self.id
+
+    @property
+    def names(self) -> list[str]:
+        """What people call it: its labels, and the name of a parent or candidate."""
+        own = (dict(point.parameters).get("name") for point in self.points)
+        return [*(point.label for point in self.points), *(str(name) for name in own if name is not None)]
+
+    def to_mergekit(self) -> dict[str, Any]:
+        """The configuration that `mergekit-yaml` takes."""
+        models = [
+            {"model": source.reference, **({"parameters": parameters} if parameters else {})}
+            for source, parameters in self.models
+        ]
+        config: dict[str, Any] = {"merge_method": self.method, "models": models, "dtype": self.dtype}
+        if self.base_model is not None:
+            config["base_model"] = self.base_model.reference
+        if self.parameters:
+            config["parameters"] = self.parameters
+        return config
+
+    def to_yaml(self) -> str:
+        """The file in DIR/recipes: plain mergekit YAML, its comments telling what the YAML cannot."""
+        lines = [f"# mergefront recipe {self.id}: {', '.join(point.label for point in self.points)}"]
+        if self.seed is not None:
+            lines.append(
+                f"# random: drawn tensor by tensor, from seed {self.seed} and the tensor's name, so that order does"
+            )
+            lines.append(
+                "# not matter; mergekit-yaml draws other numbers. checkpoints: {keep: true} writes the served tensors."
+            )
+        if any(source.lora for source, _ in self.models):
+            lines.append("# needs: mergekit-yaml --lora-merge-cache DIR")
+        if any(is_remote(source.model) for source, _ in self.models):
+            lines.append("# mergekit reads no object storage: copy the model to a folder, and name that here")
+        return "\n".join(lines) + "\n" + yaml.dump(self.to_mergekit(), Dumper=yaml.CSafeDumper, sort_keys=False)
+
+
+def find_recipe(recipes: Sequence[Recipe], name: str) -> Recipe:
+    """A recipe by id (or the start of one), by a parent's name, or by a label such as `linear alpha=0.4`.
+
+    Raises:
+        UserError: none, or several.
+    """
+    exact = next((recipe for recipe in recipes if name in recipe.names), None)
+    if exact is not None:
+        return exact
+    found = [recipe for recipe in recipes if recipe.id.startswith(name) and len(name) >= 4]
+    if len(found) == 1:
+        return found[0]
+    labels = [point.label for recipe in recipes for point in recipe.points]
+    known = [*labels, *(recipe.id for recipe in recipes)]
+    what = f"stands for {len(found)} recipes" if found else "is no recipe of this sweep"
+    raise UserError(f"{name!r} {what}{hint(name, known)}; take an id, a parent's name, or one of: {', '.join(labels)}")
+
+
+def single(source: Source, dtype: str, point: Point) -> Recipe:
+    """A model as it is, cast to the sweep's dtype."""
+    return Recipe("passthrough", ((source, {}),), None, {}, dtype, points=(point,))
+
+
+def between(method: str, first: Source, second: Source, ratio: float, parameters: dict[str, Any], dtype: str) -> Recipe:
+    """Linear: (1 - alpha)·first + alpha·second. SLERP: mergekit's, with the first as base model."""
+    key = "alpha" if method == "linear" else "t"
+    point = Point(method, ((key, ratio),))
+    if ratio in (0.0, 1.0) and not parameters:
+        return single(second if ratio else first, dtype, point)
+    if method == "linear":
+        # Rounded like the span, so that the file says 0.7 and not 0.7000000000000001.
+        weights = (round(1.0 - ratio, 10), ratio)
+        models = tuple((source, {"weight": w}) for source, w in zip((first, second), weights, strict=True))
+        return Recipe(method, models, first, parameters, dtype, points=(point,))
+    return Recipe(method, ((first, {}), (second, {})), first, {"t": ratio, **parameters}, dtype, points=(point,))

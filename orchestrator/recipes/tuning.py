@@ -1,0 +1,106 @@
+"""A run of fine-tuning as a record: what it starts from, what it learns from, how.
+
+A tuned checkpoint is a recipe again, a model as it is whose digest is the run's id. So it is served, asked, stored and
+scored as every other recipe is, and what it will be asked is known before it is trained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config.finetune import Baseline, Finetune, Method
+from orchestrator.config.sweep import UserError
+from orchestrator.core.records import Identified, identity, provenance
+from orchestrator.recipes.recipe import Point, Recipe, Source, single
+
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True)
+class Tuning(Identified):
+    """One run of fine-tuning."""
+
+    start: Recipe = identity()
+    data: str = identity()
+    """Digest of the tokens it learns from, in order: the task, its prompt, the subset and the tokenizer are in it."""
+    method: Method = identity()
+    seed: int = identity()
+    """Of the subset, the order of the examples and, for LoRA, of the adapter's first weights."""
+    settings: dict[str, Any] = identity()
+    """See `settings`; only what moves the weights."""
+    task: str = provenance()
+    start_label: str = provenance()
+    examples: int = provenance()
+    budget: str = provenance()
+    """As the sweep says: a number, or `all`."""
+
+    @property
+    def label(self) -> str:
+        return self.point.label
+
+    @property
+    def point(self) -> Point:
+        told = (("start", self.start_label), ("task", self.task), ("examples", self.budget), ("seed", self.seed))
+        return Point(self.method, told)
+
+    def recipe(self, folder: Path, dtype: str) -> Recipe:
+        """What comes of it, as a recipe.
+
+        Args:
+            folder: where the tuned weights are, or will be.
+        """
+        return single(Source(self.id, self.label, str(folder)), dtype, self.point)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A recipe that is fine-tuned."""
+
+    label: str
+    recipe: Recipe
+    rule: str
+    """Why this one, in words."""
+
+
+def settings(finetune: Finetune, steps: int, method: Method, general: str = "") -> dict[str, Any]:
+    """What `Tuning.settings` holds of a run on a task.
+
+    Args:
+        general: digest of ICFT's general instructions, as tokens.
+    """
+    same = ("learning_rate", "batch_size", "accumulation", "max_length", "optimizer")
+    given = {"steps": steps, **{key: getattr(finetune, key) for key in same}}
+    if method != "full":
+        given["lora"] = finetune.lora.model_dump()
+    if method == "icft":
+        assert finetune.icft is not None, "checked with the sweep file"
+        given["icft"] = {**finetune.icft.model_dump(exclude={"examples"}), "general": general}
+    return given
+
+
+def baseline_as_finetune(finetune: Finetune, baseline: Baseline) -> Finetune:
+    """The settings of the instruction-tuned baseline: those of the tasks, but for what it says itself."""
+    own = {key: getattr(baseline, key) for key in ("epochs", "learning_rate", "max_length")}
+    return finetune.model_copy(update={**own, "min_steps": 1})
+
+
+def largest_budget(finetune: Finetune, objective: str, task: str, there: int) -> int:
+    """
+    Args:
+        there: how many training examples the task has.
+
+    Raises:
+        UserError: none, or fewer than a budget.
+    """
+    if not there:
+        way = "name them with generation.own.<task>.train, or take a task that has a training split"
+        raise UserError(f"finetune.tasks.{objective}: {task} has no training examples; {way}")
+    largest = max(there if budget == "all" else budget for budget in finetune.examples)
+    if largest > there:
+        raise UserError(
+            f"finetune.examples: {largest} are asked for, but {task} has {there} training examples; lower it, or "
+            "write all"
+        )
+    return largest

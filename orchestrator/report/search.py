@@ -1,0 +1,148 @@
+"""The report's part about a search: hypervolume against questions, candidates as parallel coordinates, tables."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from orchestrator.report.style import COLOURS, STYLE, new_figure
+from orchestrator.report.tables import NONE, Table
+from orchestrator.report.words import count, listed, number, point_title, signed
+from orchestrator.results.board import Board, Candidate, Searched
+
+SHOWN = 40
+"""Candidates in the table; the leaderboard has them all."""
+
+
+def volume(board: Board) -> Figure | None:
+    """Hypervolume against questions asked of candidates."""
+    if board.searched is None:
+        return None
+    asked, volumes = zip(*board.searched.history, strict=True)
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(board, 6.6, 3.6)
+        axes = figure.subplots()
+        axes.step(asked, volumes, where="post", color=COLOURS[0], linewidth=1.6)
+        axes.axhline(board.searched.grid, color="0.5", linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.annotate("the grid", (asked[-1], board.searched.grid), ha="right", va="bottom", color="0.35")
+        low, high = board.searched.interval
+        axes.errorbar(
+            asked[-1], volumes[-1], [[max(volumes[-1] - low, 0)], [max(high - volumes[-1], 0)]], color=COLOURS[0]
+        )
+        axes.set_xlabel("questions asked of candidates")
+        axes.set_ylabel("hypervolume above the parents' worst")
+        return figure
+
+
+def parallel(board: Board) -> Figure | None:
+    """One panel a method: a line a candidate over its parameters, coloured by the first objective."""
+    found = board.searched
+    if found is None:
+        return None
+    groups: dict[str, list[Candidate]] = {}
+    for candidate in found.candidates:
+        if candidate.number is not None:
+            groups.setdefault(candidate.recipe.points[0].method, []).append(candidate)
+    groups = {name: group for name, group in groups.items() if len(group[0].recipe.points[0].parameters) > 1}
+    if not groups:
+        return None
+    first = board.objectives[0]
+    values = [candidate.values[first] for group in groups.values() for candidate in group]
+    colours = ScalarMappable(Normalize(min(values), max(values)), "viridis")
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(board, 7.4, 2.6 * len(groups))
+        panels = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
+        for axes, (name, group) in zip(panels, groups.items(), strict=True):
+            names = [key for key, _ in group[0].recipe.points[0].parameters]
+            spans = [_span([float(c.recipe.points[0].parameters[k][1]) for c in group]) for k in range(len(names))]
+            for candidate in sorted(group, key=lambda each: each.recipe.id in found.front):
+                on = candidate.recipe.id in found.front
+                own = (float(value) for _, value in candidate.recipe.points[0].parameters)
+                line = [(value - low) / (high - low) for value, (low, high) in zip(own, spans, strict=True)]
+                axes.plot(
+                    line, color=colours.to_rgba(candidate.values[first]), linewidth=2.2 if on else 0.8,
+                    alpha=1 if on else 0.6,
+                )  # fmt: skip
+            ticks = [f"{name}\n{low:.3g} to {high:.3g}" for name, (low, high) in zip(names, spans, strict=True)]
+            axes.set_xticks(range(len(names)), ticks, rotation=12, fontsize=8)
+            axes.set_yticks([])
+            axes.set_ylabel(name)
+        figure.colorbar(colours, ax=list(panels), label=first)
+        return figure
+
+
+def _span(values: list[float]) -> tuple[float, float]:
+    """Of an axis: ratios keep theirs, so that panels compare; anything else takes its own."""
+    if all(0 <= value <= 1 for value in values) and max(values) > 0.1:
+        return 0.0, 1.0
+    low, high = min(values), max(values)
+    return (low, high) if high > low else (low - 1, high + 1)
+
+
+def words(found: Searched) -> list[str]:
+    """What came of the search."""
+    proposals = [candidate for candidate in found.candidates if candidate.number is not None]
+    states = {status: sum(c.status == status for c in proposals) for status in ("scored", "raced", "waiting")}
+    asked, reached = found.history[-1]
+    low, high = found.interval
+    gained = (
+        f"{100 * (reached / found.grid - 1):+.1f} % against the grid's {number(found.grid)}"
+        if found.grid
+        else "the grid's is 0"
+    )
+    lines = [
+        f"Sampler: {found.sampler}.",
+        f"{count(len(proposals), 'candidate')}: {states['scored']} asked everything, {states['raced']} dropped in the "
+        f"race, {states['waiting']} probably beaten and not asked the rest; {asked} questions in all.",
+        f"Hypervolume {number(reached)} (95 % interval {number(low)} to {number(high)}, questions drawn anew), "
+        f"{gained}; above {listed(f'{name} {number(value)}' for name, value in found.reference.items())}.",
+    ]
+    if found.infeasible:
+        lines.append(f"{count(found.infeasible, 'recipe')} asked in full break a constraint and are left out below.")
+    there = {*found.confirmed, *found.near}
+    fallen = [c for c in found.candidates if c.recipe.id in found.front and c.recipe.id not in there]
+    held = f"of the {count(len(found.front), 'recipe')} on the front {len(found.confirmed)} are on it there too"
+    held += f" and {len(found.near)} near it" if found.near else ""
+    if fallen:
+        names = listed(point_title(candidate.recipe.points[0]) for candidate in fallen)
+        lines.append(f"On the held-out questions the front does not hold up whole: {held}; these are not: {names}.")
+    else:
+        lines.append(f"On the held-out questions the front holds up: {held}.")
+    if found.best is None:
+        lines.append("No candidate of the search is on the front: it found nothing that the grid does not have.")
+    elif found.gains:
+        ours, grid = (point_title(recipe.points[0]) for recipe in found.best)
+        told = listed(f"{g.objective} {signed(g.value)} ({signed(g.low)} to {signed(g.high)})" for g in found.gains)
+        lines.append(f"The best compromise of the search, {ours}, against that of the grid, {grid}, held out: {told}.")
+    return lines
+
+
+def candidates(board: Board) -> Table:
+    """Those on the front, then the likeliest."""
+    assert board.searched is not None, "the sweep was searched"
+    found = board.searched
+    shown = sorted(found.candidates, key=lambda c: (c.recipe.id not in found.front, -c.probability))[:SHOWN]
+    cells = [
+        (
+            point_title(c.recipe.points[0]),
+            c.status + (", front" if c.recipe.id in found.front else ""),
+            "on" if c.recipe.id in found.confirmed else "near" if c.recipe.id in found.near else NONE,
+            f"{100 * c.share:.0f} %",
+            f"{100 * c.probability:.0f} %",
+            *(number(c.values[name]) for name in board.objectives),
+        )
+        for c in shown
+    ]
+    head = ("what it is", "status", "held out", "asked", "on the front", *board.objectives)
+    return Table.of(head, cells, words=3)
+
+
+def importance(found: Searched) -> Table:
+    names = list(dict.fromkeys(name for shares in found.importance.values() for name in shares))
+    cells = [
+        (name, *(f"{100 * shares.get(name, np.nan):.0f} %" for shares in found.importance.values())) for name in names
+    ]
+    return Table.of(("parameter", *found.importance), cells)

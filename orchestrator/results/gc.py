@@ -1,0 +1,119 @@
+"""What nothing refers to any more, in a results folder and in its ledger."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.config.sweep import UserError
+from orchestrator.core.locations import is_remote
+from orchestrator.core.store import Entry, Store
+from orchestrator.ledger.blocks import SUCCESS, Stored, block_folders, look
+from orchestrator.results.manifest import Note, ledger_place, read_note
+from orchestrator.results.status import recipe_ids
+
+GRACE_S = 3600.0
+"""Younger files of a ledger are left alone: a writer may be about to write the marker that names them."""
+
+
+def open_store(place: str) -> Store:
+    """The ledger that a user names: by a results folder, or by its own folder or address.
+
+    Raises:
+        UserError: neither.
+    """
+    if is_remote(place):
+        return Store(place)
+    folder = Path(place)
+    if (folder / "sweep.json").exists():
+        return Store(ledger_place(read_note(folder).config, folder))
+    store = Store(folder)
+    if not folder.is_dir() or not block_folders(store):
+        raise UserError(f"{place}: holds neither a sweep nor a ledger; give a folder that `run --out` wrote")
+    return store
+
+
+# -------------------------------------------------------------------- gc
+@dataclass(frozen=True)
+class Garbage:
+    what: str
+    name: str
+    """A path, or a file's name in the ledger."""
+    size: int
+    """Bytes."""
+    in_ledger: bool
+
+
+def find_garbage(out: Path) -> list[Garbage]:
+    """What nothing refers to any more, in a results folder and in its ledger. Nothing is deleted.
+
+    Raises:
+        UserError: no sweep, or its ledger cannot be had.
+    """
+    note = read_note(out)
+    return [*_ledger_garbage(Store(ledger_place(note.config, out))), *_folder_garbage(out, note)]
+
+
+def collect(out: Path, garbage: Iterable[Garbage]) -> None:
+    """Delete it; the caller holds the folder's lock."""
+    store = Store(ledger_place(read_note(out).config, out))
+    # Markers first: what is interrupted leaves orphans, never a marker without its file.
+    for each in sorted(garbage, key=lambda each: not each.name.endswith(f"/{SUCCESS}")):
+        if each.in_ledger:
+            store.delete(each.name)
+        elif Path(each.name).is_dir():
+            shutil.rmtree(each.name)
+        else:
+            Path(each.name).unlink(missing_ok=True)
+
+
+def _ledger_garbage(store: Store) -> Iterator[Garbage]:
+    blocks: dict[str, list[Entry]] = {}
+    for entry in store.list():
+        folder, _, name = entry.name.rpartition("/")
+        if folder.count("/") == 1 and (name == SUCCESS or name.startswith("answers-") or name.endswith(".tmp")):
+            blocks.setdefault(folder, []).append(entry)
+    found = store.together(lambda item: list(_block_garbage(store, *item)), sorted(blocks.items()))
+    yield from (each for part in found for each in part)
+
+
+def _block_garbage(store: Store, folder: str, entries: Sequence[Entry]) -> Iterator[Garbage]:
+    names = {entry.name for entry in entries}
+    kept, what = set[str](), "of blocks that were never finished"
+    if f"{folder}/{SUCCESS}" in names:
+        block = look(store, folder)
+        what = "of damaged blocks"
+        if isinstance(block, Stored):
+            kept, what = {f"{folder}/{SUCCESS}", f"{folder}/{block.marker.file}"}, "superseded or left over"
+    for entry in entries:
+        if entry.name not in kept and entry.written < time.time() - GRACE_S:
+            yield Garbage(f"ledger: {what}", entry.name, entry.size, True)
+
+
+def _folder_garbage(out: Path, note: Note) -> Iterator[Garbage]:
+    known = recipe_ids(out, note)
+    leftovers = [
+        *((path, "half-written files") for path in out.glob("**/.*.tmp") if "answers" not in path.parts),
+        *((path, "scratch of engines") for path in [out / "checkpoints" / "scratch", out / "ray"]),
+        *((path / "checkpoints", "checkpoints of finished training") for path in (out / "tuning").glob("*")
+          if (path / "RESULT.json").exists()),
+        *((path, "half-written tuned weights") for path in (out / "tuning").glob("*/.saving")),
+        *((path, "checkpoints of recipes that the sweep no longer has") for path in (out / "checkpoints").glob("*")
+          if len(path.name) == 20 and path.name not in known),
+    ]  # fmt: skip
+    for path, what in leftovers:
+        if path.exists():
+            files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+            yield Garbage(what, str(path), sum(file.lstat().st_size for file in files), False)
+
+
+def summarise(garbage: Sequence[Garbage]) -> str:
+    """A line a kind, and the sum."""
+    kinds: dict[str, list[int]] = {}
+    for each in garbage:
+        kinds.setdefault(each.what, []).append(each.size)
+    rows = [*kinds.items(), ("in all", [each.size for each in garbage])]
+    return "\n".join(f"{len(sizes):8} {sum(sizes):15,} bytes  {what}" for what, sizes in rows)

@@ -1,0 +1,90 @@
+"""The leaderboard as files: leaderboard.parquet, front.json, tuning.parquet and the recipes as mergekit YAML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.core.files import write_atomic, write_json
+from orchestrator.ledger.ledger import COSTS
+from orchestrator.stats.scores import as_row
+
+if TYPE_CHECKING:
+    pass
+from orchestrator.results.board import Board, Row, Tuned
+
+
+def write_board(board: Board, out: Path) -> None:
+    """leaderboard.parquet, front.json, the recipes as mergekit YAML and, of the second phase, tuning.parquet."""
+    if board.tuned and board.config.finetune:
+        write_tuned(board.tuned, [*board.config.objectives, *board.config.finetune.tasks], out)
+    rows = [_leaderboard_row(board, row) for row in board.rows]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=_schema(board)), sink)
+    write_atomic(out / "leaderboard.parquet", sink.getvalue().to_pybytes())
+    (out / "recipes").mkdir(mode=0o700, exist_ok=True)
+    for row in board.rows:
+        write_atomic(out / "recipes" / f"{row.recipe.id}.yaml", row.recipe.to_yaml(), flush=False)
+    front = [
+        {
+            "recipe_id": row.recipe.id,
+            "method": row.method,
+            "parameters": row.parameters,
+            "objectives": {name: {"value": row.scores[name].value, "se": row.scores[name].se} for name in row.scores},
+        }
+        for row in board.front
+    ]
+    directions = {name: board.config.objectives[name].direction for name in board.objectives}
+    near = [row.recipe.id for row in board.rows if row.near_front]
+    write_json(out / "front.json", {"objectives": directions, "front": front, "near_front": near})
+
+
+def write_tuned(tuned: Tuned, objectives: Iterable[str], out: Path) -> None:
+    """tuning.parquet: a row a run."""
+    rows = [
+        {
+            "tuning_id": run.tuning.id,
+            "recipe_id": run.row.recipe.id,
+            "start": run.tuning.start_label,
+            "start_id": run.tuning.start.id,
+            "task": run.tuning.task,
+            "method": run.tuning.method,
+            "examples": run.tuning.examples,
+            "seed": run.tuning.seed,
+            "status": run.row.status,
+            "train_s": run.result.get("seconds"),
+            **as_row(run.row.scores),
+        }
+        for run in tuned.runs
+    ]
+    columns = [(key, pa.string()) for key in ("tuning_id", "recipe_id", "start", "start_id", "task", "method")]
+    columns += [("examples", pa.int64()), ("seed", pa.int64()), ("status", pa.string()), ("train_s", pa.float64())]
+    columns += [(key, pa.float64()) for name in objectives for key in (name, f"{name}_se")]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(columns)), sink)
+    write_atomic(out / "tuning.parquet", sink.getvalue().to_pybytes())
+
+
+def _schema(board: Board) -> pa.Schema:
+    columns = [("recipe_id", pa.string()), ("method", pa.string()), ("parameters", pa.string())]
+    columns += [("status", pa.string()), ("on_front", pa.bool_()), ("near_front", pa.bool_())]
+    columns += [(key, pa.float64()) for name in board.config.objectives for key in (name, f"{name}_se")]
+    return pa.schema([*columns, *((key, pa.float64()) for key in COSTS)])
+
+
+def _leaderboard_row(board: Board, row: Row) -> dict[str, Any]:
+    return {
+        "recipe_id": row.recipe.id,
+        "method": row.method,
+        "parameters": json.dumps(row.parameters),
+        "status": row.status,
+        "on_front": row.on_front,
+        "near_front": row.near_front,
+        **as_row(row.scores),
+        **row.costs,
+    }

@@ -1,0 +1,227 @@
+"""What a sweep is at, from its files alone: live or dead, from any machine, with no engine, no parents and no data.
+
+Every block is read and checked, so what is counted is what `run` would find, and what is damaged is said.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+
+from orchestrator.core.store import Store
+from orchestrator.ledger.blocks import Damaged, Stored, block_folders, look
+from orchestrator.ledger.ledger import COSTS
+from orchestrator.recipes.expand import expand
+from orchestrator.recipes.recipe import Point, Recipe, Source, single
+from orchestrator.results.heartbeat import Driver, read_driver
+from orchestrator.results.manifest import Note, ledger_place, read_note, read_questions
+
+RECENT_S = 600.0
+"""The rate is that of the last ten minutes in which something was answered."""
+
+
+@dataclass
+class WorkerSeen:
+    name: str
+    """host:pid"""
+    seen: float
+    """When a block of its was stored last: seconds since the epoch, by the driver's clock."""
+    blocks: int = 0
+    answers: int = 0
+
+
+@dataclass(frozen=True)
+class Status:
+    state: str
+    """`at work`, `ended` (in good order) or `dead`; `never started` where nothing has run."""
+    driver: Driver | None
+    recipes: dict[str, int]
+    """The sweep file's recipes: `done`, `pending`, `invalid`, `failed`."""
+    questions: int
+    """To be answered by the recipes of the sweep file, invalid and failed ones left out."""
+    answered: int
+    """Of these."""
+    per_second: float | None
+    """Answers; None while nobody is at work."""
+    left_s: float | None
+    """Seconds to the end of the sweep file's recipes, at that rate."""
+    workers: list[WorkerSeen]
+    """Of the run that is at work, or was last."""
+    worker_hours: float
+    """Spent on answers and on getting recipes into engines, by all runs."""
+    gpu_hours: float
+    failures: list[dict[str, str]]
+    search: dict[str, int] = field(default_factory=dict)
+    """Status of a candidate → how many."""
+    tuned: dict[str, int] = field(default_factory=dict)
+    """Runs of fine-tuning: `finished`, `open`."""
+    damaged: list[str] = field(default_factory=list)
+    """Blocks that do not match their marker; `run` asks them again."""
+
+
+def read_status(out: Path) -> Status:
+    """
+    Raises:
+        UserError: no sweep was started there, or its ledger cannot be had.
+    """
+    note, driver = read_note(out), read_driver(out)
+    recipes = expand(note.config, note.sources)
+    candidates, runs = _candidates(out), _runs(out, note)
+    blocks, damaged = _read_blocks(out, note, {*(r.id for r in recipes), *candidates, *runs})
+    wanted = read_questions(out).filter(pc.field("stage") == "sweep")["question_id"].unique()
+    known: dict[str, set[str]] = {recipe.id: set() for recipe in recipes}
+    for block in blocks:
+        if block.recipe_id in known:
+            ids = block.table["question_id"]
+            known[block.recipe_id].update(ids.filter(pc.is_in(ids, value_set=wanted)).to_pylist())
+    failures = _failures(out, recipes)
+    states = {
+        key: "done" if len(found) == len(wanted) else failures.get(key, {}).get("status", "pending")
+        for key, found in known.items()
+    }
+    counted = [key for key, state in states.items() if state in ("done", "pending")]
+    answered, questions = sum(len(known[key]) for key in counted), len(counted) * len(wanted)
+    state = driver.state if driver else "never started"
+    rate = _rate(blocks) if state == "at work" else None
+    seconds = sum(getattr(block.marker, cost) for block in blocks for cost in COSTS)
+    return Status(
+        state=state,
+        driver=driver,
+        recipes={name: list(states.values()).count(name) for name in ("done", "pending", "invalid", "failed")},
+        questions=questions,
+        answered=answered,
+        per_second=rate,
+        left_s=(questions - answered) / rate if rate else None,
+        workers=_workers(blocks, driver),
+        worker_hours=seconds / 3600,
+        gpu_hours=seconds / 3600 * note.config.workers.gpus,
+        failures=[failures[key] for key in failures if states[key] != "done"],
+        search=dict(Counter(candidates.values())),
+        tuned=dict(Counter(runs.values())),
+        damaged=damaged,
+    )
+
+
+def recipe_ids(out: Path, note: Note) -> set[str]:
+    """Everything that this sweep asks, or asked: recipes of the file, candidates of its search, tuned checkpoints."""
+    return {*(recipe.id for recipe in expand(note.config, note.sources)), *_candidates(out), *_runs(out, note)}
+
+
+def _candidates(out: Path) -> dict[str, str]:
+    """Of the search: recipe → status."""
+    return {file.stem: str(_json(file).get("status")) for file in (out / "search" / "candidates").glob("*.json")}
+
+
+def _runs(out: Path, note: Note) -> dict[str, str]:
+    """Of fine-tuning: the recipe that comes of it → `finished` or `open`."""
+    found = {}
+    for folder in (out / "tuning").glob("[0-9a-f]" * 20):
+        recipe = single(Source(folder.name, "", ""), note.config.dtype, Point("tuned"))
+        found[recipe.id] = "finished" if (folder / "RESULT.json").exists() else "open"
+    return found
+
+
+def _failures(out: Path, recipes: list[Recipe]) -> dict[str, dict[str, str]]:
+    found = {}
+    for recipe in recipes:
+        note = _json(out / "failures" / f"{recipe.id}.json")
+        if note:
+            told = {key: str(note.get(key)) for key in ("status", "stage", "message")}
+            found[recipe.id] = {"recipe_id": recipe.id, "label": recipe.label, **told}
+    return found
+
+
+def _read_blocks(out: Path, note: Note, ids: set[str]) -> tuple[list[Stored], list[str]]:
+    """The sweep's own blocks, and what is damaged among them."""
+    store = Store(ledger_place(note.config, out))
+    view = (note.serving.id, note.profile.id)
+
+    folders = [folder for folder in block_folders(store) if folder.split("/")[0] in ids]
+    found = list(store.together(lambda folder: look(store, folder, view), folders))
+    damaged = [str(each) for each in found if isinstance(each, Damaged)]
+    return [each for each in found if isinstance(each, Stored)], damaged
+
+
+def _rate(blocks: list[Stored]) -> float | None:
+    """Answers a second, from the begin of the first recent block to the end of the last."""
+    last = max((block.marker.written for block in blocks), default=0.0)
+    recent = [block.marker for block in blocks if block.marker.written > last - RECENT_S]
+    first = min((marker.written - marker.swap_s - marker.answer_s for marker in recent), default=0.0)
+    return sum(marker.rows for marker in recent) / (last - first) if last > first else None
+
+
+def _workers(blocks: list[Stored], driver: Driver | None) -> list[WorkerSeen]:
+    found: dict[str, WorkerSeen] = {}
+    for block in blocks:
+        marker = block.marker
+        if driver is None or marker.written >= driver.started:
+            worker = found.setdefault(marker.worker, WorkerSeen(marker.worker, 0.0))
+            worker.seen = max(worker.seen, marker.written)
+            worker.blocks += 1
+            worker.answers += marker.rows
+    return sorted(found.values(), key=lambda worker: worker.name)
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """A file of the sweep's; empty where there is none."""
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+
+
+# -------------------------------------------------------------------- for people
+def describe(status: Status) -> str:
+    """A few lines for a terminal."""
+    now = time.time()
+    share = f" ({status.answered / status.questions:.0%})" if status.questions else ""
+    lines = [
+        ("driver", _driver_words(status, now)),
+        ("recipes", ", ".join(f"{count} {name}" for name, count in status.recipes.items() if count or name == "done")),
+        ("answers", f"{status.answered} of {status.questions}{share}{_rate_words(status, now)}"),
+    ]
+    for worker in status.workers:
+        done = f"{worker.answers} answers in {worker.blocks} blocks"
+        lines.append(("worker", f"{worker.name}: last block {_ago(now - worker.seen)}, {done}"))
+    gpu = f", {status.gpu_hours:.2f} GPU hours" if status.gpu_hours else ""
+    lines.append(("cost", f"{status.worker_hours:.2f} worker hours{gpu}"))
+    if status.search:
+        lines.append(("search", ", ".join(f"{count} {name}" for name, count in sorted(status.search.items()))))
+    if status.tuned:
+        lines.append(("tuning", ", ".join(f"{count} {name}" for name, count in sorted(status.tuned.items()))))
+    lines += [(each["status"], f"{each['recipe_id']} ({each['label']}): {each['message']}") for each in status.failures]
+    lines += [("damaged", f"{each}; run asks it again") for each in status.damaged]
+    return "\n".join(f"{name:8} {text}" for name, text in lines)
+
+
+def _driver_words(status: Status, now: float) -> str:
+    driver = status.driver
+    if driver is None:
+        return "never started"
+    where = f"{driver.host}:{driver.pid}"
+    if status.state == "at work":
+        return f"at work on {where}, started {_ago(now - driver.started)}, last sign {_ago(now - driver.seen)}"
+    if status.state == "ended":
+        return f"none; the last one ({where}) left in good order {_ago(now - driver.seen)}"
+    return f"dead: {where} gave its last sign {_ago(now - driver.seen)}; the same command goes on"
+
+
+def _rate_words(status: Status, now: float) -> str:
+    if status.per_second is None or status.left_s is None:
+        return ""
+    end = time.strftime("%Y-%m-%d %H:%M", time.localtime(now + status.left_s))
+    return f", {status.per_second:.1f} a second, done in {_span(status.left_s)} ({end})"
+
+
+def _ago(seconds: float) -> str:
+    return f"{_span(max(0.0, seconds))} ago"
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

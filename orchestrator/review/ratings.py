@@ -1,0 +1,233 @@
+"""Filled rating sheets, unblinded: each recipe's means with standard errors, paired differences, and how far the raters
+agree. The sheets come from `orchestrator.review.sheets`.
+
+A document is what was drawn, so errors are over documents: a document's value is the mean of its raters. Differences
+are taken rater by rater within a document, so that neither a hard document nor a strict rater counts for one recipe
+only.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from orchestrator.config.sweep import UserError
+from orchestrator.core.files import write_json
+from orchestrator.review.sheets import CRITERIA, ITEM, Criterion
+
+DELIMITERS = (",", ";", "\t")
+"""Spreadsheets save CSV with the one that their country uses."""
+
+
+@dataclass(frozen=True)
+class Rating:
+    rater: int
+    document: int
+    recipes: tuple[str, ...]
+    """All that gave the rated text."""
+    criterion: str
+    value: int
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Over documents; None where there are too few (none for the value, one for its standard error)."""
+
+    value: float | None
+    se: float | None
+    documents: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """One criterion."""
+
+    criterion: str
+    means: dict[str, Mean]
+    """By recipe id."""
+    differences: dict[str, Mean]
+    """Recipe minus the first recipe, paired."""
+    alpha: float | None
+    """Krippendorff's, ordinal; None where nothing can be said."""
+    shared: int
+    """Texts that two raters or more have rated: what alpha is over."""
+
+
+@dataclass(frozen=True)
+class Ratings:
+    task: str
+    labels: dict[str, str]
+    """Recipe id → label; the first is what the others are compared with."""
+    empty: dict[int, tuple[int, int]]
+    """Rater → ratings that are missing, of how many."""
+    results: tuple[Result, ...]
+    file: Path
+    """Where they were written."""
+
+
+def read_review(out: Path, folder: Path) -> Ratings:
+    """Read filled sheets, whatever their files are called now, and write `ratings.json` beside their key.
+
+    Args:
+        out: the sweep's results folder.
+        folder: holds the sheets; cells may be empty and rows may be missing.
+
+    Raises:
+        UserError: no sheet, a sheet that is not one or not of this sweep, a sheet twice, a wrong value, or no value.
+    """
+    sheets = {file: _rows(file) for file in sorted(folder.glob("[!.~]*.csv"))}
+    if not sheets:
+        raise UserError(f"--read {folder}: holds no .csv; name the folder with the filled sheets, saved as CSV")
+    home, key = _key(out, folder, {row[ITEM] for rows in sheets.values() for row in rows.values()})
+    ratings = list(_ratings(sheets, key["items"]))
+    if not ratings:
+        raise UserError(f"--read {folder}: no rating is filled in yet; fill in {', '.join(c.name for c in CRITERIA)}")
+    expected = Counter(item["rater"] for item in key["items"].values() for _ in CRITERIA)
+    given = Counter(rating.rater for rating in ratings)
+    empty = {rater: (of - given[rater], of) for rater, of in expected.items()}
+    results = tuple(
+        result(c.name, [r for r in ratings if r.criterion == c.name], list(key["recipes"])) for c in CRITERIA
+    )
+    read = Ratings(key["task"], key["recipes"], empty, results, home / "ratings.json")
+    write_json(read.file, {k: v for k, v in dataclasses.asdict(read).items() if k != "file"})
+    return read
+
+
+# -------------------------------------------------------------------- reading
+def _rows(file: Path) -> dict[int, dict[str, str]]:
+    """Row number as a spreadsheet counts → column → cell; without the empty rows that spreadsheets leave behind."""
+    # Ids and ratings are ASCII: the encoding in which a spreadsheet saves the texts does not matter.
+    text = file.read_bytes().decode("utf-8-sig", errors="replace")
+    wanted = [ITEM, *(criterion.name for criterion in CRITERIA)]
+    headers = {mark: next(csv.reader(text.splitlines()[:1], delimiter=mark), []) for mark in DELIMITERS}
+    delimiter = max(DELIMITERS, key=lambda mark: len(headers[mark]))
+    header = [name.strip() for name in headers[delimiter]]
+    missing = [name for name in wanted if name not in header]
+    if missing:
+        raise UserError(
+            f"{file}: has no column {missing[0]!r} in its first row (needs: {', '.join(wanted)}); save the sheet as "
+            "CSV with its header as it was, and keep other .csv files elsewhere"
+        )
+    places = {name: header.index(name) for name in wanted}
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows = {
+        number: {name: cells[place].strip() if place < len(cells) else "" for name, place in places.items()}
+        for number, cells in enumerate(lines, 1)
+        if number > 1
+    }
+    return {number: row for number, row in rows.items() if any(row.values())}
+
+
+def _key(out: Path, folder: Path, items: set[str]) -> tuple[Path, dict[str, Any]]:
+    """The folder and the key of the review that the items belong to."""
+    for file in sorted((out / "reviews").glob("*/key.json")):
+        key = json.loads(file.read_text(encoding="utf-8"))
+        if items & key["items"].keys():
+            return file.parent, key
+    raise UserError(
+        f"--read {folder}: no sheet there was written from {out} (its keys are in {out / 'reviews'}); name the results "
+        "folder that `review --to` was given"
+    )
+
+
+def _ratings(sheets: Mapping[Path, dict[int, dict[str, str]]], items: dict[str, dict[str, Any]]) -> Iterator[Rating]:
+    """Every filled cell. Messages tell places and never cells: in a sheet that got out of step, any may hold a text."""
+    seen: dict[str, tuple[Path, int]] = {}
+    for file, rows in sheets.items():
+        for number, row in rows.items():
+            item = items.get(row[ITEM])
+            where = f"{file}, row {number}, column"
+            if item is None:
+                way_out = "restore the id as it was sent, and keep other reviews in other folders"
+                raise UserError(f"{where} {ITEM}: is no item of this review; {way_out}")
+            if row[ITEM] in seen:
+                other, place = seen[row[ITEM]]
+                raise UserError(f"{where} {ITEM}: is also in {other}, row {place}; keep one of the two")
+            seen[row[ITEM]] = file, number
+            for criterion in CRITERIA:
+                value = _value(criterion, row[criterion.name], where)
+                if value is not None:
+                    yield Rating(item["rater"], item["document"], tuple(item["recipes"]), criterion.name, value)
+
+
+def _value(criterion: Criterion, cell: str, where: str) -> int | None:
+    if not cell:
+        return None
+    value = criterion.allowed.get(cell.removesuffix(".0"))  # what programs make of whole numbers beside empty cells
+    if value is None:
+        allowed = ", ".join(criterion.allowed)
+        raise UserError(
+            f"{where} {criterion.name}: is none of {allowed}; mend it, or leave it empty if it is not rated"
+        )
+    return value
+
+
+# -------------------------------------------------------------------- what they say
+def result(criterion: str, ratings: Sequence[Rating], recipes: Sequence[str]) -> Result:
+    """Means, differences from the first recipe, and agreement, of one criterion's ratings."""
+    cells: dict[str, dict[tuple[int, int], float]] = {recipe: {} for recipe in recipes}
+    texts: dict[tuple[int, tuple[str, ...]], list[int]] = defaultdict(list)
+    for rating in ratings:
+        texts[rating.document, rating.recipes].append(rating.value)
+        for recipe in rating.recipes:
+            cells[recipe][rating.document, rating.rater] = rating.value
+    first = cells[recipes[0]]
+    differences = {
+        recipe: mean((place, own[place] - first[place]) for place in own if place in first)
+        for recipe, own in cells.items()
+        if recipe != recipes[0]
+    }
+    means = {recipe: mean(own.items()) for recipe, own in cells.items()}
+    units = [values for values in texts.values() if len(values) > 1]
+    return Result(criterion, means, differences, krippendorff_alpha(units), len(units))
+
+
+def mean(cells: Iterable[tuple[tuple[int, int], float]]) -> Mean:
+    """The mean over documents of the mean over raters.
+
+    Args:
+        cells: ((document, rater), value).
+    """
+    documents: dict[int, list[float]] = defaultdict(list)
+    for (document, _), value in cells:
+        documents[document].append(value)
+    values = [math.fsum(group) / len(group) for group in documents.values()]
+    se = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
+    return Mean(math.fsum(values) / len(values) if values else None, se, len(values))
+
+
+def krippendorff_alpha(units: Iterable[Sequence[int]]) -> float | None:
+    """Agreement beyond chance for ordinal ratings: 1 is perfect, 0 what chance gives, below 0 systematic disagreement.
+
+    Krippendorff, Computing Krippendorff's Alpha-Reliability (2011), with its ordinal metric. Taken here because
+    it is for any number of raters, and for sheets with gaps; weighted kappa is for two and without.
+
+    Args:
+        units: for each rated text its ratings, by whomever; those with fewer than two do not count.
+
+    Returns:
+        None where alpha is not defined: no two ratings of one text, or the same value everywhere.
+    """
+    pairable = [unit for unit in units if len(unit) > 1]
+    values = sorted({value for unit in pairable for value in unit})
+    if len(values) < 2:
+        return None
+    counts = np.array([[unit.count(value) for value in values] for unit in map(list, pairable)], float)
+    weighted = counts / (counts.sum(axis=1, keepdims=True) - 1)
+    coincidences = counts.T @ weighted - np.diag(weighted.sum(axis=0))
+    totals = counts.sum(axis=0)
+    # The metric adds up the ratings from one value to the other, half of both ends: the distance of their mean ranks.
+    ranks = np.cumsum(totals) - totals / 2
+    distances = (ranks[:, None] - ranks[None, :]) ** 2
+    observed, by_chance = (coincidences * distances).sum(), (np.outer(totals, totals) * distances).sum()
+    return float(1 - (totals.sum() - 1) * observed / by_chance)

@@ -1,0 +1,138 @@
+"""What a search found, worked out from the standings of its race and the board of the held-out questions."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from orchestrator.recipes.recipe import Recipe
+from orchestrator.results.board import Board, Candidate, Gain, Searched
+from orchestrator.stats.front import front_mask, hypervolume
+from orchestrator.stats.scores import interval
+
+if TYPE_CHECKING:
+    from tune.racing import Floats
+    from tune.referee import Referee, Standing
+    from tune.space import SearchSpace
+
+DRAWS = 1000
+ENOUGH = 10
+"""Candidates of a method from which on the importance of its parameters is told."""
+
+
+def summarise(space: SearchSpace, referee: Referee, held_out: Board) -> Searched:
+    """
+    Args:
+        referee: its standings read.
+        held_out: the finalists on the held-out questions.
+    """
+    from tune.racing import estimates, front_of, resampled
+    from tune.study import choose_sampler
+
+    choice = choose_sampler(space, referee.candidates, len(referee.rungs.objectives))
+    asked = [s for s in referee.standings.values() if s.answers]
+    full = {s.recipe.id: s for s in asked if s.status == "scored"}
+    parents = [s for s in full.values() if s.recipe.points[0].method == "parent"]
+    reference = np.min([estimates(s.answers) for s in parents], axis=0)
+    draws = resampled({s.recipe.id: s.answers for s in asked}, referee.rungs.documents(-1), DRAWS)
+    on_front = np.mean([front_mask(draw) for draw in draws], axis=0)
+    volumes = [hypervolume(draw[[s.status == "scored" for s in asked]], reference) for draw in draws]
+    kept = {key: s for key, s in full.items() if referee.feasible(s)}
+    front = front_of({key: s.answers for key, s in kept.items()})
+    best, gains = _winner(kept, front, reference, held_out)
+    return Searched(
+        sampler=f"{choice.name}, because {choice.why}",
+        candidates=tuple(_candidate(s, referee, float(p)) for s, p in zip(asked, on_front, strict=True)),
+        reference={name: abs(float(value)) for name, value in zip(referee.rungs.objectives, reference, strict=True)},
+        history=_history(referee, reference),
+        grid=_volume([s for s in full.values() if s.number is None], reference),
+        interval=(float(np.quantile(volumes, 0.025)), float(np.quantile(volumes, 0.975))),
+        importance=importance(space, referee),
+        front=tuple(front),
+        confirmed=tuple(row.recipe.id for row in held_out.front if row.recipe.id in front),
+        near=tuple(row.recipe.id for row in held_out.rows if row.near_front and row.recipe.id in front),
+        infeasible=len(full) - len(kept),
+        best=best,
+        gains=gains,
+    )
+
+
+def _candidate(standing: Standing, referee: Referee, probability: float) -> Candidate:
+    share = sum(map(len, standing.answers)) / sum(referee.rungs.documents(-1))
+    values = {name: score.value for name, score in standing.scores.items()}
+    return Candidate(standing.recipe, standing.number, standing.status, share, values, probability)
+
+
+def _volume(standings: Sequence[Standing], reference: Floats) -> float:
+    from tune.racing import estimates
+
+    return hypervolume(np.array([estimates(s.answers) for s in standings]), reference) if standings else 0.0
+
+
+def _history(referee: Referee, reference: Floats) -> tuple[tuple[int, float], ...]:
+    """After each proposal, in their order."""
+    known = [s for s in referee.standings.values() if s.number is None and s.status == "scored"]
+    spent, history = 0, [(0, _volume(known, reference))]
+    for standing in referee.proposals:
+        spent += referee.ledger.count(standing.recipe.id)
+        known += [standing] if standing.status == "scored" else []
+        history.append((spent, _volume(known, reference)))
+    return tuple(history)
+
+
+def _winner(
+    full: Mapping[str, Standing], front: Sequence[str], reference: Floats, held_out: Board
+) -> tuple[tuple[Recipe, Recipe] | None, tuple[Gain, ...]]:
+    """The best compromise: the recipe that alone dominates the largest volume. Both are chosen on the questions that
+    were searched on and compared on the others, so that neither is flattered."""
+    from tune.racing import front_of
+
+    def best(keys: Sequence[str]) -> Recipe:
+        return full[max(keys, key=lambda key: _volume([full[key]], reference))].recipe
+
+    found = [key for key in front if full[key].number is not None]
+    rows = {row.recipe.id: row for row in held_out.rows if row.status == "scored"}
+    grid_front = front_of({key: s.answers for key, s in full.items() if s.number is None})
+    if not found or not grid_front:
+        return None, ()
+    pair = best(found), best(grid_front)
+    if any(recipe.id not in rows for recipe in pair):
+        return pair, ()
+    ours, grid = (rows[recipe.id].scores for recipe in pair)
+    gains = [Gain(name, ours[name].value - grid[name].value, *interval(ours[name], grid[name])) for name in ours]
+    return pair, tuple(gains)
+
+
+def importance(space: SearchSpace, referee: Referee) -> dict[str, dict[str, float]]:
+    """Objective → parameter → importance by fANOVA (Hutter et al. 2014), method by method, for their parameters have
+    nothing in common. Estimates of candidates that were asked a part count as they are."""
+    import optuna
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+    from optuna.trial import TrialState
+
+    from tune.space import METHOD
+    from tune.study import add
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    found: dict[str, dict[str, float]] = {name: {} for name in referee.rungs.objectives}
+    for label in space.entries:
+        study = optuna.create_study(directions=["maximize"] * len(found))
+        for standing in referee.proposals:
+            if standing.params and standing.params.get(METHOD, label) == label and standing.scores:
+                add(study, space, standing.params, referee.told(standing), "tpe")
+        trials = study.get_trials(states=[TrialState.COMPLETE])
+        names = space.names(label)
+        for k, objective in enumerate(found):
+            if len(trials) >= ENOUGH and len({trial.values[k] for trial in trials}) > 1 and len(names) > 1:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    found[objective] |= get_param_importances(
+                        study,
+                        evaluator=FanovaImportanceEvaluator(seed=0),
+                        params=names,
+                        target=lambda trial, k=k: trial.values[k],
+                    )
+    return found

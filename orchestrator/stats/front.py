@@ -1,0 +1,96 @@
+"""The Pareto front, who is near it, and the volume that it dominates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.stats.scores import Floats, Score, paired_ses
+
+PIECE = 512
+"""Recipes that are compared at once."""
+
+
+def pareto_front(points: Mapping[str, Sequence[float] | Floats]) -> list[str]:
+    """The names that nobody dominates, in the given order; equal points stand or fall together.
+
+    Args:
+        points: name → one number per objective, all to be maximised.
+    """
+    if not points:
+        return []
+    mask = front_mask(np.array([*points.values()], float))
+    return [name for name, on in zip(points, mask, strict=True) if on]
+
+
+def front_mask(points: Floats) -> npt.NDArray[np.bool_]:
+    """Which of the points nobody dominates; shape (recipes, objectives) → (recipes,). To dominate is to be at least as
+    good in every objective and better in one, all of them maximised.
+
+    Whoever dominates a point comes before it in descending lexicographic order, so each piece of that order is held
+    against itself and against the front of what came before: linear where the front is small.
+    """
+    order = np.lexsort(points.T[::-1])[::-1]
+    front = order[:0]
+    for start in range(0, len(order), PIECE):
+        piece = order[start : start + PIECE]
+        piece = piece[~_dominated(points[piece], points[front])]
+        front = np.append(front, piece[~_dominated(points[piece], points[piece])])
+    return np.isin(np.arange(len(points)), front)
+
+
+def _dominated(points: Floats, others: Floats) -> npt.NDArray[np.bool_]:
+    """Which of the points any of the others dominates; shape (points,)."""
+    at_least = (others[:, None, :] >= points[None, :, :]).all(axis=2)
+    better = (others[:, None, :] > points[None, :, :]).any(axis=2)
+    return np.asarray((at_least & better).any(axis=0))
+
+
+def hypervolume(points: Floats, reference: Floats) -> float:
+    """The volume that the points dominate, above the reference; exact, by slicing the last objective.
+
+    Args:
+        points: shape (n, objectives), to be maximised.
+    """
+    above = points[(points > reference).all(axis=1)]
+    if len(above) == 0:
+        return 0.0
+    if points.shape[1] == 1:
+        return float(above.max() - reference[0])
+    above = above[np.argsort(-above[:, -1])]
+    ends = np.append(above[1:, -1], reference[-1])
+    slices = [
+        (above[i, -1] - ends[i]) * hypervolume(above[: i + 1, :-1], reference[:-1])
+        for i in range(len(above))
+        if above[i, -1] > ends[i]
+    ]
+    return float(sum(slices))
+
+
+def near_front(
+    scores: Mapping[str, Mapping[str, Score]], signs: Mapping[str, float], front: Sequence[str]
+) -> list[str]:
+    """The recipes off the front that are, in every objective, within one paired standard error of one and the
+    same recipe on it (the "on or near the front" of arXiv 2604.01538, made exact).
+
+    Args:
+        scores: recipe → objective → score, for scored recipes.
+        signs: objective → +1 to maximise, -1 to minimise.
+    """
+    on_it = set(front)
+    off = [name for name in scores if name not in on_it]
+    found: list[str] = []
+    for start in range(0, len(off), PIECE):
+        piece = off[start : start + PIECE]
+        near = np.zeros(len(piece), bool)
+        for on in front:
+            within = np.ones(len(piece), bool)
+            for key, sign in signs.items():
+                best, others = scores[on][key], [scores[name][key] for name in piece]
+                behind = sign * (best.value - np.array([score.value for score in others]))
+                within &= behind <= paired_ses(best, others)
+            near |= within
+        found += [name for name, is_near in zip(piece, near, strict=True) if is_near]
+    return found

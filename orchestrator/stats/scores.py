@@ -1,0 +1,145 @@
+"""Scores, how sure they are, and how sure their differences are.
+
+A score carries, for each document, its influence: how much the score would move if that document weighed
+more. Influences have mean zero; their spread over √n is the standard error, and that of the difference of two
+recipes' influences the paired one, in which what makes a document hard for both cancels out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.config.sweep import Objective
+
+Floats = npt.NDArray[np.float64]
+BOOTSTRAP = 10_000
+Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """One recipe on one task of one objective."""
+
+    objective: str
+    task: str
+    metrics: dict[str, float]
+    value: float
+    """The mean of the metrics that the objective names."""
+    influence: Floats
+    """Shape (documents,)."""
+    documents: Floats
+    """Each document's own value of the first metric, NaN where it has none; shape (documents,)."""
+    share: float = 1.0
+    """Its part of the objective where groups count as one."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One recipe on one objective: a weighted sum of independent tasks."""
+
+    value: float
+    tasks: tuple[TaskScore, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def se(self) -> float:
+        return _se(self.weights, [task.influence for task in self.tasks])
+
+
+def combine(objective: Objective, tasks: Sequence[TaskScore]) -> Score:
+    """The objective's number: the unweighted mean over its tasks, over its groups, or over all their questions."""
+    weights = task_weights(objective, [task.share for task in tasks], [len(task.influence) for task in tasks])
+    value = math.fsum(weight * task.value for weight, task in zip(weights, tasks, strict=True))
+    return Score(value, tuple(tasks), weights)
+
+
+def task_weights(objective: Objective, shares: Sequence[float], documents: Sequence[int]) -> tuple[float, ...]:
+    """What each task counts in its objective; they sum to 1."""
+    parts = {
+        "tasks": [1.0 for _ in shares],
+        "groups": list(shares),
+        "questions": [float(number) for number in documents],
+    }[objective.average]
+    return tuple(part / sum(parts) for part in parts)
+
+
+def paired_ses(a: Score, others: Sequence[Score]) -> Floats:
+    """Standard errors of a - b for each b of the others, over the same questions; shape (others,)."""
+    variances = np.zeros(len(others))
+    for index, (weight, task) in enumerate(zip(a.weights, a.tasks, strict=True)):
+        if len(task.influence) > 1:
+            differences = task.influence - np.stack([b.tasks[index].influence for b in others])
+            variances += weight**2 * differences.var(axis=1, ddof=1) / len(task.influence)
+    return np.sqrt(variances)
+
+
+def _se(weights: Sequence[float], influences: Sequence[Floats]) -> float:
+    variance = 0.0
+    for weight, influence in zip(weights, influences, strict=True):
+        if len(influence) > 1:
+            variance += weight**2 * float(np.var(influence, ddof=1)) / len(influence)
+    return math.sqrt(variance)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """a - b on one task, paired by document."""
+
+    task: str
+    a: float
+    b: float
+    low: float
+    high: float
+    """95 % interval: percentile bootstrap over the documents."""
+    won: list[int]
+    """Documents that only a has right."""
+    lost: list[int]
+
+    @property
+    def value(self) -> float:
+        return self.a - self.b
+
+
+def difference(a: TaskScore, b: TaskScore, seed: int = 0) -> Difference:
+    """Paired bootstrap of a - b (Efron & Tibshirani 1993, §13.3), on the influences."""
+    means = _resampled(a.influence - b.influence, np.random.default_rng(seed), BOOTSTRAP)
+    low, high = (float(a.value - b.value + q) for q in np.quantile(means, (0.025, 0.975)))
+    flips = _binary(a.documents) and _binary(b.documents)
+    won = np.flatnonzero((a.documents == 1) & (b.documents == 0)).tolist() if flips else []
+    lost = np.flatnonzero((a.documents == 0) & (b.documents == 1)).tolist() if flips else []
+    return Difference(a.task, a.value, b.value, low, high, won, lost)
+
+
+def interval(a: Score, b: Score, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of a - b over the same questions: percentile bootstrap over each task's documents."""
+    generator = np.random.default_rng(seed)
+    moved = np.zeros(BOOTSTRAP // 5)
+    for weight, x, y in zip(a.weights, a.tasks, b.tasks, strict=True):
+        moved += weight * _resampled(x.influence - y.influence, generator, len(moved))
+    low, high = np.quantile(a.value - b.value + moved, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _resampled(influence: Floats, generator: np.random.Generator, count: int) -> Floats:
+    """The mean over documents drawn anew with replacement, `count` times, a hundred at once for memory's sake."""
+    n = len(influence)
+    return np.concatenate(
+        [influence[generator.integers(0, n, size=(100, n))].mean(axis=1) for _ in range(count // 100)]
+    )
+
+
+def _binary(values: Floats) -> bool:
+    return bool(np.isin(values, (0.0, 1.0)).all())
+
+
+def as_row(scores: dict[str, Score]) -> dict[str, Any]:
+    """The leaderboard's columns: each objective and its `_se`."""
+    return {
+        key: value for name, score in scores.items() for key, value in ((name, score.value), (f"{name}_se", score.se))
+    }
