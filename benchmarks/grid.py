@@ -23,9 +23,9 @@ from orchestrator.models.resolve import resolve
 from orchestrator.models.serving import make_serving
 from orchestrator.recipes.expand import expand
 from orchestrator.recipes.recipe import Recipe
-from tasks.boot import Boot
-from tasks.engine import VllmEngine
-from tasks.suites import load_suites, open_lm
+from tasks.evaluation.suites import load_suites, open_lm
+from tasks.serving.boot import Boot
+from tasks.serving.engine import VllmEngine
 
 DEMO = ROOT / "examples" / "demo.yaml"
 ONE = """

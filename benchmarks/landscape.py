@@ -27,7 +27,7 @@ from orchestrator.recipes.recipe import Recipe
 from orchestrator.results.lock import locked
 from orchestrator.stages.evaluate import ask, open_blocks
 from orchestrator.stages.open import Sweep, open_sweep
-from tasks.judge import score_task
+from tasks.evaluation.judge import score_task
 from tune.racing import Floats
 from tune.space import Params, SearchSpace
 

@@ -23,7 +23,7 @@ from orchestrator.core.records import Question
 from orchestrator.models.formats import normal, read_json, weight_files
 from orchestrator.sizing.layouts import host_need
 from orchestrator.sizing.placement import shape_of
-from tasks.merge import headers
+from tasks.merging.checkpoint import headers
 
 STATUS = Path("/proc/self/status")
 

@@ -41,7 +41,7 @@ from orchestrator.core.records import Asked, Block
 from orchestrator.stages.evaluate import keep, keeping, open_blocks
 from orchestrator.stages.open import Sweep, open_sweep
 from orchestrator.stages.publish import publish
-from tasks.fake import FakeEngine
+from tasks.serving.fake import FakeEngine
 
 BLOCK_S, SIGMA, SWAP_S = 30.0, 0.5, 2.0
 """A block's mean time, the standard deviation of its logarithm, and what another recipe costs first."""

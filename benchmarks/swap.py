@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import ROOT, mergekit_yaml, recipe, seconds, smollm2, start, tell
-from tasks.weights import read_tensor
+from tasks.serving.weights import read_tensor
 
 START = """
 import sys

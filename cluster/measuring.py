@@ -15,10 +15,10 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.core.records import Answer, Asked, Failure
-from tasks.clinical.task import GenerationTask
-from tasks.metrics import Measured, OpenEncoder, Values, measure
-from tasks.scoring import generated_text
-from tasks.suites import SuiteTask
+from tasks.evaluation.ledger_lm import generated_text
+from tasks.evaluation.suites import SuiteTask
+from tasks.generation.metrics import Measured, OpenEncoder, Values, measure
+from tasks.generation.task import GenerationTask
 
 Texts = tuple[str, str, str]
 Work = tuple[dict[str, Texts], Measured]

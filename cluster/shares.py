@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.files import write_json
 from orchestrator.recipes.recipe import Source
-from tasks.merge import slerp_share
+from tasks.merging.checkpoint import slerp_share
 
 
 def unknown_shares(config: SweepConfig, sources: dict[str, Source], out: Path) -> dict[str, tuple[Source, Source]]:
@@ -29,8 +29,8 @@ def unknown_shares(config: SweepConfig, sources: dict[str, Source], out: Path) -
 
 @contextlib.contextmanager
 def slerp_shares(wanted: dict[str, tuple[Source, Source]], out: Path, tell: Callable[[str], None]) -> Iterator[None]:
-    """Start the passes on entry, write `out/slerp.json` (`first/second` → tasks.merge.slerp_share) on exit. A pass that
-    fails is told about and tried again by the next run; the sweep does without."""
+    """Start the passes on entry, write `out/slerp.json` (`first/second` → tasks.merging.checkpoint.slerp_share) on
+    exit. A pass that fails is told about and tried again by the next run; the sweep does without."""
     measure = ray.remote(num_cpus=0)(slerp_share)
     scratch = out / "checkpoints" / "scratch"
     started = {pair: measure.remote(*both, str(scratch / pair.replace("/", "-"))) for pair, both in wanted.items()}

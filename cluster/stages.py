@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from cluster.session import check_packages
 from orchestrator.config.workers import Workers
 from orchestrator.core.files import make_private
-from tasks.boot import Boot, Span, prepare, run_stage
+from tasks.serving.boot import Boot, Span, prepare, run_stage
 
 if TYPE_CHECKING:
     from cluster.worker import WorkerSpec

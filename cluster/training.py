@@ -34,8 +34,8 @@ from orchestrator.core.progress import say
 from orchestrator.core.records import Failure
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.sizing.finetune_memory import refusal
-from tasks.merge import headers
-from tasks.sft import PROGRESS, RESULT, Diverged, Run, is_finished, train
+from tasks.finetuning.train import PROGRESS, RESULT, Diverged, Run, is_finished, train
+from tasks.merging.checkpoint import headers
 
 ERROR = "error.json"
 PROCESS = "process-{}.json"
@@ -272,8 +272,8 @@ def write_starts(recipes: Sequence[Recipe], folder: Path) -> None:
 
 
 def _materialise(recipes: Sequence[Recipe], folder: Path) -> None:
-    from tasks.live import materialise_random
-    from tasks.merge import materialise
+    from tasks.merging.checkpoint import materialise
+    from tasks.merging.live import materialise_random
 
     for recipe in recipes:
         write = materialise if recipe.seed is None else materialise_random

@@ -19,9 +19,9 @@ from cluster.stages import boot_of, open_stages
 from orchestrator.config.workers import Workers
 from orchestrator.core.records import Asked, Block, Failure, Serving
 from orchestrator.recipes.recipe import Recipe, Source
-from tasks.engine import Engine, InvalidWeights, VllmEngine
-from tasks.fake import FakeEngine
-from tasks.merge import MergeRefused
+from tasks.merging.checkpoint import MergeRefused
+from tasks.serving.engine import Engine, InvalidWeights, VllmEngine
+from tasks.serving.fake import FakeEngine
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,8 @@ def promote(sweep: Sweep, board: Board, name: str, folder: Path) -> Row:
         UserError: the folder exists, the recipe has no scores, a parent is gone or has changed, or the checkpoint is
             not what was served.
     """
-    from tasks.live import materialise_random
-    from tasks.merge import appearing, materialise
+    from tasks.merging.checkpoint import appearing, materialise
+    from tasks.merging.live import materialise_random
 
     row = board.find(name)
     if row.status != "scored":
@@ -75,8 +75,8 @@ def check_served(recipe: Recipe, checkpoint: Path, scratch: Path) -> None:
     import torch
     from safetensors import safe_open
 
-    from tasks.live import Merger
-    from tasks.merge import headers
+    from tasks.merging.checkpoint import headers
+    from tasks.merging.live import Merger
 
     stored = headers(checkpoint)
     for name, tensor in Merger(scratch).whole(recipe):

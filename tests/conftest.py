@@ -23,8 +23,8 @@ import yaml
 from orchestrator.cli.main import main
 from orchestrator.config.workers import Engine, Workers
 from orchestrator.core.records import Serving
-from tasks.boot import Boot
-from tasks.engine import VllmEngine
+from tasks.serving.boot import Boot
+from tasks.serving.engine import VllmEngine
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "tasks" / "demo"

@@ -23,7 +23,7 @@ from orchestrator.core.records import Asked, Failure
 from orchestrator.ledger.ledger import COSTS, Ledger
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.stats.scores import Score
-from tasks.scoring import LedgerLM
+from tasks.evaluation.ledger_lm import LedgerLM
 from tune.racing import PARK, Answers, Race, front_of
 from tune.rungs import Rungs
 from tune.space import Params

@@ -14,9 +14,9 @@ import numpy as np
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.records import Question
 from orchestrator.stats.scores import Score, combine, task_weights
-from tasks.judge import score_task
-from tasks.scoring import LedgerLM
-from tasks.suites import SuiteTask
+from tasks.evaluation.judge import score_task
+from tasks.evaluation.ledger_lm import LedgerLM
+from tasks.evaluation.suites import SuiteTask
 from tune.racing import Answers, Floats, race_order
 
 

@@ -20,7 +20,7 @@ from orchestrator.config.sweep import SweepConfig
 from orchestrator.recipes.recipe import Point, Recipe, Source, between
 
 if TYPE_CHECKING:
-    from tasks.sft import Run
+    from tasks.finetuning.train import Run
 
 METHOD = "method"
 TUNED, LOG = "finetune.", "learning_rate"

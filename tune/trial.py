@@ -14,7 +14,7 @@ from ray import tune as ray_tune
 
 from cluster.training import Group, train_candidate
 from orchestrator.core.records import Failure
-from tasks.sft import Run
+from tasks.finetuning.train import Run
 
 Report = dict[str, Any]
 """`rung`, `status`, `questions`, each objective's estimate; `done` in the last one."""

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from train_adapter import train_adapter
 
-from tasks.packaged import extract
+from tasks.evaluation.corpora import extract
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -74,7 +74,7 @@ class Lora(Strict):
 
 class Icft(Strict):
     """Incremental curriculum-based fine-tuning (arXiv 2502.00832), by an adapter as `lora` says; what its words mean is
-    in tasks/icft.py."""
+    in tasks/finetuning/icft.py."""
 
     general: str
     """JSON Lines as the baseline's: general instructions, whose answers are to stay likely."""

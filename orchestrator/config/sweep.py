@@ -1,8 +1,8 @@
 """The keys of a sweep file: the only thing a YAML file becomes (`orchestrator.config.load` reads it).
 
 What a key alone can get wrong is checked here; what needs the parents' files in `orchestrator.models.resolve`, what
-needs lm-eval's task index in `tasks.suites`. All raise `UserError`: one message with the key's path, the value and the
-way out. No torch, ray or vllm is imported, so that a wrong key is answered at once.
+needs lm-eval's task index in `tasks.evaluation.suites`. All raise `UserError`: one message with the key's path, the
+value and the way out. No torch, ray or vllm is imported, so that a wrong key is answered at once.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from orchestrator.sizing.finetune_memory import need, refusal
 from orchestrator.sizing.nodes import ACCELERATORS, full_name
 
 if TYPE_CHECKING:
-    from tasks.scoring import LedgerLM
-    from tasks.suites import SuiteTask
+    from tasks.evaluation.ledger_lm import LedgerLM
+    from tasks.evaluation.suites import SuiteTask
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,13 @@ def memory_of(config: SweepConfig, gpus: int) -> float | None:
 
 
 def _training(suite: SuiteTask) -> Sequence[object]:
-    from tasks.clinical.task import GenerationTask
+    from tasks.generation.task import GenerationTask
 
     return suite.task.examples.training() if isinstance(suite.task, GenerationTask) else ()
 
 
 def _general(finetune: Finetune, lm: LedgerLM) -> int | None:
-    from tasks.examples import conversations
+    from tasks.finetuning.examples import conversations
 
     if finetune.icft is None:
         return None

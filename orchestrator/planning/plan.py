@@ -70,8 +70,8 @@ def make_plan(
     Raises:
         UserError: whatever `run` would refuse before it starts, or an engine that has no room.
     """
-    from tasks.metrics import open_encoder
-    from tasks.suites import keep_private, load_suites, open_lm
+    from tasks.evaluation.suites import keep_private, load_suites, open_lm
+    from tasks.generation.metrics import open_encoder
 
     files = shaped(config, shape, tokenizer) if shape and tokenizer else resolve(config, weights=False)
     sources = {name: found.source for name, found in files.items()}

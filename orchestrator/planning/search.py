@@ -10,8 +10,8 @@ from orchestrator.config.sweep import SweepConfig
 from orchestrator.recipes.recipe import Source
 
 if TYPE_CHECKING:
-    from tasks.scoring import LedgerLM
-    from tasks.suites import SuiteTask
+    from tasks.evaluation.ledger_lm import LedgerLM
+    from tasks.evaluation.suites import SuiteTask
 
 
 @dataclass(frozen=True)

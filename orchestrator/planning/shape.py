@@ -21,7 +21,7 @@ def shaped(config: SweepConfig, shape: Path, tokenizer: Path) -> dict[str, Files
     Raises:
         UserError: no config.json of a causal language model, or no tokenizer.
     """
-    from tasks.suites import offline
+    from tasks.evaluation.suites import offline
 
     offline(config)
     settings = read_json("--shape", shape)

@@ -118,7 +118,7 @@ class TunedRow:
     tuning: Tuning
     row: Row
     result: dict[str, Any]
-    """What `tasks.sft` wrote when it was finished; else empty."""
+    """What `tasks.finetuning.train` wrote when it was finished; else empty."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,8 @@ class Board:
     suites: tuple[Suite, ...]
     rows: tuple[Row, ...]
     slerp: dict[str, dict[str, float]]
-    """`first/second` → tensors, curved (the share with |cos| <= 0.9995), lowest_cosine; see tasks.merge."""
+    """`first/second` → tensors, curved (the share with |cos| <= 0.9995), lowest_cosine; see
+    tasks.merging.checkpoint."""
     notes: tuple[str, ...] = ()
     """What the reader must know, such as damaged blocks."""
     searched: Searched | None = None

@@ -22,7 +22,7 @@ from orchestrator.core.records import Profile, Serving
 from orchestrator.recipes.recipe import Source
 
 if TYPE_CHECKING:
-    from tasks.suites import SuiteTask
+    from tasks.evaluation.suites import SuiteTask
 
 QUESTIONS = pa.schema(
     [

@@ -29,7 +29,7 @@ from orchestrator.report.words import point_title
 from orchestrator.stages.open import Sweep
 
 if TYPE_CHECKING:
-    from tasks.suites import SuiteTask
+    from tasks.evaluation.suites import SuiteTask
 
 LETTERS = "bcdfghjkmnpqrstvwxz"
 """No digits and no vowels: a spreadsheet takes 12345e67 for a number and mar5 for a date, and would save that."""
@@ -180,7 +180,7 @@ def read_outputs(sweep: Sweep, recipes: Sequence[Recipe], requests: Sequence[Any
     Raises:
         UserError: a recipe has not answered them all.
     """
-    from tasks.scoring import Unanswered
+    from tasks.evaluation.ledger_lm import Unanswered
 
     givers: dict[tuple[int, str], list[str]] = defaultdict(list)
     for recipe in recipes:

@@ -117,7 +117,7 @@ def engines(sweep: Sweep) -> Iterator[None]:
 
 def _stored_texts(sweep: Sweep) -> Iterator[Answer]:
     """Answers to generation tasks; the ledgers of sweeps without any are not read for it."""
-    from tasks.suites import generation_tasks
+    from tasks.evaluation.suites import generation_tasks
 
     if generation_tasks(sweep.suites):
         for recipe_id in sweep.ledger.ahead(recipe.id for recipe in sweep.recipes):

@@ -33,10 +33,10 @@ from orchestrator.stages.open import Sweep
 from orchestrator.stages.score import make_board
 
 if TYPE_CHECKING:
-    from tasks.examples import Labelled
-    from tasks.scoring import LedgerLM
-    from tasks.sft import Run
-    from tasks.suites import SuiteTask
+    from tasks.evaluation.ledger_lm import LedgerLM
+    from tasks.evaluation.suites import SuiteTask
+    from tasks.finetuning.examples import Labelled
+    from tasks.finetuning.train import Run
 
 EVERY_S = 10.0
 """Seconds between lines of progress."""
@@ -101,7 +101,7 @@ def open_phase(sweep: Sweep, board: Board) -> Phase:
 
 def learning_suites(sweep: Sweep, tasks: dict[str, Objective]) -> list[SuiteTask]:
     """The questions of fine-tuning tasks."""
-    from tasks.suites import load_suites, remember
+    from tasks.evaluation.suites import load_suites, remember
 
     own = sweep.config.model_copy(update={"objectives": tasks})
     suites = load_suites(own, sweep.lm)
@@ -118,7 +118,7 @@ def _runs(
     general: tuple[Labelled, ...],
 ) -> Iterator[Run]:
     """Every start, method, budget and seed of one task."""
-    from tasks.examples import digest
+    from tasks.finetuning.examples import digest
 
     kept = digest(general)
     for seed in finetune.seeds:
@@ -151,8 +151,8 @@ def check_training(sweep: Sweep) -> None:
 
 def training_examples(lm: LedgerLM, finetune: Finetune, suite: SuiteTask, seed: int) -> list[Labelled]:
     """As many as the largest budget takes, in the order of this seed."""
-    from tasks.clinical.task import GenerationTask
-    from tasks.examples import labelled, subset
+    from tasks.finetuning.examples import labelled, subset
+    from tasks.generation.task import GenerationTask
 
     where = f"finetune.tasks.{suite.objective}"
     if not isinstance(suite.task, GenerationTask):
@@ -165,7 +165,7 @@ def training_examples(lm: LedgerLM, finetune: Finetune, suite: SuiteTask, seed: 
 
 def _general(sweep: Sweep, finetune: Finetune) -> tuple[Labelled, ...]:
     """ICFT's general instructions."""
-    from tasks.examples import conversations
+    from tasks.finetuning.examples import conversations
 
     if finetune.icft is None:
         return ()
@@ -174,7 +174,7 @@ def _general(sweep: Sweep, finetune: Finetune) -> tuple[Labelled, ...]:
 
 
 def _baseline_run(sweep: Sweep, board: Board, finetune: Finetune, baseline: Baseline) -> Run:
-    from tasks.examples import conversations, digest
+    from tasks.finetuning.examples import conversations, digest
 
     start = find_start(sweep.config, board, baseline.start, "finetune.baseline.start")
     examples = tuple(conversations(Path(baseline.file), sweep.lm, baseline.max_length, "finetune.baseline.file"))
@@ -192,7 +192,7 @@ def make_run(
     start: Path | None,
     general: tuple[Labelled, ...] = (),
 ) -> Run:
-    from tasks.sft import Run
+    from tasks.finetuning.train import Run
 
     return Run(
         tuning,
@@ -210,7 +210,7 @@ def make_run(
 # -------------------------------------------------------------------- training
 def _to_train(phase: Phase) -> list[Run]:
     """Runs that are not finished, and those whose weights are gone but are needed: to be asked, or to start from."""
-    from tasks.sft import is_finished
+    from tasks.finetuning.train import is_finished
 
     failures = stored_failures(phase.sweep.out)
     questions = [suite.questions for suite in phase.sweep.suites]
@@ -269,7 +269,7 @@ def _follow(sweep: Sweep, runs: list[Run], results: Iterator[Failure | None]) ->
 
 def _tidy(phase: Phase, asked: Sweep) -> None:
     """Starting checkpoints go when no run needs them; tuned weights where the sweep does not keep them."""
-    from tasks.sft import is_finished
+    from tasks.finetuning.train import is_finished
 
     finetune = asked.config.finetune
     assert finetune is not None

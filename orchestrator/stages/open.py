@@ -18,8 +18,8 @@ from orchestrator.results.manifest import Note, ledger_place, read_note, write_n
 from orchestrator.sizing.disk import check_disk
 
 if TYPE_CHECKING:
-    from tasks.scoring import LedgerLM
-    from tasks.suites import SuiteTask
+    from tasks.evaluation.ledger_lm import LedgerLM
+    from tasks.evaluation.suites import SuiteTask
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def asked_digests(sweep: Sweep) -> dict[str, str]:
 
 
 def _load(config: SweepConfig, out: Path, sources: dict[str, Source], serving: Serving, profile: Profile) -> Sweep:
-    from tasks.suites import keep_private, load_suites, open_lm, remember
+    from tasks.evaluation.suites import keep_private, load_suites, open_lm, remember
 
     lm = open_lm(config, serving)
     keep_private(config, out)

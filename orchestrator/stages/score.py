@@ -20,7 +20,7 @@ def is_complete(board: Board) -> bool:
 
 
 def make_board(sweep: Sweep) -> Board:
-    from tasks.suites import generation_tasks
+    from tasks.evaluation.suites import generation_tasks
 
     failures = stored_failures(sweep.out)
     ahead = sweep.ledger.ahead(recipe.id for recipe in sweep.recipes)
@@ -45,8 +45,8 @@ def make_board(sweep: Sweep) -> Board:
 
 
 def _row(sweep: Sweep, recipe: Recipe, failure: Failure | None) -> Row:
-    from tasks.judge import score_task
-    from tasks.scoring import Unanswered
+    from tasks.evaluation.judge import score_task
+    from tasks.evaluation.ledger_lm import Unanswered
 
     costs = sweep.ledger.costs(recipe.id)
     lm = sweep.lm.knowing(sweep.ledger.answers(recipe.id))

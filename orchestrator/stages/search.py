@@ -115,7 +115,7 @@ def read_standings(referee: Referee) -> None:
 
 def confirming(sweep: Sweep) -> Sweep:
     """The same sweep on the held-out questions; its recipes are still to be named."""
-    from tasks.suites import load_suites
+    from tasks.evaluation.suites import load_suites
 
     objectives = {
         name: objective.model_copy(update={"split": "confirm"})

@@ -18,8 +18,8 @@ from orchestrator.stages.open import Sweep
 
 if TYPE_CHECKING:
     from cluster.training import Group
-    from tasks.examples import Labelled
-    from tasks.sft import Run
+    from tasks.finetuning.examples import Labelled
+    from tasks.finetuning.train import Run
     from tune.referee import Referee
     from tune.space import SearchSpace
 
@@ -64,7 +64,7 @@ class Tuner:
         Args:
             point: `learning_rate`, `epochs`, `rank`, `examples`, those that are searched for.
         """
-        from tasks.examples import digest
+        from tasks.finetuning.examples import digest
 
         config = self.sweep.config
         assert config.search is not None and config.joint is not None

@@ -11,9 +11,9 @@ import pytest
 
 from orchestrator.core.records import Answer, Decoding, Question
 from orchestrator.recipes.recipe import Point, Recipe, Source, single
-from tasks.engine import Engine, InvalidWeights, VllmEngine
-from tasks.fake import FakeEngine
-from tasks.merge import materialise
+from tasks.merging.checkpoint import materialise
+from tasks.serving.engine import Engine, InvalidWeights, VllmEngine
+from tasks.serving.fake import FakeEngine
 
 PROMPT = tuple(range(20, 60))
 LETTERS = [Question(PROMPT, (token,)) for token in (30, 31, 32, 33)]

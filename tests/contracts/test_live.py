@@ -15,10 +15,10 @@ from safetensors import safe_open
 from orchestrator.config.methods import METHODS
 from orchestrator.core.records import Decoding, Question
 from orchestrator.recipes.recipe import Recipe, Source
-from tasks.engine import InvalidWeights, VllmEngine
-from tasks.live import Merger, materialise_random
-from tasks.merge import MergeRefused, headers, materialise
-from tasks.merged import PIECE, Merged, Tally
+from tasks.merging.checkpoint import MergeRefused, headers, materialise
+from tasks.merging.lazy import PIECE, Merged, Tally
+from tasks.merging.live import Merger, materialise_random
+from tasks.serving.engine import InvalidWeights, VllmEngine
 
 ARCHITECTURES = ["llama", "llama-tied", "mistral", "qwen2", "qwen2-tied", "qwen3"]
 Models = Callable[[str, str], dict[str, Path]]

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from orchestrator.core.records import Decoding, Question
 from orchestrator.recipes.recipe import Recipe, Source
-from tasks.engine import InvalidWeights, VllmEngine
-from tasks.live import materialise_random
-from tasks.merge import headers, materialise
-from tasks.ranks import deal
+from tasks.merging.checkpoint import headers, materialise
+from tasks.merging.live import materialise_random
+from tasks.merging.ranks import deal
+from tasks.serving.engine import InvalidWeights, VllmEngine
 
 PROMPTS = [tuple(range(20 + i, 50 + i)) for i in range(4)]
 QUESTIONS = [

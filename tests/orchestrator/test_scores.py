@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from orchestrator.config.sweep import Objective
 from orchestrator.stats.scores import TaskScore, combine, difference, interval, paired_ses
-from tasks.judge import _jackknife, _sample
+from tasks.evaluation.judge import _jackknife, _sample
 
 bits = st.lists(st.integers(0, 1).map(float), min_size=3, max_size=40)
 
@@ -127,7 +127,7 @@ def test_ifevals_lists_of_verdicts_are_one_ratio() -> None:
 def test_ifevals_language_checks_give_the_same_verdict_every_time() -> None:
     from langdetect import detect_langs
 
-    import tasks.judge  # noqa: F401 (it seeds langdetect)
+    import tasks.evaluation.judge  # noqa: F401 (it seeds langdetect)
 
     verdicts = {str(detect_langs("la dose est 5 mg, dosis is 5 mg, la dosis es 5 mg")) for _ in range(20)}
     assert len(verdicts) == 1

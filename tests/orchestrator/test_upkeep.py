@@ -35,7 +35,7 @@ from orchestrator.results.gc import GRACE_S, collect, find_garbage, open_store
 from orchestrator.results.heartbeat import Driver, driving, read_driver
 from orchestrator.results.manifest import Note, write_note, write_questions
 from orchestrator.results.status import describe, read_status
-from tasks.suites import SuiteTask
+from tasks.evaluation.suites import SuiteTask
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVING = Serving("tokenizer", None, (0,), 512, "x", (), "a", "/nowhere")

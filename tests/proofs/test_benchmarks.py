@@ -14,9 +14,9 @@ import pytest
 
 from benchmarks.common import DATA, MODELS, WORKERS, start, suites
 from tasks.benchmarks.splits import FOLDER
-from tasks.engine import VllmEngine
-from tasks.judge import score_task
-from tasks.suites import SuiteTask
+from tasks.evaluation.judge import score_task
+from tasks.evaluation.suites import SuiteTask
+from tasks.serving.engine import VllmEngine
 
 pytestmark = [
     pytest.mark.prove,

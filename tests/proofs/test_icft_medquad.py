@@ -21,8 +21,8 @@ from orchestrator.config.finetune import Finetune, Method
 from orchestrator.recipes.recipe import Recipe, Source
 from orchestrator.recipes.tuning import Tuning, settings
 from tasks.demo import instructions
-from tasks.examples import digest
-from tasks.medquad import (
+from tasks.finetuning.examples import digest
+from tasks.finetuning.medquad import (
     Answered,
     choose,
     generation_error,
@@ -33,10 +33,10 @@ from tasks.medquad import (
     responses,
     shorten,
 )
-from tasks.metrics import distinct, lexical
-from tasks.rows import Example, difficulties, encode, load, pad_of
-from tasks.sft import Run, train
-from tasks.weak_labels import write
+from tasks.finetuning.rows import Example, difficulties, encode, load, pad_of
+from tasks.finetuning.train import Run, train
+from tasks.finetuning.weak_labels import write
+from tasks.generation.metrics import distinct, lexical
 from tests.conftest import DEMO
 
 DATA = Path(os.environ["MERGEFRONT_DATA"]) / "medquad"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.common import DATA, MODELS, start, suites
-from tasks.suites import SuiteTask
+from tasks.evaluation.suites import SuiteTask
 
 pytestmark = [
     pytest.mark.prove,

@@ -16,7 +16,7 @@ from orchestrator.config.load import load_config
 from orchestrator.config.sweep import UserError
 from orchestrator.models.resolve import resolve
 from orchestrator.models.serving import make_serving
-from tasks.suites import SuiteTask, load_suites, open_lm
+from tasks.evaluation.suites import SuiteTask, load_suites, open_lm
 
 DATA = Path(os.environ["MERGEFRONT_DATA"]) / "hf_mirror"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="needs the data sets in MERGEFRONT_DATA")

@@ -22,9 +22,9 @@ from orchestrator.core.records import Serving
 from orchestrator.stages.open import reopen_sweep
 from orchestrator.sweep import run_sweep
 from tasks.benchmarks.splits import choose_side
-from tasks.clinical.sources import FILES, READERS, Examples, Reader, is_test, own_examples
-from tasks.clinical.task import GenerationTask, load_task, share
-from tasks.scoring import LedgerLM
+from tasks.evaluation.ledger_lm import LedgerLM
+from tasks.generation.sources import FILES, READERS, Examples, Reader, is_test, own_examples
+from tasks.generation.task import GenerationTask, load_task, share
 from tests.conftest import DEMO
 
 IN_TRAINING = ["test1-96", "test1-106", "test2-59", "test2-153"]
@@ -325,7 +325,7 @@ def test_a_sweep_over_an_own_task(sweep: Callable[..., Path], own: dict[str, Any
 def test_metrics_are_measured_beside_the_generation(
     sweep: Callable[..., Path], own: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.metrics.measure", lambda *_: pytest.fail("measured by the driver"))
+    monkeypatch.setattr("tasks.generation.metrics.measure", lambda *_: pytest.fail("measured by the driver"))
     path = sweep(objectives={"notes": {"tasks": ["letters"], **OBJECTIVE}}, generation={"own": own})
     assert all(row.status == "scored" for row in run_sweep(path, tmp_path / "out").rows)
     (remembered,) = (tmp_path / "out" / "metrics").iterdir()

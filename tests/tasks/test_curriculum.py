@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config.finetune import Icft
-from tasks.curriculum import IcftSettings, Reservoir, Stage, make_schedule
+from tasks.finetuning.curriculum import IcftSettings, Reservoir, Stage, make_schedule
 
 DIFFICULTIES = st.lists(st.floats(0, 20), min_size=1, max_size=40)
 

@@ -12,11 +12,11 @@ from transformers import AutoTokenizer
 from orchestrator.config.generation import Generation, OwnTask
 from orchestrator.config.sweep import UserError
 from orchestrator.core.records import Serving
-from tasks.clinical.sources import Example
-from tasks.clinical.task import GenerationTask, load_task
 from tasks.demo.cards import FOLDER, files
-from tasks.examples import conversations, digest, labelled
-from tasks.scoring import LedgerLM
+from tasks.evaluation.ledger_lm import LedgerLM
+from tasks.finetuning.examples import conversations, digest, labelled
+from tasks.generation.sources import Example
+from tasks.generation.task import GenerationTask, load_task
 
 PARENT = Path(__file__).resolve().parents[2] / "tasks" / "demo" / "parents" / "instruct"
 

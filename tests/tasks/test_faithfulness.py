@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.faithfulness import faithfulness, statements
+from tasks.generation.faithfulness import faithfulness, statements
 
 DIALOGUE = """Doctor: How old are you?
 Patient: I'm fifty five. It was on July twenty ninth two thousand eight. I moved here in nineteen eighty four.

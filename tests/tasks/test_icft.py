@@ -11,9 +11,9 @@ import pytest
 
 from orchestrator.recipes.recipe import Recipe, Source
 from orchestrator.recipes.tuning import Tuning
-from tasks.curriculum import TERMS
-from tasks.rows import Example
-from tasks.sft import Run, make_trainer, train
+from tasks.finetuning.curriculum import TERMS
+from tasks.finetuning.rows import Example
+from tasks.finetuning.train import Run, make_trainer, train
 from tests.conftest import DEMO
 
 INSTRUCT = DEMO / "parents" / "instruct"
@@ -33,7 +33,7 @@ def make_run(
 ) -> Run:
     from transformers import AutoTokenizer
 
-    from tasks.rows import encode
+    from tasks.finetuning.rows import encode
 
     tokenizer = AutoTokenizer.from_pretrained(INSTRUCT)
     learned, kept = (tuple(encode(each, tokenizer) for each in texts) for texts in (examples, GENERAL))
@@ -61,7 +61,7 @@ def trainer(parents: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
 
 
 def encoded(example: Example, tokenizer: Any) -> dict[str, list[int]]:
-    from tasks.rows import encode, tokens
+    from tasks.finetuning.rows import encode, tokens
 
     return tokens(encode(example, tokenizer))
 
@@ -173,7 +173,7 @@ def test_difficulty_is_the_mean_loss_of_the_completion_with_its_end(parents: dic
     import torch
     from transformers import AutoTokenizer
 
-    from tasks.rows import confidences, difficulties, encode, load, pad_of, tokens
+    from tasks.finetuning.rows import confidences, difficulties, encode, load, pad_of, tokens
 
     model, tokenizer = load(parents["a"]), AutoTokenizer.from_pretrained(INSTRUCT)
     examples = [encode(example, tokenizer) for example in EXAMPLES]
@@ -219,7 +219,7 @@ def test_a_broken_model_has_no_difficulty(parents: dict[str, Path]) -> None:
     import torch
     from transformers import AutoTokenizer
 
-    from tasks.rows import difficulties, encode, load
+    from tasks.finetuning.rows import difficulties, encode, load
 
     model, tokenizer = load(parents["a"]), AutoTokenizer.from_pretrained(INSTRUCT)
     with torch.no_grad():
@@ -232,9 +232,9 @@ def test_a_model_labels_prompts_with_its_own_answers_and_its_confidence() -> Non
     from transformers import AutoTokenizer
 
     from tasks.demo.instructions import asked
-    from tasks.examples import Labelled
-    from tasks.rows import confidences, encode_prompt, load
-    from tasks.weak_labels import label_by_model
+    from tasks.finetuning.examples import Labelled
+    from tasks.finetuning.rows import confidences, encode_prompt, load
+    from tasks.finetuning.weak_labels import label_by_model
 
     model, tokenizer = load(INSTRUCT), AutoTokenizer.from_pretrained(INSTRUCT)
     prompts = [exercise.prompt for exercise in asked()[:10]]

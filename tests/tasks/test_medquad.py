@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config.sweep import UserError
-from tasks.medquad import (
+from tasks.finetuning.medquad import (
     WRONG,
     Answered,
     Preference,
@@ -24,8 +24,8 @@ from tasks.medquad import (
     responses,
     shorten,
 )
-from tasks.metrics import distinct
-from tasks.weak_labels import Written
+from tasks.finetuning.weak_labels import Written
+from tasks.generation.metrics import distinct
 
 REAL = Path(os.environ["MERGEFRONT_DATA"]) / "medquad"
 PAIRS = [
@@ -148,8 +148,8 @@ def test_a_model_chooses_what_it_was_trained_on() -> None:
     from transformers import AutoTokenizer
 
     from tasks.demo import formulary
-    from tasks.medquad import Choice
-    from tasks.rows import load
+    from tasks.finetuning.medquad import Choice
+    from tasks.finetuning.rows import load
     from tests.conftest import DEMO
 
     folder = DEMO / "parents" / "clinical"

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.config.generation import Encoder
 from orchestrator.config.sweep import UserError
-from tasks.metrics import LEXICAL, SIX, Measured, OpenEncoder, lexical, measure, open_encoder
+from tasks.generation.metrics import LEXICAL, SIX, Measured, OpenEncoder, lexical, measure, open_encoder
 
 OUTPUT = "The patient had a car injury to the left hip; no fever was noted."
 REFERENCE = "Patient has left hip pain after an automobile accident. She denies fever."
@@ -121,7 +121,7 @@ def test_what_was_measured_is_remembered_as_numbers(tmp_path: Path, monkeypatch:
     (file,) = folder.iterdir()
     assert (folder.stat().st_mode & 0o777, file.stat().st_mode & 0o777) == (0o700, 0o600)
     assert "patient" not in file.read_text().lower(), "no text is written"
-    monkeypatch.setattr("tasks.metrics.measure", lambda *_: pytest.fail("measured twice"))
+    monkeypatch.setattr("tasks.generation.metrics.measure", lambda *_: pytest.fail("measured twice"))
     with file.open("a") as stream:
         stream.write('\n{"cut off')
     again = Measured(folder)

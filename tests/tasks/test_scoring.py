@@ -10,9 +10,9 @@ import pytest
 from orchestrator.config.sweep import UserError
 from orchestrator.core.records import Answer, Question, Serving
 from orchestrator.recipes.recipe import Point, Source, single
-from tasks.engine import VllmEngine
-from tasks.fake import FakeEngine
-from tasks.scoring import LedgerLM, Unanswered
+from tasks.evaluation.ledger_lm import LedgerLM, Unanswered
+from tasks.serving.engine import VllmEngine
+from tasks.serving.fake import FakeEngine
 
 LONG = "the dose of the drug is taken twice a day with water, and not more than that; " * 12
 LOGLIKELIHOODS = [
@@ -128,7 +128,7 @@ def test_a_chat_template_that_writes_the_bos_token_gets_no_second_one(tokenizer:
 def test_a_reply_whose_language_is_unknown_is_not_logged(capfd: pytest.CaptureFixture[str]) -> None:
     from lm_eval.tasks.ifeval import instructions
 
-    import tasks.judge  # noqa: F401
+    import tasks.evaluation.judge  # noqa: F401
 
     checker = instructions.ResponseLanguageChecker("language:response_language")
     checker.build_description(language="en")

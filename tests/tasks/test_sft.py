@@ -22,11 +22,20 @@ from transformers import AutoModelForCausalLM
 
 from orchestrator.recipes.recipe import Recipe, Source
 from orchestrator.recipes.tuning import Tuning
-from tasks.clinical.sources import Example, Examples
-from tasks.examples import Labelled, subset
-from tasks.merge import headers
-from tasks.rows import difficulties, load
-from tasks.sft import COMPLETE, ExamplesChanged, Run, arguments, check_examples, last_checkpoint, make_trainer, train
+from tasks.finetuning.examples import Labelled, subset
+from tasks.finetuning.rows import difficulties, load
+from tasks.finetuning.train import (
+    COMPLETE,
+    ExamplesChanged,
+    Run,
+    arguments,
+    check_examples,
+    last_checkpoint,
+    make_trainer,
+    train,
+)
+from tasks.generation.sources import Example, Examples
+from tasks.merging.checkpoint import headers
 
 ROOT = Path(__file__).resolve().parents[2]
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.0}
@@ -150,9 +159,7 @@ def test_killed_and_resumed_it_ends_at_the_same_weights(start: Path, tmp_path: P
     )
     train(whole)
     (tmp_path / "run.pickle").write_bytes(pickle.dumps(killed))
-    code = (
-        f"import pickle; from tasks.sft import train; train(pickle.load(open({str(tmp_path / 'run.pickle')!r}, 'rb')))"
-    )
+    code = f"import pickle; from tasks.finetuning.train import train; train(pickle.load(open({str(tmp_path / 'run.pickle')!r}, 'rb')))"
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

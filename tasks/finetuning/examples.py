@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config.sweep import UserError
-from tasks.clinical.sources import Example
-from tasks.clinical.task import GenerationTask
-from tasks.scoring import LedgerLM
+from tasks.evaluation.ledger_lm import LedgerLM
+from tasks.generation.sources import Example
+from tasks.generation.task import GenerationTask
 
 IGNORED = -100
 """torch's label of a token without a loss."""

@@ -22,7 +22,7 @@ from orchestrator.config.models import Parent
 from orchestrator.config.sweep import UserError
 from orchestrator.core.files import make_private
 from orchestrator.models.resolve import open_model
-from tasks.faithfulness import faithfulness
+from tasks.generation.faithfulness import faithfulness
 
 LEXICAL = ("bleu", "meteor", "rouge1", "rouge2", "rougeL")
 SIX = (*LEXICAL, "bertscore")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator.config.sweep import SweepConfig, UserError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def check_trusted(config: SweepConfig) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map_only
 
-from tasks.merge import REFUSALS, MergeRefused
+from tasks.merging.checkpoint import REFUSALS, MergeRefused
 
 PIECE = {"cpu": 1 << 20, "cuda": 1 << 26}
 """Elements per piece, by where it is merged: large enough for all cores, small enough that its float32 buffers stay in

@@ -1,7 +1,8 @@
 """Starting vLLM: its settings, the same in every process of an engine.
 
-An engine whose stages are on several nodes has a process of ours on each: the first is the engine (`tasks.engine`), the
-others keep vLLM's ranks of their stage running (`run_stage`). They meet at the first one's address (vLLM's `nnodes`).
+An engine whose stages are on several nodes has a process of ours on each: the first is the engine
+(`tasks.serving.engine`), the others keep vLLM's ranks of their stage running (`run_stage`). They meet at the first
+one's address (vLLM's `nnodes`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from orchestrator.config.workers import Engine, Workers
 from orchestrator.models.formats import normal, read_json
 from orchestrator.sizing.nodes import Node
 from orchestrator.sizing.placement import Fit, Place, layout_of, shape_of
-from tasks.merge import headers
+from tasks.merging.checkpoint import headers
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ class Boot:
             "pipeline_parallel_size": settings.pipeline_parallel_size,
             "enforce_eager": settings.enforce_eager,
             "enable_prefix_caching": True,
-            "worker_extension_cls": "tasks.weights.Weights",
-            "logits_processors": ["tasks.forced:Forced"],
+            "worker_extension_cls": "tasks.serving.weights.Weights",
+            "logits_processors": ["tasks.serving.forced:Forced"],
             "load_format": "safetensors",
             "disable_log_stats": True,
             "seed": 0,
@@ -118,7 +119,7 @@ class Boot:
 def prepare(workers: Workers) -> None:
     """Settings of the process, before vLLM is imported."""
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    # `tasks.forced` is a logits processor of the first kind; with the second runner vLLM would refuse to start.
+    # `tasks.serving.forced` is a logits processor of the first kind; with the second runner vLLM would refuse to start.
     os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
     # vLLM would pin the threads of every CPU worker to the same cores.
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")

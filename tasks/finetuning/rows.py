@@ -14,8 +14,8 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from tasks.curriculum import TERMS, Row, Stage, Term
-from tasks.examples import IGNORED, Labelled
+from tasks.finetuning.curriculum import TERMS, Row, Stage, Term
+from tasks.finetuning.examples import IGNORED, Labelled
 
 MEASURED_AT_ONCE = 8
 """Examples that go through the model in one forward pass."""

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed
 
-from tasks.merge import MergeRefused
+from tasks.merging.checkpoint import MergeRefused
 
 Item = TypeVar("Item")
 

@@ -21,10 +21,10 @@ import torch
 
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.sizing.placement import Place
-from tasks.live import Merger
-from tasks.merge import MergeRefused, headers
-from tasks.merged import Merged, Tally, is_finite
-from tasks.ranks import Ranks
+from tasks.merging.checkpoint import MergeRefused, headers
+from tasks.merging.lazy import Merged, Tally, is_finite
+from tasks.merging.live import Merger
+from tasks.merging.ranks import Ranks
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 HEAD = "lm_head.weight"

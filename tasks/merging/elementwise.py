@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from tasks.merge import LINEAR_ABOVE, cosine
-from tasks.merged import Merge, Tensors
+from tasks.merging.checkpoint import LINEAR_ABOVE, cosine
+from tasks.merging.lazy import Merge, Tensors
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """One vLLM engine for a whole sweep: its weights are replaced in place, recipe after recipe.
 
-`hold(recipe)` merges straight into the running engine (`tasks.live`, `tasks.weights`), or, where checkpoints are kept,
-by way of a checkpoint folder; `answer(questions)` asks.
+`hold(recipe)` merges straight into the running engine (`tasks.merging.live`, `tasks.serving.weights`), or, where
+checkpoints are kept, by way of a checkpoint folder; `answer(questions)` asks.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 from orchestrator.core.records import Answer, Question, Serving
 from orchestrator.recipes.recipe import Recipe
-from tasks.boot import Boot, prepare
-from tasks.merge import adapted, materialise
+from tasks.merging.checkpoint import adapted, materialise
+from tasks.serving.boot import Boot, prepare
 
 MAX_LOGPROB_IDS = 128
 """vLLM's limit on `SamplingParams.logprob_token_ids`."""
@@ -29,7 +29,7 @@ class InvalidWeights(Exception):
 
 
 class Engine(Protocol):
-    """What a worker needs; `tasks.fake.FakeEngine` is the other implementation."""
+    """What a worker needs; `tasks.serving.fake.FakeEngine` is the other implementation."""
 
     def hold(self, recipe: Recipe) -> None: ...
 
@@ -66,7 +66,7 @@ class VllmEngine:
             # Here, and not in the ranks: see `merged_folder`.
             self._swap("merge", adapted(recipe, self.scratch))
         else:
-            from tasks.live import materialise_random  # here: torch takes seconds, and rehearsals need none
+            from tasks.merging.live import materialise_random  # here: torch takes seconds, and rehearsals need none
 
             write = materialise if recipe.seed is None else materialise_random
             self.load(write(recipe, self.keep / recipe.id, self.scratch))
@@ -76,7 +76,7 @@ class VllmEngine:
         self._swap("load_checkpoint", str(folder))
 
     def checksums(self) -> list[dict[str, str]]:
-        """What the engine holds, a dictionary a rank: see `tasks.weights.Weights.checksums`."""
+        """What the engine holds, a dictionary a rank: see `tasks.serving.weights.Weights.checksums`."""
         return list(self.llm.collective_rpc("checksums"))
 
     def _swap(self, method: str, argument: object) -> None:
@@ -188,7 +188,7 @@ def _choices(group: list[Question]) -> _Request:
 
 def _forced(question: Question) -> _Request:
     """The continuation is written, token by token, after a context that the prefix cache may hold."""
-    from tasks.forced import forced
+    from tasks.serving.forced import forced
 
     def read(output: Any) -> list[Answer]:
         places = list(zip(question.continuation, output.outputs[0].logprobs, strict=True))

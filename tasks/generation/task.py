@@ -1,5 +1,5 @@
 """A generation task as lm-eval knows it: prompts from examples, generated as the paper generates, judged by
-`tasks.metrics`.
+`tasks.generation.metrics`.
 
 The five tasks are YAML files beside this one, in lm-eval's keys plus `origin` (where the data set can be had) and
 `truncate` (the side that an input loses where the prompt is too long). A user's own task has its prompt in the sweep
@@ -22,8 +22,8 @@ from lm_eval.utils import apply_template
 
 from orchestrator.config.generation import Generation
 from orchestrator.config.sweep import UserError
-from tasks.clinical.sources import FILES, READERS, Example, Examples, Reader, own_examples
-from tasks.metrics import COMPOSITE, FAITHFULNESS, METRICS, NEED_ENCODER, OPTED_OUT, Measured, Values
+from tasks.generation.metrics import COMPOSITE, FAITHFULNESS, METRICS, NEED_ENCODER, OPTED_OUT, Measured, Values
+from tasks.generation.sources import FILES, READERS, Example, Examples, Reader, own_examples
 
 GENERATION = {
     "until": [],

@@ -17,8 +17,8 @@ import numpy as np
 from langdetect import DetectorFactory
 
 from orchestrator.stats.scores import Floats, TaskScore
-from tasks.scoring import LedgerLM
-from tasks.suites import SuiteTask
+from tasks.evaluation.ledger_lm import LedgerLM
+from tasks.evaluation.suites import SuiteTask
 
 # IFEval's checks guess: a reply's language by random sampling, and a setting of zero as if it were missing. Unseeded,
 # the same answers would score differently from one report to the next.
@@ -34,7 +34,7 @@ def score_task(suite: SuiteTask, lm: LedgerLM) -> TaskScore:
     """Judge one recipe's answers with lm-eval's own filters and metrics.
 
     Raises:
-        tasks.scoring.Unanswered: the ledger does not hold all of the task's answers.
+        tasks.evaluation.ledger_lm.Unanswered: the ledger does not hold all of the task's answers.
     """
     instances = suite.task.instances
     by_type: dict[str, list[Any]] = defaultdict(list)

@@ -31,9 +31,9 @@ import torch
 from torch.nn import functional
 from trl import SFTTrainer
 
-from tasks.curriculum import TERMS, IcftSettings, Term, make_schedule
-from tasks.examples import IGNORED, Labelled
-from tasks.rows import Collator, difficulties, pad_of, scheduled
+from tasks.finetuning.curriculum import TERMS, IcftSettings, Term, make_schedule
+from tasks.finetuning.examples import IGNORED, Labelled
+from tasks.finetuning.rows import Collator, difficulties, pad_of, scheduled
 
 
 class IcftTrainer(SFTTrainer):  # type: ignore[misc]

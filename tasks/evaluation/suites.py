@@ -1,6 +1,7 @@
 """From the sweep's objectives to lm-eval tasks, and from those to questions.
 
-lm-eval builds the prompts. Its tasks are loaded once per sweep; `tasks.judge` lays each recipe's answers into them.
+lm-eval builds the prompts. Its tasks are loaded once per sweep; `tasks.evaluation.judge` lays each recipe's answers
+into them.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from orchestrator.config.sweep import Objective, SweepConfig, TaskUse, UserError
 from orchestrator.core.files import make_private
 from orchestrator.core.records import Question, Serving
 from tasks.benchmarks import splits
-from tasks.clinical.sources import FILES, check_names, knows
-from tasks.trust import check_trusted, close_templates
+from tasks.evaluation.trust import check_trusted, close_templates
+from tasks.generation.sources import FILES, check_names, knows
 
 if TYPE_CHECKING:
-    from tasks.clinical.task import GenerationTask
-    from tasks.scoring import LedgerLM
+    from tasks.evaluation.ledger_lm import LedgerLM
+    from tasks.generation.task import GenerationTask
 
 
 @dataclass
@@ -60,7 +61,7 @@ def open_lm(config: SweepConfig, serving: Serving) -> LedgerLM:
     offline(config)
     from transformers import AutoTokenizer
 
-    from tasks.scoring import LedgerLM
+    from tasks.evaluation.ledger_lm import LedgerLM
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(serving.folder, trust_remote_code=False)
@@ -89,7 +90,7 @@ def remember(suites: Sequence[SuiteTask], config: SweepConfig, folder: Path) -> 
         UserError: the encoder cannot be had.
     """
     if tasks := generation_tasks(suites):
-        from tasks.metrics import Measured, open_encoder
+        from tasks.generation.metrics import Measured, open_encoder
 
         measured = Measured(folder, open_encoder(config.generation.encoder if config.generation else None))
         for task in tasks:
@@ -97,7 +98,7 @@ def remember(suites: Sequence[SuiteTask], config: SweepConfig, folder: Path) -> 
 
 
 def generation_tasks(suites: Sequence[SuiteTask]) -> list[GenerationTask]:
-    from tasks.clinical.task import GenerationTask
+    from tasks.generation.task import GenerationTask
 
     return [suite.task for suite in suites if isinstance(suite.task, GenerationTask)]
 
@@ -119,7 +120,7 @@ def load_suites(config: SweepConfig, lm: LedgerLM) -> list[SuiteTask]:
             where = f"objectives.{name}.tasks[{index}]"
             use = _use(item)
             if knows(use.task, config.generation):
-                from tasks.clinical.task import load_task
+                from tasks.generation.task import load_task
 
                 task = load_task(where, use.task, config.generation)
                 suites.append(_suite_task(config, lm, name, index, task))
@@ -257,7 +258,7 @@ def _suite_task(config: SweepConfig, lm: LedgerLM, objective: str, index: int, t
     ]
     questions, document_of = [question for question, _ in asked], [document for _, document in asked]
     documents = len({instance.doc_id for instance in task.instances})
-    from tasks.clinical.task import GenerationTask
+    from tasks.generation.task import GenerationTask
 
     wanted = use.metric or settings.metric or splits.notes(task).get("metric")
     metrics = _metrics(where, task, wanted, settings.direction)

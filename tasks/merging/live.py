@@ -2,10 +2,10 @@
 
 mergekit stays the definition of every method: its planner resolves the recipe (gradients, filters and defaults
 included) into one task per tensor, and those tasks merge. Where a method works element by element, a tensor is merged
-only when and where vLLM copies it (`tasks.merged`): straight into its place in a fused parameter, only the shard of
-this rank, in pieces that stay in the processor's cache. What those methods need to know of whole tensors
-(`tasks.elementwise`) is measured once per pair of parents. Where a method has to see whole tensors, the ranks of an
-engine share them out. A contract suite holds every method against `mergekit-yaml` and a fresh engine.
+only when and where vLLM copies it (`tasks.merging.lazy`): straight into its place in a fused parameter, only the shard
+of this rank, in pieces that stay in the processor's cache. What those methods need to know of whole tensors
+(`tasks.merging.elementwise`) is measured once per pair of parents. Where a method has to see whole tensors, the ranks
+of an engine share them out. A contract suite holds every method against `mergekit-yaml` and a fresh engine.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import torch
 
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.sizing.placement import Place
-from tasks.elementwise import Angle, angle, is_elementwise, merge_of
-from tasks.merge import REFUSALS, MergeRefused, appearing, localise
-from tasks.merged import Merged, Tally, Tensors, refusal
-from tasks.ranks import Ranks
+from tasks.merging.checkpoint import REFUSALS, MergeRefused, appearing, localise
+from tasks.merging.elementwise import Angle, angle, is_elementwise, merge_of
+from tasks.merging.lazy import Merged, Tally, Tensors, refusal
+from tasks.merging.ranks import Ranks
 
 WINDOW = 4
 """Whole tensors for each rank that are worked out before the next are begun: enough to share them out evenly, few

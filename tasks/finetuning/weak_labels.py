@@ -1,6 +1,6 @@
 """Weak supervision: completions that a model writes itself, weighted by how sure it is of them.
 
-(A rule's labels are `tasks.medquad.label_by_overlap`.)
+(A rule's labels are `tasks.finetuning.medquad.label_by_overlap`.)
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from trl.trainer.utils import pad
 
-from tasks.examples import Labelled
-from tasks.rows import MEASURED_AT_ONCE, Example, confidences, encode_prompt, pad_of
+from tasks.finetuning.examples import Labelled
+from tasks.finetuning.rows import MEASURED_AT_ONCE, Example, confidences, encode_prompt, pad_of
 
 
 @dataclass(frozen=True)

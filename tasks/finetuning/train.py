@@ -26,7 +26,7 @@ from orchestrator.core.records import content
 from orchestrator.models.serving import TOKENIZER_FILES
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.recipes.tuning import Tuning
-from tasks.examples import IGNORED, Labelled
+from tasks.finetuning.examples import IGNORED, Labelled
 
 RESULT, COMPLETE, PROGRESS = "RESULT.json", "COMPLETE", "progress.json"
 SCHEDULED = {
@@ -113,7 +113,7 @@ def make_trainer(run: Run) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
-    from tasks.icft import IcftTrainer
+    from tasks.finetuning.icft import IcftTrainer
 
     set_seed(run.tuning.seed)
     lora = run.tuning.settings.get("lora")

@@ -21,10 +21,10 @@ from random import Random
 from typing import Any
 from xml.etree import ElementTree
 
-from tasks.clinical.sources import Reader, is_test
-from tasks.metrics import distinct
-from tasks.rows import Example, difficulties, encode, pad_of
-from tasks.weak_labels import Written
+from tasks.finetuning.rows import Example, difficulties, encode, pad_of
+from tasks.finetuning.weak_labels import Written
+from tasks.generation.metrics import distinct
+from tasks.generation.sources import Reader, is_test
 
 ORIGIN = "https://github.com/abachaa/MedQuAD"
 WRONG = ("wrong aspect", "wrong condition", "unrelated")
