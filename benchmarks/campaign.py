@@ -81,13 +81,7 @@ class Missed(Exception):
 DRIVERS = multiprocessing.get_context("forkserver")
 """Each `mergefront run` is a process of its own, forked from one that has imported the libraries and done nothing else:
 hundreds of starts need not take ten seconds each."""
-PRELOADED = [
-    "orchestrator.sweep",
-    "orchestrator.report.page",
-    "cluster.pool",
-    "cluster.measuring",
-    "tasks.evaluation.judge",
-]
+PRELOADED = ["orchestrator.sweep", "orchestrator.report.page", "cluster.pool", "tasks.evaluation.judge"]
 
 
 def mergefront(address: str, log: Path, arguments: list[str]) -> None:

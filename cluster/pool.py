@@ -1,9 +1,9 @@
 """The pool: blocks from the queue to the crew, answers back. Who is asked next is decided in `cluster.queue`, who there
-is to be asked in `cluster.crew`.
+is to be asked in `cluster.workers`.
 
 There is no barrier. Workers, nodes and calls may end at any time, with a word or without one:
 
-- A worker that dies, raises or does not answer (`cluster.patience`) is replaced, and its block asked again elsewhere. A
+- A worker that dies, raises or does not answer (`cluster.timeouts`) is replaced, and its block asked again elsewhere. A
   block that broke three workers is set aside: its recipe fails, with the evidence.
 - A block that did not fit into memory is asked again in halves, before it counts.
 - A node that joins gets workers; one that is about to go gets no more blocks, and what goes with it is nobody's fault.
@@ -18,11 +18,12 @@ from typing import Any
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-from cluster.crew import Crew, Slot
 from cluster.nodes import kill_on, oom_kills_on
-from cluster.patience import Patience
 from cluster.queue import Break, Queue
-from cluster.worker import FULL, Place, TooLarge, WorkerSpec
+from cluster.spec import Place, WorkerSpec
+from cluster.timeouts import Patience
+from cluster.worker import FULL, TooLarge
+from cluster.workers import Crew, Slot
 from orchestrator.core.progress import say
 from orchestrator.core.records import Asked, Block, Failure
 from orchestrator.recipes.recipe import Recipe

@@ -23,11 +23,11 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from cluster.crew import EngineStartError
 from cluster.nodes import alive_nodes, kill_on
-from cluster.patience import Patience
 from cluster.pool import reason
 from cluster.queue import ATTEMPTS
+from cluster.timeouts import Patience
+from cluster.workers import EngineStartError
 from orchestrator.config.finetune import Finetune
 from orchestrator.core.files import make_private, write_json
 from orchestrator.core.progress import say

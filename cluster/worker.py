@@ -8,50 +8,19 @@ import os
 import socket
 import time
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import ray
 
 from cluster.nodes import oom_kills
-from cluster.stages import boot_of, open_stages
-from orchestrator.config.workers import Workers
-from orchestrator.core.records import Asked, Block, Failure, Serving
-from orchestrator.recipes.recipe import Recipe, Source
+from cluster.pipeline import boot_of, open_stages
+from cluster.spec import Place, WorkerSpec
+from orchestrator.core.records import Asked, Block, Failure
+from orchestrator.recipes.recipe import Recipe
 from tasks.merging.checkpoint import MergeRefused
 from tasks.serving.engine import Engine, InvalidWeights, VllmEngine
 from tasks.serving.fake import FakeEngine
-
-
-@dataclass(frozen=True)
-class WorkerSpec:
-    """All that a worker is told; it travels through Ray, so that the nodes need no folder in common."""
-
-    serving: Serving
-    tokenizer_files: dict[str, bytes]
-    boot: Source
-    sources: dict[str, Source]
-    """The sweep file's key → parent or candidate."""
-    dtype: str
-    workers: Workers
-    models: int
-    """How many checkpoints the sweep merges."""
-    scratch: str
-    keep: str | None
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a worker is."""
-
-    node: str
-    """Ray's id of it."""
-    name: str
-    """Host and process id, for people."""
-    pid: int
-    oom_kills: int
-    """On its machine, before it began."""
 
 
 class TooLarge(Exception):

@@ -21,7 +21,7 @@ from orchestrator.core.store import patiently
 from orchestrator.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
-    from cluster.measuring import Work
+    from cluster.text_metrics import Work
 from orchestrator.results.failures import failure_file, stored_failures
 from orchestrator.stages.open import Sweep
 from orchestrator.stages.score import is_complete, make_board
@@ -46,10 +46,10 @@ def open_blocks(sweep: Sweep) -> list[Block]:
 
 def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
     """Stream blocks to the workers and their answers into the ledger. With nothing to ask, nothing is started."""
-    from cluster.measuring import unmeasured
     from cluster.pool import Pool
     from cluster.session import session
-    from cluster.shares import slerp_shares, unknown_shares
+    from cluster.slerp_pairs import slerp_shares, unknown_shares
+    from cluster.text_metrics import unmeasured
 
     shares = unknown_shares(sweep.config, sweep.sources, sweep.out)
     texts = unmeasured(sweep.suites, _stored_texts(sweep))
@@ -79,7 +79,7 @@ def recording(
     Raises:
         as `keeping`.
     """
-    from cluster.measuring import measuring
+    from cluster.text_metrics import measuring
 
     with measuring(sweep.suites, texts, progress.note) as measure, keeping(sweep) as store:
 
@@ -98,7 +98,7 @@ def engines(sweep: Sweep) -> Iterator[None]:
     Raises:
         UserError: no engine could be started.
     """
-    from cluster.crew import EngineStartError
+    from cluster.workers import EngineStartError
 
     def clear() -> None:
         """What workers that were killed left half-written, too."""
@@ -171,7 +171,7 @@ def context(sweep: Sweep) -> str:
 
 def worker_spec(sweep: Sweep) -> Any:
     """What every worker is told."""
-    from cluster.worker import WorkerSpec
+    from cluster.spec import WorkerSpec
 
     checkpoints = sweep.out / "checkpoints"
     return WorkerSpec(

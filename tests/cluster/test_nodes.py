@@ -14,7 +14,7 @@ from ray.cluster_utils import Cluster
 
 from cluster.pool import Pool
 from cluster.queue import ATTEMPTS
-from cluster.worker import WorkerSpec
+from cluster.spec import WorkerSpec
 from orchestrator.config.workers import Workers
 from orchestrator.core.records import Asked, Block, Failure, Question, Serving
 from orchestrator.recipes.recipe import Point, Recipe, Source, single

@@ -14,11 +14,11 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group_table
 
-from cluster.crew import EngineStartError, Slot
 from cluster.pool import Pool
 from cluster.queue import ATTEMPTS
 from cluster.session import session
-from cluster.worker import WorkerSpec
+from cluster.spec import WorkerSpec
+from cluster.workers import EngineStartError, Slot
 from orchestrator.config.workers import Workers
 from orchestrator.core.records import Asked, Block, Failure, Question, Serving
 from orchestrator.recipes.recipe import Point, Recipe, Source, single

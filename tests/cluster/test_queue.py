@@ -7,8 +7,8 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.patience import TIMES, UNKNOWN, Patience
 from cluster.queue import ATTEMPTS, Break, Queue
+from cluster.timeouts import TIMES, UNKNOWN, Patience
 from orchestrator.core.records import Answer, Asked, Block, Decoding, Question
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import ray
 
 from cluster.nodes import Node, alive_nodes
+from cluster.pipeline import Room, stage_need
 from cluster.queue import ATTEMPTS
-from cluster.stages import Room, stage_need
-from cluster.worker import Place, Worker, WorkerSpec
+from cluster.spec import Place, WorkerSpec
+from cluster.worker import Worker
 from orchestrator.config.sweep import UserError
 from orchestrator.core.records import Block
 

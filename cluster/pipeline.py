@@ -25,7 +25,7 @@ from orchestrator.core.files import make_private
 from tasks.serving.boot import Boot, Span, prepare, run_stage
 
 if TYPE_CHECKING:
-    from cluster.worker import WorkerSpec
+    from cluster.spec import WorkerSpec
 
 
 def stage_need(workers: Workers) -> dict[str, float]:
