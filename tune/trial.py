@@ -1,6 +1,6 @@
 """A Ray Tune trial: thin. It hands its candidate in at the desk and passes on what it hears, rung by rung; who answers
-is the pool, which the driver feeds (`tune.referee`). In a joint search it has its candidate trained first. Trials hold
-no GPU and no CPU."""
+is the pool, which the driver feeds (`tune.scheduler`). In a joint search it has its candidate trained first. Trials
+hold no GPU and no CPU."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ WORKERS = 1000
 
 if TYPE_CHECKING:
     from cluster.pool import Pool
-    from tune.referee import Referee
+    from tune.scheduler import Referee
     from tune.space import SearchSpace
 
 
@@ -79,8 +79,9 @@ def check(config: SweepConfig, path: Path) -> None:
 # -------------------------------------------------------------------- what there is
 def open_referee(sweep: Sweep, space: SearchSpace) -> Referee:
     """The race as the ledger knows it."""
-    from tune.referee import Referee, Standing, stored
     from tune.rungs import cut
+    from tune.scheduler import Referee
+    from tune.standings import Standing, stored
 
     config = sweep.config
     assert config.search is not None
@@ -158,7 +159,7 @@ def answer(sweep: Sweep, pool: Pool, blocks: Sequence[Block]) -> None:
 
 
 def hunt(sweep: Sweep, referee: Referee, pool: Pool, space: SearchSpace) -> None:
-    from tune.search import search
+    from tune.run import search
 
     for standing in referee.standings.values():
         if standing.recipe.points[0].method == "parent" and standing.status != "scored":

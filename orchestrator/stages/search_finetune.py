@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cluster.training import Group
     from tasks.finetuning.examples import Labelled
     from tasks.finetuning.train import Run
-    from tune.referee import Referee
+    from tune.scheduler import Referee
     from tune.space import SearchSpace
 
 

@@ -15,8 +15,9 @@ from orchestrator.stats.scores import interval
 
 if TYPE_CHECKING:
     from tune.racing import Floats
-    from tune.referee import Referee, Standing
+    from tune.scheduler import Referee
     from tune.space import SearchSpace
+    from tune.standings import Standing
 
 DRAWS = 1000
 ENOUGH = 10

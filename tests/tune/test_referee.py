@@ -14,8 +14,9 @@ from orchestrator.core.records import Answer, Asked, Block
 from orchestrator.stages.open import Sweep, open_sweep
 from orchestrator.stages.search import open_referee, read_standings
 from orchestrator.stages.search_finetune import open_space
-from tune.referee import Referee, Standing
 from tune.rungs import Rungs
+from tune.scheduler import Referee
+from tune.standings import Standing
 
 OBJECTIVES = {
     "clinical": {"tasks": ["demo_formulary"], "split": "search"},

@@ -6,7 +6,6 @@ alone reads scores and decides; the ledger stays the truth, and a rung that is a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,44 +17,17 @@ import ray
 from cluster.pool import Pool
 from orchestrator.config.search import Search
 from orchestrator.config.workers import Workers
-from orchestrator.core.files import write_json
 from orchestrator.core.records import Asked, Failure
 from orchestrator.ledger.ledger import COSTS, Ledger
 from orchestrator.recipes.recipe import Recipe
-from orchestrator.stats.scores import Score
 from tasks.evaluation.ledger_lm import LedgerLM
 from tune.racing import PARK, Answers, Race, front_of
 from tune.rungs import Rungs
-from tune.space import Params
+from tune.standings import Standing, parent_of
 from tune.study import Told
 
 TICK = 0.05
 """Seconds between two looks at the desk."""
-
-
-@dataclass
-class Standing:
-    """A recipe in the race."""
-
-    recipe: Recipe
-    params: Params | None
-    number: int | None
-    """In the order of proposals; None for the grid and the parents."""
-    status: str = "open"
-    """`open`, `waiting` (the others go first), or what `tune.study.Told` says."""
-    rung: int = -1
-    """The last that is answered."""
-    answers: Answers = ()
-    scores: dict[str, Score] = field(default_factory=dict)
-    rivals: tuple[str, ...] | None = None
-    """Recipe ids; chosen when it comes, and kept."""
-    evidence: float = 0.0
-    """log capital against it, when it was last looked at."""
-
-    def save(self, folder: Path) -> None:
-        names = ("number", "params", "status", "rung", "rivals", "evidence")
-        note = {name: getattr(self, name) for name in names}
-        write_json(folder / f"{self.recipe.id}.json", note)
 
 
 @dataclass
@@ -271,13 +243,3 @@ class Recipes(Mapping[str, Recipe]):
 
 def result_id(result: Asked | Failure) -> str:
     return result.block.recipe_id if isinstance(result, Asked) else result.recipe_id
-
-
-def parent_of(recipe: Recipe, name: str) -> bool:
-    return any(point.method == "parent" and dict(point.parameters)["name"] == name for point in recipe.points)
-
-
-def stored(folder: Path) -> list[dict[str, Any]]:
-    """What `Standing.save` wrote, in the order of proposals."""
-    notes = [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("*.json")]
-    return sorted(notes, key=lambda note: int(note["number"]))

@@ -20,8 +20,9 @@ from ray.tune.search import Searcher
 
 from cluster.pool import Pool
 from cluster.training import Group
-from tune.referee import Referee, Standing
+from tune.scheduler import Referee
 from tune.space import SearchSpace
+from tune.standings import Standing
 from tune.study import Choice, add, choose_sampler, open_study, tell
 from tune.trial import Candidate, Desk
 
