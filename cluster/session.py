@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.sweep import UserError
+from orchestrator.core.errors import UserError
 from orchestrator.core.files import make_private
 from orchestrator.core.progress import say
 

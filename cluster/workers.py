@@ -15,7 +15,7 @@ from cluster.pipeline import Room, stage_need
 from cluster.queue import ATTEMPTS
 from cluster.spec import Place, WorkerSpec
 from cluster.worker import Worker
-from orchestrator.config.sweep import UserError
+from orchestrator.core.errors import UserError
 from orchestrator.core.records import Block
 
 SAY = 60.0

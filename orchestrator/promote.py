@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from orchestrator.config.sweep import UserError
+from orchestrator.core.errors import UserError
 from orchestrator.core.files import check_new
 from orchestrator.models.fetch import fetch
 from orchestrator.models.resolve import open_model

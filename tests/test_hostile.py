@@ -485,7 +485,7 @@ def test_folders_of_somebody_else(
 def test_ray_address(address: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
     from cluster.session import find
-    from orchestrator.config.sweep import UserError
+    from orchestrator.core.errors import UserError
 
     with pytest.raises(UserError, match=expected.replace(".", r"\.")):
         find()

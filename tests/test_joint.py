@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from orchestrator.config.load import load_config
-from orchestrator.config.sweep import UserError
+from orchestrator.core.errors import UserError
 from orchestrator.planning.plan import make_plan
 from orchestrator.stages.open import open_sweep
 from orchestrator.stages.search import check, confirming, open_referee

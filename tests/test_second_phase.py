@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.config.load import load_config
-from orchestrator.config.sweep import UserError
+from orchestrator.core.errors import UserError
 from orchestrator.planning.plan import make_plan
 from orchestrator.stages.finetune import open_phase
 from orchestrator.stages.open import open_sweep

@@ -86,7 +86,7 @@ def _add_review(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     from cluster.session import check_packages, interrupt, private, quiet
-    from orchestrator.config.sweep import UserError
+    from orchestrator.core.errors import UserError
 
     quiet()
     private()
@@ -113,7 +113,7 @@ def _plan(args: argparse.Namespace) -> int:
     import json
 
     from orchestrator.config.load import load_config
-    from orchestrator.config.sweep import UserError
+    from orchestrator.core.errors import UserError
     from orchestrator.planning.plan import describe, make_plan
 
     if (args.shape is None) != (args.tokenizer is None):
@@ -139,7 +139,7 @@ def _search(args: argparse.Namespace) -> int:
 
 def _sft(args: argparse.Namespace) -> int:
     from orchestrator.config.load import load_config
-    from orchestrator.config.sweep import UserError
+    from orchestrator.core.errors import UserError
     from orchestrator.sweep import run_sweep
 
     if load_config(args.sweep).finetune is None:
@@ -184,7 +184,7 @@ def _promote(args: argparse.Namespace) -> int:
 
 
 def _review(args: argparse.Namespace) -> int:
-    from orchestrator.config.sweep import UserError
+    from orchestrator.core.errors import UserError
     from orchestrator.report.terminal import print_ratings
     from orchestrator.review.ratings import read_review
     from orchestrator.review.sheets import write_review

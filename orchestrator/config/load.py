@@ -10,12 +10,14 @@ from pydantic import BaseModel, ValidationError
 from orchestrator.config.finetune import Baseline, Finetune, Icft, Lora, Rule
 from orchestrator.config.generation import PAPER_SEQUENCES, Encoder, Generation, OwnTask
 from orchestrator.config.models import Parent
+from orchestrator.config.objectives import Objective, TaskUse
 from orchestrator.config.published import Published
 from orchestrator.config.recipes import RecipeGrid
 from orchestrator.config.safe_yaml import read_yaml
 from orchestrator.config.search import Budget, Floor, Racing, Search, Space
-from orchestrator.config.sweep import Checkpoints, Objective, SweepConfig, TaskUse, UserError, hint
+from orchestrator.config.sweep import Checkpoints, SweepConfig
 from orchestrator.config.workers import Engine, Workers
+from orchestrator.core.errors import UserError, hint
 from orchestrator.core.locations import is_remote
 
 Model = TypeVar("Model", bound=BaseModel)

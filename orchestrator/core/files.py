@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.sweep import UserError
+from orchestrator.core.errors import UserError
 
 
 def make_private(folder: Path, mode: int = 0o700) -> Path:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from orchestrator.config.sweep import UserError
+from orchestrator.core.errors import UserError
 from orchestrator.core.files import make_private, write_atomic, write_json
 from orchestrator.core.locations import is_remote
 from orchestrator.core.store import Entry, Store

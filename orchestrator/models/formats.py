@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.sweep import UserError
+from orchestrator.core.errors import UserError
 
 
 def check_folder(where: str, folder: Path) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config.models import Parent
-from orchestrator.config.sweep import SweepConfig, UserError
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.errors import UserError
 from orchestrator.models.fetch import LORA, content_hash, fetch, first_line
 from orchestrator.models.formats import check_folder, count_parameters, read_json, read_model_config, weight_files
 from orchestrator.recipes.recipe import Source

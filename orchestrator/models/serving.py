@@ -11,7 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.sweep import SweepConfig, UserError
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.errors import UserError
 from orchestrator.core.files import make_private, write_atomic
 from orchestrator.core.records import Profile, Serving
 from orchestrator.models.formats import read_json

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.config.finetune import Finetune
-from orchestrator.config.sweep import SweepConfig, UserError
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.errors import UserError
 from orchestrator.sizing.disk import weight_bytes
 from orchestrator.sizing.finetune_memory import need, refusal
 from orchestrator.sizing.nodes import ACCELERATORS, full_name

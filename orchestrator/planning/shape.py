@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.sweep import SweepConfig, UserError
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.errors import UserError
 from orchestrator.models.formats import normal, read_json
 from orchestrator.models.resolve import Files
 from orchestrator.models.serving import TOKENIZER_FILES

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from orchestrator.config.sweep import UserError, hint
+from orchestrator.core.errors import UserError, hint
 from orchestrator.core.locations import is_remote
 from orchestrator.core.records import Identified, identity, provenance
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config.finetune import Baseline, Finetune, Method
-from orchestrator.config.sweep import UserError
+from orchestrator.core.errors import UserError
 from orchestrator.core.records import Identified, identity, provenance
 from orchestrator.recipes.recipe import Point, Recipe, Source, single
 

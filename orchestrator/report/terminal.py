@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.config.sweep import UserError
+from orchestrator.core.errors import UserError
 from orchestrator.report import finetune as tuning
 from orchestrator.report.words import full_title, number, parent_name, ranked, score_text, title, warnings
 from orchestrator.results.board import Board, Row, Tuned

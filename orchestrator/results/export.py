@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.config.sweep import UserError
+from orchestrator.core.errors import UserError
 from orchestrator.core.store import Store
 from orchestrator.ledger.blocks import Stored, block_folders, look
 from orchestrator.recipes.expand import expand

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.config.sweep import UserError
+from orchestrator.core.errors import UserError
 from orchestrator.core.locations import is_remote
 from orchestrator.core.store import Entry, Store
 from orchestrator.ledger.blocks import SUCCESS, Stored, block_folders, look

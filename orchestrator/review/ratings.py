@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.config.sweep import UserError
+from orchestrator.core.errors import UserError
 from orchestrator.core.files import write_json
 from orchestrator.review.sheets import CRITERIA, ITEM, Criterion
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.config.sweep import UserError, hint
+from orchestrator.core.errors import UserError, hint
 from orchestrator.core.files import check_new, make_private, write_atomic, write_json
 from orchestrator.recipes.recipe import Recipe, find_recipe
 from orchestrator.report.words import point_title

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.config.sweep import SweepConfig, UserError
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.errors import UserError
 
 
 def weight_bytes(config: SweepConfig, parameters: int) -> int:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from orchestrator.config.sweep import SweepConfig, UserError
+from orchestrator.config.sweep import SweepConfig
 from orchestrator.config.workers import Engine, Workers
+from orchestrator.core.errors import UserError
 from orchestrator.sizing.nodes import Node, describe_nodes
 from orchestrator.sizing.placement import Fit, Layout, Shape, gb, layout_of
 

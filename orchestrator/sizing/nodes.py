@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.config.sweep import SweepConfig, UserError, hint
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.errors import UserError, hint
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from orchestrator.config.sweep import UserError
 from orchestrator.config.workers import Engine, Workers
+from orchestrator.core.errors import UserError
 from orchestrator.sizing.nodes import Node
 
 Place = Literal["gpu", "pinned", "mapped"]

@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.config.sweep import SweepConfig, UserError
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.errors import UserError
 from orchestrator.core.files import make_private, write_atomic, write_json
 from orchestrator.core.progress import Progress, say
 from orchestrator.core.records import Answer, Asked, Block, Failure

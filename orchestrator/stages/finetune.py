@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.config.finetune import Baseline, Finetune
-from orchestrator.config.sweep import Objective, UserError
+from orchestrator.config.objectives import Objective
+from orchestrator.core.errors import UserError
 from orchestrator.core.files import make_private
 from orchestrator.core.progress import say
 from orchestrator.core.records import Failure

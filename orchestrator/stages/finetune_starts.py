@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.config.finetune import Rule
-from orchestrator.config.sweep import SweepConfig, UserError
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.errors import UserError
 from orchestrator.recipes.recipe import Recipe, find_recipe
 from orchestrator.recipes.tuning import BASELINE, Start
 from orchestrator.results.board import Board, Row

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.config.sweep import SweepConfig, UserError
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.errors import UserError
 from orchestrator.core.records import Profile, Serving
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.models.resolve import resolve

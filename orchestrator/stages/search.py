@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator.config.load import load_config
 from orchestrator.config.published import Published
-from orchestrator.config.sweep import SweepConfig, UserError
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.errors import UserError
 from orchestrator.core.files import make_private
 from orchestrator.core.progress import Progress, say
 from orchestrator.core.records import Block

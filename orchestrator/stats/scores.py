@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.config.sweep import Objective
+from orchestrator.config.objectives import Objective
 
 Floats = npt.NDArray[np.float64]
 BOOTSTRAP = 10_000

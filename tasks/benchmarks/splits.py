@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import yaml
 
-from orchestrator.config.sweep import UserError
+from orchestrator.core.errors import UserError
 
 FOLDER = Path(__file__).parent / "lm_eval"
 """lm-eval task files that every sweep can name."""

@@ -16,7 +16,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.config.sweep import Objective, SweepConfig, TaskUse, UserError, hint
+from orchestrator.config.objectives import Objective, TaskUse
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.errors import UserError, hint
 from orchestrator.core.files import make_private
 from orchestrator.core.records import Question, Serving
 from tasks.benchmarks import splits

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.sweep import UserError
+from orchestrator.core.errors import UserError
 from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.generation.sources import Example
 from tasks.generation.task import GenerationTask

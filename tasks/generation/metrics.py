@@ -19,7 +19,7 @@ from typing import Any
 
 from orchestrator.config.generation import Encoder
 from orchestrator.config.models import Parent
-from orchestrator.config.sweep import UserError
+from orchestrator.core.errors import UserError
 from orchestrator.core.files import make_private
 from orchestrator.models.resolve import open_model
 from tasks.generation.faithfulness import faithfulness

@@ -20,7 +20,7 @@ from typing import TextIO
 from xml.etree import ElementTree
 
 from orchestrator.config.generation import Generation, OwnTask
-from orchestrator.config.sweep import UserError, hint
+from orchestrator.core.errors import UserError, hint
 
 Row = dict[str, str]
 Columns = dict[str, tuple[str, ...]]

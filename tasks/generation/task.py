@@ -21,7 +21,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.utils import apply_template
 
 from orchestrator.config.generation import Generation
-from orchestrator.config.sweep import UserError
+from orchestrator.core.errors import UserError
 from tasks.generation.metrics import COMPOSITE, FAITHFULNESS, METRICS, NEED_ENCODER, OPTED_OUT, Measured, Values
 from tasks.generation.sources import FILES, READERS, Example, Examples, Reader, own_examples
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.sweep import UserError
 from orchestrator.config.workers import Engine, Workers
+from orchestrator.core.errors import UserError
 from orchestrator.models.formats import normal, read_json
 from orchestrator.sizing.nodes import Node
 from orchestrator.sizing.placement import Fit, Place, layout_of, shape_of

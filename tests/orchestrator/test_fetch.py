@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator.config.load import load_config
 from orchestrator.config.models import Parent
-from orchestrator.config.sweep import UserError
+from orchestrator.core.errors import UserError
 from orchestrator.core.store import StorageError, Store
 from orchestrator.models.fetch import bring, fetch
 from orchestrator.models.resolve import open_model

@@ -70,7 +70,7 @@ def test_the_serving_takes_the_template_of_one_parent_and_the_stops_of_all(tmp_p
 
 @pytest.mark.parametrize("file", sorted((Path(__file__).resolve().parents[2] / "examples").glob("*.yaml")), ids=str)
 def test_every_example_is_a_sweep(file: Path) -> None:
-    from orchestrator.config.sweep import UserError
+    from orchestrator.core.errors import UserError
 
     try:
         load_config(file)

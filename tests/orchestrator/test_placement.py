@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.config.sweep import SweepConfig, UserError
+from orchestrator.config.sweep import SweepConfig
 from orchestrator.config.workers import Engine
+from orchestrator.core.errors import UserError
 from orchestrator.models.formats import normal
 from orchestrator.sizing.layouts import best, check, engines, kinds
 from orchestrator.sizing.nodes import ACCELERATORS, Node, gpu_node, parse_cluster

@@ -14,7 +14,8 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from orchestrator.config.load import load_published
-from orchestrator.config.sweep import SweepConfig, UserError
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.errors import UserError
 from orchestrator.core.records import Failure, Profile, Serving
 from orchestrator.recipes.expand import expand
 from orchestrator.recipes.recipe import Point, Source

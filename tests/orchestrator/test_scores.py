@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.config.sweep import Objective
+from orchestrator.config.objectives import Objective
 from orchestrator.stats.scores import TaskScore, combine, difference, interval, paired_ses
 from tasks.evaluation.judge import _jackknife, _sample
 

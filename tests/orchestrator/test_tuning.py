@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.config.finetune import Finetune
-from orchestrator.config.sweep import SweepConfig, UserError
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.errors import UserError
 from orchestrator.core.records import Profile, Serving
 from orchestrator.recipes.recipe import Point, Recipe, Source
 from orchestrator.recipes.tuning import Tuning, settings

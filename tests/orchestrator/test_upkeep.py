@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from orchestrator.cli.main import main
 from orchestrator.config.load import load_config
-from orchestrator.config.sweep import UserError
 from orchestrator.config.workers import Workers
+from orchestrator.core.errors import UserError
 from orchestrator.core.files import write_json
 from orchestrator.core.records import Answer, Asked, Block, Decoding, Profile, Question, Serving
 from orchestrator.core.store import Store

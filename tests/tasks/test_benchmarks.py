@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.cli.main import main
 from orchestrator.config.load import load_config
-from orchestrator.config.sweep import UserError
+from orchestrator.core.errors import UserError
 from orchestrator.models.resolve import resolve
 from orchestrator.models.serving import make_serving
 from tasks.evaluation.suites import SuiteTask, load_suites, open_lm

@@ -17,7 +17,7 @@ import pytest
 from orchestrator.cli.main import main
 from orchestrator.config.generation import Generation, OwnTask
 from orchestrator.config.load import load_config
-from orchestrator.config.sweep import UserError
+from orchestrator.core.errors import UserError
 from orchestrator.core.records import Serving
 from orchestrator.stages.open import reopen_sweep
 from orchestrator.sweep import run_sweep

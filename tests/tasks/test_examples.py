@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from orchestrator.config.generation import Generation, OwnTask
-from orchestrator.config.sweep import UserError
+from orchestrator.core.errors import UserError
 from orchestrator.core.records import Serving
 from tasks.demo.cards import FOLDER, files
 from tasks.evaluation.ledger_lm import LedgerLM

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config.sweep import UserError
+from orchestrator.core.errors import UserError
 from tasks.finetuning.medquad import (
     WRONG,
     Answered,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config.generation import Encoder
-from orchestrator.config.sweep import UserError
+from orchestrator.core.errors import UserError
 from tasks.generation.metrics import LEXICAL, SIX, Measured, OpenEncoder, lexical, measure, open_encoder
 
 OUTPUT = "The patient had a car injury to the left hip; no fever was noted."

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config.sweep import UserError
+from orchestrator.core.errors import UserError
 from orchestrator.core.records import Answer, Question, Serving
 from orchestrator.recipes.recipe import Point, Source, single
 from tasks.evaluation.ledger_lm import LedgerLM, Unanswered
