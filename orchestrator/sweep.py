@@ -305,7 +305,7 @@ def worker_spec(sweep: Sweep) -> Any:
 
 
 def _budget(config: SweepConfig, held_s: Callable[[], float], hours: float | None) -> Callable[[], bool]:
-    return lambda: hours is not None and held_s() * (config.workers.gpus_held or 1) / 3600 >= hours
+    return lambda: hours is not None and config.workers.gpu_hours(held_s()) >= hours
 
 
 # -------------------------------------------------------------------- what came of it

@@ -55,6 +55,7 @@ class Status:
     worker_hours: float
     """Spent on answers and on getting recipes into engines, by all runs."""
     gpu_hours: float
+    """Of all GPUs of the engines; 0 where the workers have none."""
     failures: list[dict[str, str]]
     search: dict[str, int] = field(default_factory=dict)
     """Status of a candidate → how many."""
@@ -88,7 +89,7 @@ def read_status(out: Path) -> Status:
     answered, questions = sum(len(known[key]) for key in counted), len(counted) * len(wanted)
     state = driver.state if driver else "never started"
     rate = _rate(blocks) if state == "at work" else None
-    seconds = sum(getattr(block.marker, cost) for block in blocks for cost in COSTS)
+    seconds, workers = sum(getattr(block.marker, cost) for block in blocks for cost in COSTS), note.config.workers
     return Status(
         state=state,
         driver=driver,
@@ -99,7 +100,7 @@ def read_status(out: Path) -> Status:
         left_s=(questions - answered) / rate if rate else None,
         workers=_workers(blocks, driver),
         worker_hours=seconds / 3600,
-        gpu_hours=seconds / 3600 * note.config.workers.gpus,
+        gpu_hours=workers.gpu_hours(seconds) if workers.gpus else 0.0,
         failures=[failures[key] for key in failures if states[key] != "done"],
         search=dict(Counter(candidates.values())),
         tuned=dict(Counter(runs.values())),

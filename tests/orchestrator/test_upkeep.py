@@ -42,12 +42,14 @@ LETTERS = [Question((i,), (i + 1,)) for i in range(12)]
 TEXTS = [Question((i,), decoding=Decoding(8, ())) for i in range(6)]
 
 
-def asked(block: Block, logprob: float = -1.0, worker: str = "node:1") -> Asked:
+def asked(
+    block: Block, logprob: float = -1.0, worker: str = "node:1", swap_s: float = 1.0, answer_s: float = 3.0
+) -> Asked:
     answers = tuple(
         Answer(q.id, None, None, "a patient's text", 3) if q.decoding else Answer(q.id, logprob, True, None, 0)
         for q in block.questions
     )
-    return Asked(block, answers, 1.0, 3.0, worker)
+    return Asked(block, answers, swap_s, answer_s, worker)
 
 
 class Results:
@@ -128,6 +130,23 @@ def test_status_of_a_dead_sweep_names_its_workers_and_its_damage(results: Result
     assert status.answered == 18 and len(status.damaged) == 1
     assert "does not match its SHA-256; run asks it again" in describe(status)
     assert "gave its last sign 10.0 min ago; the same command goes on" in describe(status)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "ranks", "hours", "shown"),
+    [(1.0, 2, 2.0, ", 2.00 GPU hours"), (0.5, 1, 0.5, ", 0.50 GPU hours"), (0.0, 2, 0.0, "")],
+)
+def test_gpu_hours_are_those_of_all_gpus_of_an_engine(
+    sweep: Callable[..., Path], tmp_path: Path, gpus: float, ranks: int, hours: float, shown: str
+) -> None:
+    engine = {"max_model_len": 512, "tensor_parallel_size": ranks}
+    results = Results(sweep(workers={"backend": "fake", "gpus": gpus, "engine": engine}), tmp_path / "out")
+    results.answer(0, slice(1), swap_s=600.0, answer_s=3000.0)
+    status = read_status(results.out)
+    assert (status.worker_hours, status.gpu_hours) == (pytest.approx(1.0), pytest.approx(hours))
+    assert f"1.00 worker hours{shown}\n" in describe(status) + "\n"
+    workers = load_config(tmp_path / "sweep.yaml").workers
+    assert workers.gpu_hours(3600.0) == (hours or 1.0), "in a budget a worker without a GPU counts as one"
 
 
 def test_a_driver_that_was_killed_is_dead_at_once(tmp_path: Path) -> None:
