@@ -8,26 +8,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.careful import read_yaml
-from orchestrator.config import (
-    PAPER_SEQUENCES,
-    Checkpoints,
-    Encoder,
-    Engine,
-    Generation,
-    Objective,
-    OwnTask,
-    Parent,
-    Published,
-    SweepConfig,
-    TaskUse,
-    UserError,
-    Workers,
-    hint,
-)
-from orchestrator.finetune import Baseline, Finetune, Icft, Lora, Rule
-from orchestrator.grid import RecipeGrid
+from orchestrator.complaint import explain
+from orchestrator.config import PAPER_SEQUENCES, Generation, OwnTask, Parent, Published, SweepConfig, UserError
+from orchestrator.finetune import Finetune
 from orchestrator.keys import is_remote
-from orchestrator.searchconfig import Budget, Floor, Racing, Search, Space
 
 Model = TypeVar("Model", bound=BaseModel)
 LONGEST = 1000
@@ -57,44 +41,7 @@ def _read(path: Path, model: type[Model], expected: str) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error, model)[:LONGEST]}") from None
-
-
-def _explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """pydantic's first complaint as one sentence: the key's path, what is wrong, the value, the way out."""
-    errors = error.errors(include_url=False)
-    first = errors[0]
-    if isinstance(first["input"], dict):
-        # Where a name or a mapping may stand, the complaint about what was written is the useful one.
-        first = next((e for e in errors if any(model in str(e["loc"]) for model in ("TaskUse", "Rule"))), first)
-    # A union names its branches in the location; only the parts that the user wrote are kept.
-    parts = [p for p in first["loc"] if isinstance(p, int) or (p not in {"str", "TaskUse", "Rule"} and "[" not in p)]
-    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
-    kind, value, message = first["type"], first["input"], first["msg"]
-    if kind == "extra_forbidden":
-        known = _fields_at(parts[:-1], model)
-        return f"{where}: unknown key{hint(str(parts[-1]), known)} (known here: {', '.join(known)})"
-    if kind == "missing":
-        return f"{where}: this key is missing; add it"
-    if kind == "value_error":
-        return f"{where}: {first['ctx']['error']}".removeprefix(": ")
-    more = len(errors) - 1
-    return f"{where}: {message[0].lower()}{message[1:]}, but got {value!r}" + (f" (and {more} more)" if more else "")
-
-
-def _fields_at(parts: list[Any], model: type[BaseModel]) -> list[str]:
-    """The keys that may stand at this place of a file."""
-    places: dict[str, type[BaseModel]] = {
-        "parents": Parent, "candidates": Parent, "recipes": RecipeGrid, "objectives": Objective,
-        "workers": Workers, "engine": Engine, "checkpoints": Checkpoints, "tasks": TaskUse,
-        "generation": Generation, "own": OwnTask, "encoder": Encoder,
-        "search": Search, "space": Space, "budget": Budget, "racing": Racing, "constraints": Floor,
-        "finetune": Finetune, "starts": Rule, "baseline": Baseline, "lora": Lora, "icft": Icft,
-    }  # fmt: skip
-    if parts[:2] == ["finetune", "tasks"] and len(parts) == 3:
-        return list(Objective.model_fields)
-    named = [part for part in parts if part in places]
-    return list((places[named[-1]] if named else model).model_fields)
+        raise UserError(f"{path}: {explain(error, model, data)[:LONGEST]}") from None
 
 
 def _path(folder: Path, value: str) -> Path:
