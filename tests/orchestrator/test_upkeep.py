@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -22,7 +23,7 @@ from orchestrator.__main__ import main
 from orchestrator.config import UserError, Workers
 from orchestrator.files import write_json
 from orchestrator.parents import resolve
-from orchestrator.recipe import expand
+from orchestrator.recipe import Point, Source, expand, single
 from orchestrator.records import Answer, Asked, Block, Decoding, Profile, Question, Serving
 from orchestrator.serving import make_profile, make_serving
 from orchestrator.storage.export import export
@@ -62,11 +63,11 @@ class Results:
         serving = make_serving(config, files, out / "serving")
         note = Note(config, sources, serving, make_profile(config), {})
         write_note(out, note)
-        suites = [
+        self.suites = [
             SuiteTask("clinical", "letters", None, [], 6, LETTERS, [i // 2 for i in range(12)]),
             SuiteTask("instruction", "texts", None, [], 6, TEXTS, list(range(6))),
         ]
-        write_questions(out, {"sweep": suites})
+        write_questions(out, {"sweep": self.suites})
         self.recipes = [recipe.id for recipe in expand(config, sources)]
         self.place = config.ledger or str(out / "answers")
         self.ledger = Ledger(self.place, serving, note.profile)
@@ -201,6 +202,41 @@ def test_export_has_a_row_an_answer_and_texts_only_where_asked(results: Results,
     assert (one["objective"], one["task"], one["document"], one["logprob"]) == ("clinical", "letters", 2, -1.0)
     with pytest.raises(UserError, match="exists already"):
         export(results.out, tmp_path / "plain.parquet", False)
+
+
+def test_export_gives_each_stage_its_own_scores(sweep: Callable[..., Path], tmp_path: Path) -> None:
+    """Held-out questions those of the confirmed board, fine-tuned recipes those of tuning.parquet, others none."""
+    results = Results(sweep(), tmp_path / "out")
+    held_out, cards = ([Question((stage, i), (i,)) for i in range(6)] for stage in (100, 200))
+    stages = {
+        "confirm": [SuiteTask("clinical", "letters", None, [], 6, held_out, list(range(6)))],
+        "tuned": [SuiteTask("cards", "texts", None, [], 6, cards, list(range(6)))],
+    }
+    write_questions(results.out, {"sweep": results.suites, **stages})
+    run = results.out / "tuning" / ("ab" * 10)
+    told = {"method": "lora", "start_label": "linear alpha=0.5", "task": "cards", "budget": "8", "seed": 0}
+    (results.out / "confirmed").mkdir()
+    run.mkdir(parents=True)
+    write_json(run / "RESULT.json", told)
+    finalist, other = results.recipes[2:]
+    tuned = single(Source(run.name, "", ""), "float32", Point("tuned")).id
+    boards = {
+        "leaderboard": [{"recipe_id": finalist, "clinical": 0.5}, {"recipe_id": other, "clinical": 0.25}],
+        "confirmed/leaderboard": [{"recipe_id": finalist, "clinical": 0.375}],
+        "tuning": [{"recipe_id": tuned, "clinical": 0.125, "cards": 0.75}],
+    }
+    for name, rows in boards.items():
+        pq.write_table(pa.Table.from_pylist(rows), results.out / f"{name}.parquet")
+    for recipe in (finalist, other, tuned):
+        for block in results.ledger.missing(recipe, [LETTERS, held_out, cards], Workers(block=64)):
+            results.ledger.write(asked(block))
+    export(results.out, tmp_path / "to.parquet", False)
+    rows = pq.read_table(tmp_path / "to.parquet").to_pylist()
+    assert {(row["recipe_id"], row["stage"], row["objective_score"]) for row in rows} == {
+        (finalist, "sweep", 0.5), (finalist, "confirm", 0.375), (finalist, "tuned", None),
+        (other, "sweep", 0.25), (other, "confirm", None), (other, "tuned", None),
+        (tuned, "sweep", 0.125), (tuned, "confirm", None), (tuned, "tuned", 0.75),
+    }  # fmt: skip
 
 
 # -------------------------------------------------------------------- gc
