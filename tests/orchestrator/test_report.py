@@ -13,7 +13,7 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from orchestrator.board import Board, Row, Suite, mark
+from orchestrator.board import Board, Row, Status, Suite, mark
 from orchestrator.config import SweepConfig, UserError
 from orchestrator.recipe import Point, Source, expand
 from orchestrator.records import Failure, Profile, Serving
@@ -267,6 +267,19 @@ def test_the_board_in_a_terminal() -> None:
     for row in board.rows:
         assert row.recipe.id[:8] in text
     assert text.count("●") == len(board.front) + 1 and "Traceback" not in text
+
+
+def test_only_what_went_wrong_is_red() -> None:
+    """A search's candidates that were beaten, or wait, are no failures."""
+    board, sink = BOARDS["broken"](), io.StringIO()
+    scored = [row for row in board.rows if row.status == "scored" and not row.on_front and row.method != "parent"]
+    ended: dict[str, Status] = {scored[0].recipe.id: "raced", scored[1].recipe.id: "waiting"}
+    rows = tuple(replace(row, status=ended.get(row.recipe.id, row.status)) for row in board.rows)
+    console = Console(file=sink, width=200, force_terminal=True, color_system="standard")
+    print_board(replace(board, rows=rows), console)
+    lines = {row.recipe.id: line for row in rows for line in sink.getvalue().splitlines() if row.recipe.id[:8] in line}
+    for style, statuses in (("31", {"invalid", "failed"}), ("2", {"pending", "raced", "waiting"})):
+        assert {row.status for row in rows if lines[row.recipe.id].startswith(f"\x1b[{style}m")} == statuses
 
 
 def test_a_difference_in_a_terminal() -> None:
