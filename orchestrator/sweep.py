@@ -34,9 +34,7 @@ class Stage(StrEnum):
     FINETUNE = "finetune"
 
 
-def run_sweep(
-    path: Path, out: Path, *, until: Stage = Stage.FINETUNE, max_gpu_hours: float | None = None
-) -> Board:
+def run_sweep(path: Path, out: Path, *, until: Stage = Stage.FINETUNE, max_gpu_hours: float | None = None) -> Board:
     """Run a sweep, or resume it, and write its report.
 
     Args:

@@ -127,6 +127,14 @@ def test_a_search_that_is_killed_goes_on_where_it_was(
     mergefront("report", out)
     assert pq.read_table(out / "leaderboard.parquet").to_pylist() == rows
     assert (out / "report.md").read_text() == page
+    mergefront("ledger", "export", out, "--to", tmp_path / "answers.parquet")
+    exported = pq.read_table(tmp_path / "answers.parquet").to_pylist()
+    assert {row["stage"] for row in exported} == {"sweep", "confirm"}
+    for stage, folder in (("sweep", out), ("confirm", out / "confirmed")):
+        board = {row["recipe_id"]: row for row in pq.read_table(folder / "leaderboard.parquet").to_pylist()}
+        for row in exported:
+            if row["stage"] == stage:
+                assert row["objective_score"] == board[row["recipe_id"]][row["objective"]]
     _, quiet = mergefront("search", path, "--out", out)
     assert "sampler" not in quiet, "nothing is left, and nothing is started"
     assert not (out / "ray").exists() or not any((out / "ray").iterdir())

@@ -6,7 +6,6 @@ import argparse
 import errno
 import signal
 import sys
-from pathlib import Path
 
 from orchestrator.cli import commands, ledger, plan, review, run
 from orchestrator.core.errors import UserError

@@ -9,7 +9,9 @@ from orchestrator.cli.arguments import Commands
 
 
 def add_commands(commands: Commands) -> None:
-    plan = commands.add_parser("plan", help="what would run: recipes, questions, tokens, memory, disk; starts no engine")
+    plan = commands.add_parser(
+        "plan", help="what would run: recipes, questions, tokens, memory, disk; starts no engine"
+    )
     plan.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
     plan.add_argument("--json", action="store_true", help="for machines")
     plan.add_argument("--shape", type=Path, metavar="CONFIG.json", help="stands in for the parents, with no hub")

@@ -35,7 +35,7 @@ SCHEMA = pa.schema(
         ("is_greedy", pa.bool_()),
         ("text", pa.string()),  # null unless asked for
         ("tokens", pa.int32()),
-        ("objective_score", pa.float64()),  # the recipe's, from the leaderboard, where there is one
+        ("objective_score", pa.float64()),  # the recipe's, over the questions of this stage; null where it has none
         ("serving", pa.string()),
         ("profile", pa.string()),  # JSON
         ("worker", pa.string()),
@@ -46,6 +46,8 @@ SCHEMA = pa.schema(
 
 Uses = dict[str, list[tuple[Any, ...]]]
 UNUSED = [(None, None, None, None)]
+Scores = dict[str, dict[str, Any]]
+"""Recipe → its row of a board."""
 
 
 def export(layout: Layout, to: Path, candidates: Mapping[str, Recipe], *, texts: bool) -> tuple[int, list[str]]:
@@ -77,8 +79,7 @@ def export(layout: Layout, to: Path, candidates: Mapping[str, Recipe], *, texts:
                 if not isinstance(block, Stored):
                     damaged.append(str(block))
                     continue
-                recipe_id = block.recipe_id
-                table = _rows(block, known[recipe_id], uses, scores.get(recipe_id, {}), texts)
+                table = _rows(block, known[block.recipe_id], uses, scores, texts)
                 writer.write_table(table)
                 rows += table.num_rows
         temporary.replace(to)
@@ -108,13 +109,18 @@ def _uses(layout: Layout) -> Uses:
     return found
 
 
-def _scores(layout: Layout) -> dict[str, dict[str, Any]]:
-    """Recipe → its row of the leaderboard."""
-    file = layout.leaderboard
+def _scores(layout: Layout) -> dict[str, Scores]:
+    """Stage → the scores over its questions. A search's held-out questions have the objectives of the others, and a
+    board of their own; what was fine-tuned is in tuning.parquet, with all objectives."""
+    scores = _board(layout.leaderboard) | _board(layout.tuning_table)
+    return {"sweep": scores, "tuned": scores, "confirm": _board(layout.confirmed.leaderboard)}
+
+
+def _board(file: Path) -> Scores:
     return {row["recipe_id"]: row for row in pq.read_table(file).to_pylist()} if file.exists() else {}
 
 
-def _rows(block: Stored, recipe: Recipe, uses: Uses, scores: dict[str, Any], texts: bool) -> pa.Table:
+def _rows(block: Stored, recipe: Recipe, uses: Uses, scores: dict[str, Scores], texts: bool) -> pa.Table:
     marker, point = block.marker, recipe.points[0]
     parents = ", ".join(source.name for source, _ in recipe.models)
     head = (block.recipe_id, recipe.label, point.method, parents, json.dumps(dict(point.parameters)))
@@ -128,7 +134,7 @@ def _rows(block: Stored, recipe: Recipe, uses: Uses, scores: dict[str, Any], tex
             answer.is_greedy,
             answer.text if texts else None,
             answer.tokens,
-            scores.get(use[1]),
+            scores.get(use[0], {}).get(block.recipe_id, {}).get(use[1]),
             *tail,
         )
         for answer in block.answers

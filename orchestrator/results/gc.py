@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.core.store import Entry, Store
-from orchestrator.ledger.blocks import SUCCESS, Stored, block_folders, look
+from orchestrator.ledger.blocks import SUCCESS, Stored, look
 from orchestrator.results.layout import ID, Layout
 from orchestrator.results.manifest import Manifest, ledger_location, read_manifest
 from orchestrator.results.status import recipe_ids

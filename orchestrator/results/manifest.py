@@ -84,7 +84,9 @@ def read_manifest(layout: Layout) -> Manifest:
         serving = _serving(layout, content["serving"])
         return Manifest(config, sources, serving, Profile(**content["profile"]), content["questions"])
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{layout.root}: holds no sweep (no sweep.json); give the folder that `run --out` wrote") from None
+        raise UserError(
+            f"{layout.root}: holds no sweep (no sweep.json); give the folder that `run --out` wrote"
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:500]
         raise UserError(f"{layout.manifest}: cannot be read ({reason}); `run` with the sweep file mends it") from None

@@ -56,6 +56,7 @@ class Status:
     worker_hours: float
     """Spent on answers and on getting recipes into engines, by all runs."""
     gpu_hours: float
+    """Of all GPUs of the engines; 0 where the workers have none."""
     failures: list[dict[str, str]]
     search: dict[str, int] = field(default_factory=dict)
     """Status of a candidate → how many."""
@@ -89,7 +90,7 @@ def read_status(layout: Layout) -> Status:
     answered, questions = sum(len(known[key]) for key in counted), len(counted) * len(wanted)
     state = driver.state if driver else "never started"
     rate = _rate(blocks) if state == "at work" else None
-    seconds = sum(getattr(block.marker, cost) for block in blocks for cost in COSTS)
+    seconds, workers = sum(getattr(block.marker, cost) for block in blocks for cost in COSTS), manifest.config.workers
     return Status(
         state=state,
         driver=driver,
@@ -100,7 +101,7 @@ def read_status(layout: Layout) -> Status:
         left_s=(questions - answered) / rate if rate else None,
         workers=_workers(blocks, driver),
         worker_hours=seconds / 3600,
-        gpu_hours=seconds / 3600 * manifest.config.workers.gpus,
+        gpu_hours=workers.gpu_hours(seconds) if workers.gpus else 0.0,
         failures=[failures[key] for key in failures if states[key] != "done"],
         search=dict(Counter(candidates.values())),
         tuned=dict(Counter(runs.values())),
@@ -215,4 +216,3 @@ def _rate_words(status: Status, now: float) -> str:
 
 def _ago(seconds: float) -> str:
     return f"{duration(max(0.0, seconds))} ago"
-

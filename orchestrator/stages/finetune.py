@@ -11,6 +11,8 @@ import shutil
 import time
 from collections.abc import Iterator
 
+from tasks.finetuning.run import Run
+
 from cluster.training import Group, group_of, progress, room, train_runs, write_starts
 from orchestrator.core.files import make_private, read_json_if_exists
 from orchestrator.core.progress import say
@@ -22,7 +24,6 @@ from orchestrator.stages.finetune_runs import FinetuneRuns, finetuned_round, pla
 from orchestrator.stages.open import Round, Sweep
 from orchestrator.stages.record import invalid_context, record
 from orchestrator.stages.score import is_complete, score
-from tasks.finetuning.run import Run
 
 EVERY_S = 10.0
 """Seconds between lines of progress."""
@@ -88,7 +89,10 @@ def train(sweep: Sweep, planned: FinetuneRuns, runs: list[Run], compute: Compute
     make_private(sweep.layout.tuning)
     write_starts(list(starts.values()), sweep.layout.starts)
     group = group_of(settings, settings.gpus_of_a_run(workers.gpus), sweep.layout.ray_train, workers.patience)
-    for part in ([run for run in runs if run is planned.baseline], [run for run in runs if run is not planned.baseline]):
+    for part in (
+        [run for run in runs if run is planned.baseline],
+        [run for run in runs if run is not planned.baseline],
+    ):
         if part and not compute.is_exhausted():
             _follow(sweep, part, group, compute)
 
@@ -138,5 +142,3 @@ def finetune_results(sweep: Sweep, board: Board) -> FinetuneResults:
 def _finetuned_rows(planned: FinetuneRuns, rows: dict[str, Row]) -> Iterator[FinetunedRow]:
     for run in planned.runs:
         yield FinetunedRow(run.tuning, rows[run.recipe.id], read_json_if_exists(run.folder.result))
-
-

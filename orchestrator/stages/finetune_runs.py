@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.finetuning.run import Run
+
 from orchestrator.config.finetune import Baseline, Finetune
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.recipes.tuning import BASELINE, Start, Tuning, baseline_as_finetune, settings
@@ -13,7 +15,6 @@ from orchestrator.results.board import Board
 from orchestrator.stages.finetune_starts import choose_starts, find_start
 from orchestrator.stages.open import Round, Sweep
 from tasks.finetuning.examples import Labelled, digest
-from tasks.finetuning.run import Run
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,7 @@ def finetuned_round(sweep: Sweep, runs: FinetuneRuns) -> Round:
     return sweep.finetuned.of(runs.recipes)
 
 
-def _task_runs(
-    sweep: Sweep, finetune: Finetune, task: str, starts: list[Start], baseline: Run | None
-) -> Iterator[Run]:
+def _task_runs(sweep: Sweep, finetune: Finetune, task: str, starts: list[Start], baseline: Run | None) -> Iterator[Run]:
     """Every start, method, budget and seed of one task."""
     general = sweep.tasks.training.general
     for seed in finetune.seeds:

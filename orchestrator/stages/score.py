@@ -19,8 +19,7 @@ def score(sweep: Sweep, evaluated: Round) -> Board:
     failures = read_failures(evaluated.layout)
     ahead = sweep.ledger.ahead(recipe.id for recipe in evaluated.recipes)
     rows = [
-        _row(sweep, evaluated, recipe, failures.get(key))
-        for recipe, key in zip(evaluated.recipes, ahead, strict=True)
+        _row(sweep, evaluated, recipe, failures.get(key)) for recipe, key in zip(evaluated.recipes, ahead, strict=True)
     ]
     notes = (note for task in generation_tasks(evaluated.suites) for note in task.notes())
     return Board(

@@ -13,7 +13,6 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from orchestrator.config.load import load_published
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.records import Failure, Profile, Serving
@@ -23,7 +22,7 @@ from orchestrator.report import figures
 from orchestrator.report.page import escape_markdown, write_report
 from orchestrator.report.terminal import print_board, print_difference
 from orchestrator.report.words import FAKE, slerp_words
-from orchestrator.results.board import Board, Row, Suite, mark
+from orchestrator.results.board import Board, Row, Status, Suite, mark
 from orchestrator.stats.scores import Score, TaskScore, combine, difference
 
 RATIOS = {"start": 0.0, "stop": 1.0, "step": 0.1}
@@ -269,6 +268,19 @@ def test_the_board_in_a_terminal() -> None:
     for row in board.rows:
         assert row.recipe.id[:8] in text
     assert text.count("●") == len(board.front) + 1 and "Traceback" not in text
+
+
+def test_only_what_went_wrong_is_red() -> None:
+    """A search's candidates that were beaten, or wait, are no failures."""
+    board, sink = BOARDS["broken"](), io.StringIO()
+    scored = [row for row in board.rows if row.status == "scored" and not row.on_front and row.method != "parent"]
+    ended: dict[str, Status] = {scored[0].recipe.id: "raced", scored[1].recipe.id: "waiting"}
+    rows = tuple(replace(row, status=ended.get(row.recipe.id, row.status)) for row in board.rows)
+    console = Console(file=sink, width=200, force_terminal=True, color_system="standard")
+    print_board(replace(board, rows=rows), console)
+    lines = {row.recipe.id: line for row in rows for line in sink.getvalue().splitlines() if row.recipe.id[:8] in line}
+    for style, statuses in (("31", {"invalid", "failed"}), ("2", {"pending", "raced", "waiting"})):
+        assert {row.status for row in rows if lines[row.recipe.id].startswith(f"\x1b[{style}m")} == statuses
 
 
 def test_a_difference_in_a_terminal() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -30,6 +31,7 @@ from orchestrator.ledger.merge import merge
 from orchestrator.models.resolve import resolve
 from orchestrator.models.serving import make_profile, make_serving
 from orchestrator.recipes.expand import expand
+from orchestrator.recipes.recipe import Point, Source, single
 from orchestrator.results.export import export
 from orchestrator.results.gc import GRACE_S, collect, find_garbage, open_store
 from orchestrator.results.heartbeat import Driver, driving, read_driver
@@ -44,12 +46,14 @@ LETTERS = [Question((i,), (i + 1,)) for i in range(12)]
 TEXTS = [Question((i,), decoding=Decoding(8, ())) for i in range(6)]
 
 
-def asked(block: Block, logprob: float = -1.0, worker: str = "node:1") -> Asked:
+def asked(
+    block: Block, logprob: float = -1.0, worker: str = "node:1", swap_s: float = 1.0, answer_s: float = 3.0
+) -> Asked:
     answers = tuple(
         Answer(q.id, None, None, "a patient's text", 3) if q.decoding else Answer(q.id, logprob, True, None, 0)
         for q in block.questions
     )
-    return Asked(block, answers, 1.0, 3.0, worker)
+    return Asked(block, answers, swap_s, answer_s, worker)
 
 
 class Results:
@@ -62,11 +66,11 @@ class Results:
         serving = make_serving(config, files, out / "serving")
         note = Note(config, sources, serving, make_profile(config), {})
         write_note(out, note)
-        suites = [
+        self.suites = [
             SuiteTask("clinical", "letters", None, [], 6, LETTERS, [i // 2 for i in range(12)]),
             SuiteTask("instruction", "texts", None, [], 6, TEXTS, list(range(6))),
         ]
-        write_questions(out, {"sweep": suites})
+        write_questions(out, {"sweep": self.suites})
         self.recipes = [recipe.id for recipe in expand(config, sources)]
         self.place = config.ledger or str(out / "answers")
         self.ledger = Ledger(self.place, serving, note.profile)
@@ -132,6 +136,23 @@ def test_status_of_a_dead_sweep_names_its_workers_and_its_damage(results: Result
     assert "gave its last sign 10.0 min ago; the same command goes on" in describe(status)
 
 
+@pytest.mark.parametrize(
+    ("gpus", "ranks", "hours", "shown"),
+    [(1.0, 2, 2.0, ", 2.00 GPU hours"), (0.5, 1, 0.5, ", 0.50 GPU hours"), (0.0, 2, 0.0, "")],
+)
+def test_gpu_hours_are_those_of_all_gpus_of_an_engine(
+    sweep: Callable[..., Path], tmp_path: Path, gpus: float, ranks: int, hours: float, shown: str
+) -> None:
+    engine = {"max_model_len": 512, "tensor_parallel_size": ranks}
+    results = Results(sweep(workers={"backend": "fake", "gpus": gpus, "engine": engine}), tmp_path / "out")
+    results.answer(0, slice(1), swap_s=600.0, answer_s=3000.0)
+    status = read_status(results.out)
+    assert (status.worker_hours, status.gpu_hours) == (pytest.approx(1.0), pytest.approx(hours))
+    assert f"1.00 worker hours{shown}\n" in describe(status) + "\n"
+    workers = load_config(tmp_path / "sweep.yaml").workers
+    assert workers.gpu_hours(3600.0) == (hours or 1.0), "in a budget a worker without a GPU counts as one"
+
+
 def test_a_driver_that_was_killed_is_dead_at_once(tmp_path: Path) -> None:
     code = "import sys, pathlib, time; from orchestrator.results.heartbeat import *\nwith driving(pathlib.Path(sys.argv[1])): time.sleep(60)"
     driver = subprocess.Popen([sys.executable, "-c", code, tmp_path], cwd=ROOT, env={**os.environ, "PYTHONPATH": "."})
@@ -184,6 +205,41 @@ def test_export_has_a_row_an_answer_and_texts_only_where_asked(results: Results,
     assert (one["objective"], one["task"], one["document"], one["logprob"]) == ("clinical", "letters", 2, -1.0)
     with pytest.raises(UserError, match="exists already"):
         export(results.out, tmp_path / "plain.parquet", False)
+
+
+def test_export_gives_each_stage_its_own_scores(sweep: Callable[..., Path], tmp_path: Path) -> None:
+    """Held-out questions those of the confirmed board, fine-tuned recipes those of tuning.parquet, others none."""
+    results = Results(sweep(), tmp_path / "out")
+    held_out, cards = ([Question((stage, i), (i,)) for i in range(6)] for stage in (100, 200))
+    stages = {
+        "confirm": [SuiteTask("clinical", "letters", None, [], 6, held_out, list(range(6)))],
+        "tuned": [SuiteTask("cards", "texts", None, [], 6, cards, list(range(6)))],
+    }
+    write_questions(results.out, {"sweep": results.suites, **stages})
+    run = results.out / "tuning" / ("ab" * 10)
+    told = {"method": "lora", "start_label": "linear alpha=0.5", "task": "cards", "budget": "8", "seed": 0}
+    (results.out / "confirmed").mkdir()
+    run.mkdir(parents=True)
+    write_json(run / "RESULT.json", told)
+    finalist, other = results.recipes[2:]
+    tuned = single(Source(run.name, "", ""), "float32", Point("tuned")).id
+    boards = {
+        "leaderboard": [{"recipe_id": finalist, "clinical": 0.5}, {"recipe_id": other, "clinical": 0.25}],
+        "confirmed/leaderboard": [{"recipe_id": finalist, "clinical": 0.375}],
+        "tuning": [{"recipe_id": tuned, "clinical": 0.125, "cards": 0.75}],
+    }
+    for name, rows in boards.items():
+        pq.write_table(pa.Table.from_pylist(rows), results.out / f"{name}.parquet")
+    for recipe in (finalist, other, tuned):
+        for block in results.ledger.missing(recipe, [LETTERS, held_out, cards], Workers(block=64)):
+            results.ledger.write(asked(block))
+    export(results.out, tmp_path / "to.parquet", False)
+    rows = pq.read_table(tmp_path / "to.parquet").to_pylist()
+    assert {(row["recipe_id"], row["stage"], row["objective_score"]) for row in rows} == {
+        (finalist, "sweep", 0.5), (finalist, "confirm", 0.375), (finalist, "tuned", None),
+        (other, "sweep", 0.25), (other, "confirm", None), (other, "tuned", None),
+        (tuned, "sweep", 0.125), (tuned, "confirm", None), (tuned, "tuned", 0.75),
+    }  # fmt: skip
 
 
 # -------------------------------------------------------------------- gc

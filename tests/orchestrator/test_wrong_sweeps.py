@@ -71,6 +71,15 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "give either t (with between, if you like) or base_model, not both",
     ),
     "between one": (grid(method="slerp", t=[0.2], between=["a", "a"]), "between takes two different parents"),
+    "an objective by a name of pydantic's": (
+        {"objectives": {"TaskUse": {"tasks": [{"task": "demo_formulary", "str": 1}]}}},
+        "objectives.TaskUse.tasks[0].str: unknown key (known here: task, num_fewshot",
+    ),
+    "a budget that is none": (
+        {"finetune": {"starts": ["a"], "tasks": {"x": {"tasks": ["demo_instructions"]}}, "examples": ["most"]}},
+        "finetune.examples[0]: input should be a valid integer, but got 'most'",
+    ),
+    "a name that is none": ({"objectives": {"a b": {"tasks": ["demo_formulary"]}}}, "objectives.a b: 'a b' is no name"),
     "reserved name": ({"objectives": {"on_front": {"tasks": ["demo_formulary"]}}}, "objectives.on_front: the leaderboard has"),
     "metric twice": (objective(metric=["acc", "acc"]), "metric takes one name or a list of different ones"),
     "misspelt task key": (
