@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from tasks.demo import formulary, instructions
+from tests.helpers.paths import DEMO
 
-DEMO = Path(formulary.__file__).parent
 PARENTS = DEMO / "parents"
 SLERP_THRESHOLD = 0.9995
 """Where mergekit's slerp turns linear."""

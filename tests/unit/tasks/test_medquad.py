@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -26,8 +25,9 @@ from tasks.finetuning.medquad import (
 )
 from tasks.finetuning.weak_labels import Written
 from tasks.generation.metrics import distinct
+from tests.helpers.paths import CLINICAL, DATA
 
-REAL = Path(os.environ["MERGEFRONT_DATA"]) / "medquad"
+REAL = DATA / "medquad"
 PAIRS = [
     Answered(f"What is the {kind} of {focus}?", f"The {kind} of {focus} is number {row * 10 + column}.", kind, focus)
     for row, focus in enumerate(["Rabies", "Measles", "Gout"])
@@ -150,9 +150,8 @@ def test_a_model_chooses_what_it_was_trained_on() -> None:
     from tasks.demo import formulary
     from tasks.finetuning.medquad import Choice
     from tasks.finetuning.rows import load
-    from tests.conftest import DEMO
 
-    folder = DEMO / "parents" / "clinical"
+    folder = CLINICAL
     asked = [
         Choice(each["question"], tuple(f" {text}" for text in each["choices"]), each["answer"], ("",) * 4)
         for each in formulary.documents()[:24]

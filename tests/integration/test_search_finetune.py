@@ -15,7 +15,7 @@ from orchestrator.planning.plan import make_plan
 from orchestrator.stages.open import open_sweep
 from orchestrator.stages.search import check, confirming, open_referee
 from orchestrator.stages.search_finetune import open_space, with_learning
-from tests.test_second_phase import FINETUNE, GENERATION, TASK
+from tests.helpers.sweeps import FINETUNE, GENERATION, TASK
 from tune.study import choose_sampler
 
 LEARNED = {**TASK, "split": "search"}

@@ -8,16 +8,13 @@ the fake backend: a grid that goes on into fine-tuning, and a search. Paths of t
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-TIMINGS = ("swap_s", "answer_s")
-Run = Callable[..., tuple[str, str]]
+from tests.helpers.commands import Run
+from tests.helpers.paths import ROOT
+from tests.helpers.results import rows
 
 
 @pytest.fixture
@@ -33,10 +30,6 @@ def old(tmp_path: Path) -> Path:
 
 def answers(out: Path) -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in sorted((out / "answers").rglob("*")) if file.is_file()}
-
-
-def rows(out: Path, table: str) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if k not in TIMINGS} for row in pq.read_table(out / table).to_pylist()]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,9 @@ import ray
 import yaml
 
 from cluster.session import session
-from tests.test_hostile import LAUGHS, ROOT, content, folder_instead, own_task, put
+from tests.helpers.hostile import LAUGHS, folder_instead, put
+from tests.helpers.paths import ROOT
+from tests.helpers.sweeps import content, own_task
 
 SECRETS = {"HF_TOKEN": "hf_" + "Secret0" * 5, "AWS_SECRET_ACCESS_KEY": "very/secret/key/0123456789"}
 PATIENT = "Mrs Wintergreen"

@@ -20,8 +20,7 @@ from orchestrator.core.store import StorageError, Store
 from orchestrator.models.fetch import bring, fetch
 from orchestrator.models.resolve import open_model
 from orchestrator.recipes.recipe import Source
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers.paths import ROOT
 
 
 @pytest.fixture

@@ -38,8 +38,8 @@ from orchestrator.results.heartbeat import Driver, driving, read_driver
 from orchestrator.results.manifest import Note, write_note, write_questions
 from orchestrator.results.status import describe, read_status
 from tasks.evaluation.suites import SuiteTask
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SERVING = Serving("tokenizer", None, (0,), 512, "x", (), "a", "/nowhere")
 PROFILE = Profile("fake", "float32", 1, "cpu")
 LETTERS = [Question((i,), (i + 1,)) for i in range(12)]

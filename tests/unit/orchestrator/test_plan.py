@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +17,7 @@ from orchestrator.core.records import Decoding, Question
 from orchestrator.sizing.nodes import gpu_node
 from orchestrator.sizing.placement import Fit, Layout, Shape
 from orchestrator.sizing.time import PCIE, estimate, merge_seconds
-
-ROOT = Path(__file__).parents[2]
-DATA = Path(os.environ["MERGEFRONT_DATA"]) / "hf_mirror"
-TOKENIZER = ROOT / "tasks" / "demo" / "parents" / "instruct"
-SHAPES = ROOT / "tests" / "data" / "shapes"
+from tests.helpers.paths import EXAMPLES, HUB_DATA, INSTRUCT, SHAPES
 
 
 @pytest.fixture
@@ -31,7 +26,7 @@ def shape(tmp_path: Path) -> Path:
 
 
 def test_the_papers_sweep_is_both_grids_over_the_whole_suite() -> None:
-    config = load_config(ROOT / "examples" / "paper.yaml")
+    config = load_config(EXAMPLES / "paper.yaml")
     assert [len(grid.alpha or grid.t or []) for grid in config.recipes] == [11, 11]
     assert {name: objective.tasks for name, objective in config.objectives.items()} == {
         "medical": ["medical"],
@@ -39,17 +34,17 @@ def test_the_papers_sweep_is_both_grids_over_the_whole_suite() -> None:
     }
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="needs the data sets in MERGEFRONT_DATA")
+@pytest.mark.skipif(not HUB_DATA.is_dir(), reason="needs the data sets in MERGEFRONT_DATA")
 def test_the_papers_sweep_is_planned_with_no_hub(
     shape: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sweep = yaml.safe_load((ROOT / "examples" / "paper.yaml").read_text())
-    sweep["data_root"] = str(DATA)
+    sweep = yaml.safe_load((EXAMPLES / "paper.yaml").read_text())
+    sweep["data_root"] = str(HUB_DATA)
     sweep["objectives"]["medical"] |= {"expect": {"medqa_4options": 1272}, "limit": 20}
     sweep["objectives"]["instruction"]["limit"] = 20
     path = tmp_path / "paper.yaml"
     path.write_text(yaml.safe_dump(sweep))
-    order = ["plan", str(path), "--shape", str(shape), "--tokenizer", str(TOKENIZER)]
+    order = ["plan", str(path), "--shape", str(shape), "--tokenizer", str(INSTRUCT)]
     assert main(order) == 0
     told = capsys.readouterr().out
     assert "recipes    20 (24 points before deduplication)" in told
@@ -74,15 +69,15 @@ def test_the_papers_sweep_is_planned_with_no_hub(
 
 def test_shape_and_tokenizer_are_checked(shape: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def refused(*more: str) -> str:
-        assert main(["plan", str(ROOT / "examples" / "paper.yaml"), *more]) == 2
+        assert main(["plan", str(EXAMPLES / "paper.yaml"), *more]) == 2
         return capsys.readouterr().err
 
     assert "--shape and --tokenizer go together" in refused("--shape", str(shape))
     assert "nowhere holds no tokenizer" in refused("--shape", str(shape), "--tokenizer", "nowhere").replace(":", "")
-    assert "none.json does not exist" in refused("--shape", str(tmp_path / "none.json"), "--tokenizer", str(TOKENIZER))
+    assert "none.json does not exist" in refused("--shape", str(tmp_path / "none.json"), "--tokenizer", str(INSTRUCT))
     shape.write_text('{"model_type": "llamma"}')
     assert "no causal language model that transformers knows" in refused(
-        "--shape", str(shape), "--tokenizer", str(TOKENIZER)
+        "--shape", str(shape), "--tokenizer", str(INSTRUCT)
     )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,10 @@ from tasks.benchmarks.splits import choose_side
 from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.generation.sources import FILES, READERS, Examples, Reader, is_test, own_examples
 from tasks.generation.task import GenerationTask, load_task, share
-from tests.conftest import DEMO
+from tests.helpers.paths import DATA, INSTRUCT
 
 IN_TRAINING = ["test1-96", "test1-106", "test2-59", "test2-153"]
-MTS = Path(os.environ["MERGEFRONT_DATA"]) / "mts_dialog"
+MTS = DATA / "mts_dialog"
 SECRET = "Zebrafish-plaintext"
 """Stands in every made text; may stand in no message."""
 
@@ -222,7 +221,7 @@ def test_own_files_that_are_wrong(lines: str, expected: str, tmp_path: Path) -> 
 def lm() -> LedgerLM:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(DEMO / "parents" / "instruct")
+    tokenizer = AutoTokenizer.from_pretrained(INSTRUCT)
     return LedgerLM(Serving("t", None, (0,), 512, "x", (), "a", "/nowhere"), tokenizer, seed=5)
 
 

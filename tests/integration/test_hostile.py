@@ -19,26 +19,14 @@ import pytest
 import yaml
 
 from orchestrator.cli.main import main
-from tests.conftest import state
+from tests.helpers.hostile import LAUGHS, folder_instead, put
+from tests.helpers.paths import CLINICAL, INSTRUCT, ROOT
+from tests.helpers.results import state
+from tests.helpers.sweeps import content, own_task
 
-ROOT = Path(__file__).resolve().parent.parent
-DEMO = ROOT / "tasks" / "demo"
 MARKER = "it-ran"
 """A file that no test may find: every payload tries to create it in the working directory."""
 TOUCH = f"open({MARKER!r}, 'w')"
-
-
-def content(**changes: Any) -> dict[str, Any]:
-    """A good sweep over the demo's parents, and what is changed in it."""
-    return {
-        "parents": {name: {"model": str(DEMO / "parents" / name)} for name in ("clinical", "instruct")},
-        "recipes": [{"method": "linear", "alpha": [0.5]}],
-        "objectives": {"clinical": {"tasks": ["demo_formulary"], "limit": 2}},
-        "include_path": [str(DEMO / "lm_eval")],
-        "dtype": "float32",
-        "workers": {"backend": "fake", "count": 1, "engine": {"max_model_len": 512}},
-        **changes,
-    }
 
 
 @pytest.fixture
@@ -53,9 +41,6 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 # -------------------------------------------------------------------- the sweep file
-LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
-)
 MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 12))
 GRIDS = {"grid": {"start": 0, "stop": 1, "step": 0.001}}
 TEXTS: dict[str, tuple[bytes | str | dict[str, Any], str]] = {
@@ -221,15 +206,6 @@ def test_prompts(prompt: str, tmp_path: Path, write: Callable[..., Path], refuse
     assert not (tmp_path / MARKER).exists()
 
 
-def own_task(file: Path, prompt: str) -> dict[str, Any]:
-    generation = {"own": {"own": {"file": str(file), "prompt": prompt}}}
-    return content(
-        generation=generation,
-        objectives={"own": {"tasks": ["own"], "metric": "rouge1", "gen_kwargs": {"max_gen_toks": 16}}},
-        include_path=[],
-    )
-
-
 # -------------------------------------------------------------------- a model's folder
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -248,11 +224,6 @@ def tensor(start: int, end: int, **changes: Any) -> dict[str, Any]:
 class Payload:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, (f"touch {MARKER}",)
-
-
-def put(name: str, data: bytes | str | dict[str, Any] | list[Any]) -> Callable[[Path], None]:
-    encoded = data if isinstance(data, bytes) else (data if isinstance(data, str) else json.dumps(data)).encode()
-    return lambda folder: (folder / name).write_bytes(encoded) and None
 
 
 def only(name: str) -> Callable[[Path], None]:
@@ -276,14 +247,6 @@ def link(name: str, target: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         (folder / name).unlink()
         (folder / name).symlink_to(target)
-
-    return change
-
-
-def folder_instead(name: str) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
-        (folder / name).unlink()
-        (folder / name).mkdir()
 
     return change
 
@@ -356,10 +319,10 @@ MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
 def test_model(name: str, tmp_path: Path, write: Callable[..., Path], refuses: Callable[..., str]) -> None:
     change, expected = MODELS[name]
     folder = tmp_path / "models" / "bad"
-    shutil.copytree(DEMO / "parents" / "instruct", folder)
+    shutil.copytree(INSTRUCT, folder)
     change(folder)
     objectives = {"chat": {"tasks": ["demo_instructions"], "limit": 1, "apply_chat_template": True}}
-    parents = {"good": {"model": str(DEMO / "parents" / "clinical")}, "bad": {"model": str(folder)}}
+    parents = {"good": {"model": str(CLINICAL)}, "bad": {"model": str(folder)}}
     refuses(expected, "plan", write(content(parents=parents, objectives=objectives)))
     assert not (tmp_path / MARKER).exists()
 
@@ -400,7 +363,7 @@ def hub() -> Iterator[str]:
 
 @pytest.mark.parametrize("token", [None, "hf_" + "Wrong1" * 6])
 def test_gated_model(token: str | None, hub: str, tmp_path: Path, write: Callable[..., Path]) -> None:
-    path = write(content(parents={"a": {"model": "org/gated"}, "b": {"model": str(DEMO / "parents" / "clinical")}}))
+    path = write(content(parents={"a": {"model": "org/gated"}, "b": {"model": str(CLINICAL)}}))
     environment = {**os.environ, "HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf")}
     environment |= {"HF_TOKEN": token} if token else {}
     command = [sys.executable, "-m", "orchestrator", "plan", str(path)]

@@ -14,9 +14,8 @@ from orchestrator.recipes.tuning import Tuning
 from tasks.finetuning.curriculum import TERMS
 from tasks.finetuning.rows import Example
 from tasks.finetuning.train import Run, make_trainer, train
-from tests.conftest import DEMO
+from tests.helpers.paths import INSTRUCT
 
-INSTRUCT = DEMO / "parents" / "instruct"
 EXAMPLES = tuple(
     Example(f"What treats condition {number}?", f"Drug {number * 7} twice daily.", weight)
     for number, weight in enumerate([1.0, 0.5, 0.25, 1.0, 1.0, 0.75])

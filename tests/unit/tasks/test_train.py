@@ -36,8 +36,8 @@ from tasks.finetuning.train import (
 )
 from tasks.generation.sources import Example, Examples
 from tasks.merging.checkpoint import headers
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.0}
 ICFT = {
     "general": "digest", "stages": 3, "recent_rows": 1, "earlier_rows": 1, "long_memory": 8,

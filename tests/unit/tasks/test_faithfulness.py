@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 
 from tasks.generation.faithfulness import faithfulness, statements
+from tests.helpers.paths import DATA
 
 DIALOGUE = """Doctor: How old are you?
 Patient: I'm fifty five. It was on July twenty ninth two thousand eight. I moved here in nineteen eighty four.
@@ -78,7 +77,7 @@ def test_limits_that_are_stated() -> None:
     assert unsupported("Takes insulin.") == [], "what is wrong in words alone is not looked at"
 
 
-MTS = Path(os.environ["MERGEFRONT_DATA"]) / "mts_dialog"
+MTS = DATA / "mts_dialog"
 
 
 @pytest.mark.skipif(not MTS.is_dir(), reason="MTS-Dialog is not in MERGEFRONT_DATA")

@@ -19,40 +19,10 @@ from orchestrator.planning.plan import make_plan
 from orchestrator.stages.finetune import open_phase
 from orchestrator.stages.open import open_sweep
 from orchestrator.stages.score import make_board
-from tests.test_main_job import Run, command_line, finished
-
-ROOT = Path(__file__).resolve().parent.parent
-DEMO = ROOT / "tasks" / "demo"
-CARDS = DEMO / "cards"
-GENERATION = {
-    "own": {
-        "drug_cards": {
-            "file": str(CARDS / "test.jsonl"),
-            "train": str(CARDS / "train.jsonl"),
-            "input": "request",
-            "reference": "card",
-            "prompt": "Write the card of {{input}}.",
-        }
-    }
-}
-TASK = {
-    "tasks": ["drug_cards"],
-    "metric": "composite_without_bertscore",
-    "limit": 5,
-    "gen_kwargs": {"max_gen_toks": 16},
-}
-FINETUNE: dict[str, Any] = {
-    "starts": ["b", {"best": "clinical"}],
-    "tasks": {"cards": TASK},
-    "examples": [4],
-    "seeds": [0, 1],
-    "min_steps": 2,
-    "epochs": 1,
-    "max_length": 128,
-}
-
-
-ICFT = {"general": str(CARDS / "general.jsonl")}
+from tests.helpers.commands import Run, command_line
+from tests.helpers.paths import DEMO, INSTRUCT, ROOT
+from tests.helpers.results import finished
+from tests.helpers.sweeps import FINETUNE, GENERATION, ICFT, TASK
 
 
 @pytest.mark.slow
@@ -62,7 +32,7 @@ def test_a_sweep_goes_on_into_fine_tuning(
     out, talks = tmp_path / "out", tmp_path / "talks"  # with a chat template, for ICFT's instructions
     shutil.copytree(parents["b"], talks)
     for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copyfile(DEMO / "parents" / "instruct" / file, talks / file)
+        shutil.copyfile(INSTRUCT / file, talks / file)
     models = {"a": {"model": str(parents["a"])}, "b": {"model": str(talks)}}
 
     def write(**changes: Any) -> Path:

@@ -6,35 +6,19 @@ import dataclasses
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.config.finetune import Finetune
-from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
-from orchestrator.core.records import Profile, Serving
-from orchestrator.recipes.recipe import Point, Recipe, Source
 from orchestrator.recipes.tuning import Tuning, settings
-from orchestrator.results.board import Board, Row, mark
+from orchestrator.results.board import Board
 from orchestrator.sizing.finetune_memory import need, refusal
 from orchestrator.stages.finetune_starts import choose_starts
 from orchestrator.stats.learning_curves import equivalents, mean_score, spread
-from orchestrator.stats.scores import Score, TaskScore
+from tests.helpers.boards import VALUES, board, finetune, recipe, score
 
-TASKS = {"notes": {"tasks": ["clinical_mts_dialog"]}}
 ICFT: dict[str, object] = {"method": ["lora", "icft"], "icft": {"general": "x"}}
-
-
-def finetune(**changes: object) -> Finetune:
-    return Finetune.model_validate({"starts": ["a"], "tasks": TASKS, **changes})
-
-
-def recipe(name: str, method: str = "slerp") -> Recipe:
-    return Recipe(
-        method, ((Source(name, name, name), {}),), None, {}, "float32", points=(Point(method, (("t", name),)),)
-    )
 
 
 def tuning(**changes: object) -> Tuning:
@@ -107,40 +91,11 @@ def test_full_fine_tuning_of_8b_does_not_fit_one_card_and_is_told_what_would() -
 
 
 # -------------------------------------------------------------------- starts
-def board(values: dict[str, tuple[float, float]], *starts: object) -> Board:
-    """Merges of methods by their first letter: `s` is slerp, `l` linear, `p` a parent."""
-    config = SweepConfig.model_validate(
-        {
-            "parents": {"pa": {"model": "a"}, "pb": {"model": "b"}},
-            "objectives": {"medical": {"tasks": ["x"]}, "loss": {"tasks": ["y"], "direction": "minimize"}},
-            "finetune": {"starts": list(starts), "tasks": TASKS},
-        }
-    )
-    rows = []
-    for name, (medical, loss) in values.items():
-        method = {"s": "slerp", "l": "linear", "p": "parent"}[name[0]]
-        key = "name" if method == "parent" else "x"
-        made = dataclasses.replace(recipe(name, method), points=(Point(method, ((key, name),)),))
-        scores = {"medical": score(medical), "loss": score(loss)}
-        rows.append(Row(made, "scored", scores, {}))
-    serving = Serving("t", None, (), 8, "x", (), "pa", "")
-    return Board(config, serving, Profile("fake", "float32", 1, "cpu"), (), tuple(mark(config, rows)), {})
-
-
-def score(value: float, documents: int = 20, seed: int = 0) -> Score:
-    influence = np.random.default_rng(seed).normal(0, 0.05, documents)
-    influence -= influence.mean()
-    return Score(value, (TaskScore("o", "t", {"m": value}, value, influence, influence + value),), (1.0,))
-
-
 def chosen(found: Board) -> list[str]:
     return [
         start.label.removeprefix("slerp x=").removeprefix("linear x=")
         for start in choose_starts(found.config, found, None)
     ]
-
-
-VALUES = {"pa": (0.9, 0.9), "pb": (0.1, 0.1), "s1": (0.8, 0.8), "s2": (0.6, 0.3), "l1": (0.7, 0.7), "l2": (0.5, 0.2)}
 
 
 def test_rules_choose_among_the_merges() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -16,8 +15,8 @@ from orchestrator.models.formats import normal
 from orchestrator.sizing.layouts import best, check, engines, kinds
 from orchestrator.sizing.nodes import ACCELERATORS, Node, gpu_node, parse_cluster
 from orchestrator.sizing.placement import WORKING, Fit, Layout, Shape, layers_of_stages, shape_of
+from tests.helpers.paths import SHAPES
 
-SHAPES = Path(__file__).parents[1] / "data" / "shapes"
 PARAMETERS = {"llama-3.1-8b": 8_030_261_248, "llama-3.3-70b": 70_553_706_496, "llama-3.1-405b": 405_853_388_800}
 ENGINE = Engine(max_model_len=8192)
 

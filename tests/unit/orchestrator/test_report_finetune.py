@@ -11,7 +11,7 @@ from orchestrator.report.finetune import equivalents_table, forgotten_table, lea
 from orchestrator.report.page import write_report
 from orchestrator.results.board import Board, Row, Tuned, TunedRow
 from orchestrator.stages.finetune_starts import choose_starts
-from tests.orchestrator.test_tuning import VALUES, board, finetune, score
+from tests.helpers.boards import VALUES, board, finetune, score
 
 METHODS: tuple[Method, ...] = ("full", "lora")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,35 +18,10 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from tests.test_main_job import Run
-
-ROOT = Path(__file__).resolve().parent.parent
-OBJECTIVES: dict[str, dict[str, Any]] = {
-    "clinical": {"tasks": ["demo_formulary"], "limit": 30, "split": "search"},
-    "other": {"tasks": ["demo_formulary"], "limit": 50, "split": "search"},
-}
-SEARCH = {
-    "space": [
-        {"method": "linear", "alpha": {"low": 0, "high": 1, "knots": 2}},
-        {"method": "slerp", "t": {"low": 0, "high": 1, "modules": ["mlp"]}},
-    ],
-    "budget": {"candidates": 6},
-    "constraints": {"clinical": {"parent": "a", "share": 0.5}},
-    "racing": {"rungs": [0.3, 0.6, 1.0]},
-}
-WORKERS = {"backend": "fake", "block": 32, "count": 1, "engine": {"max_model_len": 512}}
-
-
-def command(*args: object) -> list[str]:
-    return [sys.executable, "-m", "orchestrator", *map(str, args)]
-
-
-def notes(out: Path) -> dict[str, dict[str, Any]]:
-    return {file.stem: json.loads(file.read_text()) for file in (out / "search" / "candidates").glob("*.json")}
-
-
-def finished(out: Path) -> dict[Path, bytes]:
-    return {marker: marker.read_bytes() for marker in out.glob("answers/*/*/SUCCESS")}
+from tests.helpers.commands import Run, command
+from tests.helpers.paths import ROOT
+from tests.helpers.results import finished, notes, questions
+from tests.helpers.sweeps import FAKE, OBJECTIVES, SEARCH
 
 
 @pytest.mark.parametrize(
@@ -74,7 +48,7 @@ def finished(out: Path) -> dict[Path, bytes]:
 def test_a_search_that_cannot_be_is_refused_at_once(
     sweep: Callable[..., Path], tmp_path: Path, mergefront: Run, changes: dict[str, Any], said: str
 ) -> None:
-    path = sweep(**{"objectives": OBJECTIVES, "search": SEARCH, "workers": WORKERS, **changes})
+    path = sweep(**{"objectives": OBJECTIVES, "search": SEARCH, "workers": FAKE, **changes})
     _, err = mergefront("search", path, "--out", tmp_path / "out", expect=2)
     assert said in err and "Traceback" not in err
 
@@ -84,7 +58,7 @@ def test_a_search_that_is_killed_goes_on_where_it_was(
     sweep: Callable[..., Path], tmp_path: Path, mergefront: Run
 ) -> None:
     out = tmp_path / "out"
-    path = sweep(objectives=OBJECTIVES, search=SEARCH, workers={**WORKERS, "fake_seconds": 0.01})
+    path = sweep(objectives=OBJECTIVES, search=SEARCH, workers={**FAKE, "fake_seconds": 0.01})
     running = subprocess.Popen(command("search", path, "--out", out), cwd=ROOT, stderr=(tmp_path / "err").open("w"))
     deadline = time.monotonic() + 240
 
@@ -138,8 +112,3 @@ def test_a_search_that_is_killed_goes_on_where_it_was(
     _, quiet = mergefront("search", path, "--out", out)
     assert "sampler" not in quiet, "nothing is left, and nothing is started"
     assert not (out / "ray").exists() or not any((out / "ray").iterdir())
-
-
-def questions(marker: Path) -> list[tuple[str, str]]:
-    file = marker.parent / json.loads(marker.read_text())["file"]
-    return [(marker.parts[-3], row) for row in pq.read_table(file)["question_id"].to_pylist()]

@@ -7,40 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
-TIMINGS = {"swap_s", "answer_s"}
-
-
-Run = Callable[..., tuple[str, str]]
-"""`conftest.mergefront`."""
-
-
-def command_line(*args: object, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    """In a process of its own, as users do."""
-    command = [sys.executable, "-m", "orchestrator", *map(str, args)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
-    assert done.returncode == expect, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done
-
-
-def leaderboard(out: Path) -> list[dict[str, Any]]:
-    """Without the timings, which are nobody's promise."""
-    rows = pq.read_table(out / "leaderboard.parquet").to_pylist()
-    return [{key: value for key, value in row.items() if key not in TIMINGS} for row in rows]
-
-
-def finished(out: Path) -> dict[Path, bytes]:
-    return {marker: marker.read_bytes() for marker in out.glob("answers/*/*/SUCCESS")}
+from tests.helpers.commands import Run, command_line, start, wait_for_blocks
+from tests.helpers.paths import EXAMPLES, ROOT
+from tests.helpers.results import finished, leaderboard
 
 
 # -------------------------------------------------------------------- the command line, over the fake backend
@@ -143,32 +119,12 @@ def test_an_interrupt_exits_with_130_and_keeps_what_is_finished(sweep: Callable[
     assert len(finished(out)) >= 2
 
 
-def start(path: Path, out: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "orchestrator", "run", str(path), "--out", str(out)]
-
-    def listen_to_interrupts() -> None:
-        # A job in the background of a script is started deaf to SIGINT, and would hand that down.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=listen_to_interrupts
-    )
-
-
-def wait_for_blocks(running: subprocess.Popen[bytes], out: Path, count: int) -> None:
-    deadline = time.monotonic() + 240
-    while len(finished(out)) < count:
-        assert running.poll() is None, "it ended before it was interrupted"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 # -------------------------------------------------------------------- the demo, for real
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo, run to its end without interruption."""
     out = tmp_path_factory.mktemp("demo") / "out"
-    command_line("run", ROOT / "examples" / "demo.yaml", "--out", out)
+    command_line("run", EXAMPLES / "demo.yaml", "--out", out)
     return out
 
 
@@ -191,7 +147,7 @@ def test_the_demo_has_the_trade_off_it_promises(demo: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_in_the_middle_it_ends_up_the_same(demo: Path, tmp_path: Path) -> None:
-    path, out = ROOT / "examples" / "demo.yaml", tmp_path / "out"
+    path, out = EXAMPLES / "demo.yaml", tmp_path / "out"
     running = start(path, out)
     wait_for_blocks(running, out, 4)
     os.kill(running.pid, signal.SIGKILL)

@@ -17,14 +17,13 @@ from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.finetuning.examples import conversations, digest, labelled
 from tasks.generation.sources import Example
 from tasks.generation.task import GenerationTask, load_task
-
-PARENT = Path(__file__).resolve().parents[2] / "tasks" / "demo" / "parents" / "instruct"
+from tests.helpers.paths import INSTRUCT
 
 
 @pytest.fixture(scope="module")
 def lm() -> LedgerLM:
-    serving = Serving("t", None, (2,), 512, "x", (), "instruct", str(PARENT))
-    return LedgerLM(serving, AutoTokenizer.from_pretrained(PARENT))
+    serving = Serving("t", None, (2,), 512, "x", (), "instruct", str(INSTRUCT))
+    return LedgerLM(serving, AutoTokenizer.from_pretrained(INSTRUCT))
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +16,9 @@ from orchestrator.core.errors import UserError
 from orchestrator.models.resolve import resolve
 from orchestrator.models.serving import make_serving
 from tasks.evaluation.suites import SuiteTask, load_suites, open_lm
+from tests.helpers.paths import HUB_DATA
 
-DATA = Path(os.environ["MERGEFRONT_DATA"]) / "hf_mirror"
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="needs the data sets in MERGEFRONT_DATA")
+pytestmark = pytest.mark.skipif(not HUB_DATA.is_dir(), reason="needs the data sets in MERGEFRONT_DATA")
 
 MMLU = [
     "anatomy",
@@ -40,7 +39,7 @@ Load = Callable[..., list[SuiteTask]]
 def load(sweep: Callable[..., Path], tmp_path: Path) -> Load:
     """The tasks of one objective; keyword arguments are its keys."""
 
-    def suites(data_root: Path = DATA, **objective: Any) -> list[SuiteTask]:
+    def suites(data_root: Path = HUB_DATA, **objective: Any) -> list[SuiteTask]:
         workers = {"backend": "fake", "engine": {"max_model_len": 4096}}
         path = sweep(objectives={"all": objective}, include_path=None, data_root=str(data_root), workers=workers)
         config = load_config(path)
@@ -86,9 +85,9 @@ def test_pubmedqa_asks_what_lm_evals_own_task_asks_of_the_official_test_set(load
 def test_a_cut_off_data_set_is_refused_unless_expected(load: Load, tmp_path: Path) -> None:
     root = tmp_path / "data"
     for name in ("qiaojin/PubMedQA", "cais/mmlu"):
-        shutil.copytree(DATA / name, root / name)
+        shutil.copytree(HUB_DATA / name, root / name)
     for name, rows in (("qiaojin/PubMedQA/pqa_labeled/train.jsonl", 999), ("cais/mmlu/anatomy/test.jsonl", 100)):
-        lines = (DATA / name).read_text().split("\n")
+        lines = (HUB_DATA / name).read_text().split("\n")
         (root / name).write_text("\n".join(lines[:rows]) + "\n")
     wanted = rf"mmlu_anatomy has 100 questions, but its authors published 135: split test of cais/mmlu \(anatomy\) in {root}/cais/mmlu;"
     with pytest.raises(UserError, match=wanted):
@@ -111,7 +110,7 @@ def test_the_sides_share_no_question_and_leave_none_out(load: Load) -> None:
 
 
 def test_a_question_stays_on_its_side_when_others_are_taken_away(load: Load, tmp_path: Path) -> None:
-    shutil.copytree(DATA / "cais/mmlu", tmp_path / "data/cais/mmlu")
+    shutil.copytree(HUB_DATA / "cais/mmlu", tmp_path / "data/cais/mmlu")
     file = tmp_path / "data/cais/mmlu/anatomy/test.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     file.write_text("".join(json.dumps(row) + "\n" for row in reversed(rows[:60])))
@@ -128,7 +127,7 @@ def test_the_report_says_which_questions_a_number_is_from(sweep: Callable[..., P
         },
         recipes=[{"method": "linear", "alpha": [0.5]}],
         include_path=None,
-        data_root=str(DATA),
+        data_root=str(HUB_DATA),
         workers={"backend": "fake", "cpus": 0.5, "count": 1, "engine": {"max_model_len": 1024}},
     )
     assert main(["run", str(path), "--out", str(tmp_path / "out")]) == 0
