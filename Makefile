@@ -78,7 +78,7 @@ $(READY): $(LOCKED) pyproject.toml requirements/corpora.txt requirements/wordnet
 # uv resolves (pip only installs). It does not read pip's configuration, so wheels that pip finds in a folder or on an
 # extra index are pointed out to it. The present lock is preferred: `make lock` changes what pyproject.toml asks for
 # and nothing else; delete a lock first to move everything to the newest.
-UV := .venv-lock/bin/uv pip compile pyproject.toml --quiet --extra examples --extra dev --python-version 3.11 \
+UV := .venv-lock/bin/uv pip compile pyproject.toml --quiet --extra examples --extra docs --extra dev --python-version 3.11 \
   --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
 lock: .venv-lock/bin/uv  ## resolve pyproject.toml into requirements/cpu.txt and gpu.txt
