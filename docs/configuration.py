@@ -245,6 +245,12 @@ def slug(title: str) -> str:
     return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title.lower())).strip("-")
 
 
+def undescribed(found: list[Section]) -> list[str]:
+    """Keys without a docstring."""
+    keys = [(section, name) for section in found for name in section.model.model_fields]
+    return [f"{section.title}: {name}" for section, name in keys if name not in docstrings(section.model)]
+
+
 def _check_names(found: list[Section]) -> None:
     """A validator that is renamed must not take its words with it unnoticed."""
     seen = set(_validators_in([info for section in found for info in section.model.model_fields.values()]))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Literal
 
 import pytest
+import yaml
 from pydantic import BeforeValidator, Field
 
+from orchestrator.config.sweep import SweepConfig
 from orchestrator.config.types import Strict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +67,31 @@ def test_a_link_that_leads_nowhere_is_named_with_its_line(text: str, problem: st
     assert check_links.problems(tmp_path) == ([problem] if problem else [])
 
 
+def blocks() -> list[tuple[str, str]]:
+    """Every block of YAML in the documentation that is a part of a sweep file, with its place."""
+    found = []
+    for page in check_links.pages():
+        for number, block in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)):
+            if set(yaml.safe_load(block)) <= set(SweepConfig.model_fields):
+                found.append((f"{page.name} {number}", block))
+    return found
+
+
+@pytest.mark.parametrize("block", [pytest.param(block, id=place) for place, block in blocks()])
+def test_what_the_documentation_shows_of_a_sweep_file_is_valid(block: str) -> None:
+    names = [name for name in ("clinical", "instruct", "base") if name != "base" or "base" in block]
+    objective = {"tasks": ["medical"], "split": "search"}
+    own = yaml.safe_load(block)
+    SweepConfig.model_validate(
+        {
+            "parents": {name: {"model": name} for name in names},
+            "recipes": [] if "recipes" in own else [{"method": "linear", "alpha": 0.5, "between": names[:2]}],
+            "objectives": {"medical": objective, "instruction": objective},
+            **own,
+        }
+    )
+
+
 def _listed(value: object) -> object:
     return value
 
@@ -101,6 +129,10 @@ def test_a_page_has_a_section_a_model_and_a_row_a_key(monkeypatch: pytest.Monkey
         "| `share` | number, above 0, at most 1 | `0.00005` | Of `<all>` and &lt;some>. |",
     ]
     assert "What is &lt;inside>." in configuration.page()
+
+
+def test_every_key_of_a_sweep_file_is_described() -> None:
+    assert configuration.undescribed(configuration.sections()) == []
 
 
 def test_a_validator_that_is_renamed_does_not_lose_its_words() -> None:
