@@ -16,7 +16,7 @@ LOCKED := .venv/.locked-$(DEVICE)
 READY  := .venv/.ready-$(DEVICE)
 CODE   := orchestrator tasks tune cluster
 
-.PHONY: help demo sft sftall smollm2 setup test prove check format lock clean
+.PHONY: help demo sft sftall smollm2 setup test quick prove check format docs lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -40,21 +40,31 @@ setup: $(READY)  ## make .venv from the lock file (DEVICE=cpu|gpu, found by itse
 test: check  ## check, then the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+quick: $(READY)  ## the unit tests without the slow ones: under a minute
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow and not prove" tests/unit
+
 prove: $(READY)  ## the long proofs: mergekit-yaml for every method and architecture, lm-eval's numbers (an hour or two)
 	$(BIN)/python examples/smollm2/prepare.py
 	$(BIN)/pytest -m prove -s
 
-check: $(READY)  ## ruff and mypy
+check: $(READY)  ## ruff, mypy, and whether the documentation is up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(CODE)
+	$(BIN)/python docs/configuration.py --check
+	$(BIN)/python docs/check_links.py
 
 format: $(READY)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## remove .venv, caches and the examples' models; runs/ stays
-	rm -rf .venv .venv-lock .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info examples/*/models
+docs: $(READY)  ## the documentation as a site in site/, every link checked; no network needed
+	$(BIN)/python docs/configuration.py
+	$(BIN)/python docs/check_links.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+clean:  ## remove .venv, caches, site/ and the examples' models; runs/ stays
+	rm -rf .venv .venv-lock site .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info examples/*/models
 
 # A stamp is written last, so a set-up that was cut off is made anew, and so is one whose lock file has changed:
 # what is in .venv is what the lock says, never what an older one left.
@@ -78,7 +88,7 @@ $(READY): $(LOCKED) pyproject.toml requirements/corpora.txt requirements/wordnet
 # uv resolves (pip only installs). It does not read pip's configuration, so wheels that pip finds in a folder or on an
 # extra index are pointed out to it. The present lock is preferred: `make lock` changes what pyproject.toml asks for
 # and nothing else; delete a lock first to move everything to the newest.
-UV := .venv-lock/bin/uv pip compile pyproject.toml --quiet --extra examples --extra dev --python-version 3.11 \
+UV := .venv-lock/bin/uv pip compile pyproject.toml --quiet --extra examples --extra docs --extra dev --python-version 3.11 \
   --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
 lock: .venv-lock/bin/uv  ## resolve pyproject.toml into requirements/cpu.txt and gpu.txt

@@ -60,16 +60,22 @@ class Baseline(Strict):
     file: str
     """JSON Lines in UltraMedical's format: `conversations`, a list of turns `{from: human | gpt, value: …}`."""
     epochs: float = Field(default=3, gt=0)
+    """Passes over the file."""
     learning_rate: float = Field(default=2e-5, gt=0)
+    """The first step's; it falls linearly to 0."""
     max_length: int = Field(default=8192, ge=16)
+    """Tokens of a conversation; a longer one loses its beginning."""
 
 
 class Lora(Strict):
     """peft's LoraConfig, over all linear layers; merged into the weights when the run is saved."""
 
     rank: int = Field(default=16, ge=1)
+    """Of the adapter's matrices."""
     alpha: int = Field(default=32, ge=1)
+    """The adapter is scaled by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the adapter's inputs that a training step leaves out."""
 
 
 class Icft(Strict):
@@ -81,6 +87,7 @@ class Icft(Strict):
     examples: Annotated[list[Budget], BeforeValidator(_listed)] | None = None
     """Those of the sweep's budgets that are trained in this way; default: all."""
     stages: int = Field(default=3, ge=1)
+    """Parts of the curriculum, from easy to hard."""
     recent_rows: int = Field(default=1, ge=0)
     """Rows of a forward pass from the short-term memory …"""
     earlier_rows: int = Field(default=1, ge=0)
@@ -90,7 +97,9 @@ class Icft(Strict):
     task: float = Field(default=1.0, ge=0)
     """The weight of each term in the loss."""
     fine_tune: float = Field(default=1.0, ge=0)
+    """Likewise, of replayed examples."""
     consistency: float = Field(default=1.0, ge=0)
+    """Likewise, of the general instructions."""
 
     def least_steps(self, examples: int, batch_size: int, accumulation: int) -> int:
         """Optimiser steps, shared evenly by the stages, that show every example once."""
@@ -103,19 +112,23 @@ class Finetune(Strict):
     starts: list[str | Rule] = Field(min_length=1)
     """Recipes by name (a parent, an id, a label), `baseline`, or rules that choose among the merges."""
     tasks: dict[Name, Objective] = Field(min_length=1)
-    """Each an objective over one generation task: trained on its training split, and asked of the starts and of all
-    that comes of them. No recipe of the first phase is asked it."""
+    """Each an objective over one generation task: trained on its training split, and evaluated for the starting points
+    and for what is trained from them, not for the other recipes."""
     examples: Annotated[list[Budget], BeforeValidator(_listed)] = ["all"]
     """Labelled examples; smaller budgets are subsets of larger ones."""
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
     """Each draws other examples, in another order."""
     method: Annotated[list[Method], BeforeValidator(_listed)] = ["full"]
+    """What is trained: all weights, a LoRA adapter, or one by ICFT's curriculum. Several are compared."""
     baseline: Baseline | None = None
+    """One more starting point: a parent tuned on an instruction set."""
 
     epochs: float = Field(default=15, gt=0)
+    """Passes over the examples; `min_steps` may make it more."""
     min_steps: int | None = Field(default=None, ge=1)
     """Optimiser steps at least; default: 200, and 100 where `examples` is a number."""
     learning_rate: float = Field(default=5e-5, gt=0)
+    """The first step's; it falls linearly to 0."""
     batch_size: int = Field(default=4, ge=1)
     """Of one forward pass."""
     accumulation: int = Field(default=4, ge=1)
@@ -125,8 +138,11 @@ class Finetune(Strict):
     optimizer: Literal["adamw_torch", "adafactor"] = "adamw_torch"
     """`adafactor` keeps no full moments."""
     gradient_checkpointing: bool = True
+    """Compute activations a second time instead of keeping them: less memory, more time."""
     lora: Lora = Lora()
+    """The adapter of the methods `lora` and `icft`."""
     icft: Icft | None = None
+    """Settings of the method `icft`, which needs them."""
 
     gpus: int | None = Field(default=None, ge=0)
     """GPUs a run; more than one shard it (FSDP). Default: 1, and 0 where the workers have none."""

@@ -16,6 +16,7 @@ class Encoder(Strict):
     model: Location = Field(min_length=1)
     """As a parent's."""
     revision: str | None = None
+    """As a parent's."""
     layer: int = Field(ge=1)
     """The layer whose output is compared; bert-score recommends 17 for roberta-large, 40 for deberta-xlarge-mnli."""
 
@@ -28,9 +29,9 @@ class OwnTask(Strict):
     prompt: str
     """With {{input}} where the input goes."""
     input: str = "input"
-    """The field that holds the input."""
+    """The field with the input."""
     reference: str = "reference"
-    """The field that holds the text to compare with."""
+    """The field with the text to compare with."""
     train: str | None = None
     """JSON Lines with the same fields: the examples that `finetune` may learn from."""
     truncate: Literal["left", "right"] = "right"
@@ -55,4 +56,4 @@ class Generation(Strict):
     own: dict[Name, OwnTask] = {}
     """Tasks of your own, by the name that `objectives` calls them."""
     encoder: Encoder | None = None
-    """BERTScore's; without one neither `bertscore` nor `composite` can be asked for."""
+    """BERTScore's; the metrics `bertscore` and `composite` need one."""

@@ -93,6 +93,7 @@ class RecipeGrid(Strict):
     between: list[str] | None = Field(default=None, min_length=2, max_length=2)
     """The two parents that alpha or t run between; needed when there are more than two parents."""
     base_model: str | None = None
+    """The parent that the others are measured against; most methods need one."""
     models: dict[str, dict[str, Any]] | None = None
     """Parent name → mergekit's per-model parameters (weight, density, …)."""
     parameters: dict[str, Any] = {}

@@ -19,7 +19,9 @@ class Span(Strict):
     """A number to search for."""
 
     low: float
+    """The least value."""
     high: float
+    """The greatest value."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -57,6 +59,7 @@ class Space(Strict):
     number is searched for; a plain value stays as it is."""
 
     method: str
+    """As in `recipes`."""
     alpha: Ratio = None
     """linear: the second parent's share."""
     t: Ratio = None
@@ -64,8 +67,11 @@ class Space(Strict):
     between: list[str] | None = Field(default=None, min_length=2, max_length=2)
     """The two parents that alpha or t run between; default: the first two."""
     base_model: str | None = None
+    """As in `recipes`."""
     models: dict[str, dict[str, Range | Any]] = {}
+    """Parent name → mergekit's per-model parameters."""
     parameters: dict[str, Range | Any] = {}
+    """mergekit's parameters of the whole merge."""
 
     @model_validator(mode="after")
     def _one_form(self) -> Space:
@@ -113,9 +119,11 @@ class Tuned(Strict):
     task: str
     """One of finetune.tasks."""
     method: Literal["full", "lora"] = "full"
+    """What is trained: all weights, or a LoRA adapter."""
     learning_rate: Span | None = None
     """On a logarithmic scale."""
     epochs: Span | None = None
+    """Passes over the examples."""
     rank: list[Annotated[int, Field(ge=1)]] = []
     """Of LoRA's adapters: the ones to choose from."""
     examples: list[Annotated[int, Field(ge=1)]] = []
@@ -138,7 +146,9 @@ class Floor(Strict):
     """An objective must reach a share of what a parent reaches (where less is better: not exceed it)."""
 
     parent: str
+    """The parent that is compared with."""
     share: float = Field(gt=0)
+    """Of what it scores: 0.95 demands 95 %."""
 
 
 class Budget(Strict):
@@ -169,7 +179,7 @@ class Budget(Strict):
 
 
 class Racing(Strict):
-    """Who is asked the rest of the questions; see `tune.racing`."""
+    """After how many questions a candidate may be stopped, and with which error; see `tune.racing`."""
 
     rungs: list[float] = [0.15, 0.3, 0.45, 0.6, 0.8, 1.0]
     """Shares of each task's documents after which a candidate may be dropped."""
@@ -185,13 +195,16 @@ class Racing(Strict):
 
 class Search(Strict):
     space: list[Space] = Field(min_length=1)
+    """Where to search: merge methods with the ranges of their parameters."""
     finetune: Tuned | None = None
     """A joint search: over merges and over how they are fine-tuned."""
     budget: Budget
+    """When the search ends."""
     constraints: dict[str, Floor] = {}
     """Objective → what it must at least reach."""
     racing: Racing = Racing()
+    """How candidates race."""
     sampler: Literal["tpe", "gp", "nsga2", "nsga3"] | None = None
-    """Optuna's; default: chosen by the space, with the reason told."""
+    """Optuna's; default: chosen by the space, with the reason in the report."""
     seed: int = Field(default=0, ge=0)
     """Of the sampler, and of the order of the questions."""

@@ -37,11 +37,15 @@ class Checkpoints(Strict):
 
 class SweepConfig(Strict):
     parents: dict[Name, Parent] = Field(min_length=2)
+    """Name → model: at least two, of one architecture and vocabulary. A ratio of 0 means the first."""
     recipes: list[RecipeGrid] = []
+    """The grid: merge methods, and the values to try."""
     candidates: dict[Name, Parent] = {}
     """Checkpoints that were merged elsewhere and take part as they are."""
     objectives: dict[Name, Objective] = Field(min_length=1)
+    """Name → the tasks that become one number; each is an axis of the front unless it says `front: false`."""
     generation: Generation | None = None
+    """Data and settings of the generation tasks."""
     include_path: list[str] = []
     """Folders with the user's own lm-eval task files."""
     data_root: str | None = None
@@ -53,14 +57,16 @@ class SweepConfig(Strict):
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Few-shot sampling, sampled decoding, and the random merge methods (dare, della)."""
     finetune: Finetune | None = None
-    """The second phase: chosen recipes fine-tuned on labelled examples, and asked again."""
+    """Chosen recipes fine-tuned on labelled examples, and evaluated again."""
     workers: Workers = Workers()
+    """The engines: how many, on what, and how their work is cut."""
     checkpoints: Checkpoints = Checkpoints()
+    """Merged checkpoints on the disk."""
     ledger: Location | None = None
     """Where the answers are kept: a folder, or s3://bucket/prefix or gs://bucket/prefix; several sweeps may share it.
     Default: DIR/answers. Generated text is among the answers."""
     search: Search | None = None
-    """What `mergefront search` looks for beyond the grid."""
+    """What to look for beyond the grid, and for how long."""
 
     @model_validator(mode="after")
     def _names(self) -> SweepConfig:

@@ -19,15 +19,19 @@ class Engine(Strict):
     """vLLM's engine arguments of the same names."""
 
     max_model_len: int = Field(default=2048, ge=16)
+    """Tokens of prompt and answer together."""
     max_num_seqs: int = Field(default=128, ge=1)
     """Sequences at once. Where the sweep has generation tasks, the default is 16, as in the paper."""
     max_num_batched_tokens: int | None = Field(default=None, ge=1)
+    """Tokens of one step; default: vLLM's own."""
     tensor_parallel_size: int = Field(default=1, ge=1)
     """Ranks that each layer is cut into, on one node; `plan` says how many are needed."""
     pipeline_parallel_size: int = Field(default=1, ge=1)
     """Stages of consecutive layers, each on one node: for models that exceed a node."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    """Share of each GPU's memory that the engine may take, with the parents beside it."""
     enforce_eager: bool = False
+    """Compile nothing and capture no CUDA graphs: starts faster, answers more slowly."""
     kv_cache_gib: float = Field(default=1.0, gt=0)
     """KV cache of each rank in GiB where it has no GPU; on GPUs the least that the parents must leave room for."""
 
@@ -50,12 +54,13 @@ class Workers(Strict):
     backend: Literal["vllm", "fake"] = "vllm"
     """`fake` answers from a hash, to rehearse a sweep without a model; its report says so on every page."""
     block: int = Field(default=512, ge=1)
-    """Questions per block, the unit of work that is stored, resumed and retried; fewer where texts are to be written:
-    `text_block`."""
+    """Questions per block, the unit of work that is stored, resumed and retried; where texts are generated, four
+    times `max_num_seqs` at most."""
     patience: float = Field(default=300.0, gt=0)
     """Seconds that a worker may take over anything; then, and after ten times the slowest block so far, it counts as
     hung and is replaced."""
     engine: Engine = Engine()
+    """What each engine starts with."""
     fake_seconds: float = Field(default=0.0, ge=0)
     """Seconds that the fake backend takes over a question."""
     fake_gib: float = Field(default=0.0, ge=0)
