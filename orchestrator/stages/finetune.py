@@ -104,9 +104,8 @@ def learning_suites(sweep: Sweep, tasks: dict[str, Objective]) -> list[SuiteTask
     """The questions of fine-tuning tasks."""
     from tasks.evaluation.suites import load_suites, remember
 
-    own = sweep.config.model_copy(update={"objectives": tasks})
-    suites = load_suites(own, sweep.lm)
-    remember(suites, own, sweep.out / "metrics")
+    suites = load_suites(tasks, sweep.config, sweep.lm)
+    remember(suites, sweep.config, sweep.out / "metrics")
     return suites
 
 

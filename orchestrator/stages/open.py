@@ -85,6 +85,6 @@ def _load(config: SweepConfig, out: Path, sources: dict[str, Source], serving: S
     keep_private(config, out)
     recipes = expand(config, sources)
     ledger = Ledger(ledger_place(config, out), serving, profile)
-    suites = load_suites(config, lm)
+    suites = load_suites(config.objectives, config, lm)
     remember(suites, config, out / "metrics")
     return Sweep(config, out, sources, recipes, serving, profile, lm, suites, ledger)

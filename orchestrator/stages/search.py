@@ -125,7 +125,7 @@ def confirming(sweep: Sweep) -> Sweep:
         if objective.front
     }
     config = sweep.config.model_copy(update={"objectives": objectives, "search": None, "finetune": None})
-    suites = load_suites(config, sweep.lm)
+    suites = load_suites(objectives, sweep.config, sweep.lm)
     return replace(sweep, config=config, suites=suites, recipes=[], out=make_private(sweep.out / "confirmed"))
 
 
