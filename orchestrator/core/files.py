@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees all of them or nothing, and only their owner sees them at all; reading them back."""
+"""Files that a reader sees as a whole or not at all, and that only their owner can read."""
 
 from __future__ import annotations
 

@@ -84,9 +84,8 @@ def make_plan(
         serving = make_serving(config, files, Path(folder) / "serving")
         lm = open_lm(config, serving)
         keep_private(config, Path(folder))
-        suites = load_suites(config, lm)
-        own = config.model_copy(update={"objectives": config.finetune.tasks if config.finetune else {}})
-        tasks = load_suites(own, lm)
+        suites = load_suites(config.objectives, config, lm)
+        tasks = load_suites(config.finetune.tasks if config.finetune else {}, config, lm)
     if config.generation and not shape:
         open_encoder(config.generation.encoder, weights=False)
     unique = {question.id: question for suite in suites for question in suite.questions}

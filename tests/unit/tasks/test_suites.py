@@ -43,7 +43,8 @@ def load(sweep: Callable[..., Path], tmp_path: Path) -> Load:
         workers = {"backend": "fake", "engine": {"max_model_len": 4096}}
         path = sweep(objectives={"all": objective}, include_path=None, data_root=str(data_root), workers=workers)
         config = load_config(path)
-        return load_suites(config, open_lm(config, make_serving(config, resolve(config), tmp_path / "serving")))
+        lm = open_lm(config, make_serving(config, resolve(config), tmp_path / "serving"))
+        return load_suites(config.objectives, config, lm)
 
     return suites
 
