@@ -155,8 +155,7 @@ def _open(
     profile: Profile,
 ) -> Sweep:
     tasks = open_tasks(config, serving, layout)
-    for suites in (tasks.suites, tasks.learning, tasks.held_out):
-        remember(suites, config, layout.metrics)
+    remember([*tasks.suites, *tasks.learning, *tasks.held_out], config, layout.metrics)
     ledger = Ledger(ledger_location(config, layout), serving, profile)
     return Sweep(config, layout, sources, recipes, serving, profile, tasks, ledger)
 

@@ -79,11 +79,11 @@ def open_lm(config: SweepConfig, serving: Serving) -> LedgerLM:
     return LedgerLM(serving, tokenizer, config.seed)
 
 
-def keep_private(config: SweepConfig, out: Path) -> None:
+def keep_private(config: SweepConfig, cache: Path) -> None:
     """What datasets makes of the files that the user's own lm-eval tasks read is as private as they are: it stays in
-    the results folder, unless HF_DATASETS_CACHE says where. (The generation tasks keep their texts in memory.)"""
+    `cache`, unless HF_DATASETS_CACHE says where. (The generation tasks keep their texts in memory.)"""
     if config.include_path and "HF_DATASETS_CACHE" not in os.environ:
-        datasets.config.HF_DATASETS_CACHE = make_private(out / "cache")
+        datasets.config.HF_DATASETS_CACHE = make_private(cache)
 
 
 # -------------------------------------------------------------------- suites
