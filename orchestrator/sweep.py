@@ -23,7 +23,7 @@ from orchestrator.stages.evaluate import evaluate
 from orchestrator.stages.finetune import finetune
 from orchestrator.stages.open import open_sweep
 from orchestrator.stages.publish import publish
-from orchestrator.stages.search import open_race, race_board, search
+from orchestrator.stages.search import is_ready, open_race, race_board, search
 
 
 class Stage(StrEnum):
@@ -57,6 +57,6 @@ def run_sweep(path: Path, out: Path, *, until: Stage = Stage.FINETUNE, max_gpu_h
             evaluate(sweep, sweep.grid, compute)
             if race and searches:
                 search(sweep, race, compute)
-            if config.finetune and until == Stage.FINETUNE:
+            if config.finetune and until == Stage.FINETUNE and is_ready(sweep, race) and not compute.is_exhausted():
                 finetune(sweep, race_board(sweep, race), compute)
         return publish(sweep, race)

@@ -31,10 +31,10 @@ def _compare(args: argparse.Namespace) -> int:
     from orchestrator.report.terminal import console, print_difference
     from orchestrator.results.layout import Layout
     from orchestrator.stages.open import reopen_sweep
-    from orchestrator.stages.score import score
+    from orchestrator.stages.search import open_race, race_board
 
     sweep = reopen_sweep(Layout(args.dir))
-    board = score(sweep, sweep.grid)
+    board = race_board(sweep, open_race(sweep))
     print_difference(board, board.find(args.a), board.find(args.b), console())
     return 0
 
@@ -43,10 +43,10 @@ def _promote(args: argparse.Namespace) -> int:
     from orchestrator.promote import promote
     from orchestrator.results.layout import Layout
     from orchestrator.stages.open import reopen_sweep
-    from orchestrator.stages.score import score
+    from orchestrator.stages.search import open_race, race_board
 
     sweep = reopen_sweep(Layout(args.dir))
-    row = promote(sweep, score(sweep, sweep.grid), args.recipe, args.to)
+    row = promote(sweep, race_board(sweep, open_race(sweep)), args.recipe, args.to)
     print(f"{row.recipe.label} ({row.recipe.id}): {args.to.resolve()}")
     return 0
 

@@ -23,7 +23,7 @@ from orchestrator.stages.evaluate import evaluate, missing_blocks
 from orchestrator.stages.finetune_runs import FinetuneRuns, finetuned_round, plan_runs
 from orchestrator.stages.open import Round, Sweep
 from orchestrator.stages.record import invalid_context, record
-from orchestrator.stages.score import is_complete, score
+from orchestrator.stages.score import score
 
 EVERY_S = 10.0
 """Seconds between lines of progress."""
@@ -33,13 +33,11 @@ def finetune(sweep: Sweep, board: Board, compute: Compute) -> None:
     """Train what is not trained and evaluate what is not evaluated; with nothing to do, nothing is started.
 
     Args:
-        board: of the recipes that starting points are chosen among; while it is incomplete, nothing is done.
+        board: of the recipes that starting points are chosen among, all of them evaluated.
 
     Raises:
         UserError: a start or a rule that nothing meets, or the cluster has no room for a run.
     """
-    if not is_complete(board) or compute.is_exhausted():
-        return
     planned = plan_runs(sweep, board)
     if to_train := _untrained(sweep, planned):
         compute.release()
