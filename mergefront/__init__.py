@@ -1,13 +1,13 @@
 """mergefront for notebooks and scripts: the names that people need, from wherever they are defined.
 
-    import mergefront
+import mergefront
 
-    sweep = mergefront.load_sweep("sweep.yaml")
-    print(mergefront.describe(mergefront.plan(sweep)))
-    board = mergefront.run_sweep("sweep.yaml", "results")
-    board = mergefront.read_board("results")          # later, from the stored answers alone
-    for row in board.front:
-        print(row.recipe.label, {name: score.value for name, score in row.scores.items()})
+sweep = mergefront.load_sweep("sweep.yaml")
+print(mergefront.describe(mergefront.plan(sweep)))
+board = mergefront.run_sweep("sweep.yaml", "results")
+board = mergefront.read_board("results")          # later, from the stored answers alone
+for row in board.front:
+    print(row.recipe.label, {name: score.value for name, score in row.scores.items()})
 """
 
 from orchestrator.config.load import load_config as load_sweep

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from orchestrator.core.records import Serving
 from tasks.serving.boot import Boot
 from tasks.serving.engine import VllmEngine
 from tests.helpers.models import make_model
-from tests.helpers.paths import DATA, DEMO
+from tests.helpers.paths import DATA, DEMO, ROOT
 from tests.helpers.results import state
 from tests.helpers.storage import Bucket, Door, moto
 
@@ -158,3 +159,15 @@ def bucket(s3_server: tuple[int, Path]) -> Iterator[Bucket]:
     door = Door(port)
     yield Bucket(door, log)
     door.shut()
+
+
+@pytest.fixture
+def old_results(tmp_path: Path) -> Path:
+    """Two results folders of an earlier mergefront and their sweep files, as if they had been made here: see
+    tests/integration/test_old_results.py."""
+    with tarfile.open(ROOT / "tests" / "data" / "results-0.1.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    for file in tmp_path.rglob("*"):
+        if file.suffix in {".json", ".yaml"}:
+            file.write_text(file.read_text().replace("@ROOT@", str(ROOT)).replace("@OUT@", str(tmp_path)))
+    return tmp_path
