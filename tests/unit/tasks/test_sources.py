@@ -1,41 +1,26 @@
-"""The generation tasks: their data sets' files, prompts, truncation and seeds, and a sweep over them.
+"""The generation tasks' data sets: their files, splits, and what can be wrong with them.
 
 The credentialed sets' files here were written for the purpose, in the official files' columns; no text is a patient's.
 """
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from orchestrator.cli.main import main
 from orchestrator.config.generation import Generation, OwnTask
-from orchestrator.config.load import load_config
 from orchestrator.core.errors import UserError
-from orchestrator.core.records import Serving
-from orchestrator.stages.open import reopen_sweep
-from orchestrator.sweep import run_sweep
 from tasks.benchmarks.splits import choose_side
-from tasks.evaluation.ledger_lm import LedgerLM
-from tasks.generation.sources import FILES, READERS, Examples, Reader, is_test, own_examples
-from tasks.generation.task import GenerationTask, load_task, share
-from tests.helpers.paths import DATA, INSTRUCT
+from tasks.generation.sources import READERS, Examples, Reader, is_test, own_examples
+from tasks.generation.task import load_task
+from tests.helpers.clinical import SECRET, make_problem_list, write_csv
+from tests.helpers.paths import DATA
 
 IN_TRAINING = ["test1-96", "test1-106", "test2-59", "test2-153"]
+
 MTS = DATA / "mts_dialog"
-SECRET = "Zebrafish-plaintext"
-"""Stands in every made text; may stand in no message."""
-
-
-def write_csv(file: Path, columns: str, rows: list[list[str]]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([columns.split(","), *rows])
 
 
 def read(task: str, folder: Path) -> Examples:
@@ -47,7 +32,6 @@ def patients(test: bool, one_in: int, count: int) -> list[str]:
     return [str(i) for i in range(10_000) if is_test(str(i), one_in) == test][:count]
 
 
-# -------------------------------------------------------------------- the data sets
 def make_bhc(folder: Path) -> None:
     rows = [
         [f"{patient}-DS-{note}", f"{SECRET} note {patient}", f"{SECRET} course {patient}", "4", "3"]
@@ -98,14 +82,6 @@ def test_aci_bench_has_three_test_sets(tmp_path: Path) -> None:
     assert [example.id for example in examples.test] == ["D2N1", "D2N2", "D2N3"]
     assert [example.id for example in examples.validation] == ["D2N4"]
     assert examples.test[0].reference == "CHIEF COMPLAINT\n\n1"
-
-
-def make_problem_list(folder: Path) -> None:
-    head = "File ID,Assessment,Summary,Subjective Sections,Objective Sections"
-    write_csv(folder / "BioNLP2023-1A-Train.csv", head, [["1", "a", "b", "c", "d"]])
-    head = head.replace(" Sections", "s")
-    rows = [["7", f"{SECRET} man with sepsis", "sepsis; AKI", "CC: chills", "T 39.1"], ["8", "x", "", "", ""]]
-    write_csv(folder / "BioNLP2023-1A-Test.csv", head, rows)
 
 
 def test_problem_list_reads_both_names_of_its_columns(tmp_path: Path) -> None:
@@ -165,7 +141,6 @@ def test_reports_that_are_also_in_training_are_found(tmp_path: Path) -> None:
     assert {example.id for example in examples.test if "clear" in example.input} == set(examples.in_training) != set()
 
 
-# -------------------------------------------------------------------- what can be wrong with files
 def test_what_is_wrong_is_told_without_the_text(tmp_path: Path) -> None:
     def told(task: str, pattern: str) -> None:
         with pytest.raises(UserError, match=pattern) as caught:
@@ -214,170 +189,3 @@ def test_own_files_that_are_wrong(lines: str, expected: str, tmp_path: Path) -> 
     with pytest.raises(UserError, match=expected) as caught:
         own_examples("letters", task)
     assert SECRET not in str(caught.value)
-
-
-# -------------------------------------------------------------------- prompts
-@pytest.fixture(scope="module")
-def lm() -> LedgerLM:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(INSTRUCT)
-    return LedgerLM(Serving("t", None, (0,), 512, "x", (), "a", "/nowhere"), tokenizer, seed=5)
-
-
-def request(context: str, **settings: Any) -> Any:
-    from lm_eval.api.instance import Instance
-
-    return Instance("generate_until", {}, (context, {"until": [], "max_gen_toks": 100, **settings}), 0, ("t", 0, 1))
-
-
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_only_the_input_is_cut_from_the_side_that_the_task_says(side: str, lm: LedgerLM) -> None:
-    text = " ".join(f"word{i}" for i in range(300))
-    prompt = f"Summarize.\n\n{text}\n\nSummary:"
-    (question,) = lm.questions(request(prompt, max_context_toks=120, cut=(text, side)))
-    kept = lm.tokenizer.decode(question.context)
-    assert len(question.context) <= 120 < len(question.context) + 5, "as much as fits"
-    assert question.truncated == len(lm.tok_encode(prompt)) - len(question.context)
-    assert kept.startswith("Summarize.\n\n") and kept.endswith("\n\nSummary:")
-    assert ("word0 " in kept) == (side == "right") and ("word299" in kept) == (side == "left")
-
-
-def test_a_prompt_that_fits_is_not_cut_and_one_that_never_fits_is_refused(lm: LedgerLM) -> None:
-    (question,) = lm.questions(request("A: b c", cut=("b", "left")))
-    assert question.truncated == 0
-    with pytest.raises(UserError, match=r"tokens without its input, but room for 3"):
-        lm.questions(request("Summarize this letter: b c", max_context_toks=3, cut=("b", "left")))
-
-
-def test_every_prompt_has_a_seed_of_its_own_and_the_same_tomorrow(lm: LedgerLM) -> None:
-    def seed(prompt: str, repeat: int = 0) -> int | None:
-        (question,) = lm.questions(request(prompt, do_sample=True, temperature=0.3), repeat)
-        assert question.decoding is not None
-        return question.decoding.seed
-
-    assert len({seed("a"), seed("b"), seed("a", 1)}) == 3
-    assert seed("a") == 2885444909, "the same in every process: rerun and resume find the stored answers"
-
-
-def test_the_tasks_generate_as_the_paper_does(tmp_path: Path) -> None:
-    make_problem_list(tmp_path)
-    task = load_task("here", "clinical_problem_list", Generation(data={"clinical_problem_list": str(tmp_path)}))
-    task.build_all_requests()
-    (instance,) = task.instances
-    prompt, settings = instance.args
-    assert prompt.startswith("List the problems") and prompt.endswith("T 39.1\n\nProblems:")
-    wanted = {
-        "temperature": 0.3,
-        "top_p": 0.9,
-        "repetition_penalty": 1.2,
-        "max_gen_toks": 8192,
-        "max_context_toks": 8192,
-    }
-    assert {key: settings[key] for key in wanted} == wanted
-    assert set(FILES) == set(READERS)
-
-
-def test_nothing_checked_is_nothing_unsupported() -> None:
-    assert share([(1, 2), (0, 0), (3, 3)]) == 0.8
-    assert share([(0, 0)]) == 1.0
-
-
-# -------------------------------------------------------------------- sweeps
-@pytest.fixture
-def own(tmp_path: Path) -> dict[str, Any]:
-    rows = [{"letter": f"{SECRET} {i}: takes 5 mg", "summary": f"{SECRET} takes 5 mg"} for i in range(6)]
-    (tmp_path / "letters.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    prompt = "Summarize.\n{{input}}\nSummary:"
-    return {"letters": {"file": "letters.jsonl", "prompt": prompt, "input": "letter", "reference": "summary"}}
-
-
-OBJECTIVE = {"metric": "composite_without_bertscore", "gen_kwargs": {"max_gen_toks": 64}}
-
-
-def test_a_sweep_over_an_own_task(sweep: Callable[..., Path], own: dict[str, Any], tmp_path: Path, capfd: Any) -> None:
-    path = sweep(objectives={"notes": {"tasks": ["letters"], **OBJECTIVE}}, generation={"own": own})
-    board = run_sweep(path, tmp_path / "out")
-    values = board.find("a").scores["notes"].tasks[0]
-    assert set(values.metrics) == {
-        "composite_without_bertscore",
-        "bleu",
-        "meteor",
-        "rouge1",
-        "rouge2",
-        "rougeL",
-        "faithfulness",
-    }
-    assert values.value == values.metrics["composite_without_bertscore"]
-    assert any("BERTScore was left out" in note for note in board.notes)
-    told = "".join(capfd.readouterr())
-    written = [f for f in (tmp_path / "out").rglob("*") if f.is_file() and "answers" not in f.parts]
-    for text in (SECRET, "fake answer"):
-        assert text not in told and not any(text.encode() in file.read_bytes() for file in written)
-    (remembered,) = (tmp_path / "out" / "metrics").iterdir()
-    before = remembered.read_text()
-    reopen_sweep(tmp_path / "out")
-    assert run_sweep(path, tmp_path / "out").find("a").scores["notes"].tasks[0].metrics == values.metrics
-    assert remembered.read_text() == before, "nothing was measured twice"
-
-
-def test_metrics_are_measured_beside_the_generation(
-    sweep: Callable[..., Path], own: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tasks.generation.metrics.measure", lambda *_: pytest.fail("measured by the driver"))
-    path = sweep(objectives={"notes": {"tasks": ["letters"], **OBJECTIVE}}, generation={"own": own})
-    assert all(row.status == "scored" for row in run_sweep(path, tmp_path / "out").rows)
-    (remembered,) = (tmp_path / "out" / "metrics").iterdir()
-    lines = remembered.read_text().split()
-    remembered.unlink()  # as if the first run had been killed before it measured
-    assert all(row.status == "scored" for row in run_sweep(path, tmp_path / "out").rows)
-    assert len(remembered.read_text().split()) == len(lines)
-
-
-def test_sixteen_sequences_unless_the_sweep_says_more(sweep: Callable[..., Path], own: dict[str, Any]) -> None:
-    assert load_config(sweep()).workers.engine.max_num_seqs == 128
-    assert load_config(sweep(generation={"own": own})).workers.engine.max_num_seqs == 16
-    workers = {"backend": "fake", "engine": {"max_num_seqs": 64}}
-    assert load_config(sweep(generation={"own": own}, workers=workers)).workers.engine.max_num_seqs == 64
-
-
-def test_plan_refuses_the_encoder_that_run_would(sweep: Callable[..., Path], own: Any, capsys: Any) -> None:
-    generation = {"own": own, "encoder": {"model": "./nowhere", "layer": 2}}
-    assert (
-        main(["plan", str(sweep(objectives={"notes": {"tasks": ["letters"], **OBJECTIVE}}, generation=generation))])
-        == 2
-    )
-    assert "generation.encoder.model: the folder" in capsys.readouterr().err
-
-
-def wrong(generation: dict[str, Any] | None, task: str, expected: str, **objective: Any) -> Any:
-    return pytest.param(generation, {"tasks": [task], **OBJECTIVE, **objective}, expected, id=expected[:40])
-
-
-@pytest.mark.parametrize(
-    ("generation", "objective", "expected"),
-    [
-        wrong(None, "clinical_bhc", r"write it under generation\.data\.clinical_bhc; it can be had from https://physionet"),
-        wrong({"data": {"clinical_bhc": "nowhere"}}, "clinical_bhc", "there is no such folder"),
-        wrong({"data": {"clinical_bch": "."}}, "letters", r"generation\.data\.clinical_bch: no such task; did you mean 'clinical_bhc'"),
-        wrong({"own": {"l": {"file": "f", "prompt": "x"}}}, "l", r"generation\.own\.l: prompt has no \{\{input\}\}"),
-        wrong({"own": {"l": {"file": "f", "prompt": "{{input}}", "truncat": "left"}}}, "l", r"generation\.own\.l\.truncat: unknown key; did you mean 'truncate'"),
-        wrong({"own": {"l": {"file": "letters.jsonl", "input": "letter", "reference": "summary", "prompt": "{{input}} {{x}}"}}}, "l", r"generation\.own\.l\.prompt: 'x' cannot stand in it; only \{\{input\}\} can"),
-        wrong({"own": {"l": {"file": "letters.jsonl", "input": "letter", "reference": "summary", "prompt": "{{input}} {{reference}}"}}}, "l", r"prompt: 'reference' cannot stand in it"),
-        wrong({"own": {"l": {"file": "letters.jsonl", "input": "letter", "reference": "summary", "prompt": "{{input}} {% if %}"}}}, "l", r"generation\.own\.l\.prompt: .*; write Jinja"),
-        wrong({"own": {"l": {"file": "letters.jsonl", "input": "letter", "reference": "summary", "prompt": "{{input}}"}}}, "l", r"composite needs BERTScore's encoder, but generation\.encoder is missing", metric=None),
-        wrong({"own": {"l": {"file": "letters.jsonl", "input": "letter", "reference": "summary", "prompt": "{{input}}"}}}, "l", r"has no metric 'rouge3'", metric="rouge3"),
-    ],
-)  # fmt: skip
-def test_wrong_sweeps(
-    generation: Any, objective: Any, expected: str, sweep: Callable[..., Path], own: Any, tmp_path: Path
-) -> None:
-    path = sweep(objectives={"notes": objective}, generation=generation)
-    with pytest.raises(UserError, match=expected):
-        run_sweep(path, tmp_path / "out")
-
-
-def test_the_task_is_lm_evals(own: dict[str, Any], tmp_path: Path) -> None:
-    from lm_eval.api.task import ConfigurableTask
-
-    assert issubclass(GenerationTask, ConfigurableTask)
