@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from orchestrator.cli.main import main
 from tests.helpers.paths import ROOT
 from tests.helpers.results import finished
 
@@ -48,3 +51,12 @@ def wait_for_blocks(running: subprocess.Popen[bytes], out: Path, count: int) -> 
         assert running.poll() is None, "it ended before it was interrupted"
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def refused(path: Path, capsys: pytest.CaptureFixture[str], expected: str) -> None:
+    """`plan` refuses a sweep file with one message."""
+    assert main(["plan", str(path)]) == 2
+    message = capsys.readouterr().err
+    assert expected in " ".join(message.split())
+    assert "Traceback" not in message
+    assert message.count("mergefront: error:") == 1

@@ -24,3 +24,9 @@ def folder_instead(name: str) -> Callable[[Path], None]:
         (folder / name).mkdir()
 
     return change
+
+
+MARKER = "it-ran"
+"""A file that no test may find: every payload tries to create it in the working directory."""
+
+TOUCH = f"open({MARKER!r}, 'w')"

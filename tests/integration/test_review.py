@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import csv
-import io
 import itertools
 import json
-import random
 import stat
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from orchestrator.cli.main import main
 from orchestrator.recipes.recipe import find_recipe
-from orchestrator.review.ratings import Rating, krippendorff_alpha, result
-from orchestrator.review.sheets import CELL, CRITERIA, Output, apart, sheet
+from orchestrator.review.sheets import CRITERIA
 from orchestrator.stages.open import Sweep, reopen_sweep
 from tasks import demo
 
 RECIPES = ["a", "b", "linear alpha=0.5"]
+
 NAMES = [criterion.name for criterion in CRITERIA]
+
 NOTES = {
     "notes.yaml": """
 task: notes
@@ -98,7 +94,6 @@ def answers(sweep: Sweep, name: str) -> set[str]:
     return {answer.text for answer in known.values() if answer.text is not None}
 
 
-# -------------------------------------------------------------------- what raters get
 def test_sheets_are_private_and_name_no_recipe(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,47 +144,6 @@ def test_references_are_shown_if_asked(finished: Path, tmp_path: Path) -> None:
     assert "reference" not in write(finished, tmp_path / "without", task="notes")[0][0]
 
 
-outputs = st.lists(st.integers(0, 6), max_size=30).map(
-    lambda documents: [Output(document, (f"r{i}",), f"text {i}") for i, document in enumerate(documents)]
-)
-
-
-@given(outputs, st.integers())
-def test_an_order_is_a_permutation_that_keeps_documents_apart(items: list[Output], seed: int) -> None:
-    order = apart(items, random.Random(seed))
-    assert sorted(order, key=items.index) == items
-    most = max(Counter(output.document for output in items).values(), default=0)
-    if most <= (len(items) + 1) // 2:  # else no order can
-        assert all(one.document != other.document for one, other in itertools.pairwise(order))
-
-
-def test_every_recipe_comes_first_equally_often() -> None:
-    items = [Output(document, (recipe,), recipe) for recipe in "abc" for document in range(4)]
-    first = Counter(apart(items, random.Random(seed))[0].text for seed in range(3000))
-    assert all(abs(first[recipe] - 1000) < 150 for recipe in "abc")  # 5.8 standard deviations
-
-
-@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), min_size=1, max_size=5))
-def test_a_sheet_holds_the_texts_and_no_formula(texts: list[str]) -> None:
-    rows = {f"id{i}": Output(i, ("r",), text) for i, text in enumerate(texts)}
-    data = sheet(rows, {"input": dict(enumerate(texts))}).decode("utf-8-sig")
-    found = list(csv.reader(io.StringIO(data, newline="")))
-    for text, (item, shown, output, *empty) in zip(texts, found[1:], strict=True):
-        assert shown in (text, f"'{text}") and not shown.startswith(("=", "+", "-", "@", "\t", "\r"))
-        assert output in ((text, f"'{text}") if text else ("[the output is empty]",))
-        assert item and empty == [""] * 3
-
-
-def test_a_text_that_is_longer_than_a_cell_goes_on_in_the_next() -> None:
-    long = "x" * CELL + "-y" * 10
-    data = sheet({"i": Output(0, ("r",), long), "j": Output(1, ("r",), "short")}, {}).decode("utf-8-sig")
-    header, first, second = csv.reader(data.splitlines())
-    assert header[:3] == ["item", "output", "output (2)"]
-    assert first[1] + first[2].removeprefix("'") == long
-    assert second[1:3] == ["short", ""]
-
-
-# -------------------------------------------------------------------- what they send back
 def test_filled_sheets_are_laid_to_their_recipes(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -286,78 +240,3 @@ def test_wrong_arguments(
     assert main(["review", str(finished), *(places.get(word, word) for word in arguments)]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
-
-
-# -------------------------------------------------------------------- what they say
-def test_krippendorffs_own_example() -> None:
-    """Computing Krippendorff's Alpha-Reliability (2011): four observers, twelve units, gaps; ordinal alpha = 0.815."""
-    observers = ["123321412...", "1233224125.3", ".3332342251.", "12332441251."]
-    units = [[int(value) for value in unit if value != "."] for unit in zip(*observers, strict=True)]
-    assert krippendorff_alpha(units) == pytest.approx(0.815, abs=5e-4)
-
-
-def test_alpha_by_hand() -> None:
-    """Units (1, 1), (1, 2), (3, 3): n = 6; n1 = 3, n2 = 1, n3 = 2. Ordinal distances: 1-2: (3 + 1 - 2)² = 4;
-    2-3: (1 + 2 - 1.5)² = 2.25; 1-3: (3 + 1 + 2 - 2.5)² = 12.25. Observed: 2·4 = 8; by chance
-    2·(3·1·4 + 1·2·2.25 + 3·2·12.25) = 180. alpha = 1 - 5·8/180 = 7/9."""
-    assert krippendorff_alpha([[1, 1], [1, 2], [3, 3]]) == pytest.approx(7 / 9)
-
-
-values = st.integers(1, 5)
-units = st.lists(st.lists(values, max_size=4), max_size=12)
-
-
-@given(st.lists(st.tuples(values, st.integers(2, 4)), max_size=12))
-def test_identical_ratings_agree(rated: list[tuple[int, int]]) -> None:
-    alpha = krippendorff_alpha([[value] * raters for value, raters in rated])
-    assert alpha == (pytest.approx(1) if len({value for value, _ in rated}) > 1 else None)
-
-
-@given(units, st.randoms(use_true_random=False))
-def test_who_rates_and_in_which_order_does_not_matter(rated: list[list[int]], rng: random.Random) -> None:
-    mixed = [rng.sample(unit, len(unit)) for unit in rng.sample(rated, len(rated))]
-    alpha = krippendorff_alpha(rated)
-    assert krippendorff_alpha(mixed) == (None if alpha is None else pytest.approx(alpha))
-    # The ranks count and not the numbers; and turned round, the scale is as good.
-    for other in (lambda v: v**3, lambda v: -v):
-        assert krippendorff_alpha([[other(v) for v in unit] for unit in rated]) == (
-            None if alpha is None else pytest.approx(alpha)
-        )
-
-
-@given(units)
-def test_alpha_is_its_definition(rated: list[list[int]]) -> None:
-    """1 - observed / expected disagreement, pair by pair of ratings."""
-    pairable = [unit for unit in rated if len(unit) > 1]
-    pool = [value for unit in pairable for value in unit]
-    n = Counter(pool)
-
-    def distance(c: int, k: int) -> float:
-        low, high = min(c, k), max(c, k)
-        return (sum(n[g] for g in range(low, high + 1)) - (n[c] + n[k]) / 2) ** 2
-
-    observed = sum(distance(c, k) / (len(u) - 1) for u in pairable for c, k in itertools.permutations(u, 2))
-    expected = sum(distance(c, k) for c, k in itertools.permutations(pool, 2))
-    alpha = krippendorff_alpha(rated)
-    if expected == 0:
-        assert alpha is None
-    else:
-        assert alpha == pytest.approx(1 - observed * (len(pool) - 1) / expected)
-
-
-def test_errors_are_over_documents_and_pairs_within_a_rater() -> None:
-    def rated(recipe: str, *cells: tuple[int, int, int]) -> list[Rating]:
-        return [Rating(rater, document, (recipe,), "c", value) for rater, document, value in cells]
-
-    a = rated("a", (1, 0, 1), (2, 0, 3), (1, 1, 5), (2, 1, 5), (1, 2, 2))
-    b = rated("b", (1, 0, 2), (2, 0, 4), (1, 1, 5), (2, 2, 5))
-    both = [Rating(1, 3, ("a", "b"), "c", 4), Rating(2, 3, ("a", "b"), "c", 3)]
-    found = result("c", [*a, *b, *both], ["a", "b"])
-    mean = found.means["a"]  # documents 2, 5, 2, 3.5
-    assert (mean.value, mean.documents) == (3.125, 4)
-    assert mean.se == pytest.approx((((2 - 3.125) ** 2 * 2 + (5 - 3.125) ** 2 + 0.375**2) / 3 / 4) ** 0.5)
-    difference = found.differences["b"]  # documents 1, 0, 0; of document 2 no rater has rated both
-    assert (difference.value, difference.se, difference.documents) == (pytest.approx(1 / 3), pytest.approx(1 / 3), 3)
-    assert found.shared == 4
-    nothing = result("c", a, ["a", "b"])
-    assert (nothing.means["b"].value, nothing.differences["b"].se, nothing.shared) == (None, None, 2)

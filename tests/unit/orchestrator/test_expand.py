@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,13 +9,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.config.load import load_config
 from orchestrator.config.methods import METHODS
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.recipes.expand import expand
 from orchestrator.recipes.recipe import Recipe, Source
 
 PARENTS = {name: {"model": f"/models/{name}"} for name in ("clinical", "instruct", "base")}
+
 SOURCES = {name: Source(f"digest-{name}", name, f"/models/{name}") for name in (*PARENTS, "friend")}
 
 
@@ -123,10 +121,3 @@ def test_the_methods_are_mergekits() -> None:
         assert method.whole.split() == [parameter.name for parameter in spec.shared_parameters], name
         assert method.each.split() == [parameter.name for parameter in spec.input_parameters], name
         assert method.base == (spec.contract.base == BasePolicy.REQUIRED), name
-
-
-def test_a_sweep_file_is_resolved_against_its_own_folder(sweep: Callable[..., Path], tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    config = load_config(sweep(parents={"a": {"model": "mine"}, "b": {"model": "org/name"}}))
-    assert config.parents["a"].model == str(tmp_path / "mine")
-    assert config.parents["b"].model == "org/name"

@@ -1,22 +1,15 @@
-"""The second phase's plan: identities, starts by rule, steps, memory, and learning curves read backwards."""
+"""A run of fine-tuning: its identity, and its steps."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.errors import UserError
 from orchestrator.recipes.tuning import Tuning, settings
-from orchestrator.results.board import Board
-from orchestrator.sizing.finetune_memory import need, refusal
-from orchestrator.stages.finetune_starts import choose_starts
-from orchestrator.stats.learning_curves import equivalents, mean_score, spread
-from tests.helpers.boards import VALUES, board, finetune, recipe, score
+from tests.helpers.boards import finetune, recipe
 
 ICFT: dict[str, object] = {"method": ["lora", "icft"], "icft": {"general": "x"}}
 
@@ -26,7 +19,6 @@ def tuning(**changes: object) -> Tuning:
     return dataclasses.replace(Tuning(recipe("a"), "data", "full", 0, given, "notes", "a", 8, "8"), **changes)  # type: ignore[arg-type]
 
 
-# -------------------------------------------------------------------- identity
 def test_every_field_of_a_run_is_classed_and_as_intended() -> None:
     fields = dataclasses.fields(Tuning)
     assert all("identity" in field.metadata for field in fields), "identity() or provenance()?"
@@ -65,7 +57,6 @@ def test_what_comes_of_a_run_is_a_recipe_wherever_it_lies() -> None:
     assert here.label == "full start=a task=notes examples=8 seed=0"
 
 
-# -------------------------------------------------------------------- steps and memory
 @given(st.integers(1, 5000), st.integers(1, 8), st.integers(1, 8), st.floats(0.5, 20))
 def test_a_run_has_the_steps_of_its_epochs_and_never_fewer_than_the_least(
     count: int, batch: int, accumulation: int, epochs: float
@@ -77,67 +68,3 @@ def test_a_run_has_the_steps_of_its_epochs_and_never_fewer_than_the_least(
     assert finetune(min_steps=7, epochs=1).steps(1, "all", "full") == 7
     icft = finetune(min_steps=1, epochs=1, **ICFT)
     assert [icft.steps(64, 64, method) for method in ("lora", "icft")] == [4, 9], "22 in a stage, 8 of them a step"
-
-
-def test_full_fine_tuning_of_8b_does_not_fit_one_card_and_is_told_what_would() -> None:
-    why = refusal(finetune(), "full", 8_000_000_000, 1, 80e9)
-    assert why is not None
-    assert "8.00 billion weights x 4 (weights) + 4 (gradients) + 8 (moments) bytes = 128.0 GB before activations" in why
-    assert "finetune.gpus: 4 (FSDP over 4 cards)" in why and "method: lora" in why
-    assert refusal(finetune(), "lora", 8_000_000_000, 1, 80e9) is None
-    assert refusal(finetune(gpus=4), "full", 8_000_000_000, 4, 80e9) is None
-    assert "adafactor" in str(refusal(finetune(), "full", 8_000_000_000, 1, 141e9))
-    assert need(finetune(optimizer="adafactor"), "full", 10, 1).bytes == 80
-
-
-# -------------------------------------------------------------------- starts
-def chosen(found: Board) -> list[str]:
-    return [
-        start.label.removeprefix("slerp x=").removeprefix("linear x=")
-        for start in choose_starts(found.config, found, None)
-    ]
-
-
-def test_rules_choose_among_the_merges() -> None:
-    assert chosen(board(VALUES, {"best": "medical"})) == ["s1"]
-    assert chosen(board(VALUES, {"best": "loss"})) == ["l2"], "less is better there"
-    assert chosen(board(VALUES, {"best": "medical", "per": "method"})) == ["s1", "l1"]
-    assert chosen(board(VALUES, {"best": "medical", "floor": {"loss": 0.5}})) == ["s2"]
-    assert chosen(board(VALUES, {"nearest": "ideal"})) == ["s2"]
-    assert chosen(board(VALUES, "pb", {"best": "medical"}, {"nearest": "ideal"}, {"best": "medical"})) == [
-        "pb",
-        "s1",
-        "s2",
-    ]
-
-
-def test_a_rule_that_nothing_meets_and_a_name_that_is_none_are_refused() -> None:
-    with pytest.raises(UserError, match="none of the 4 scored merges meets it"):
-        chosen(board(VALUES, {"best": "medical", "floor": {"medical": 0.95}}))
-    with pytest.raises(UserError, match=r"finetune.starts\[1\]: 'px' is no recipe"):
-        chosen(board(VALUES, "pa", "px"))
-
-
-# -------------------------------------------------------------------- curves
-def test_a_curve_read_backwards_finds_its_own_budgets() -> None:
-    curve = {8: [score(0.2)], 64: [score(0.5)], 512: [score(0.8)]}
-    found = equivalents(curve, curve)
-    assert [round(each.equal) for each in found] == [8, 64, 512]
-    assert all(each.low == each.high == each.equal or math.isclose(each.low, each.equal) for each in found), "paired"
-
-
-def test_what_lies_beyond_a_curve_is_said_to() -> None:
-    one = {8: [score(0.1, seed=1)], 64: [score(0.35, seed=1)], 512: [score(0.95, seed=1)]}
-    other = {8: [score(0.2)], 64: [score(0.5)], 512: [score(0.8)]}
-    below, between, beyond = equivalents(one, other)
-    assert below.equal == 0 and math.isinf(beyond.equal)
-    assert between.equal == pytest.approx(8 * 8**0.5, rel=1e-6), "half way over the logarithm"
-    assert between.low < between.equal < between.high
-
-
-def test_means_over_seeds_keep_the_documents() -> None:
-    scores = [score(0.2, seed=1), score(0.4, seed=2)]
-    mean = mean_score(scores)
-    assert mean.value == pytest.approx(0.3) and spread(scores) == pytest.approx(0.1414, abs=1e-4)
-    assert mean.tasks[0].influence == pytest.approx((scores[0].tasks[0].influence + scores[1].tasks[0].influence) / 2)
-    assert spread(scores[:1]) is None

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from orchestrator.config.generation import Generation, OwnTask
@@ -14,8 +16,8 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.records import Serving
 from tasks.demo.cards import FOLDER, files
 from tasks.evaluation.ledger_lm import LedgerLM
-from tasks.finetuning.examples import conversations, digest, labelled
-from tasks.generation.sources import Example
+from tasks.finetuning.examples import conversations, digest, labelled, subset
+from tasks.generation.sources import Example, Examples
 from tasks.generation.task import GenerationTask, load_task
 from tests.helpers.paths import INSTRUCT
 
@@ -82,3 +84,18 @@ def test_conversations_teach_their_last_answer(lm: LedgerLM, tmp_path: Path) -> 
         file.write_text(json.dumps(row) + "\n" + wrong + "\n")
         with pytest.raises(UserError, match="line 2 is no conversation"):
             conversations(file, lm, 256, "finetune.baseline.file")
+
+
+@given(st.sets(st.text(min_size=1, max_size=4), max_size=30), st.integers(0, 9), st.integers(0, 30), st.integers(0, 30))
+def test_subsets_are_nested_and_do_not_depend_on_the_files_order(ids: set[str], seed: int, a: int, b: int) -> None:
+    examples = [Example(each, "x", "y") for each in sorted(ids)]
+    small, large = (subset(examples, count, seed) for count in sorted((a, b)))
+    assert large[: len(small)] == small
+    assert subset(examples[::-1], a, seed) == subset(examples, a, seed)
+    assert len(small) == min(min(a, b), len(ids))
+
+
+def test_what_is_tested_is_not_learned_from() -> None:
+    test = [Example("1", "He has a cough.", "cough")]
+    rows = [Example("a", "he has a COUGH", "cough"), Example("b", "He has a fever.", "fever"), Example("c", "", "none")]
+    assert [each.id for each in Examples(test, 0, read_training=lambda: rows).training()] == ["b"]

@@ -1,43 +1,29 @@
-"""The generation tasks: their data sets' files, prompts, truncation and seeds, and a sweep over them.
+"""The generation tasks' data sets: their files, splits, and what can be wrong with them.
 
 The credentialed sets' files here were written for the purpose, in the official files' columns; no text is a patient's.
 """
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from lm_eval.api.instance import Instance
 
-from orchestrator.cli.main import main
 from orchestrator.config.generation import Generation, OwnTask
-from orchestrator.config.load import load_config
 from orchestrator.core.errors import UserError
-from orchestrator.core.records import Serving
-from orchestrator.stages.open import reopen_sweep
-from orchestrator.sweep import run_sweep
 from tasks.benchmarks.splits import choose_side
 from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.evaluation.requests import Cut, CuttableInstance, Edge, cut_of
 from tasks.generation.sources import FILES, READERS, Examples, Reader, is_test, own_examples
 from tasks.generation.task import GenerationTask, load_task, share
+from tests.helpers.clinical import SECRET, make_problem_list, write_csv
 from tests.helpers.paths import DATA, INSTRUCT
 
 IN_TRAINING = ["test1-96", "test1-106", "test2-59", "test2-153"]
+
 MTS = DATA / "mts_dialog"
-SECRET = "Zebrafish-plaintext"
-"""Stands in every made text; may stand in no message."""
-
-
-def write_csv(file: Path, columns: str, rows: list[list[str]]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([columns.split(","), *rows])
 
 
 def read(task: str, folder: Path) -> Examples:
@@ -49,7 +35,6 @@ def patients(test: bool, one_in: int, count: int) -> list[str]:
     return [str(i) for i in range(10_000) if is_test(str(i), one_in) == test][:count]
 
 
-# -------------------------------------------------------------------- the data sets
 def make_bhc(folder: Path) -> None:
     rows = [
         [f"{patient}-DS-{note}", f"{SECRET} note {patient}", f"{SECRET} course {patient}", "4", "3"]
@@ -100,14 +85,6 @@ def test_aci_bench_has_three_test_sets(tmp_path: Path) -> None:
     assert [example.id for example in examples.test] == ["D2N1", "D2N2", "D2N3"]
     assert [example.id for example in examples.validation] == ["D2N4"]
     assert examples.test[0].reference == "CHIEF COMPLAINT\n\n1"
-
-
-def make_problem_list(folder: Path) -> None:
-    head = "File ID,Assessment,Summary,Subjective Sections,Objective Sections"
-    write_csv(folder / "BioNLP2023-1A-Train.csv", head, [["1", "a", "b", "c", "d"]])
-    head = head.replace(" Sections", "s")
-    rows = [["7", f"{SECRET} man with sepsis", "sepsis; AKI", "CC: chills", "T 39.1"], ["8", "x", "", "", ""]]
-    write_csv(folder / "BioNLP2023-1A-Test.csv", head, rows)
 
 
 def test_problem_list_reads_both_names_of_its_columns(tmp_path: Path) -> None:
@@ -167,7 +144,6 @@ def test_reports_that_are_also_in_training_are_found(tmp_path: Path) -> None:
     assert {example.id for example in examples.test if "clear" in example.input} == set(examples.in_training) != set()
 
 
-# -------------------------------------------------------------------- what can be wrong with files
 def test_what_is_wrong_is_told_without_the_text(tmp_path: Path) -> None:
     def told(task: str, pattern: str) -> None:
         with pytest.raises(UserError, match=pattern) as caught:

@@ -15,14 +15,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from orchestrator.recipes.recipe import Recipe, Source
 from orchestrator.recipes.tuning import Tuning
-from tasks.finetuning.examples import Labelled, subset
+from tasks.finetuning.examples import Labelled
 from tasks.finetuning.rows import difficulties, load
 from tasks.finetuning.train import (
     COMPLETE,
@@ -34,15 +32,16 @@ from tasks.finetuning.train import (
     make_trainer,
     train,
 )
-from tasks.generation.sources import Example, Examples
 from tasks.merging.checkpoint import headers
 from tests.helpers.paths import ROOT
 
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.0}
+
 ICFT = {
     "general": "digest", "stages": 3, "recent_rows": 1, "earlier_rows": 1, "long_memory": 8,
     "task": 1.0, "fine_tune": 1.0, "consistency": 1.0,
 }  # fmt: skip
+
 METHODS: dict[str, dict[str, Any]] = {
     "full": {},
     "lora": {"lora": LORA},
@@ -175,18 +174,3 @@ def test_killed_and_resumed_it_ends_at_the_same_weights(start: Path, tmp_path: P
     assert results[1]["losses"] == [-1, *results[0]["losses"][1:]], "it did not begin anew"
     weights = [(run.folder / "model" / "model.safetensors").read_bytes() for run in (whole, killed)]
     assert weights[0] == weights[1]
-
-
-@given(st.sets(st.text(min_size=1, max_size=4), max_size=30), st.integers(0, 9), st.integers(0, 30), st.integers(0, 30))
-def test_subsets_are_nested_and_do_not_depend_on_the_files_order(ids: set[str], seed: int, a: int, b: int) -> None:
-    examples = [Example(each, "x", "y") for each in sorted(ids)]
-    small, large = (subset(examples, count, seed) for count in sorted((a, b)))
-    assert large[: len(small)] == small
-    assert subset(examples[::-1], a, seed) == subset(examples, a, seed)
-    assert len(small) == min(min(a, b), len(ids))
-
-
-def test_what_is_tested_is_not_learned_from() -> None:
-    test = [Example("1", "He has a cough.", "cough")]
-    rows = [Example("a", "he has a COUGH", "cough"), Example("b", "He has a fever.", "fever"), Example("c", "", "none")]
-    assert [each.id for each in Examples(test, 0, read_training=lambda: rows).training()] == ["b"]

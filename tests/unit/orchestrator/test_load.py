@@ -1,17 +1,45 @@
-"""A wrong sweep file is refused before anything starts: exit code 2, one message with the key, the value and the
-way out, and no traceback."""
+"""Sweep files are read, and a wrong one is refused before anything starts: exit code 2, one message with the key, the
+value and the way out, and no traceback."""
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.cli.main import main
+from orchestrator.config.load import load_config
+from tests.helpers.commands import refused
+from tests.helpers.paths import EXAMPLES
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.yaml")), ids=lambda file: file.name)
+def test_every_example_is_a_sweep(file: Path) -> None:
+    from orchestrator.core.errors import UserError
+
+    try:
+        load_config(file)
+    except UserError as error:
+        # The example's data lies outside the project; that it is missing is all that may be wrong.
+        assert "data_root: the folder" in str(error)
+
+
+def test_a_sweep_file_is_resolved_against_its_own_folder(sweep: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    config = load_config(sweep(parents={"a": {"model": "mine"}, "b": {"model": "org/name"}}))
+    assert config.parents["a"].model == str(tmp_path / "mine")
+    assert config.parents["b"].model == "org/name"
+
+
+def test_the_papers_sweep_is_both_grids_over_the_whole_suite() -> None:
+    config = load_config(EXAMPLES / "paper.yaml")
+    assert [len(grid.alpha or grid.t or []) for grid in config.recipes] == [11, 11]
+    assert {name: objective.tasks for name, objective in config.objectives.items()} == {
+        "medical": ["medical"],
+        "instruction": ["instruction"],
+    }
+
 
 LINEAR = {"method": "linear", "alpha": [0.5]}
 
@@ -131,14 +159,6 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 }  # fmt: skip
 
 
-def refused(path: Path, capsys: pytest.CaptureFixture[str], expected: str) -> None:
-    assert main(["plan", str(path)]) == 2
-    message = capsys.readouterr().err
-    assert expected in " ".join(message.split())
-    assert "Traceback" not in message
-    assert message.count("mergefront: error:") == 1
-
-
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_key(name: str, sweep: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     changes, expected = WRONG[name]
@@ -157,109 +177,3 @@ def test_wrong_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     refused(tmp_path / "broken.yaml", capsys, "broken.yaml: is not valid YAML")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     refused(tmp_path / "binary.yaml", capsys, "binary.yaml: is not UTF-8 text")
-
-
-@pytest.fixture
-def second(parents: dict[str, Path], tmp_path: Path) -> Callable[[Callable[[Path], None]], dict[str, Any]]:
-    """The sweep's parents with a spoilt copy of the second."""
-
-    def spoil(change: Callable[[Path], None]) -> dict[str, Any]:
-        folder = tmp_path / "spoilt"
-        shutil.copytree(parents["b"], folder)
-        change(folder)
-        return {"a": {"model": str(parents["a"])}, "b": {"model": str(folder)}}
-
-    return spoil
-
-
-def edit(file: str, change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
-    def apply(folder: Path) -> None:
-        content = json.loads((folder / file).read_text())
-        change(content)
-        (folder / file).write_text(json.dumps(content))
-
-    return apply
-
-
-def cut_short(folder: Path) -> None:
-    with (folder / "model.safetensors").open("r+b") as stream:
-        stream.truncate((folder / "model.safetensors").stat().st_size - 100)
-
-
-def as_pickle(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-
-
-def renumber(tokenizer: dict[str, Any]) -> None:
-    tokens = list(tokenizer["model"]["vocab"])[-2:]
-    ids = tokenizer["model"]["vocab"]
-    ids[tokens[0]], ids[tokens[1]] = ids[tokens[1]], ids[tokens[0]]
-
-
-SPOILT = {
-    "other architecture": (
-        edit("config.json", lambda c: c.update(architectures=["Qwen2ForCausalLM"])),
-        "parents.b.model: architectures is ['Qwen2ForCausalLM'], but ['LlamaForCausalLM'] in parents.a",
-    ),
-    "other size": (
-        edit("config.json", lambda c: c.update(hidden_size=128)),
-        "parents.b.model: hidden_size is 128, but 64 in parents.a; merging needs parents of one architecture",
-    ),
-    "other vocabulary size": (
-        edit("config.json", lambda c: c.update(vocab_size=7)),
-        "parents.b.model: vocab_size is 7, but",
-    ),
-    "other vocabulary": (
-        edit("tokenizer.json", renumber),
-        "parents.b.model: its tokenizer's vocabulary differs from that of parents.a",
-    ),
-    "other RoPE": (
-        edit("config.json", lambda c: c["rope_parameters"].update(rope_theta=500_000.0)),
-        "parents.b.model: rope_theta is 500000.0, but 10000.0 in parents.a",
-    ),
-    "no safetensors": (as_pickle, "holds no *.safetensors file; only safetensors are read"),
-    "cut off weights": (cut_short, "model.safetensors is damaged or cut off"),
-    "no config": (lambda folder: (folder / "config.json").unlink(), "config.json does not exist; give a folder as"),
-    "broken config": (lambda folder: (folder / "config.json").write_text("{"), "config.json is not valid JSON"),
-}
-
-
-@pytest.mark.parametrize("name", SPOILT)
-def test_spoilt_parent(name: str, second: Any, sweep: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
-    change, expected = SPOILT[name]
-    refused(sweep(parents=second(change)), capsys, expected)
-
-
-def test_missing_parent(
-    sweep: Callable[..., Path], parents: dict[str, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    here = {"model": str(parents["a"])}
-    refused(sweep(parents={"a": here}), capsys, "parents: ")
-    refused(sweep(parents={"a": here, "b": {"model": "./gone"}}), capsys, "gone does not exist; correct the path")
-    refused(
-        sweep(parents={"a": here, "b": {"model": str(parents["b"]), "revision": "main"}}),
-        capsys,
-        "is a folder, and revision 'main' is for hub ids; remove it",
-    )
-    refused(
-        sweep(parents={"a": here, "b": {"model": "some-org/not-there"}}),
-        capsys,
-        "parents.b.model: 'some-org/not-there' is no folder here, and the hub does not give it",
-    )
-    refused(
-        sweep(parents={"a": here, "b": {"model": str(parents["b"]), "lora": "./gone"}}),
-        capsys,
-        "parents.b.lora: the folder",
-    )
-
-
-def test_a_results_folder_in_use(
-    sweep: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from orchestrator.results.lock import locked
-
-    with locked(tmp_path / "out"):
-        assert main(["run", str(sweep()), "--out", str(tmp_path / "out")]) == 2
-    assert "another run is at work there" in capsys.readouterr().err
-    assert main(["report", str(tmp_path)]) == 2
-    assert "holds no sweep (no sweep.json)" in capsys.readouterr().err
