@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from orchestrator.core.records import Decoding, Question
 from orchestrator.recipes.recipe import Recipe, Source
 from tasks.merging.checkpoint import headers, materialise
-from tasks.merging.live import materialise_random
+from tasks.merging.live import write_checkpoint
 from tasks.merging.ranks import deal
 from tasks.serving.engine import InvalidWeights, VllmEngine
 
@@ -76,8 +76,7 @@ def test_two_ranks_hold_and_answer_what_one_does(
     ranks.hold(wanted)
     held = ranks.checksums()
     assert all(held[rank][name] != digest for rank in (0, 1) for name, digest in before[rank].items())
-    write = materialise if wanted.seed is None else materialise_random
-    ranks.load(write(wanted, tmp_path / "checkpoint", tmp_path))
+    ranks.load(write_checkpoint(wanted, tmp_path / "checkpoint", tmp_path))
     assert ranks.checksums() == held, "what mergekit makes of it, shard by shard"
     vllm.hold(wanted)
     for mine, theirs in zip(ranks.answer(QUESTIONS), vllm.answer(QUESTIONS), strict=True):
