@@ -26,7 +26,7 @@ from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.evaluation.suites import SuiteTask, load_suites, open_lm
 from tasks.merging.checkpoint import merged_folder
 from tasks.serving.boot import Boot
-from tasks.serving.engine import VllmEngine
+from tasks.serving.vllm_engine import VllmEngine
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,6 +11,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from orchestrator.config.backends import BACKENDS
 from orchestrator.config.methods import METHODS
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.files import write_json
@@ -20,7 +21,7 @@ from tasks.merging.checkpoint import slerp_share
 
 def unknown_shares(config: SweepConfig, sources: dict[str, Source], out: Path) -> dict[str, tuple[Source, Source]]:
     """The SLERP pairs of the sweep that are not in `out/slerp.json` yet, or were measured on other weights."""
-    if config.workers.backend == "fake":
+    if not BACKENDS[config.workers.backend].measures:
         return {}
     known = _known(out)
     arcs = {name for name, method in METHODS.items() if method.ratio and method.ratio.arc}

@@ -15,7 +15,8 @@ from orchestrator.recipes.recipe import Recipe
 
 
 class FakeEngine:
-    """
+    """An engine without a model.
+
     Args:
         seconds: that a question takes.
         gib: of memory that a question takes, while the block is answered.

@@ -12,8 +12,9 @@ import pytest
 from orchestrator.core.records import Answer, Decoding, Question
 from orchestrator.recipes.recipe import Point, Recipe, Source, single
 from tasks.merging.checkpoint import materialise
-from tasks.serving.engine import Engine, InvalidWeights, VllmEngine
+from tasks.serving.engine import Engine, InvalidWeights
 from tasks.serving.fake import FakeEngine
+from tasks.serving.vllm_engine import VllmEngine
 
 PROMPT = tuple(range(20, 60))
 LETTERS = [Question(PROMPT, (token,)) for token in (30, 31, 32, 33)]

@@ -18,7 +18,8 @@ from orchestrator.recipes.recipe import Recipe, Source
 from tasks.merging.checkpoint import MergeRefused, headers, materialise
 from tasks.merging.lazy import PIECE, Merged, Tally
 from tasks.merging.live import Merger, materialise_random
-from tasks.serving.engine import InvalidWeights, VllmEngine
+from tasks.serving.engine import InvalidWeights
+from tasks.serving.vllm_engine import VllmEngine
 
 ARCHITECTURES = ["llama", "llama-tied", "mistral", "qwen2", "qwen2-tied", "qwen3"]
 Models = Callable[[str, str], dict[str, Path]]

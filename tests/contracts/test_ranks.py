@@ -18,7 +18,8 @@ from orchestrator.recipes.recipe import Recipe, Source
 from tasks.merging.checkpoint import headers, materialise
 from tasks.merging.live import write_checkpoint
 from tasks.merging.ranks import deal
-from tasks.serving.engine import InvalidWeights, VllmEngine
+from tasks.serving.engine import InvalidWeights
+from tasks.serving.vllm_engine import VllmEngine
 
 PROMPTS = [tuple(range(20 + i, 50 + i)) for i in range(4)]
 QUESTIONS = [

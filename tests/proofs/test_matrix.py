@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks.common import mergekit_yaml
-from tasks.serving.engine import VllmEngine
+from tasks.serving.vllm_engine import VllmEngine
 from tests.contracts.test_live import ARCHITECTURES, DETERMINED, QUESTIONS, Models, live, recipe, stored
 
 pytestmark = pytest.mark.prove

@@ -11,8 +11,8 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.records import Answer, Question, Serving
 from orchestrator.recipes.recipe import Point, Source, single
 from tasks.evaluation.ledger_lm import LedgerLM, Unanswered
-from tasks.serving.engine import VllmEngine
 from tasks.serving.fake import FakeEngine
+from tasks.serving.vllm_engine import VllmEngine
 
 LONG = "the dose of the drug is taken twice a day with water, and not more than that; " * 12
 LOGLIKELIHOODS = [
