@@ -74,7 +74,7 @@ class Worker:
             if self.held != recipe.id:
                 self.held = None
                 start = time.perf_counter()
-                self.engine.hold(recipe)
+                self.engine.load(recipe)
                 self.held, swapped = recipe.id, time.perf_counter() - start
             stage = "ask"
             start = time.perf_counter()

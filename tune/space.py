@@ -97,7 +97,7 @@ class SearchSpace:
         return {METHOD: CategoricalDistribution(labels)} if len(labels) > 1 else {}
 
     def suggest(self, trial: Trial) -> Params:
-        """Ask Optuna for a point of the space."""
+        """Have Optuna propose a point of the space."""
         labels = list(self.entries)
         label = trial.suggest_categorical(METHOD, labels) if len(labels) > 1 else labels[0]
         for name, span in self.floats(label).items():
@@ -120,7 +120,7 @@ class SearchSpace:
         return replace(run.recipe, points=(point,))
 
     def run(self, params: Params) -> Run | None:
-        """What is to be trained before the recipe can be asked anything."""
+        """The run to train before the recipe can be evaluated; None where the search does not fine-tune."""
         if self.tuner is None:
             return None
         return self.tuner(self.merge(params), self._own(params))

@@ -25,7 +25,7 @@ class Backend:
     gpu_distribution: str | None = None
     """The one of them that runs on GPUs."""
     loads_weights: bool = True
-    """Whether an engine holds a model's weights, so that it needs memory for them."""
+    """Whether an engine loads a model's weights, so that it needs memory for them."""
     warning: str | None = None
     """The sentence on every page of the report, where the scores mean nothing; before its colon, the backend."""
 

@@ -19,7 +19,7 @@ DELTAS = ("int8_mask", "normalize", "rescale", "lambda")
 
 
 @dataclass(frozen=True)
-class Ratio:
+class MixingRatio:
     """A number in [0, 1] that alone describes a merge of two models: 0 is the first, 1 the second."""
 
     key: Literal["alpha", "t"]
@@ -59,7 +59,7 @@ class MergeMethod:
     """Needs a base_model."""
     random: bool = False
     """Draws from torch's global random state, so that its seed is part of the recipe."""
-    ratio: Ratio | None = None
+    ratio: MixingRatio | None = None
     """The short form for two models, where the method has one."""
     unit: tuple[str, ...] = ()
     """The parameters that lie in [0, 1]."""
@@ -97,8 +97,8 @@ class MergeMethod:
 
 
 _ENTRIES = (
-    MergeMethod("linear", ("normalize",), ("weight",), ratio=Ratio("alpha", weight="weight"), elementwise=True),
-    MergeMethod("slerp", ("t",), needs_base=True, ratio=Ratio("t", arc=True), unit=("t",), elementwise=True),
+    MergeMethod("linear", ("normalize",), ("weight",), ratio=MixingRatio("alpha", weight="weight"), elementwise=True),
+    MergeMethod("slerp", ("t",), needs_base=True, ratio=MixingRatio("t", arc=True), unit=("t",), elementwise=True),
     MergeMethod("nuslerp", ("nuslerp_row_wise", "nuslerp_flatten"), ("weight",), elementwise=True),
     MergeMethod("multislerp", ("normalize_weights", "eps"), ("weight",)),
     MergeMethod("karcher", ("max_iter", "tol")),

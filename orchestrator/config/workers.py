@@ -1,4 +1,4 @@
-"""The keys of `workers:`: what an engine is, what it holds, and how its work is cut."""
+"""The keys of `workers:`: what an engine is, what it needs, and how its work is cut."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Engine(Strict):
 
     @property
     def ranks(self) -> int:
-        """Processes that hold the model together."""
+        """Processes that the model is spread over."""
         return self.tensor_parallel_size * self.pipeline_parallel_size
 
 

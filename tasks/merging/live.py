@@ -90,7 +90,7 @@ class Merger:
     device: torch.device = torch.device("cpu")
     """The engine's, where elementwise methods merge; the others merge on the CPU."""
     ranks: Ranks = Ranks()
-    """With whom to share what has to see whole tensors."""
+    """The ranks that share the work on whole tensors."""
     parents: dict[Any, torch.Tensor | None] = field(default_factory=dict)
     """mergekit's task that loads a tensor → the tensor as it is stored; None for an optional one that is not there."""
     kept: dict[tuple[Any, ...], torch.Tensor] = field(default_factory=dict)
@@ -217,7 +217,7 @@ class Merger:
         return Merged(each.item.name, each.inputs, lambda parts: merge(each.cast(parts)), near, dtype, tally)
 
     def _near(self, each: Opened) -> Callable[[Any, torch.Tensor], torch.Tensor]:
-        """Keeps what is asked for of the parents, the shards of this rank, in the memory that `place` names."""
+        """Keep the shards of the parents that this rank needs in the memory that `place` names."""
 
         def near(model: Any, tensor: torch.Tensor) -> torch.Tensor:
             if self.place == "mapped":
@@ -267,7 +267,7 @@ def materialise_random(recipe: Recipe, folder: Path, scratch: Path) -> Path:
 
 def _by_mergekit(recipe: Recipe, each: Opened) -> torch.Tensor | None:
     """Any method, through mergekit's own function. A method that draws random numbers draws each tensor's from a seed
-    of its own, so that the result does not depend on the order of the tensors, nor on who works it out."""
+    of its own, so that the result does not depend on the order of the tensors, nor on the rank that works it out."""
     item = each.item
     with torch.random.fork_rng(enabled=recipe.seed is not None):
         if recipe.seed is not None:

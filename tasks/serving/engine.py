@@ -16,7 +16,7 @@ class InvalidWeights(Exception):
 class Engine(Protocol):
     """An engine that answers questions with a recipe's weights; `tasks.serving.backends` opens one."""
 
-    def hold(self, recipe: Recipe) -> None:
+    def load(self, recipe: Recipe) -> None:
         """Load the recipe's weights in place of the last one's.
 
         Raises:

@@ -26,7 +26,7 @@ class FakeEngine:
         self.seconds, self.gib = seconds, gib
         self.recipe_id = ""
 
-    def hold(self, recipe: Recipe) -> None:
+    def load(self, recipe: Recipe) -> None:
         self.recipe_id = recipe.id
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:

@@ -1,6 +1,6 @@
 """One vLLM engine for a whole sweep: its weights are replaced in place, recipe after recipe.
 
-`hold(recipe)` merges straight into the running engine (`tasks.merging.live`, `tasks.serving.weights`), or, where
+`load(recipe)` merges straight into the running engine (`tasks.merging.live`, `tasks.serving.weights`), or, where
 checkpoints are kept, by way of a checkpoint folder; `answer(questions)` generates and scores.
 
 torch is imported with this module; vLLM only when an engine starts, because `prepare` has to come before.
@@ -39,7 +39,7 @@ class VllmEngine:
         tied = bool(AutoConfig.from_pretrained(boot.model).tie_word_embeddings)
         self.llm.collective_rpc("open_parents", args=(str(scratch), tied, boot.place))
 
-    def hold(self, recipe: Recipe) -> None:
+    def load(self, recipe: Recipe) -> None:
         """Merge and load.
 
         Raises:
@@ -51,14 +51,14 @@ class VllmEngine:
             # Here, and not in the ranks: see `merged_folder`.
             self._swap("merge", adapted(recipe, self.scratch))
         else:
-            self.load(write_checkpoint(recipe, self.keep / recipe.id, self.scratch))
+            self.load_checkpoint(write_checkpoint(recipe, self.keep / recipe.id, self.scratch))
 
-    def load(self, folder: Path) -> None:
+    def load_checkpoint(self, folder: Path) -> None:
         """Put a checkpoint's weights into the running engine."""
         self._swap("load_checkpoint", str(folder))
 
     def checksums(self) -> list[dict[str, str]]:
-        """What the engine holds, a dictionary a rank: see `tasks.serving.weights.Weights.checksums`."""
+        """What is loaded, a dictionary a rank: see `tasks.serving.weights.Weights.checksums`."""
         return list(self.llm.collective_rpc("checksums"))
 
     def _swap(self, method: str, argument: object) -> None:

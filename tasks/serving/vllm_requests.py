@@ -88,7 +88,7 @@ def _generation(question: Question, serving: Serving) -> Request:
 
 
 def _choices(group: list[Question]) -> Request:
-    """One token is sampled greedily; vLLM returns the log-probabilities of the asked ids beside it."""
+    """One token is sampled greedily; vLLM returns the log-probabilities of the choices beside it."""
     from vllm import SamplingParams
 
     ids = [question.continuation[0] for question in group]

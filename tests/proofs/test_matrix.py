@@ -35,8 +35,8 @@ def test_live_merging_is_mergekit_yaml(
     merged, expected = live(wanted, tmp_path), stored(checkpoint)
     assert set(merged) == set(expected)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in merged.items())
-    vllm.hold(wanted)
+    vllm.load(wanted)
     held, answers = vllm.checksums(), vllm.answer(QUESTIONS)
-    vllm.load(checkpoint)
+    vllm.load_checkpoint(checkpoint)
     assert vllm.checksums() == held
     assert vllm.answer(QUESTIONS) == answers

@@ -44,7 +44,7 @@ def tokenizer(parents: dict[str, Path]) -> Any:
 
 @pytest.fixture
 def ours(vllm: VllmEngine, parents: dict[str, Path], tokenizer: Any) -> LedgerLM:
-    vllm.hold(single(Source("digest-a", "a", str(parents["a"])), "float32", Point("parent")))
+    vllm.load(single(Source("digest-a", "a", str(parents["a"])), "float32", Point("parent")))
     return LedgerLM(vllm.serving, tokenizer, ask=vllm.answer)
 
 
