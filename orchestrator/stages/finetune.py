@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tasks.evaluation.ledger_lm import LedgerLM
     from tasks.evaluation.suites import SuiteTask
     from tasks.finetuning.examples import Labelled
-    from tasks.finetuning.train import Run
+    from tasks.finetuning.run import Run
 
 EVERY_S = 10.0
 """Seconds between lines of progress."""
@@ -193,7 +193,7 @@ def make_run(
     start: Path | None,
     general: tuple[Labelled, ...] = (),
 ) -> Run:
-    from tasks.finetuning.train import Run
+    from tasks.finetuning.run import Run
 
     return Run(
         tuning,
@@ -211,8 +211,6 @@ def make_run(
 # -------------------------------------------------------------------- training
 def _to_train(phase: Phase) -> list[Run]:
     """Runs that are not finished, and those whose weights are gone but are needed: to be asked, or to start from."""
-    from tasks.finetuning.train import is_finished
-
     failures = stored_failures(phase.sweep.out)
     questions = [suite.questions for suite in phase.sweep.suites]
 
@@ -223,7 +221,7 @@ def _to_train(phase: Phase) -> list[Run]:
     def is_needed(run: Run) -> bool:
         gone = not (run.folder / "model").exists()
         is_open = gone and bool(phase.sweep.ledger.missing(run.recipe.id, questions, phase.sweep.config.workers))
-        return not is_finished(run.folder) or (is_open and run is not phase.baseline)
+        return not run.is_finished or (is_open and run is not phase.baseline)
 
     found = [run for run in phase.all_runs if is_needed(run) and not is_hopeless(run)]
     base = phase.baseline
@@ -270,12 +268,10 @@ def _follow(sweep: Sweep, runs: list[Run], results: Iterator[Failure | None]) ->
 
 def _tidy(phase: Phase, asked: Sweep) -> None:
     """Starting checkpoints go when no run needs them; tuned weights where the sweep does not keep them."""
-    from tasks.finetuning.train import is_finished
-
     finetune = asked.config.finetune
     assert finetune is not None
     shutil.rmtree(asked.out / "tuning" / "ray", ignore_errors=True)
-    if all(is_finished(run.folder) for run in phase.all_runs):
+    if all(run.is_finished for run in phase.all_runs):
         shutil.rmtree(asked.out / "tuning" / "starts", ignore_errors=True)
         if not finetune.keep and not open_blocks(asked):
             for run in phase.all_runs:

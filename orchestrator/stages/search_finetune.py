@@ -19,7 +19,7 @@ from orchestrator.stages.open import Sweep
 if TYPE_CHECKING:
     from cluster.training import Group
     from tasks.finetuning.examples import Labelled
-    from tasks.finetuning.train import Run
+    from tasks.finetuning.run import Run
     from tune.scheduler import Referee
     from tune.space import SearchSpace
 
