@@ -52,7 +52,7 @@ def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
     from cluster.slerp_pairs import slerp_shares, unknown_shares
     from cluster.text_metrics import unmeasured
 
-    shares = unknown_shares(sweep.config, sweep.sources, sweep.out)
+    shares = unknown_shares(sweep.config, sweep.sources, sweep.out / "slerp.json")
     texts = unmeasured(sweep.suites, _stored_texts(sweep))
     if not (blocks or shares or texts):
         return
@@ -63,11 +63,11 @@ def ask(sweep: Sweep, blocks: list[Block], max_gpu_hours: float | None) -> None:
         engines(sweep),
         session(sweep.out / "ray"),
         Progress(blocks) as progress,
-        slerp_shares(shares, sweep.out, progress.note),
+        slerp_shares(shares, sweep.out / "slerp.json", sweep.out / "checkpoints" / "scratch", progress.note),
         recording(sweep, texts, progress) as record,
-        Pool(worker_spec(sweep), limit=len(blocks), tell=progress.note) as pool,
+        Pool(worker_spec(sweep), limit=len(blocks), log=progress.note) as pool,
     ):
-        for result in pool.run(recipes, blocks, stop=_budget(sweep.config, pool.crew.held_s, max_gpu_hours)):
+        for result in pool.run(recipes, blocks, stop=_budget(sweep.config, pool.workers.seconds, max_gpu_hours)):
             record(result)
 
 
@@ -99,7 +99,7 @@ def engines(sweep: Sweep) -> Iterator[None]:
     Raises:
         UserError: no engine could be started.
     """
-    from cluster.workers import EngineStartError
+    from cluster.errors import EngineStartError
 
     def clear() -> None:
         """What workers that were killed left half-written, too."""
