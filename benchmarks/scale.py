@@ -86,15 +86,15 @@ class Simulated:
     """The driver's."""
     busy: float = 0.0
     _done: list[tuple[float, int, Block]] = field(default_factory=list)
-    _holds: dict[int, str] = field(default_factory=dict)
+    _loaded: dict[int, str] = field(default_factory=dict)
 
     def hand_out(self, worker: int) -> None:
-        block = self.queue.take("node", self._holds.get(worker, ""), ("node",))
+        block = self.queue.take("node", self._loaded.get(worker), ("node",))
         if block is None:
             return
-        swap = SWAP_S * (self._holds.get(worker) != block.recipe_id)
+        swap = SWAP_S * (self._loaded.get(worker) != block.recipe_id)
         took = swap + self.blocks_s.lognormvariate(math.log(BLOCK_S) - SIGMA**2 / 2, SIGMA)
-        self._holds[worker] = block.recipe_id
+        self._loaded[worker] = block.recipe_id
         self.busy += took
         heapq.heappush(self._done, (self.now + took, worker, block))
 
@@ -192,11 +192,11 @@ def real(path: Path, raylets: int, cpus: int) -> None:
         for result in pool.run(recipes, blocks):
             keep(sweep, result)
             if isinstance(result, Asked):
-                if not first and all(slot.holds is not None for slot in pool.crew.slots):
+                if not first and all(slot.has_engine for slot in pool.workers.slots):
                     first, cpu, busy, results = time.perf_counter(), time.process_time(), -result.answer_s, 0
                 busy, results = busy + result.answer_s + result.swap_s, results + 1
         wall, cpu = time.perf_counter() - first, time.process_time() - cpu
-        workers = len(pool.crew.slots)
+        workers = len(pool.workers.slots)
     told = {
         "workers": workers,
         "driver_cpu_ms_per_block": 1000 * cpu / results,

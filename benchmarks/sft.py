@@ -18,7 +18,8 @@ from benchmarks.common import seconds, tell
 from orchestrator.recipes.recipe import Recipe, Source
 from orchestrator.recipes.tuning import Tuning
 from tasks.finetuning.examples import Labelled
-from tasks.finetuning.train import Keeper, Run, adapter, arguments, make_trainer
+from tasks.finetuning.run import Run
+from tasks.finetuning.train import Recorder, adapter, arguments, make_trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "tasks" / "demo" / "parents" / "instruct"
@@ -41,7 +42,7 @@ def make_run(folder: Path, steps: int, method: str) -> Run:
 
 def ours(run: Run) -> float:
     trainer = make_trainer(run)
-    trainer.add_callback(Keeper(run, 0.0))
+    trainer.add_callback(Recorder(run, 0.0))
     return seconds(trainer.train)
 
 

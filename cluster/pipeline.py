@@ -1,8 +1,8 @@
 """Where an engine runs: on one node, or, with several pipeline stages, wherever there is room for each stage.
 
-All that an actor holds is on one node; so an engine with one stage is one actor, whatever its tensor parallelism, and
-Ray starts it where all its GPUs are. An engine with several stages has a placement group with a bundle for each: the
-worker is in the first, and starts the others (`Stage`), which end with it.
+The resources of an actor are all on one node; so an engine with one stage is one actor, whatever its tensor
+parallelism, and Ray starts it where all its GPUs are. An engine with several stages has a placement group with a bundle
+for each: the worker is in the first, and starts the others (`Stage`), which end with it.
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ import socket
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.session import check_packages
+from cluster.spec import WorkerSpec
 from orchestrator.config.workers import Workers
 from orchestrator.core.files import make_private
+from orchestrator.models.fetch import bring, fetch
 from tasks.serving.boot import Boot, Span, prepare, run_stage
-
-if TYPE_CHECKING:
-    from cluster.spec import WorkerSpec
 
 
 def stage_need(workers: Workers) -> dict[str, float]:
-    """What Ray is asked for on one node."""
+    """List the resources that one stage of an engine needs on one node, as Ray counts them."""
     ranks = workers.engine.tensor_parallel_size
     need = {"CPU": workers.cpus * ranks, "GPU": workers.gpus * ranks}
     if workers.accelerator_type:
-        need[f"accelerator_type:{workers.accelerator_type}"] = 0.001  # what Ray itself asks for
+        need[f"accelerator_type:{workers.accelerator_type}"] = 0.001  # as Ray itself requests it
     return {key: amount for key, amount in need.items() if amount}
 
 
 def stage_options(workers: Workers, group: Any = None, index: int = 0) -> dict[str, Any]:
-    """Of the actor that is a stage.
+    """Make Ray's options of the actor that is a stage.
 
     Args:
-        group: the engine's placement group, where it has one; index: of the stage's bundle in it.
+        group: the engine's placement group, where it has one.
+        index: of the stage's bundle in it.
     """
     need = stage_need(workers)
     options = {"num_cpus": need.pop("CPU"), "num_gpus": need.pop("GPU", 0), "resources": need, "max_restarts": 0}
@@ -51,27 +51,29 @@ def stage_options(workers: Workers, group: Any = None, index: int = 0) -> dict[s
 
 
 class Room:
-    """Room for an engine; it is held while one engine after another runs there."""
+    """Room for an engine in the cluster; it stays reserved while one engine after another runs there."""
 
     def __init__(self, workers: Workers) -> None:
         stages = workers.engine.pipeline_parallel_size
-        # As near to each other as there is room: what one stage works out goes on to the next.
+        # As near to each other as there is room: each stage sends its activations to the next.
         self._group = placement_group([stage_need(workers)] * stages, strategy="PACK") if stages > 1 else None
         self.options = stage_options(workers, self._group)
 
     def close(self) -> None:
+        """Give the room back to the cluster."""
         if self._group is not None:
             remove_placement_group(self._group)
 
 
 def boot_of(spec: WorkerSpec, scratch: Path, span: Span | None = None) -> Boot:
-    """What an engine starts with, its files on this node.
+    """Bring an engine's files to this node.
 
     Args:
-        scratch: a folder of this process alone; what is in it goes away.
-    """
-    from orchestrator.models.fetch import bring, fetch
+        scratch: a folder of this process alone; what is in it is removed.
 
+    Returns:
+        What the engine starts with.
+    """
     bring(spec.sources)
     # What a worker that died here left half-written (mergekit's merged adapters, say) must not be found again.
     shutil.rmtree(scratch, ignore_errors=True)
@@ -92,17 +94,20 @@ class Stage:
         os.environ["VLLM_HOST_IP"] = ray.util.get_node_ip_address()
         self.boot = boot_of(spec, Path(scratch) / f"stage-{span.stage}", span)
         prepare(spec.workers)
-        _ = self.boot.fit  # what does not fit is said before the others wait for it
+        _ = self.boot.fit  # raises if it does not fit, before the other stages wait for it
 
-    def ready(self) -> None: ...
+    def ready(self) -> None:
+        """Return once the process has its files."""
 
     def run(self) -> None:
+        """Run the ranks of this stage until they end."""
         run_stage(self.boot)
 
 
 def open_stages(spec: WorkerSpec, scratch: Path) -> Span | None:
-    """Start the stages beyond the first, from the worker that is the first; None where there are none. When one ends,
-    so does this process: the engine is broken, and the pool starts another.
+    """Start the stages beyond the first, from the worker that is the first; None where there are none.
+
+    When one ends, so does this process: the engine is broken, and the pool starts another.
 
     Raises:
         RayError: one cannot start.
@@ -131,8 +136,8 @@ def _watch(runs: list[Any], stages: list[Any]) -> None:
     ready, _ = ray.wait(runs, num_returns=1)
     try:
         ray.get(ready)
-        told = "its ranks ended"
+        why = "its ranks ended"
     except Exception as error:
-        told = str(error)
-    print(f"a stage of the engine over {len(stages) + 1} ended: {told}", file=sys.stderr, flush=True)
+        why = str(error)
+    print(f"a stage of the engine over {len(stages) + 1} ended: {why}", file=sys.stderr, flush=True)
     os._exit(1)

@@ -1,8 +1,8 @@
-"""The queue: which block a free worker asks next, and when a block has broken enough of them. No Ray is in it, so that
-`benchmarks.scale` drives the very same code by a simulated clock.
+"""The queue: which block a free worker gets next, and when a block has broken enough of them.
 
-A free worker goes on with the recipe that it holds, else takes one that nobody works on, else helps with the recipe
-that has most left. A block that broke a worker goes first, and to a node where it broke none, if there is one.
+No Ray is in it, so that `benchmarks.scale` drives the very same code by a simulated clock. A free worker continues with
+the recipe whose weights it has loaded, else takes one that no worker is at, else helps with the recipe that has most
+left. A block that broke a worker goes first, and to a node where it broke none, if there is one.
 """
 
 from __future__ import annotations
@@ -30,20 +30,22 @@ class Break:
 
 
 class Queue:
-    """Blocks that wait; falsy when there are none. All is O(1) a block, but for the helping at the end, which is
-    O(recipes under way)."""
+    """Blocks that wait; falsy when there are none.
+
+    All is O(1) a block, but for the helping at the end, which is O(recipes under way).
+    """
 
     def __init__(self) -> None:
         self._waiting: dict[str, deque[Block]] = {}
         """Recipe → its blocks; never empty ones."""
         self._idle: dict[str, None] = {}
-        """Those of the waiting recipes that nobody works on, in their order."""
+        """Those of the waiting recipes that no worker is at, in their order."""
         self._workers: Counter[str] = Counter()
         """Recipe → workers at it."""
         self._suspects: list[Block] = []
         self._breaks: defaultdict[tuple[str, str], list[Break]] = defaultdict(list)
         self._lost: set[str] = set()
-        """Recipes that have failed: what is left of them is not asked."""
+        """Recipes that have failed: what is left of them is not evaluated."""
 
     def __bool__(self) -> bool:
         return bool(self._waiting or self._suspects)
@@ -54,17 +56,17 @@ class Queue:
             self._waiting.setdefault(block.recipe_id, deque()).append(block)
             self._see(block.recipe_id)
 
-    def take(self, node: str, holds: str, nodes: Collection[str]) -> Block | None:
-        """The next block of a free worker; None when there is none for it.
+    def take(self, node: str, loaded: str | None, nodes: Collection[str]) -> Block | None:
+        """Choose the next block of a free worker; None when there is none for it.
 
         Args:
             node: where the worker is.
-            holds: the recipe in its engine; any other string for none.
+            loaded: the recipe whose weights are in its engine; None before its first.
             nodes: all that have workers now.
         """
         block = self._suspect(node, nodes)
         if block is None:
-            chosen = self._choose(holds)
+            chosen = self._choose(loaded)
             if chosen is None:
                 return None
             block = self._waiting[chosen].popleft()
@@ -75,14 +77,14 @@ class Queue:
         return block
 
     def done(self, block: Block) -> None:
-        """The worker that was at it is free again."""
+        """Note that the worker at the block is free again."""
         self._workers[block.recipe_id] -= 1
         if not self._workers[block.recipe_id]:
             del self._workers[block.recipe_id]
         self._see(block.recipe_id)
 
     def give_back(self, block: Block) -> None:
-        """Its worker is gone, through no fault of the block: it is asked again, before the others of its recipe."""
+        """Put a block back whose worker ended through no fault of the block: it comes before others of its recipe."""
         if (block.recipe_id, block.id) in self._breaks and block.recipe_id not in self._lost:
             self._suspects.append(block)
             self.done(block)
@@ -90,13 +92,13 @@ class Queue:
             self._again([block])
 
     def halve(self, block: Block) -> None:
-        """It was too large for the memory of a worker that is gone: it is asked again as two."""
+        """Put a block back as two: it was too large for the memory of a worker, which has ended."""
         middle = len(block.questions) // 2
         assert middle, "a block of one question cannot be halved"
         self._again([Block(block.recipe_id, part) for part in (block.questions[:middle], block.questions[middle:])])
 
     def broke(self, block: Block, broken: Break) -> list[Break]:
-        """It broke its worker. It is asked again; or else, after `ATTEMPTS`, its recipe is lost.
+        """Note that a block broke its worker; it is put back, or, after `ATTEMPTS`, its recipe is lost.
 
         Returns:
             All that it broke when its recipe is lost, else nothing.
@@ -113,13 +115,14 @@ class Queue:
         return breaks
 
     def lose(self, recipe_id: str) -> None:
-        """The recipe has failed: nothing of it is asked any more."""
+        """Note that a recipe has failed: no block of it is handed out any more."""
         self._lost.add(recipe_id)
         self._waiting.pop(recipe_id, None)
         self._idle.pop(recipe_id, None)
         self._suspects = [block for block in self._suspects if block.recipe_id != recipe_id]
 
     def is_lost(self, recipe_id: str) -> bool:
+        """Whether the recipe has failed."""
         return recipe_id in self._lost
 
     def _again(self, blocks: list[Block]) -> None:
@@ -139,9 +142,9 @@ class Queue:
                 return self._suspects.pop(index)
         return None
 
-    def _choose(self, holds: str) -> str | None:
-        if holds in self._waiting:
-            return holds
+    def _choose(self, loaded: str | None) -> str | None:
+        if loaded is not None and loaded in self._waiting:
+            return loaded
         if self._idle:
             return next(iter(self._idle))
         return max(self._waiting, key=lambda recipe_id: len(self._waiting[recipe_id]), default=None)

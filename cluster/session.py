@@ -1,7 +1,7 @@
 """Ray, joined or started, and what every process of ours does first.
 
 Which cluster is Ray's own rule, that of `ray.init()`: the one that RAY_ADDRESS names, else the one that `ray start`
-left on this machine (so `ray submit` finds its own), else a local one, which ends with us; RAY_ADDRESS=local asks for
+left on this machine (so `ray submit` finds its own), else a local one, which ends with us; RAY_ADDRESS=local chooses
 that.
 A cluster that was there before is never shut down. It is sent our code, without models: its nodes bring the
 environment (`cluster/launch/Dockerfile`), and none of them runs another version than the driver.
@@ -40,7 +40,7 @@ QUIET = {
     "TQDM_DISABLE": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-"""Nobody's usage is reported to anyone, and workers do not talk over the progress bar."""
+"""No usage is reported to anyone, and workers do not print over the progress bar."""
 MODELS = ("*.safetensors", "parents", "__pycache__")
 """What is left out of the code that travels."""
 
@@ -51,12 +51,12 @@ def quiet() -> None:
 
 
 def private() -> None:
-    """What this process and its children write, whoever's library writes it, only its owner can read."""
+    """Make what this process and its children write readable by its owner only, whichever library writes it."""
     os.umask(0o077)
 
 
 def check_packages() -> None:
-    """The four packages have common names; say so when another distribution's stands in the way.
+    """Refuse another distribution's packages of the same names as our four, which are common ones.
 
     Raises:
         UserError: one of them is not the one beside this file.
@@ -68,16 +68,16 @@ def check_packages() -> None:
             raise UserError(
                 f"the package {name!r} would be imported from {found}, not from {HOME}; another distribution has the "
                 "same name, or they were shipped one by one: run mergefront from its own environment (make setup), "
-                "without PYTHONPATH, and ship the folder that holds all four as Ray's working_dir"
+                "without PYTHONPATH, and ship the folder that contains all four as Ray's working_dir"
             )
 
 
 @contextlib.contextmanager
 def session(spill: Path | None = None) -> Iterator[None]:
-    """Ray for the time of a sweep.
+    """Join or start Ray for the time of a sweep.
 
     Args:
-        spill: where a cluster of our own writes objects that do not fit into memory: they may hold clinical text.
+        spill: where a cluster of our own writes objects that do not fit into memory; they may contain clinical text.
 
     Raises:
         UserError: the cluster that RAY_ADDRESS or `ray start` names cannot be joined.
@@ -105,12 +105,15 @@ def session(spill: Path | None = None) -> Iterator[None]:
 
 
 def start(environment: dict[str, Any], spill: Path | None) -> None:
-    """A local cluster is nobody else's business: it listens on loopback alone, shows no dashboard, and takes no call
-    without a token that nobody else knows (the one that Ray would keep in a file may be open to others)."""
+    """Start a local cluster that only this process can use.
+
+    It listens on loopback alone, shows no dashboard, and takes no call without a token that is kept in memory (the
+    one that Ray would keep in a file may be open to others).
+    """
     import ray
     from ray._private import ray_constants
 
-    # Unset, Ray asks for a token. It reads this when it is imported, so that setting it here would come too late.
+    # Unset, Ray requires a token. It reads this when it is imported, so that setting it here would come too late.
     os.environ.pop("RAY_AUTH_MODE", None)
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     spilling = {"object_spilling_directory": str(make_private(spill))} if spill else {}
@@ -131,7 +134,8 @@ def start(environment: dict[str, Any], spill: Path | None) -> None:
 
 
 def join(address: str, environment: dict[str, Any]) -> None:
-    """
+    """Connect to a cluster that runs already.
+
     Raises:
         UserError: the cluster does not answer, or not without its token.
     """
@@ -143,17 +147,20 @@ def join(address: str, environment: dict[str, Any]) -> None:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env=environment)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        who = "RAY_ADDRESS names it" if os.environ.get("RAY_ADDRESS") else "`ray start` left it on this machine"
+        named = "RAY_ADDRESS names it" if os.environ.get("RAY_ADDRESS") else "`ray start` left it on this machine"
         raise UserError(
-            f"the Ray cluster at {address} ({who}) cannot be joined: {reason}; run this on one of its nodes, with its "
-            "token (RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH), or set RAY_ADDRESS=local for a cluster of its own"
+            f"the Ray cluster at {address} ({named}) cannot be joined: {reason}; run this on one of its nodes, with "
+            "its token (RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH), or set RAY_ADDRESS=local for a cluster of its own"
         ) from None
     if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
-        say(f"the Ray cluster at {address} asks for no token: whoever reaches it can run code there (docs/cluster.md)")
+        say(
+            f"the Ray cluster at {address} requires no token: anyone who reaches it can run code there "
+            "(docs/cluster.md)"
+        )
 
 
 def find() -> str | None:
-    """The address (host:port) of the cluster to join; None where there is none and a local one is to be started.
+    """Find the address (host:port) of the cluster to join; None where there is none and a local one is to be started.
 
     Raises:
         UserError: RAY_ADDRESS is no such address.
@@ -177,15 +184,16 @@ def find() -> str | None:
     try:
         knock(found)
     except OSError:
-        say(f"nobody answers at {found}, where `ray start` left a cluster: a local one is started")
+        say(f"nothing answers at {found}, where `ray start` left a cluster: a local one is started")
         return None
     return found
 
 
 def knock(address: str) -> None:
-    """
+    """Try to connect to an address.
+
     Raises:
-        OSError: nobody answers there.
+        OSError: nothing answers there.
     """
     host, _, port = address.rpartition(":")
     socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
@@ -193,10 +201,10 @@ def knock(address: str) -> None:
 
 @contextlib.contextmanager
 def code(joined: str | None) -> Iterator[dict[str, Any]]:
-    """Ray's runtime environment: the four packages from one place, the same in every process.
+    """Make Ray's runtime environment: the four packages from one place, the same in every process.
 
     On this machine they are where they are; to nodes elsewhere a copy is sent. What a Ray job brings along already
-    (`ray job submit --working-dir`) is left as it is: Ray refuses to be told twice.
+    (`ray job submit --working-dir`) is left as it is: Ray refuses a second one.
     """
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
     ours: dict[str, Any] = {"worker_process_setup_hook": "cluster.session.private"}
@@ -212,4 +220,5 @@ def code(joined: str | None) -> Iterator[dict[str, Any]]:
 
 
 def interrupt(*_: object) -> None:
+    """End the command as Ctrl-C does; a handler of signals."""
     raise KeyboardInterrupt

@@ -19,11 +19,15 @@ from orchestrator.recipes.recipe import Source
 from tasks.merging.checkpoint import slerp_share
 
 
-def unknown_shares(config: SweepConfig, sources: dict[str, Source], out: Path) -> dict[str, tuple[Source, Source]]:
-    """The SLERP pairs of the sweep that are not in `out/slerp.json` yet, or were measured on other weights."""
+def unknown_shares(config: SweepConfig, sources: dict[str, Source], file: Path) -> dict[str, tuple[Source, Source]]:
+    """List the SLERP pairs of the sweep that are not in the file yet, or were measured on other weights.
+
+    Args:
+        file: slerp.json, which `slerp_shares` writes.
+    """
     if not BACKENDS[config.workers.backend].measures:
         return {}
-    known = _known(out)
+    known = _known(file)
     arcs = {name for name, method in METHODS.items() if method.ratio and method.ratio.arc}
     pairs = [grid.between or list(config.parents)[:2] for grid in config.recipes if grid.ratio and grid.method in arcs]
     wanted = {f"{first}/{second}": (sources[first], sources[second]) for first, second in pairs}
@@ -31,25 +35,31 @@ def unknown_shares(config: SweepConfig, sources: dict[str, Source], out: Path) -
 
 
 @contextlib.contextmanager
-def slerp_shares(wanted: dict[str, tuple[Source, Source]], out: Path, tell: Callable[[str], None]) -> Iterator[None]:
-    """Start the passes on entry, write `out/slerp.json` (`first/second` → tasks.merging.checkpoint.slerp_share) on
-    exit. A pass that fails is told about and tried again by the next run; the sweep does without."""
+def slerp_shares(
+    wanted: dict[str, tuple[Source, Source]], file: Path, scratch: Path, log: Callable[[str], None]
+) -> Iterator[None]:
+    """Start the passes on entry, and write the file on exit: `first/second` → `tasks.merging.checkpoint.slerp_share`.
+
+    A pass that fails is logged, and tried again by the next run; the sweep does without.
+
+    Args:
+        wanted: as `unknown_shares` lists them.
+        scratch: a folder for parents with an adapter merged in.
+    """
     measure = ray.remote(num_cpus=0)(slerp_share)
-    scratch = out / "checkpoints" / "scratch"
     started = {pair: measure.remote(*both, str(scratch / pair.replace("/", "-"))) for pair, both in wanted.items()}
     yield
-    known = _known(out)
+    known = _known(file)
     for pair, reference in started.items():
         try:
             known[pair] = {**ray.get(reference), "digests": _digests(wanted[pair])}
         except RayError as error:
-            tell(f"how {pair} differ could not be measured: {str(error).strip().splitlines()[-1]}")
+            log(f"how {pair} differ could not be measured: {str(error).strip().splitlines()[-1]}")
     if started:
-        write_json(out / "slerp.json", known)
+        write_json(file, known)
 
 
-def _known(out: Path) -> dict[str, Any]:
-    file = out / "slerp.json"
+def _known(file: Path) -> dict[str, Any]:
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
 

@@ -11,7 +11,7 @@ from orchestrator.recipes.recipe import Source
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """All that a worker is told; it travels through Ray, so that the nodes need no folder in common."""
+    """All that a worker needs to know; it is sent through Ray, so that the nodes need no folder in common."""
 
     serving: Serving
     tokenizer_files: dict[str, bytes]

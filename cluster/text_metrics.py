@@ -1,6 +1,6 @@
 """Metrics of generated texts, on CPUs beside the generation: a Ray task for each finished block.
 
-What a task does not manage (it died) is measured by the driver when it publishes.
+What a task that died leaves unmeasured is measured by the driver when it publishes.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ AT_ONCE = 4
 
 
 def measure_all(texts: dict[str, Texts], encoder: OpenEncoder | None) -> dict[str, Values]:
+    """Measure texts, each under its key."""
     return {key: measure(*each, encoder) for key, each in texts.items()}
 
 
 @contextlib.contextmanager
 def measuring(
-    suites: Sequence[SuiteTask], before: Sequence[Work], tell: Callable[[str], None]
+    suites: Sequence[SuiteTask], before: Sequence[Work], log: Callable[[str], None]
 ) -> Iterator[Callable[[Asked | Failure | None], None]]:
-    """Gives the function that takes what the pool yields. On leaving without an exception, waits for what is open.
+    """Give the function that takes what the pool yields, and wait for open tasks on leaving without an exception.
 
     Args:
         before: what to begin with: texts of earlier runs.
@@ -46,19 +47,19 @@ def measuring(
     generated = _generated(suites)
     work = deque(before)
     open_tasks: dict[Any, Measured] = {}
-    # Without a CPU of its own: on machines without GPUs the engines hold them all, and generation leaves some idle. On
-    # the driver's node, which has the encoder.
+    # Without a CPU of its own: on machines without GPUs the engines reserve them all, and generation leaves some idle.
+    # On the driver's node, which has the encoder.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     remote = ray.remote(num_cpus=0, scheduling_strategy=here, max_retries=1)(measure_all)
 
-    def go_on(timeout: float) -> None:
+    def advance(timeout: float) -> None:
         if open_tasks:
             for reference in ray.wait(list(open_tasks), num_returns=len(open_tasks), timeout=timeout)[0]:
                 measured = open_tasks.pop(reference)
                 try:
                     measured.add(ray.get(reference))
                 except RayError as error:
-                    tell(f"metrics are measured at the end instead of on the way: {type(error).__name__}")
+                    log(f"metrics are measured at the end instead of on the way: {type(error).__name__}")
         while work and len(open_tasks) < AT_ONCE:
             texts, measured = work.popleft()
             open_tasks[remote.remote(texts, measured.encoder)] = measured
@@ -66,15 +67,15 @@ def measuring(
     def take(result: Asked | Failure | None) -> None:
         if isinstance(result, Asked):
             work.extend(_new_texts(result.answers, generated))
-        go_on(timeout=0)
+        advance(timeout=0)
 
     yield take
     while open_tasks or work:
-        go_on(timeout=1)
+        advance(timeout=1)
 
 
 def unmeasured(suites: Sequence[SuiteTask], answers: Iterable[Answer]) -> list[Work]:
-    """The texts among stored answers that were never measured, or with another encoder or library."""
+    """List the texts among stored answers that were never measured, or with another encoder or library."""
     return list(_new_texts(answers, _generated(suites)))
 
 

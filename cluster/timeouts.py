@@ -1,50 +1,67 @@
-"""How long a worker may go without an answer before it counts as hung: far longer than the like has ever taken."""
+"""How long a worker may take before it counts as hung: far longer than the same kind of work has ever taken."""
 
 from __future__ import annotations
 
 from orchestrator.core.records import Asked, Block
 
 TIMES = 10
-"""Of the slowest so far."""
+"""A limit, as a multiple of the slowest so far."""
 UNKNOWN = 12
-"""Floors, for what has never been done yet: a first engine compiles, a first parent is fetched."""
+"""A limit, as a multiple of the floor, for what was never done before: a first engine compiles, a first parent is
+downloaded."""
 
 
-class Patience:
-    """
+class Timeout:
+    """The limit of one kind of work, which grows with the slowest that was observed.
+
     Args:
-        floor: seconds that are always granted.
+        floor: seconds that are always allowed.
     """
 
     def __init__(self, floor: float) -> None:
         self.floor = floor
-        self._start: float | None = None
-        self._swap = 0.0
+        self._slowest: float | None = None
+
+    def observe(self, seconds: float) -> None:
+        """Note how long it took once."""
+        self._slowest = max(self._slowest or 0.0, seconds)
+
+    def limit(self) -> float:
+        """Compute the seconds that it may take."""
+        return limit(self.floor, self._slowest)
+
+
+class Timeouts:
+    """The limits of a serving worker: for the start of its engine, and for a block.
+
+    Args:
+        floor: seconds that are always allowed.
+    """
+
+    def __init__(self, floor: float) -> None:
+        self.start = Timeout(floor)
+        self._floor, self._swap = floor, 0.0
         self._rates: dict[bool, float] = {}
-        """Whether texts were written → seconds a token, of the slowest block."""
+        """Whether texts were generated → seconds a token, of the slowest block."""
 
-    def started(self, seconds: float) -> None:
-        self._start = max(self._start or 0.0, seconds)
-
-    def answered(self, asked: Asked) -> None:
-        kind, rate = _kind(asked.block), asked.answer_s / _tokens(asked.block)
+    def observe_block(self, asked: Asked) -> None:
+        """Note how long a block took."""
+        kind, rate = _generates(asked.block), asked.answer_s / _tokens(asked.block)
         self._swap = max(self._swap, asked.swap_s)
         self._rates[kind] = max(self._rates.get(kind, 0.0), rate)
 
-    def for_start(self) -> float:
-        """Seconds that an engine may take to start."""
-        return self._limit(self._start)
-
-    def for_block(self, block: Block) -> float:
-        """Seconds that a worker may take over a block."""
-        rate = self._rates.get(_kind(block))
-        return self._limit(None if rate is None else self._swap + rate * _tokens(block))
-
-    def _limit(self, slowest: float | None) -> float:
-        return UNKNOWN * self.floor if slowest is None else max(self.floor, TIMES * slowest)
+    def block_limit(self, block: Block) -> float:
+        """Compute the seconds that a worker may take for a block, a swap of the weights included."""
+        rate = self._rates.get(_generates(block))
+        return limit(self._floor, None if rate is None else self._swap + rate * _tokens(block))
 
 
-def _kind(block: Block) -> bool:
+def limit(floor: float, slowest: float | None) -> float:
+    """Compute the limit in seconds from the floor and the slowest so far, which is None where there was none."""
+    return UNKNOWN * floor if slowest is None else max(floor, TIMES * slowest)
+
+
+def _generates(block: Block) -> bool:
     return any(question.decoding for question in block.questions)
 
 

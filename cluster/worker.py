@@ -1,8 +1,7 @@
-"""The Ray actor that holds one engine for the whole sweep, on the GPU (or CPU share) that Ray gave it."""
+"""The Ray actor with one engine for the whole sweep, on the GPU (or CPU share) that Ray gave it."""
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import socket
@@ -13,8 +12,10 @@ from typing import Literal
 
 import ray
 
+from cluster.errors import FULL, TooLarge
 from cluster.nodes import oom_kills
 from cluster.pipeline import boot_of, open_stages
+from cluster.session import check_packages
 from cluster.spec import Place, WorkerSpec
 from orchestrator.core.records import Asked, Block, Failure
 from orchestrator.recipes.recipe import Recipe
@@ -24,23 +25,23 @@ from tasks.serving.boot import Boot
 from tasks.serving.engine import Engine, InvalidWeights
 
 
-class TooLarge(Exception):
-    """The block did not fit into the worker's memory; a smaller one may."""
-
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
 class Worker:
+    """One engine, and the recipe whose weights are loaded in it.
+
+    Args:
+        index: of its slot; it names its scratch folder.
+    """
+
     def __init__(self, spec: WorkerSpec, index: int) -> None:
         self.spec = spec
         name = f"{socket.gethostname()}:{os.getpid()}"
         self.place = Place(ray.get_runtime_context().get_node_id(), name, os.getpid(), oom_kills())
         self.scratch = Path(spec.scratch) / str(index)
-        self.held: str | None = None
+        self.loaded: str | None = None
         self.engine: Engine | None = None
 
     def where(self) -> Place:
+        """Return the node and the process that Ray started it in."""
         return self.place
 
     def start(self) -> None:
@@ -50,8 +51,6 @@ class Worker:
             UserError: a parent that cannot be had on this node, or is not what the driver resolved.
             Exception: whatever vLLM says when the model does not fit or the settings do not go together.
         """
-        from cluster.session import check_packages
-
         check_packages()
         own, keep = self.scratch / "stage-0", Path(self.spec.keep) if self.spec.keep else None
         self.engine = open_engine(Opening(self.spec.workers, self.spec.serving, lambda: self._boot(own), own, keep))
@@ -60,22 +59,22 @@ class Worker:
         span = open_stages(self.spec, self.scratch)
         return boot_of(self.spec, scratch, span)
 
-    def ask(self, recipe: Recipe, block: Block) -> Asked | Failure:
-        """Hold the recipe, if it is not held yet, and ask a block of questions.
+    def evaluate(self, recipe: Recipe, block: Block) -> Asked | Failure:
+        """Load the recipe, if it is not loaded yet, and answer a block of questions.
 
         Raises:
-            TooLarge: the memory was used up in asking.
-            OSError: a disk is full, which is nobody's fault and the next block's trouble too.
+            TooLarge: there was too little memory to answer.
+            OSError: a disk is full, which is no fault of the block and would meet the next one too.
         """
         assert self.engine is not None, "start() comes first"
         stage: Literal["merge", "ask"] = "merge"
         try:
             swapped = 0.0
-            if self.held != recipe.id:
-                self.held = None
+            if self.loaded != recipe.id:
+                self.loaded = None
                 start = time.perf_counter()
                 self.engine.load(recipe)
-                self.held, swapped = recipe.id, time.perf_counter() - start
+                self.loaded, swapped = recipe.id, time.perf_counter() - start
             stage = "ask"
             start = time.perf_counter()
             answers = self.engine.answer(block.questions)
@@ -88,7 +87,7 @@ class Worker:
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL:
                 raise
-            # A worker must outlive what one recipe does to it; the pool decides who tries again.
+            # A worker must outlive what one recipe does to it; the pool decides where it is tried again.
             message = f"{type(error).__name__}: {error}".splitlines()[0]
             if stage == "ask" and is_memory(error):
                 raise TooLarge(message) from error
@@ -96,5 +95,5 @@ class Worker:
 
 
 def is_memory(error: Exception) -> bool:
-    """Python's, PyTorch's (its own class, which vLLM wraps in others), and what CUDA's libraries say."""
+    """Whether the memory ran out: Python's error, PyTorch's (which vLLM wraps in others), or a CUDA library's."""
     return isinstance(error, MemoryError) or "out of memory" in str(error).lower()

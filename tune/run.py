@@ -131,7 +131,7 @@ def search(
     thread.start()
     try:
         candidate = ray_tune.with_parameters(Candidate, desk=desk, group=group)
-        _tuner(proposer, candidate, folder, len(pool.crew.slots) + 1, stop.is_set).fit()
+        _tuner(proposer, candidate, folder, len(pool.workers.slots) + 1, stop.is_set).fit()
     finally:
         referee.closed = True
         thread.join(timeout=60)

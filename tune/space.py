@@ -20,7 +20,7 @@ from orchestrator.config.sweep import SweepConfig
 from orchestrator.recipes.recipe import Point, Recipe, Source, between
 
 if TYPE_CHECKING:
-    from tasks.finetuning.train import Run
+    from tasks.finetuning.run import Run
 
 METHOD = "method"
 TUNED, LOG = "finetune.", "learning_rate"

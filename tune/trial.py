@@ -14,7 +14,7 @@ from ray import tune as ray_tune
 
 from cluster.training import Group, train_candidate
 from orchestrator.core.records import Failure
-from tasks.finetuning.train import Run
+from tasks.finetuning.run import Run
 
 Report = dict[str, Any]
 """`rung`, `status`, `questions`, each objective's estimate; `done` in the last one."""

@@ -55,6 +55,62 @@ class Tuning(Identified):
 
 
 @dataclass(frozen=True)
+class RunFolder:
+    """The files of one run, in DIR/tuning/<id of its Tuning>."""
+
+    path: Path
+
+    @property
+    def result(self) -> Path:
+        """What the run was and took, as JSON; written last, so that it says that the run is finished."""
+        return self.path / "RESULT.json"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run was trained to its end. Its weights may have been removed since."""
+        return self.result.exists()
+
+    @property
+    def model(self) -> Path:
+        """The tuned weights, with their tokenizer; all of them, or nothing."""
+        return self.path / "model"
+
+    @property
+    def saving(self) -> Path:
+        """The tuned weights while they are written."""
+        return self.path / ".saving"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the run can be resumed; removed when it is finished."""
+        return self.path / "checkpoints"
+
+    @property
+    def progress(self) -> Path:
+        """The step that it is at, as JSON; removed when it is finished."""
+        return self.path / "progress.json"
+
+    @property
+    def error(self) -> Path:
+        """Why the last attempt ended, as JSON."""
+        return self.path / "error.json"
+
+    def process(self, rank: int) -> Path:
+        """Where the process of a rank runs, as JSON, so that it can be killed when it hangs."""
+        return self.path / f"process-{rank}.json"
+
+    @property
+    def processes(self) -> list[Path]:
+        """Those of the last attempt."""
+        return sorted(self.path.glob("process-*.json"))
+
+    @property
+    def start(self) -> Path:
+        """Where a joint search writes the merge that the run starts from, as `start/<recipe id>`."""
+        return self.path / "start"
+
+
+@dataclass(frozen=True)
 class Start:
     """A recipe that is fine-tuned."""
 

@@ -1,7 +1,7 @@
 """What ICFT shows a model, and when: stages by difficulty, two memories, and the rows of every batch.
 
 All of it is fixed before the first step, as a function of the examples' difficulties, the settings and the seed. So a
-resumed run goes on with the memories that it had: they are in the schedule.
+resumed run continues with the memories that it had: they are in the schedule.
 
 Nothing here sees a text: examples are numbers.
 """
@@ -40,7 +40,7 @@ class IcftSettings:
 
     @classmethod
     def of(cls, settings: dict[str, Any]) -> IcftSettings:
-        """Of a tuning's."""
+        """Take them from a run's settings (`Tuning.settings`)."""
         own = {key: settings["icft"][key] for key in ("stages", "recent_rows", "earlier_rows", "long_memory")}
         present = settings["batch_size"] - own["recent_rows"] - own["earlier_rows"]
         return cls(steps=settings["steps"], accumulation=settings["accumulation"], task_rows=present, **own)
@@ -77,6 +77,7 @@ class Reservoir(Generic[T]):
         self._places, self._rng, self._seen = places, rng, 0
 
     def add(self, item: T) -> None:
+        """Add an item of the stream; it may take the place of an earlier one."""
         self._seen += 1
         if len(self.items) < self._places:
             self.items.append(item)
@@ -85,9 +86,9 @@ class Reservoir(Generic[T]):
 
 
 def make_schedule(difficulty: Sequence[float], general: int, settings: IcftSettings, seed: int) -> list[Stage]:
-    """The whole training, batch by batch.
+    """Plan the whole training, batch by batch.
 
-    What leaves the short-term memory enters the long-term one, which held the general instructions from the start:
+    What leaves the short-term memory enters the long-term one, where the general instructions were from the start:
     while stage s lasts, stage s-1 is in the former, and a sample of stages 0 to s-2 in the latter.
 
     Args:
@@ -117,14 +118,14 @@ def make_schedule(difficulty: Sequence[float], general: int, settings: IcftSetti
 
 
 def cut(ordered: Sequence[T], parts: int) -> list[tuple[T, ...]]:
-    """Into so many parts of equal length (or as many as there are items), the longer ones last."""
+    """Cut items into so many parts of equal length (or as many as there are items), the longer ones last."""
     sizes = share(len(ordered), min(parts, len(ordered)))
     ends = [sum(sizes[: number + 1]) for number in range(len(sizes))]
     return [tuple(ordered[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
 
 
 def share(whole: int, parts: int) -> list[int]:
-    """A number as a sum of nearly equal ones, the larger ones last."""
+    """Split a number into a sum of nearly equal ones, the larger ones last."""
     return [(whole + number) // parts for number in range(parts)]
 
 
@@ -135,8 +136,8 @@ def _batches(
     short = _passes([Row("fine_tune", index) for index in recent], rng) if recent else present
     long = _passes(memory, rng) if memory else present
     for _ in range(steps * settings.accumulation):
-        asked = ((present, settings.task_rows), (short, settings.recent_rows), (long, settings.earlier_rows))
-        yield tuple(chain.from_iterable((next(source) for _ in range(count)) for source, count in asked))
+        wanted = ((present, settings.task_rows), (short, settings.recent_rows), (long, settings.earlier_rows))
+        yield tuple(chain.from_iterable((next(source) for _ in range(count)) for source, count in wanted))
 
 
 def _passes(items: Sequence[T], rng: Random) -> Iterator[T]:

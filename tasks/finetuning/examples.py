@@ -1,4 +1,4 @@
-"""Labelled examples as tokens: the prompt that serving would ask, the response, and an end.
+"""Labelled examples as tokens: the prompt as it is served, the response, and an end.
 
 Subsets are nested and the same on every machine: per seed, examples stand in the order of a hash of their id. Prompts
 are cut here, at their input, as serving cuts them; no example is ever dropped.
@@ -24,6 +24,8 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Labelled:
+    """One example to train on, as tokens."""
+
     prompt: tuple[int, ...]
     response: tuple[int, ...]
     """With the token that ends it."""
@@ -34,12 +36,12 @@ class Labelled:
 
 
 def subset(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """The first `count` in the order of this seed; smaller subsets are the beginnings of larger ones."""
+    """Take the first `count` in the order of this seed; smaller subsets are the beginnings of larger ones."""
     return sorted(examples, key=lambda each: hashlib.sha256(f"{seed}/{each.id}".encode()).digest())[:count]
 
 
 def digest(examples: Sequence[Labelled]) -> str:
-    """Of the tokens, in order, and of weights below 1: 20 hex digits."""
+    """Hash the tokens, in order, and weights below 1; 20 hex digits."""
     hashed = hashlib.sha256()
     for each in examples:
         weight = [each.weight] if each.weight < 1 else []
@@ -50,10 +52,10 @@ def digest(examples: Sequence[Labelled]) -> str:
 def labelled(
     task: GenerationTask, chosen: list[Example], lm: LedgerLM, chat: bool, max_length: int, where: str
 ) -> list[Labelled]:
-    """One for each of the chosen examples, in their order.
+    """Encode each of the chosen examples, in their order.
 
     Args:
-        task: as it is asked; its prompt is the one that is learned.
+        task: as it is evaluated; its prompt is the one that is trained on.
         max_length: tokens of prompt and response together.
 
     Raises:
@@ -87,8 +89,9 @@ def _response(lm: LedgerLM, context: str, text: str) -> tuple[int, ...]:
 
 
 def conversations(path: Path, lm: LedgerLM, max_length: int, where: str) -> list[Labelled]:
-    """An instruction set in UltraMedical's format: `conversations`, turns of `{from: human | gpt, value: …}`. What
-    comes before the last answer is the prompt, and loses its beginning where both are too long.
+    """Read an instruction set in UltraMedical's format: `conversations`, turns of `{from: human | gpt, value: …}`.
+
+    What comes before the last answer is the prompt, and loses its beginning where both are too long.
 
     Raises:
         UserError: no such file, a line of another form, or a tokenizer without a chat template.

@@ -1,7 +1,7 @@
 """ICFT: incremental curriculum-based fine-tuning (arXiv 2502.00832), on trl's SFTTrainer and peft's LoRA.
 
 The paper's abstract names its parts (a curriculum from general to specialised, two memories, parameter-efficient
-training, L_total = L_consistency + L_task + L_fine-tune) and gives no formulas. These were taken, so that every term
+training, L_total = L_consistency + L_task + L_fine-tune) and gives no formulas. These were chosen, so that every term
 has rows of its own and no two pull the same row in two directions:
 
 - **Curriculum**: the examples in stages, by the starting model's mean loss a token. What a general model already finds
@@ -10,7 +10,7 @@ has rows of its own and no two pull the same row in two directions:
 - **L_task**: cross-entropy of the completions of the present stage.
 - **L_fine-tune**: cross-entropy of replayed examples of earlier stages: the short-term memory (the stage before) and
   the specialised part of the long-term memory (a reservoir over all stages before that one). They were learned, and
-  must stay learned; asking them to stay as they were *at the start* would unlearn them.
+  must stay learned; keeping their likelihood as it was *at the start* would unlearn them.
 - **L_consistency**: KL(start ‖ tuned), a token, over the completions of the general instructions in the long-term
   memory, where `start` is the model with its adapter off. The direction is distillation's (Li & Hoiem 2016, Learning
   without Forgetting): what the starting model may say, the tuned one may still say. It needs no labels, hence no
@@ -60,9 +60,12 @@ class IcftTrainer(SFTTrainer):  # type: ignore[misc]
         rows = scheduled(examples, general, self.stages)
         super().__init__(train_dataset=rows, data_collator=Collator(pad), **more)
 
-    def told(self) -> dict[str, Any]:
-        """`stages`: how many `examples` each has, and their mean `difficulty` in nats a token. `terms`: of each, the
-        mean over a step's batches, before its weight, in nats a token, step by step."""
+    def summary(self) -> dict[str, Any]:
+        """Summarise the training for its result, as JSON.
+
+        `stages`: how many `examples` each has, and their mean `difficulty` in nats a token. `terms`: of each, the mean
+        over a step's batches, before its weight, in nats a token, step by step.
+        """
         logged = [entry for entry in self.state.log_history if "loss" in entry]
         stages = [
             {"examples": len(stage.examples), "difficulty": fmean(self.difficulty[index] for index in stage.examples)}
@@ -71,14 +74,14 @@ class IcftTrainer(SFTTrainer):  # type: ignore[misc]
         return {"stages": stages, "terms": {term: [entry[term] for entry in logged] for term in TERMS}}
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
-        """The weighted sum of the terms, which are logged unweighted."""
+        """Compute the weighted sum of the terms, which are logged unweighted."""
         terms = self.terms(model, inputs)
         for term, value in terms.items():
             self._metrics["train"][term].append(value.item())
         return sum((self.term_weights[term] * value for term, value in terms.items()), torch.zeros(()))
 
     def terms(self, model: Any, inputs: dict[str, Any]) -> dict[Term, torch.Tensor]:
-        """Each a scalar, in nats a token; 0 where the batch has no row for it."""
+        """Compute each term as a scalar, in nats a token; 0 where the batch has no row for it."""
         of = {term: inputs["term"] == number for number, term in enumerate(TERMS)}
         tokens = {name: inputs[name] for name in ("input_ids", "attention_mask", "labels")}
         labelled, weight = ~of["consistency"], inputs["weight"]

@@ -1,6 +1,7 @@
-"""MedQuAD (Ben Abacha & Demner-Fushman 2019): medical questions and answers from the NIH's sites, as the three tasks of
-the ICFT paper: question answering (find the answer among four), preference classification (name the better of two),
-and response generation; each with rules that say what kind of error was made.
+"""MedQuAD (Ben Abacha & Demner-Fushman 2019): medical questions and answers from the NIH's sites.
+
+They become the three tasks of the ICFT paper: question answering (find the answer among four), preference
+classification (name the better of two), and response generation; each with rules that say what kind of error was made.
 
 Wrong answers are right answers to other questions. How they were drawn names the error of choosing them:
 
@@ -39,13 +40,15 @@ class Answered:
     question: str
     answer: str
     kind: str
-    """What is asked for: symptoms, treatment, …"""
+    """What the question is about: symptoms, treatment, …"""
     focus: str
     """The condition that it is about."""
 
 
 @dataclass(frozen=True)
 class MedQuad:
+    """The data set's pairs, by split."""
+
     train: list[Answered]
     test: list[Answered]
     incomplete: int
@@ -64,12 +67,14 @@ class Choice:
 
     @property
     def example(self) -> Example:
+        """The right option, to train on."""
         return Example(self.prompt, self.options[self.right])
 
 
 # -------------------------------------------------------------------- reading
 def read_medquad(folder: Path) -> MedQuad:
-    """
+    """Read the pairs of questions and answers.
+
     Args:
         folder: the authors' XML files, of which every tenth document is test; or `sft_train.jsonl` and
             `sft_validation.jsonl` (the test pairs) with `messages`, `qtype` and `focus`.
@@ -117,7 +122,7 @@ def _chats(reader: Reader, name: str) -> Iterator[Answered]:
 
 
 def shorten(pairs: Sequence[Answered], words: int) -> list[Answered]:
-    """Answers of so many words at most: whole sentences, or the start of the first."""
+    """Cut answers to so many words at most: whole sentences, or the start of the first."""
     return [replace(pair, answer=_first_sentences(pair.answer, words)) for pair in pairs]
 
 
@@ -134,16 +139,16 @@ def _first_sentences(text: str, words: int) -> str:
 
 # -------------------------------------------------------------------- the three tasks
 def question_answering(
-    asked: Sequence[Answered], pool: Sequence[Answered], seed: int, options: int = 4
+    pairs: Sequence[Answered], pool: Sequence[Answered], seed: int, options: int = 4
 ) -> list[Choice]:
-    """A question, and answers of which one is its own.
+    """Make each question a choice among answers, of which one is its own.
 
     Args:
         pool: what the wrong answers are drawn from; it needs as many different answers as there are options.
     """
     rng, known = Random(seed), Pool(pool)
     choices = []
-    for pair in asked:
+    for pair in pairs:
         wrong = known.others(pair, options - 1, rng)
         order = rng.sample([("", pair.answer), *wrong], options)
         errors, texts = zip(*order, strict=True)
@@ -163,17 +168,18 @@ class Preference:
 
     @property
     def choice(self) -> Choice:
+        """The question with both answers, to name the better one by its letter."""
         listed = "\n".join(f"{letter}: {text}" for letter, text in zip(LETTERS, self.answers, strict=True))
         prompt = f"Question: {self.question}\n{listed}\nWhich answer is better, A or B?"
         errors = tuple("" if place == self.better else self.error for place in range(2))
         return Choice(prompt, LETTERS, self.better, errors)
 
 
-def preferences(asked: Sequence[Answered], pool: Sequence[Answered], seed: int) -> list[Preference]:
-    """The true answer against another question's. As many errors of each class as the pool allows."""
+def preferences(pairs: Sequence[Answered], pool: Sequence[Answered], seed: int) -> list[Preference]:
+    """Pair each true answer with another question's; as many errors of each class as the pool allows."""
     rng, known = Random(seed), Pool(pool)
     found = []
-    for number, pair in enumerate(asked):
+    for number, pair in enumerate(pairs):
         error, other = known.others(pair, 1, rng, first=number)[0]
         better = rng.randrange(2)
         answers = (pair.answer, other) if better == 0 else (other, pair.answer)
@@ -181,9 +187,9 @@ def preferences(asked: Sequence[Answered], pool: Sequence[Answered], seed: int) 
     return found
 
 
-def responses(asked: Sequence[Answered]) -> list[Example]:
-    """Response generation."""
-    return [Example(pair.question, pair.answer) for pair in asked]
+def responses(pairs: Sequence[Answered]) -> list[Example]:
+    """Make examples of response generation."""
+    return [Example(pair.question, pair.answer) for pair in pairs]
 
 
 class Pool:
@@ -198,8 +204,10 @@ class Pool:
             self._by_kind[pair.kind].append(pair)
 
     def others(self, pair: Answered, count: int, rng: Random, first: int = 0) -> list[tuple[str, str]]:
-        """Different wrong answers with their error classes: one of each class in turn, from the `first` on; a class
-        that has none left is passed over."""
+        """Draw different wrong answers with their error classes.
+
+        One of each class in turn, from the `first` on; a class that has none left is passed over.
+        """
         sources = [self._by_focus[pair.focus], self._by_kind[pair.kind], self.pairs]
         left = {error: rng.sample(source, len(source)) for error, source in zip(WRONG, sources, strict=True)}
         taken, turn = {pair.answer}, first
@@ -213,22 +221,25 @@ class Pool:
                     taken.add(other.answer)
                     found.append((error, other.answer))
                     break
-        assert len(found) == count, "the pool holds fewer different answers than there are options"
+        assert len(found) == count, "the pool has fewer different answers than there are options"
         return found
 
 
 def class_of(pair: Answered, other: Answered) -> str:
-    """The error of giving one's answer to the other's question."""
+    """Name the error of giving the other pair's answer to this pair's question."""
     if pair.focus == other.focus:
         return "wrong aspect"
     return "wrong condition" if pair.kind == other.kind else "unrelated"
 
 
 def label_by_overlap(pair: Preference) -> Example:
-    """A rule's label for a preference: the answer that has more of the question's words is the better one. Its weight
-    is the difference of the two shares: 0 where they are equal, 1 where one has all words and the other none."""
-    asked = set(_words(pair.question))
-    shares = [len(asked & set(_words(answer))) / max(1, len(asked)) for answer in pair.answers]
+    """Label a preference by a rule: the answer that has more of the question's words is the better one.
+
+    Its weight is the difference of the two shares: 0 where they are equal, 1 where one has all words and the other
+    none.
+    """
+    words = set(_words(pair.question))
+    shares = [len(words & set(_words(answer))) / max(1, len(words)) for answer in pair.answers]
     return Example(pair.choice.prompt, LETTERS[shares[1] > shares[0]], abs(shares[0] - shares[1]))
 
 
@@ -239,7 +250,7 @@ def _words(text: str) -> list[str]:
 
 # -------------------------------------------------------------------- judging
 def choose(model: Any, tokenizer: Any, choices: Sequence[Choice]) -> list[int]:
-    """The option of each that the model finds likeliest, by its mean log-probability a token."""
+    """Choose the option of each that the model finds likeliest, by its mean log-probability a token."""
     options = [Example(choice.prompt, option) for choice in choices for option in choice.options]
     losses = iter(difficulties(model, [encode(option, tokenizer) for option in options], pad_of(tokenizer)))
     found = []
@@ -250,8 +261,11 @@ def choose(model: Any, tokenizer: Any, choices: Sequence[Choice]) -> list[int]:
 
 
 def generation_error(pair: Answered, written: Written) -> str:
-    """The first that holds, or nothing: `empty`; `cut off`, not ended within the allowed tokens; `repetitive`, more
-    than half of its 4-grams stand there before; `off topic`, without a word of the condition's name."""
+    """Name the first error that a generated answer has, or nothing.
+
+    `empty`; `cut off`, not ended within the allowed tokens; `repetitive`, more than half of its 4-grams are repeated;
+    `off topic`, without a word of the condition's name.
+    """
     text = written.text.strip()
     if not text:
         return "empty"

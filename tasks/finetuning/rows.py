@@ -23,7 +23,7 @@ MEASURED_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Example:
-    """One thing to learn, as texts."""
+    """One example to train on, as texts."""
 
     prompt: str
     completion: str
@@ -32,8 +32,11 @@ class Example:
 
 
 def scheduled(examples: Sequence[Labelled], general: Sequence[Labelled], stages: Sequence[Stage]) -> Dataset:
-    """The rows of all batches in order, one after the other: `input_ids`, `labels`, `weight` and `term` (an index into
-    TERMS). Every text is there once, whatever its number of rows, and nowhere but in memory."""
+    """Put the rows of all batches in order, one after the other.
+
+    They have `input_ids`, `labels`, `weight` and `term` (an index into TERMS). Every text is there once, whatever its
+    number of rows, and nowhere but in memory.
+    """
     kinds: list[tuple[Term, Sequence[Labelled]]] = [
         ("task", examples),
         ("fine_tune", examples),
@@ -50,23 +53,24 @@ def scheduled(examples: Sequence[Labelled], general: Sequence[Labelled], stages:
 
 
 def tokens(example: Labelled) -> dict[str, list[int]]:
-    """`input_ids`, and `labels` that leave the prompt out."""
+    """Make a row's `input_ids`, and its `labels`, which leave the prompt out."""
     labels = [IGNORED] * len(example.prompt) + [*example.response]
     return {"input_ids": [*example.prompt, *example.response], "labels": labels}
 
 
 def pad_of(tokenizer: Any) -> int:
+    """Choose the id that rows are padded with: the tokenizer's own, or its end token's."""
     return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
 
 def encode(example: Example, tokenizer: Any) -> Labelled:
-    """Prompt, completion and end token, none cut."""
+    """Encode prompt, completion and end token, none cut."""
     written = tokenizer(example.completion, add_special_tokens=False)["input_ids"]
     return Labelled(encode_prompt(example.prompt, tokenizer), (*written, tokenizer.eos_token_id), weight=example.weight)
 
 
 def encode_prompt(prompt: str, tokenizer: Any) -> tuple[int, ...]:
-    """As a user's turn where the tokenizer has a chat template, as it is otherwise."""
+    """Encode a prompt as a user's turn where the tokenizer has a chat template, and as it is otherwise."""
     text, special = prompt, True
     if tokenizer.chat_template:
         turn = [{"role": "user", "content": prompt}]
@@ -76,15 +80,16 @@ def encode_prompt(prompt: str, tokenizer: Any) -> tuple[int, ...]:
 
 @dataclass
 class Collator(DataCollatorForLanguageModeling):  # type: ignore[misc]
-    """trl's, with the columns `weight` (float32) and `term` (int64, an index into TERMS), each of shape (rows,)."""
+    """trl's collator, with two more columns of shape (rows,): `weight`, float32, and `term`, an index into TERMS."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """Make a batch of rows; each column a tensor."""
         own = {name: torch.tensor([example[name] for example in examples]) for name in ("weight", "term")}
         return {**super().torch_call(examples), **own}
 
 
 def difficulties(model: Any, examples: Sequence[Labelled], pad: int) -> list[float]:
-    """The model's mean loss a token of each completion, end token included, in nats.
+    """Measure the model's mean loss a token of each completion, end token included, in nats.
 
     Raises:
         ValueError: one is not finite: the model is broken.
@@ -93,14 +98,14 @@ def difficulties(model: Any, examples: Sequence[Labelled], pad: int) -> list[flo
 
 
 def confidences(model: Any, examples: Sequence[Labelled], pad: int) -> list[float]:
-    """The mean probability of each completion's tokens, in [0, 1]; raises as `difficulties`."""
+    """Measure the mean probability of each completion's tokens, in [0, 1]; raises as `difficulties`."""
     return _means(model, examples, pad, lambda losses: (-losses).exp())
 
 
 def _means(
     model: Any, examples: Sequence[Labelled], pad: int, value: Callable[[torch.Tensor], torch.Tensor]
 ) -> list[float]:
-    """Of a value of each learned token's loss, over each example."""
+    """The mean over each example of a value of its completion's losses."""
     collate = DataCollatorForLanguageModeling(pad)
     found = [math.nan] * len(examples)
     rows = [tokens(each) for each in examples]
@@ -123,7 +128,7 @@ def _means(
 
 
 def load(folder: Path) -> Any:
-    """A model to ask: in bf16 on a GPU, else in float32 (bf16 is several times slower on CPUs)."""
+    """Load a model for inference: in bf16 on a GPU, else in float32 (bf16 is several times slower on CPUs)."""
     gpu = torch.cuda.is_available()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16 if gpu else torch.float32)
     return model.to("cuda" if gpu else "cpu")

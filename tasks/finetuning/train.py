@@ -1,8 +1,9 @@
 """One run of supervised fine-tuning, by trl: from a checkpoint folder to a tuned one, resumed where it stopped.
 
-What a run leaves in its folder: `model/` (safetensors, in the sweep's dtype, adapters merged in) and `RESULT.json`,
-which is written last and says that it is finished; on the way `checkpoints/`, of which the newest complete one stays.
-Examples are handed over as tokens: trl neither cuts nor packs nor drops any, and what it was given is counted.
+What a run leaves in its folder (`orchestrator.recipes.tuning.RunFolder`): the tuned model (safetensors, in the sweep's
+dtype, adapters merged in) and its result, which is written last and says that it is finished; on the way checkpoints,
+of which the newest complete one is kept. Examples are passed as tokens: trl neither cuts nor packs nor drops any, and
+what it would train on is compared with what it was given.
 """
 
 from __future__ import annotations
@@ -15,106 +16,66 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PrinterCallback, TrainerCallback
+import torch
+from datasets import Dataset
+from peft import LoraConfig, PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback, set_seed
+from trl import SFTConfig, SFTTrainer
 
 from orchestrator.core.files import make_private, write_json
 from orchestrator.core.records import content
 from orchestrator.models.serving import TOKENIZER_FILES
-from orchestrator.recipes.recipe import Recipe
-from orchestrator.recipes.tuning import Tuning
 from tasks.finetuning.examples import IGNORED, Labelled
+from tasks.finetuning.icft import IcftTrainer
+from tasks.finetuning.run import Diverged, ExamplesChanged, Run
 
-RESULT, COMPLETE, PROGRESS = "RESULT.json", "COMPLETE", "progress.json"
+COMPLETE = "COMPLETE"
+"""The file that a checkpoint has when it was written to its end."""
 SCHEDULED = {
     "train_sampling_strategy": "sequential",
     "dataset_kwargs": {"skip_prepare_dataset": True},
     "remove_unused_columns": False,
 }
 """trl's settings where the rows and their order are ICFT's schedule."""
-TELL_S = 5.0
+PROGRESS_S = 5.0
 """Seconds between notes of a run's progress."""
-
-
-class ExamplesChanged(Exception):
-    """trl would learn from other examples than it was given."""
-
-
-class Diverged(Exception):
-    """The loss is not finite; the same run would end there again."""
-
-
-@dataclass(frozen=True)
-class Run:
-    tuning: Tuning
-    start: Path
-    """A checkpoint folder."""
-    folder: Path
-    tokenizer: Path
-    examples: tuple[Labelled, ...]
-    dtype: str
-    """Of the tuned weights."""
-    save_steps: int
-    gradient_checkpointing: bool = True
-    general: tuple[Labelled, ...] = ()
-    """ICFT's general instructions."""
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.folder / "checkpoints"
-
-    @property
-    def recipe(self) -> Recipe:
-        """What comes of it."""
-        return self.tuning.recipe(self.folder / "model", self.dtype)
-
-
-def is_finished(folder: Path) -> bool:
-    return (folder / RESULT).exists()
 
 
 def train(run: Run) -> None:
     """Train a run to its end, from its newest checkpoint if it has one; nothing is done where it is finished.
 
     Raises:
-        ExamplesChanged: not every example is learned from.
+        ExamplesChanged: trl would not train on every example.
         Diverged: the loss is NaN or infinite.
     """
-    import torch
-
-    if is_finished(run.folder):
+    if run.is_finished:
         return
-    make_private(run.checkpoints)
-    last, spent = last_checkpoint(run.checkpoints)
+    make_private(run.files.checkpoints)
+    last, spent = last_checkpoint(run.files.checkpoints)
     trainer = make_trainer(run)
-    keeper = Keeper(run, spent)
-    trainer.add_callback(keeper)
+    recorder = Recorder(run, spent)
+    trainer.add_callback(recorder)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
-    seconds = keeper.seconds()
+    seconds = recorder.seconds()
     save_model(trainer, run)
     if trainer.is_world_process_zero():
         _write_result(run, trainer, seconds)
-        shutil.rmtree(run.checkpoints)
-        (run.folder / PROGRESS).unlink(missing_ok=True)
+        shutil.rmtree(run.files.checkpoints)
+        run.files.progress.unlink(missing_ok=True)
     del trainer
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def make_trainer(run: Run) -> Any:
-    """The trl trainer of a run, its model and data loaded.
+    """Make the trl trainer of a run, its model and data loaded.
 
     Raises:
-        ExamplesChanged: it would not learn from every example.
+        ExamplesChanged: it would not train on every example.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
-
-    from tasks.finetuning.icft import IcftTrainer
-
     set_seed(run.tuning.seed)
     lora = run.tuning.settings.get("lora")
     # Weights that are trained are float32, computed with in bfloat16 on GPUs: steps of 5e-5 would vanish in bfloat16.
@@ -135,10 +96,7 @@ def make_trainer(run: Run) -> Any:
 
 
 def _plain_trainer(examples: Sequence[Labelled], given: dict[str, Any]) -> Any:
-    from datasets import Dataset
-    from trl import SFTTrainer
-
-    assert all(each.weight == 1 for each in examples), "trl's loss knows no weights"
+    assert all(each.weight == 1 for each in examples), "trl's loss has no weights"
     rows = [
         {
             "input_ids": [*each.prompt, *each.response],
@@ -152,15 +110,12 @@ def _plain_trainer(examples: Sequence[Labelled], given: dict[str, Any]) -> Any:
 
 
 def arguments(run: Run) -> Any:
-    """trl's settings: those of the run, no packing, no cutting, the loss on responses only."""
-    import torch
-    from trl import SFTConfig
-
+    """Make trl's settings: those of the run, no packing, no cutting, the loss on responses only."""
     settings, gpu = run.tuning.settings, torch.cuda.is_available()
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     sharded = processes > 1
     return SFTConfig(
-        output_dir=str(run.checkpoints),
+        output_dir=str(run.files.checkpoints),
         max_steps=settings["steps"],
         learning_rate=settings["learning_rate"],
         per_device_train_batch_size=settings["batch_size"],
@@ -188,8 +143,7 @@ def arguments(run: Run) -> Any:
 
 
 def adapter(lora: dict[str, Any]) -> Any:
-    from peft import LoraConfig
-
+    """Make peft's settings of a LoRA adapter on all linear layers."""
     return LoraConfig(
         r=lora["rank"],
         lora_alpha=lora["alpha"],
@@ -200,23 +154,24 @@ def adapter(lora: dict[str, Any]) -> Any:
 
 
 def check_examples(labels: Sequence[Sequence[int]], examples: Sequence[Labelled]) -> None:
-    """
+    """Compare the examples that the trainer would train on with those that it was given.
+
     Args:
-        labels: a row an example, as the trainer will learn from them.
+        labels: a row an example, the trainer's.
 
     Raises:
         ExamplesChanged: an example is missing, or has other tokens in its loss than its response.
     """
-    learned = [tuple(token for token in row if token != IGNORED) for row in labels]
-    if learned != [each.response for each in examples]:
+    trained = [tuple(token for token in row if token != IGNORED) for row in labels]
+    if trained != [each.response for each in examples]:
         raise ExamplesChanged(
-            f"{len(examples)} examples were given, but {len(learned)} would be learned from, "
-            f"{sum(map(bool, learned))} of them with a loss; nothing was trained"
+            f"{len(examples)} examples were given, but trl would train on {len(trained)}, "
+            f"{sum(map(bool, trained))} of them with a loss; nothing was trained"
         )
 
 
-class Keeper(TrainerCallback):  # type: ignore[misc]
-    """Keeps the newest complete checkpoint alone, notes the progress, and stops a run whose loss is no number.
+class Recorder(TrainerCallback):  # type: ignore[misc]
+    """Writes the progress, removes all but the newest complete checkpoint, and stops a run whose loss is not finite.
 
     Args:
         spent: seconds of training before this process.
@@ -224,32 +179,39 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, run: Run, spent: float) -> None:
         self.run, self.spent = run, spent
-        self.began, self.told = time.monotonic(), 0.0
+        self.began, self.written = time.monotonic(), 0.0
 
     def seconds(self) -> float:
+        """Sum up the seconds of training, those of earlier processes included."""
         return self.spent + time.monotonic() - self.began
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Mark the new checkpoint as complete, and remove the others."""
         if state.is_world_process_zero:
-            newest = self.run.checkpoints / f"checkpoint-{state.global_step}"
+            newest = self.run.files.checkpoints / f"checkpoint-{state.global_step}"
             write_json(newest / COMPLETE, {"seconds": self.seconds()})
-            for other in self.run.checkpoints.glob("checkpoint-*"):
+            for other in self.run.files.checkpoints.glob("checkpoint-*"):
                 if other != newest:
                     shutil.rmtree(other)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Write the progress.
+
+        Raises:
+            Diverged: the loss is NaN or infinite.
+        """
         loss = (logs or {}).get("loss")
         if loss is None:
             return
         if not math.isfinite(loss):
             raise Diverged(f"the loss is {loss} at step {state.global_step}; lower finetune.learning_rate")
-        if state.is_world_process_zero and time.monotonic() - self.told >= TELL_S:
-            self.told = time.monotonic()
-            write_json(self.run.folder / PROGRESS, {"step": state.global_step, "steps": state.max_steps, "loss": loss})
+        if state.is_world_process_zero and time.monotonic() - self.written >= PROGRESS_S:
+            self.written = time.monotonic()
+            write_json(self.run.files.progress, {"step": state.global_step, "steps": state.max_steps, "loss": loss})
 
 
 def last_checkpoint(folder: Path) -> tuple[Path | None, float]:
-    """The newest checkpoint that was written to its end, with the seconds of training until then."""
+    """Find the newest checkpoint that was written to its end, with the seconds of training until then."""
     complete = [marker.parent for marker in folder.glob(f"checkpoint-*/{COMPLETE}")]
     if not complete:
         return None, 0.0
@@ -258,13 +220,11 @@ def last_checkpoint(folder: Path) -> tuple[Path | None, float]:
 
 
 def save_model(trainer: Any, run: Run) -> None:
-    """The tuned weights as `run.folder/model`, all at once: cast to the sweep's dtype, an adapter merged in, and the
-    tokenizer that it was trained with beside them."""
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
+    """Write the tuned weights, all at once: cast to the sweep's dtype, an adapter merged in.
 
-    temporary = run.folder / ".saving"
+    The tokenizer that they were trained with is written beside them.
+    """
+    temporary = run.files.saving
     trainer.save_model(str(temporary / "trained"))
     if not trainer.is_world_process_zero():
         return
@@ -277,23 +237,23 @@ def save_model(trainer: Any, run: Run) -> None:
     for name in TOKENIZER_FILES:
         if (run.tokenizer / name).exists():
             shutil.copyfile(run.tokenizer / name, temporary / "model" / name)
-    shutil.rmtree(run.folder / "model", ignore_errors=True)
-    (temporary / "model").rename(run.folder / "model")
+    shutil.rmtree(run.files.model, ignore_errors=True)
+    (temporary / "model").rename(run.files.model)
     shutil.rmtree(temporary)
 
 
 def _write_result(run: Run, trainer: Any, seconds: float) -> None:
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    told = {field.name: getattr(run.tuning, field.name) for field in dataclasses.fields(run.tuning)}
+    fields = {field.name: getattr(run.tuning, field.name) for field in dataclasses.fields(run.tuning)}
     note = {
-        **{key: content(value) for key, value in told.items()},
+        **{key: content(value) for key, value in fields.items()},
         "seconds": seconds,
         "processes": trainer.accelerator.num_processes,
         "device": trainer.accelerator.device.type,
         "tokens": sum(len(each.prompt) + len(each.response) for each in run.examples),
         "truncated": sum(each.truncated > 0 for each in run.examples),
         "losses": losses,
-        **({"icft": trainer.told()} if run.tuning.method == "icft" else {}),
+        **({"icft": trainer.summary()} if run.tuning.method == "icft" else {}),
         "versions": {name: importlib.metadata.version(name) for name in ("trl", "transformers", "peft", "torch")},
     }
-    write_json(run.folder / RESULT, note)
+    write_json(run.files.result, note)

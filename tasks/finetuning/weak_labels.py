@@ -1,4 +1,4 @@
-"""Weak supervision: completions that a model writes itself, weighted by how sure it is of them.
+"""Weak supervision: completions that a model generates itself, weighted by its confidence in them.
 
 (A rule's labels are `tasks.finetuning.medquad.label_by_overlap`.)
 """
@@ -18,7 +18,7 @@ from tasks.finetuning.rows import MEASURED_AT_ONCE, Example, confidences, encode
 
 @dataclass(frozen=True)
 class Written:
-    """What a model answered."""
+    """A text that a model generated."""
 
     text: str
     finished: bool
@@ -28,8 +28,10 @@ class Written:
 
 
 def label_by_model(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int) -> list[Example]:
-    """The model's own greedy answers, in the order of the prompts, weighted by confidence. An unfinished answer weighs
-    nothing: it would teach to stop in mid-sentence."""
+    """Label prompts with the model's own greedy completions, in their order, weighted by confidence.
+
+    An unfinished completion weighs nothing: it would teach to stop in mid-sentence.
+    """
     written = write(model, tokenizer, prompts, max_new_tokens)
     return [
         Example(prompt, answer.text, answer.confidence if answer.finished else 0.0)
@@ -38,7 +40,7 @@ def label_by_model(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_t
 
 
 def write(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int) -> list[Written]:
-    """Greedy answers, in the order of the prompts."""
+    """Generate greedily, in the order of the prompts."""
     encoded = [encode_prompt(prompt, tokenizer) for prompt in prompts]
     by_length = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
     answers: dict[int, list[int]] = {}
@@ -48,8 +50,8 @@ def write(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: in
             zip(chosen, _continue(model, tokenizer, [encoded[i] for i in chosen], max_new_tokens), strict=True)
         )
     ordered = [answers[index] for index in range(len(encoded))]
-    asked = [Labelled(prompt, tuple(answer)) for prompt, answer in zip(encoded, ordered, strict=True)]
-    sure = confidences(model, asked, pad_of(tokenizer))
+    rows = [Labelled(prompt, tuple(answer)) for prompt, answer in zip(encoded, ordered, strict=True)]
+    sure = confidences(model, rows, pad_of(tokenizer))
     return [
         Written(tokenizer.decode(answer, skip_special_tokens=True), answer[-1] == tokenizer.eos_token_id, confidence)
         for answer, confidence in zip(ordered, sure, strict=True)

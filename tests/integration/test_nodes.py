@@ -62,18 +62,18 @@ def test_nodes_are_killed_drained_and_added_and_each_block_is_asked_once(cluster
     work, told, done, where = blocks(RECIPES, 4), list[str](), list[Asked](), set[str]()
     doomed, leaving = list(cluster.worker_nodes)
     steps = [(3, lambda: kill_node(doomed)), (6, lambda: cluster.add_node(num_cpus=2)), (9, lambda: drain(leaving))]
-    with Pool(spec(0.05), limit=len(work), tell=told.append) as pool:
+    with Pool(spec(0.05), limit=len(work), log=told.append) as pool:
         for result in pool.run(BY_ID, work, tick=0.1):
             if result is not None:
                 assert isinstance(result, Asked), result
                 done.append(result)
-            where |= {slot.node for slot in pool.crew.slots if slot.block}
+            where |= {slot.node for slot in pool.workers.slots if slot.block}
             if steps and len(done) >= steps[0][0]:
                 steps.pop(0)[1]()
     assert sorted(a.block.recipe_id + a.block.id for a in done) == sorted(b.recipe_id + b.id for b in work)
     assert where >= {doomed.node_id, leaving.node_id} and len(where) == 3, "the new node had workers too"
     assert any("joined" in line for line in told)
-    assert any("is about to go" in line for line in told)
+    assert any("is being drained" in line for line in told)
     cluster.worker_nodes.discard(doomed)
     cluster.worker_nodes.discard(leaving)
 
@@ -82,10 +82,10 @@ def test_a_block_that_kills_is_tried_on_two_nodes_and_the_failure_names_them(clu
     cluster.add_node(num_cpus=1)
     work, told = blocks(RECIPES[:5], 2), list[str]()
     deadly, done, killed = work[0], list[Asked | Failure](), set[int]()
-    with Pool(spec(0.1), limit=len(work), tell=told.append) as pool:
+    with Pool(spec(0.1), limit=len(work), log=told.append) as pool:
         for result in pool.run(BY_ID, work, tick=0.05):
             done += [result] if result is not None else []
-            for slot in pool.crew.slots:
+            for slot in pool.workers.slots:
                 if slot.block == deadly and slot.place and slot.place.pid not in killed:  # a death is heard of later
                     os.kill(slot.place.pid, signal.SIGKILL)
                     killed.add(slot.place.pid)

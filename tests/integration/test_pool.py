@@ -14,11 +14,12 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group_table
 
+from cluster.errors import EngineStartError
 from cluster.pool import Pool
 from cluster.queue import ATTEMPTS
 from cluster.session import session
+from cluster.slots import Slot
 from cluster.spec import WorkerSpec
-from cluster.workers import EngineStartError, Slot
 from orchestrator.config.workers import Workers
 from orchestrator.core.records import Asked, Block, Failure, Question, Serving
 from orchestrator.recipes.recipe import Point, Recipe, Source, single
@@ -91,12 +92,12 @@ def test_a_worker_that_dies_or_hangs_is_replaced_and_its_block_asked_again(how: 
     harmed: list[int] = []
 
     def harm(pool: Pool, done: list[Asked | Failure]) -> None:
-        slot = pool.crew.slots[0]
+        slot = pool.workers.slots[0]
         if not harmed and done and slot.block:
             harmed.append(pid(slot))
             os.kill(harmed[0], how)
 
-    with Pool(spec(seconds=0.1, count=1, patience=2), limit=len(work), tell=told.append) as pool:
+    with Pool(spec(seconds=0.1, count=1, patience=2), limit=len(work), log=told.append) as pool:
         done = run(pool, work, harm)
     assert questions(asked(done)) == questions(work)
     assert len(told) == 1 and ("no answer for" if how == signal.SIGSTOP else "died") in told[0]
@@ -109,7 +110,7 @@ def test_a_block_that_kills_its_workers_fails_its_recipe_and_nobody_elses() -> N
     killed: list[int] = []
 
     def harm(pool: Pool, done: list[Asked | Failure]) -> None:
-        slot = pool.crew.slots[0]
+        slot = pool.workers.slots[0]
         if slot.block == work[0] and pid(slot) not in killed:  # a death is heard of later
             killed.append(pid(slot))
             os.kill(killed[-1], signal.SIGKILL)
@@ -152,9 +153,9 @@ def test_a_block_that_is_too_large_for_the_memory_is_asked_in_halves(
     limit: Callable[[int], None], memory_group: None
 ) -> None:
     warm, work, told = blocks(RECIPES[1:2], each=1), blocks(RECIPES[:1], each=2), []
-    with Pool(spec(count=1, fake_gib=1 / 8), limit=3, tell=told.append) as pool:
+    with Pool(spec(count=1, fake_gib=1 / 8), limit=3, log=told.append) as pool:
         run(pool, warm, nothing)
-        limit(pid(pool.crew.slots[0]))
+        limit(pid(pool.workers.slots[0]))
         done = run(pool, work, nothing)
     assert questions(asked(done)) == questions(work)
     assert [len(block.questions) for block in asked(done)] == [2, 2, 4]
@@ -181,7 +182,7 @@ def test_the_ranks_of_a_worker_are_held_together() -> None:
     work = blocks(RECIPES[:2], each=1)
     for engine in ({"tensor_parallel_size": 2}, {"pipeline_parallel_size": 2}):
         with Pool(spec(engine=engine), limit=len(work)) as pool:
-            assert len(pool.crew.slots) == 1, "the machine's two cores are one worker's"
+            assert len(pool.workers.slots) == 1, "the machine's two cores are one worker's"
             assert all(isinstance(r, Asked) for r in pool.run(BY_ID, work) if r is not None)
             groups = [group for group in placement_group_table().values() if group["state"] == "CREATED"]
             bundles = [bundle["CPU"] for group in groups for bundle in group["bundles"].values()]
@@ -204,15 +205,15 @@ def test_an_engine_that_cannot_start_ends_the_sweep_with_its_reason() -> None:
 
 def test_a_place_where_no_engine_starts_is_given_up_and_the_others_go_on() -> None:
     work, told = blocks(RECIPES[:4]), []
-    with Pool(spec(seconds=0.2, count=2), limit=len(work), tell=told.append) as pool:
-        bad = pool.crew.slots[1]
+    with Pool(spec(seconds=0.2, count=2), limit=len(work), log=told.append) as pool:
+        bad = pool.workers.slots[1]
 
         def harm(pool: Pool, done: list[Asked | Failure]) -> None:
-            if bad in pool.crew.slots and bad.holds is None:
+            if bad in pool.workers.slots and not bad.has_engine:
                 ray.kill(bad.actor)
 
         done = run(pool, work, harm)
-        assert bad not in pool.crew.slots
+        assert bad not in pool.workers.slots
     assert questions(asked(done)) == questions(work)
     assert "given up" in told[-1]
 

@@ -22,10 +22,9 @@ from orchestrator.recipes.recipe import Recipe, Source
 from orchestrator.recipes.tuning import Tuning
 from tasks.finetuning.examples import Labelled
 from tasks.finetuning.rows import difficulties, load
+from tasks.finetuning.run import ExamplesChanged, Run
 from tasks.finetuning.train import (
     COMPLETE,
-    ExamplesChanged,
-    Run,
     arguments,
     check_examples,
     last_checkpoint,
@@ -143,8 +142,8 @@ def test_only_the_newest_complete_checkpoint_counts(tmp_path: Path) -> None:
 
 
 def mark_first_loss(run: Run) -> None:
-    """In the checkpoint that the run goes on from."""
-    state = (last_checkpoint(run.checkpoints)[0] or run.checkpoints) / "trainer_state.json"
+    """In the checkpoint that the run is resumed from."""
+    state = (last_checkpoint(run.files.checkpoints)[0] or run.files.checkpoints) / "trainer_state.json"
     told = json.loads(state.read_text())
     told["log_history"][0]["loss"] = -1
     state.write_text(json.dumps(told))
@@ -163,7 +162,7 @@ def test_killed_and_resumed_it_ends_at_the_same_weights(start: Path, tmp_path: P
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    while last_checkpoint(killed.checkpoints)[0] is None and process.poll() is None:
+    while last_checkpoint(killed.files.checkpoints)[0] is None and process.poll() is None:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

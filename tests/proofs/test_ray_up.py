@@ -162,7 +162,7 @@ def test_up_submit_job_down(machine: Machine) -> None:
     demo = ("--", "run", "mergefront/examples/demo.yaml", "--out", "runs/demo")
     said = machine.ray("submit", "--no-config-cache", config, "cluster/launch/submit.py", *demo)
     print(said)
-    assert "report: " in said and "asks for no token" not in said and "Traceback" not in said
+    assert "report: " in said and "requires no token" not in said and "Traceback" not in said
     out = machine.home / "runs" / "demo"
     rows = pq.read_table(out / "leaderboard.parquet").to_pylist()
     assert len(rows) == 20 and {row["status"] for row in rows} == {"scored"}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.queue import ATTEMPTS, Break, Queue
-from cluster.timeouts import TIMES, UNKNOWN, Patience
+from cluster.timeouts import TIMES, UNKNOWN, Timeouts
 from orchestrator.core.records import Answer, Asked, Block, Decoding, Question
 
 
@@ -29,13 +29,13 @@ def test_whatever_breaks_each_question_is_answered_once_or_its_recipe_is_lost(
     work = [block(f"r{r}", b) for r in range(recipes) for b in range(each)]
     queue.add(work)
     workers: dict[tuple[str, int], Block | None] = {(name, i): None for name in names for i in range(2)}
-    holds: dict[tuple[str, int], str] = dict.fromkeys(workers, "")
+    loaded: dict[tuple[str, int], str | None] = dict.fromkeys(workers)
     answered: Counter[tuple[str, str]] = Counter()
     lost: dict[str, list[Break]] = {}
     while queue or any(workers.values()):
         for worker, at in workers.items():
             if at is None:
-                workers[worker] = queue.take(worker[0], holds[worker], names)
+                workers[worker] = queue.take(worker[0], loaded[worker], names)
         worker = data.draw(st.sampled_from([w for w, at in workers.items() if at]))
         at, workers[worker] = workers[worker], None
         assert at is not None
@@ -50,7 +50,7 @@ def test_whatever_breaks_each_question_is_answered_once_or_its_recipe_is_lost(
                     lost[at.recipe_id] = breaks
             case _:
                 queue.done(at)
-                holds[worker] = at.recipe_id
+                loaded[worker] = at.recipe_id
                 answered.update(keys(at))
     assert max(answered.values(), default=1) == 1
     assert {key for each_block in work for key in keys(each_block) if key[0] not in lost} <= answered.keys()
@@ -62,9 +62,9 @@ def test_whatever_breaks_each_question_is_answered_once_or_its_recipe_is_lost(
 def test_a_worker_keeps_its_recipe_then_takes_a_new_one_then_helps() -> None:
     queue = Queue()
     queue.add([block("a", 0), block("b", 0), block("b", 1), block("b", 2), block("c", 0), block("c", 1)])
-    first, second, third = (queue.take("n", "", ["n"]) for _ in range(3))
+    first, second, third = (queue.take("n", None, ["n"]) for _ in range(3))
     assert [b.recipe_id for b in (first, second, third) if b] == ["a", "b", "c"]
-    helping = queue.take("n", "", ["n"])
+    helping = queue.take("n", None, ["n"])
     assert helping and helping.recipe_id == "b", "the one with most left"
     assert third
     queue.done(third)
@@ -75,25 +75,26 @@ def test_a_worker_keeps_its_recipe_then_takes_a_new_one_then_helps() -> None:
 def test_a_block_that_broke_a_worker_waits_for_another_node() -> None:
     queue = Queue()
     queue.add([block("a", 0)])
-    taken = queue.take("n1", "", ["n1", "n2"])
+    taken = queue.take("n1", None, ["n1", "n2"])
     assert taken
     assert queue.broke(taken, Break("n1", "w", "died")) == []
     assert queue.take("n1", "a", ["n1", "n2"]) is None
-    assert queue.take("n2", "", ["n1", "n2"]) == taken
+    assert queue.take("n2", None, ["n1", "n2"]) == taken
     assert queue.broke(taken, Break("n2", "w", "died")) == []
-    assert queue.take("n1", "", ["n1", "n2"]) == taken, "all nodes have tried"
+    assert queue.take("n1", None, ["n1", "n2"]) == taken, "all nodes have tried"
 
 
-def test_patience_grows_with_what_was_measured_and_knows_texts_from_choices() -> None:
-    patience, choices = Patience(1.0), block("a", 0, 10)
-    assert patience.for_start() == patience.for_block(choices) == UNKNOWN
-    patience.started(3.0)
-    assert patience.for_start() == TIMES * 3.0
+def test_limits_grow_with_what_was_measured_and_texts_have_another_than_choices() -> None:
+    timeouts, choices = Timeouts(1.0), block("a", 0, 10)
+    assert timeouts.start.limit() == timeouts.block_limit(choices) == UNKNOWN
+    timeouts.start.observe(3.0)
+    timeouts.start.observe(2.0)
+    assert timeouts.start.limit() == TIMES * 3.0, "of the slowest"
     answers = tuple(Answer(q.id) for q in choices.questions)
-    patience.answered(Asked(choices, answers, 0.5, 2.0, "w"))
-    assert patience.for_block(choices) == TIMES * 2.5
-    assert patience.for_block(block("a", 0, 1)) == TIMES * (0.5 + 0.2)
+    timeouts.observe_block(Asked(choices, answers, 0.5, 2.0, "w"))
+    assert timeouts.block_limit(choices) == TIMES * 2.5
+    assert timeouts.block_limit(block("a", 0, 1)) == TIMES * (0.5 + 0.2)
     texts = Block("a", (Question((1,), decoding=Decoding(8, ())),))
-    assert patience.for_block(texts) == UNKNOWN
-    patience.answered(Asked(texts, answers[:1], 0.0, 0.01, "w"))
-    assert patience.for_block(texts) == TIMES * (0.5 + 0.01)
+    assert timeouts.block_limit(texts) == UNKNOWN
+    timeouts.observe_block(Asked(texts, answers[:1], 0.0, 0.01, "w"))
+    assert timeouts.block_limit(texts) == TIMES * (0.5 + 0.01)
