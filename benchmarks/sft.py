@@ -18,7 +18,8 @@ from benchmarks.common import seconds, tell
 from orchestrator.recipes.recipe import Recipe, Source
 from orchestrator.recipes.tuning import Tuning
 from tasks.finetuning.examples import Labelled
-from tasks.finetuning.train import Keeper, Run, adapter, arguments, make_trainer
+from tasks.finetuning.run import Run
+from tasks.finetuning.train import Keeper, adapter, arguments, make_trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "tasks" / "demo" / "parents" / "instruct"

@@ -34,7 +34,8 @@ from orchestrator.core.progress import say
 from orchestrator.core.records import Failure
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.sizing.finetune_memory import refusal
-from tasks.finetuning.train import PROGRESS, RESULT, Diverged, Run, is_finished, train
+from tasks.finetuning.run import Run
+from tasks.finetuning.train import PROGRESS, RESULT, Diverged, is_finished, train
 from tasks.merging.checkpoint import headers
 
 ERROR = "error.json"

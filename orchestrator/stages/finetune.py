@@ -25,7 +25,7 @@ from orchestrator.core.files import make_private
 from orchestrator.core.progress import say
 from orchestrator.core.records import Failure
 from orchestrator.recipes.tuning import BASELINE, Start, Tuning, baseline_as_finetune, largest_budget, settings
-from orchestrator.results.board import Board, Row, Tuned, TunedRow
+from orchestrator.results.board import Board, FinetunedRow, FinetuneResults, Row
 from orchestrator.results.failures import failure_file, stored_failures
 from orchestrator.results.manifest import write_questions
 from orchestrator.stages.evaluate import ask, context, keep, open_blocks
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tasks.evaluation.ledger_lm import LedgerLM
     from tasks.evaluation.suites import SuiteTask
     from tasks.finetuning.examples import Labelled
-    from tasks.finetuning.train import Run
+    from tasks.finetuning.run import Run
 
 EVERY_S = 10.0
 """Seconds between lines of progress."""
@@ -193,7 +193,7 @@ def make_run(
     start: Path | None,
     general: tuple[Labelled, ...] = (),
 ) -> Run:
-    from tasks.finetuning.train import Run
+    from tasks.finetuning.run import Run
 
     return Run(
         tuning,
@@ -283,16 +283,16 @@ def _tidy(phase: Phase, asked: Sweep) -> None:
 
 
 # -------------------------------------------------------------------- what came of it
-def make_tuned(sweep: Sweep, board: Board) -> Tuned:
+def make_tuned(sweep: Sweep, board: Board) -> FinetuneResults:
     """The second phase's board: scores of starts and runs, from stored answers alone."""
     phase = open_phase(sweep, board)
     second = make_board(phase.sweep)
     rows = {row.recipe.id: row for row in second.rows}
     starts = tuple((start, rows[start.recipe.id]) for start in phase.starts)
-    return Tuned(starts, tuple(_tuned_row(run, rows[run.recipe.id]) for run in phase.runs), second.notes)
+    return FinetuneResults(starts, tuple(_tuned_row(run, rows[run.recipe.id]) for run in phase.runs), second.notes)
 
 
-def _tuned_row(run: Run, row: Row) -> TunedRow:
+def _tuned_row(run: Run, row: Row) -> FinetunedRow:
     file = run.folder / "RESULT.json"
     result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return TunedRow(run.tuning, row, result)
+    return FinetunedRow(run.tuning, row, result)

@@ -15,7 +15,6 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,8 @@ from transformers import PrinterCallback, TrainerCallback
 from orchestrator.core.files import make_private, write_json
 from orchestrator.core.records import content
 from orchestrator.models.serving import TOKENIZER_FILES
-from orchestrator.recipes.recipe import Recipe
-from orchestrator.recipes.tuning import Tuning
 from tasks.finetuning.examples import IGNORED, Labelled
+from tasks.finetuning.run import Run
 
 RESULT, COMPLETE, PROGRESS = "RESULT.json", "COMPLETE", "progress.json"
 SCHEDULED = {
@@ -45,31 +43,6 @@ class ExamplesChanged(Exception):
 
 class Diverged(Exception):
     """The loss is not finite; the same run would end there again."""
-
-
-@dataclass(frozen=True)
-class Run:
-    tuning: Tuning
-    start: Path
-    """A checkpoint folder."""
-    folder: Path
-    tokenizer: Path
-    examples: tuple[Labelled, ...]
-    dtype: str
-    """Of the tuned weights."""
-    save_steps: int
-    gradient_checkpointing: bool = True
-    general: tuple[Labelled, ...] = ()
-    """ICFT's general instructions."""
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.folder / "checkpoints"
-
-    @property
-    def recipe(self) -> Recipe:
-        """What comes of it."""
-        return self.tuning.recipe(self.folder / "model", self.dtype)
 
 
 def is_finished(folder: Path) -> bool:

@@ -34,7 +34,8 @@ from tasks.finetuning.medquad import (
     shorten,
 )
 from tasks.finetuning.rows import Example, difficulties, encode, load, pad_of
-from tasks.finetuning.train import Run, train
+from tasks.finetuning.run import Run
+from tasks.finetuning.train import train
 from tasks.finetuning.weak_labels import write
 from tasks.generation.metrics import distinct, lexical
 from tests.conftest import DEMO

@@ -13,7 +13,8 @@ from orchestrator.recipes.recipe import Recipe, Source
 from orchestrator.recipes.tuning import Tuning
 from tasks.finetuning.curriculum import TERMS
 from tasks.finetuning.rows import Example
-from tasks.finetuning.train import Run, make_trainer, train
+from tasks.finetuning.run import Run
+from tasks.finetuning.train import make_trainer, train
 from tests.conftest import DEMO
 
 INSTRUCT = DEMO / "parents" / "instruct"

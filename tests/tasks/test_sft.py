@@ -24,10 +24,10 @@ from orchestrator.recipes.recipe import Recipe, Source
 from orchestrator.recipes.tuning import Tuning
 from tasks.finetuning.examples import Labelled, subset
 from tasks.finetuning.rows import difficulties, load
+from tasks.finetuning.run import Run
 from tasks.finetuning.train import (
     COMPLETE,
     ExamplesChanged,
-    Run,
     arguments,
     check_examples,
     last_checkpoint,
