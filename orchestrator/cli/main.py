@@ -185,9 +185,9 @@ def _promote(args: argparse.Namespace) -> int:
 
 def _review(args: argparse.Namespace) -> int:
     from orchestrator.core.errors import UserError
-    from orchestrator.report.terminal import print_ratings
     from orchestrator.review.ratings import read_review
     from orchestrator.review.sheets import write_review
+    from orchestrator.review.terminal import print_ratings
     from orchestrator.stages.open import reopen_sweep
 
     if args.read:
@@ -213,12 +213,12 @@ def _review(args: argparse.Namespace) -> int:
 
 def _show(board: Board, out: Path) -> int:
     """The leaderboard, where the report is, and the recipes that have no score."""
-    from orchestrator.report.terminal import print_board, print_tuned
+    from orchestrator.report.terminal import print_board, print_finetuning
 
     print_board(board, _console())
-    if board.tuned:
-        print_tuned(board, board.tuned, _console())
-    rows = [*board.rows, *(run.row for run in (board.tuned.runs if board.tuned else ()))]
+    if board.finetuning:
+        print_finetuning(board, board.finetuning, _console())
+    rows = [*board.rows, *(run.row for run in (board.finetuning.runs if board.finetuning else ()))]
     lost = [row for row in rows if row.status in {"invalid", "failed"}]
     for row in lost:
         assert row.failure is not None, "a recipe without a score says why"
