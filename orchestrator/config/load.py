@@ -14,7 +14,7 @@ from orchestrator.config.objectives import Objective, TaskUse
 from orchestrator.config.published import Published
 from orchestrator.config.recipes import RecipeGrid
 from orchestrator.config.safe_yaml import read_yaml
-from orchestrator.config.search import Budget, Floor, Racing, Search, Space
+from orchestrator.config.search import Floor, Racing, Search, SearchBudget, Space
 from orchestrator.config.sweep import Checkpoints, SweepConfig
 from orchestrator.config.workers import Engine, Workers
 from orchestrator.core.errors import UserError, hint
@@ -79,7 +79,7 @@ def _fields_at(parts: list[Any], model: type[BaseModel]) -> list[str]:
         "parents": Parent, "candidates": Parent, "recipes": RecipeGrid, "objectives": Objective,
         "workers": Workers, "engine": Engine, "checkpoints": Checkpoints, "tasks": TaskUse,
         "generation": Generation, "own": OwnTask, "encoder": Encoder,
-        "search": Search, "space": Space, "budget": Budget, "racing": Racing, "constraints": Floor,
+        "search": Search, "space": Space, "budget": SearchBudget, "racing": Racing, "constraints": Floor,
         "finetune": Finetune, "starts": Rule, "baseline": Baseline, "lora": Lora, "icft": Icft,
     }  # fmt: skip
     if parts[:2] == ["finetune", "tasks"] and len(parts) == 3:

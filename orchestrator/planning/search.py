@@ -44,7 +44,7 @@ def plan_search(
     both = config.learning()
     rungs = cut(both, [suite for suite in suites if suite.objective in both.objectives], lm)
     space = SearchSpace(both, sources)
-    asked = [rung.asked for rung in rungs.rungs]
+    asked = [rung.size for rung in rungs.rungs]
     candidates = search.budget.at_most(asked[0], recipes)
     choice = choose_sampler(space, recipes + candidates, len(rungs.objectives))
     return SearchPlan(

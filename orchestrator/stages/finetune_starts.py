@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from orchestrator.config.finetune import Rule
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
+from orchestrator.core.records import RecipeStatus
 from orchestrator.recipes.recipe import Recipe, find_recipe
 from orchestrator.recipes.tuning import BASELINE, Start
 from orchestrator.results.board import Board, Row
@@ -41,14 +42,14 @@ def find_start(config: SweepConfig, board: Board, name: str, where: str) -> Reci
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     row = next(row for row in board.rows if row.recipe is recipe)
-    if row.status in {"invalid", "failed"}:
+    if row.status in {RecipeStatus.INVALID, RecipeStatus.FAILED}:
         raise UserError(f"{where}: {name!r} is {row.status} and cannot be trained; name another recipe")
     return recipe
 
 
 def _by_rule(config: SweepConfig, board: Board, rule: Rule, where: str) -> list[Start]:
-    signs = {name: 1.0 if o.direction == "maximize" else -1.0 for name, o in config.objectives.items()}
-    merges = [row for row in board.rows if row.status == "scored" and row.method not in {"parent", "candidate"}]
+    signs = {name: objective.sign for name, objective in config.objectives.items()}
+    merges = [r for r in board.rows if r.status == RecipeStatus.SCORED and r.method not in {"parent", "candidate"}]
 
     def passes(row: Row) -> bool:
         return all(signs[name] * (row.scores[name].value - worst) >= 0 for name, worst in rule.floor.items())

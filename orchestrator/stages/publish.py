@@ -24,8 +24,9 @@ def publish(sweep: Sweep, beside: Published | None = None) -> Board:
     if sweep.config.finetune and is_complete(board):
         from orchestrator.stages.finetune import make_tuned
 
-        tuned = make_tuned(sweep, board)
-        board = dataclasses.replace(board, tuned=tuned, notes=tuple(dict.fromkeys((*board.notes, *tuned.notes))))
+        results = make_tuned(sweep, board)
+        notes = tuple(dict.fromkeys((*board.notes, *results.notes)))
+        board = dataclasses.replace(board, finetuning=results, notes=notes)
     write_board(board, sweep.out)
     write_report(board, sweep.out, beside)
     return board

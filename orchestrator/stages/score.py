@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.core.records import Failure
+from orchestrator.core.records import Failure, RecipeStatus
 from orchestrator.recipes.recipe import Recipe
-from orchestrator.results.board import Board, Row, Suite, mark
+from orchestrator.results.board import Board, Row, TaskSummary, mark
 from orchestrator.stats.scores import combine
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ from orchestrator.stages.open import Sweep
 
 
 def is_complete(board: Board) -> bool:
-    return all(row.status != "pending" for row in board.rows)
+    return all(row.status != RecipeStatus.PENDING for row in board.rows)
 
 
 def make_board(sweep: Sweep) -> Board:
@@ -26,7 +26,7 @@ def make_board(sweep: Sweep) -> Board:
     ahead = sweep.ledger.ahead(recipe.id for recipe in sweep.recipes)
     rows = [_row(sweep, recipe, failures.get(key)) for recipe, key in zip(sweep.recipes, ahead, strict=True)]
     suites = tuple(
-        Suite(
+        TaskSummary(
             suite.objective,
             suite.name,
             tuple(metric for metric, _ in suite.metrics),
@@ -53,9 +53,10 @@ def _row(sweep: Sweep, recipe: Recipe, failure: Failure | None) -> Row:
     try:
         scores = [score_task(suite, lm) for suite in sweep.suites]
     except Unanswered:
-        return Row(recipe, failure.status if failure else "pending", {}, costs, failure=failure)
+        status = RecipeStatus(failure.status) if failure else RecipeStatus.PENDING
+        return Row(recipe, status, {}, costs, failure=failure)
     combined = {
         name: combine(objective, [score for score in scores if score.objective == name])
         for name, objective in sweep.config.objectives.items()
     }
-    return Row(recipe, "scored", combined, costs)
+    return Row(recipe, RecipeStatus.SCORED, combined, costs)

@@ -19,9 +19,9 @@ from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.files import make_private
 from orchestrator.core.progress import Progress, say
-from orchestrator.core.records import Block
+from orchestrator.core.records import Block, RecipeStatus
 from orchestrator.recipes.recipe import Recipe
-from orchestrator.results.board import Board, Status
+from orchestrator.results.board import Board
 from orchestrator.results.heartbeat import driving
 from orchestrator.results.leaderboard import write_board
 from orchestrator.results.lock import locked
@@ -37,7 +37,7 @@ WORKERS = 1000
 
 if TYPE_CHECKING:
     from cluster.pool import Pool
-    from tune.scheduler import Referee
+    from tune.scheduler import RaceScheduler
     from tune.space import SearchSpace
 
 
@@ -55,7 +55,7 @@ def run_search(path: Path, out: Path) -> Board:
         learning = with_learning(sweep)
         confirm, space = confirming(learning), open_space(learning)
         write_questions(out, {"sweep": learning.suites, "confirm": confirm.suites})
-        work(learning, open_referee(learning, space), confirm, space)
+        work(learning, open_race(learning, space), confirm, space)
         return publish_search(sweep)
 
 
@@ -78,10 +78,10 @@ def check(config: SweepConfig, path: Path) -> None:
 
 
 # -------------------------------------------------------------------- what there is
-def open_referee(sweep: Sweep, space: SearchSpace) -> Referee:
+def open_race(sweep: Sweep, space: SearchSpace) -> RaceScheduler:
     """The race as the ledger knows it."""
     from tune.rungs import cut
-    from tune.scheduler import Referee
+    from tune.scheduler import RaceScheduler
     from tune.standings import Standing, stored
 
     config = sweep.config
@@ -92,27 +92,28 @@ def open_referee(sweep: Sweep, space: SearchSpace) -> Referee:
         recipe = space.recipe(note["params"])
         note["rivals"] = None if note["rivals"] is None else tuple(note["rivals"])
         standings.setdefault(recipe.id, Standing(recipe, **note))
-    return Referee(
+    return RaceScheduler(
         config.search, config.workers, cut(config, sweep.suites, sweep.lm), sweep.lm,
-        sweep.ledger, folder, standings, keep=lambda result: keep(sweep, result), tell=say,
+        sweep.ledger, folder, standings, keep=lambda result: keep(sweep, result), log=say,
     )  # fmt: skip
 
 
-def read_standings(referee: Referee) -> None:
+def read_standings(referee: RaceScheduler) -> None:
     """Scores of what is answered; a candidate whose answers are no longer what its note says is raced again."""
     for recipe_id in referee.ledger.ahead(referee.standings):
         standing = referee.standings[recipe_id]
         last = len(referee.rungs.rungs) - 1
-        wanted = last if standing.number is None or standing.status == "scored" else standing.rung
-        if wanted < 0 or standing.status in ("invalid", "failed"):
-            standing.status = "open" if standing.status == "failed" else standing.status
+        wanted = last if standing.number is None or standing.status == RecipeStatus.SCORED else standing.rung
+        if wanted < 0 or standing.status in (RecipeStatus.INVALID, RecipeStatus.FAILED):
+            if standing.status == RecipeStatus.FAILED:
+                standing.status = RecipeStatus.PENDING
             continue
         if referee.ledger.missing(standing.recipe.id, referee.rungs.rungs[wanted].questions, referee.workers):
-            standing.status, standing.rung = "open", -1
+            standing.status, standing.rung = RecipeStatus.PENDING, -1
             continue
         referee.read(standing, wanted)
         if standing.number is None:
-            standing.status = "scored"
+            standing.status = RecipeStatus.SCORED
 
 
 def confirming(sweep: Sweep) -> Sweep:
@@ -130,7 +131,7 @@ def confirming(sweep: Sweep) -> Sweep:
 
 
 # -------------------------------------------------------------------- asking
-def work(sweep: Sweep, referee: Referee, confirm: Sweep, space: SearchSpace) -> None:
+def work(sweep: Sweep, referee: RaceScheduler, confirm: Sweep, space: SearchSpace) -> None:
     """Grid, search and confirmation, on the same engines. With nothing to ask, nothing is started."""
     from cluster.pool import Pool
     from cluster.session import session
@@ -145,7 +146,7 @@ def work(sweep: Sweep, referee: Referee, confirm: Sweep, space: SearchSpace) -> 
         hunt(sweep, referee, pool, space)
         chosen = replace(confirm, recipes=finalists(referee))
         answer(chosen, pool, open_blocks(chosen))
-    if space.tuner:
+    if space.make_run:
         tidy(sweep, space, referee, {recipe.id for recipe in chosen.recipes})
 
 
@@ -159,30 +160,30 @@ def answer(sweep: Sweep, pool: Pool, blocks: Sequence[Block]) -> None:
             record(result)
 
 
-def hunt(sweep: Sweep, referee: Referee, pool: Pool, space: SearchSpace) -> None:
+def hunt(sweep: Sweep, referee: RaceScheduler, pool: Pool, space: SearchSpace) -> None:
     from tune.run import search
 
     for standing in referee.standings.values():
-        if standing.recipe.points[0].method == "parent" and standing.status != "scored":
+        if standing.recipe.points[0].method == "parent" and standing.status != RecipeStatus.SCORED:
             raise UserError(
                 f"{standing.recipe.label} has no score, and a search is measured against its parents; "
                 f"{sweep.out / 'failures'} says why; the same command tries again"
             )
     if not is_over(referee):
-        search(referee, space, pool, sweep.out / "search", say, training_group(sweep))
+        search(referee, space, pool, sweep.out / "search", training_group(sweep))
 
 
-def is_over(referee: Referee) -> bool:
+def is_over(referee: RaceScheduler) -> bool:
     """The budget is spent, and every candidate's race is run."""
-    return referee.exhausted and all(standing.status != "open" for standing in referee.proposals)
+    return referee.exhausted and all(standing.status != RecipeStatus.PENDING for standing in referee.proposals)
 
 
-def finalists(referee: Referee) -> list[Recipe]:
+def finalists(referee: RaceScheduler) -> list[Recipe]:
     """Who is asked the held-out questions: the front of all, the front of the grid (both of those that keep the
     constraints), and the parents."""
     from tune.racing import front_of
 
-    full = {key: s for key, s in referee.standings.items() if s.status == "scored"}
+    full = {key: s for key, s in referee.standings.items() if s.status == RecipeStatus.SCORED}
     chosen = [key for key, s in full.items() if s.recipe.points[0].method == "parent"]
     kept = {key: s for key, s in full.items() if referee.feasible(s)}
     for group in (kept, {key: s for key, s in kept.items() if s.number is None}):
@@ -199,15 +200,15 @@ def publish_search(sweep: Sweep, beside: Published | None = None) -> Board:
 
     sweep = with_learning(sweep)
     space = open_space(sweep)
-    referee = open_referee(sweep, space)
+    referee = open_race(sweep, space)
     read_standings(referee)
     confirm = confirming(sweep)
     held_out = publish(replace(confirm, recipes=finalists(referee)))
     board = make_board(replace(sweep, recipes=[standing.recipe for standing in referee.standings.values()]))
-    parts: tuple[Status, ...] = ("raced", "waiting")
-    states = {key: status for key, s in referee.standings.items() for status in parts if s.status == status}
+    parts = (RecipeStatus.STOPPED_EARLY, RecipeStatus.DEFERRED)
+    states = {key: s.status for key, s in referee.standings.items() if s.status in parts}
     rows = tuple(replace(row, status=states.get(row.recipe.id, row.status)) for row in board.rows)
-    board = replace(board, rows=rows, searched=summarise(space, referee, held_out))
+    board = replace(board, rows=rows, search=summarise(space, referee, held_out))
     write_board(board, sweep.out)
     write_report(board, sweep.out, beside)
     return board

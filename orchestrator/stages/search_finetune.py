@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.core.records import RecipeStatus
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.recipes.tuning import Tuning, settings
 from orchestrator.stages.finetune import learning_suites, make_run, training_examples
@@ -19,8 +20,8 @@ from orchestrator.stages.open import Sweep
 if TYPE_CHECKING:
     from cluster.training import Group
     from tasks.finetuning.examples import Labelled
-    from tasks.finetuning.train import Run
-    from tune.scheduler import Referee
+    from tasks.finetuning.run import Run
+    from tune.scheduler import RaceScheduler
     from tune.space import SearchSpace
 
 
@@ -96,10 +97,11 @@ def training_group(sweep: Sweep) -> Group | None:
     return group_of(finetune, finetune.gpus_of_a_run(workers.gpus), home, workers.patience)
 
 
-def tidy(sweep: Sweep, space: SearchSpace, referee: Referee, finalists: Collection[str]) -> None:
+def tidy(sweep: Sweep, space: SearchSpace, referee: RaceScheduler, finalists: Collection[str]) -> None:
     """Weights of candidates that will be asked nothing more make room; those of the finalists (recipe ids) stay."""
     shutil.rmtree(sweep.out / "tuning" / "ray", ignore_errors=True)
     for standing in referee.proposals:
         run = space.run(standing.params or {})
-        if run and standing.status not in ("open", "waiting") and standing.recipe.id not in finalists:
+        open_ = standing.status in (RecipeStatus.PENDING, RecipeStatus.DEFERRED)
+        if run and not open_ and standing.recipe.id not in finalists:
             shutil.rmtree(run.folder / "model", ignore_errors=True)

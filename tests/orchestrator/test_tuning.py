@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from orchestrator.config.finetune import Finetune
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
-from orchestrator.core.records import Profile, Serving
+from orchestrator.core.records import Profile, RecipeStatus, Serving
 from orchestrator.recipes.recipe import Point, Recipe, Source
 from orchestrator.recipes.tuning import Tuning, settings
 from orchestrator.results.board import Board, Row, mark
@@ -122,7 +122,7 @@ def board(values: dict[str, tuple[float, float]], *starts: object) -> Board:
         key = "name" if method == "parent" else "x"
         made = dataclasses.replace(recipe(name, method), points=(Point(method, ((key, name),)),))
         scores = {"medical": score(medical), "loss": score(loss)}
-        rows.append(Row(made, "scored", scores, {}))
+        rows.append(Row(made, RecipeStatus.SCORED, scores, {}))
     serving = Serving("t", None, (), 8, "x", (), "pa", "")
     return Board(config, serving, Profile("fake", "float32", 1, "cpu"), (), tuple(mark(config, rows)), {})
 
