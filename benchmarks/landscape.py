@@ -27,8 +27,8 @@ from orchestrator.recipes.recipe import Recipe
 from orchestrator.results.lock import locked
 from orchestrator.stages.evaluate import ask, open_blocks
 from orchestrator.stages.open import Sweep, open_sweep
+from orchestrator.stats.scores import Floats
 from tasks.evaluation.judge import score_task
-from tune.racing import Floats
 from tune.space import Params, SearchSpace
 
 FILE = ROOT / "benchmarks" / "data" / "landscape.parquet"

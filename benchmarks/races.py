@@ -9,7 +9,8 @@ import numpy as np
 
 from orchestrator.config.search import Racing
 from orchestrator.stats.front import front_mask
-from tune.racing import PARK, Answers, Floats, Race
+from orchestrator.stats.scores import Floats
+from tune.racing import DEFER_ABOVE, Answers, Race
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def race_all(
     for recipe in range(recipes):
         rivals.update({recipe: []} if recipe < start else {})
         go_on(recipe, np.inf, whole if recipe < start else 0)
-    for limit in (PARK, np.inf):
+    for limit in (DEFER_ABOVE, np.inf):
         open_ = [recipe for recipe in range(recipes) if recipe not in full and recipe not in dropped]
         for recipe in sorted(open_, key=lambda each: evidence[each]):
             go_on(recipe, limit, whole)

@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.search [--seeds 20] [--races 200]
 
 1. Racing on the recorded landscape (benchmarks/data): the share of all questions after which the recipes that were
-   asked everything have 99 % of the full evaluation's hypervolume, and the share of the whole race.
+   evaluated in full have 99 % of the full evaluation's hypervolume, and the share of the whole race.
 2. Search on the landscape: from the grid, answered for free, until the hypervolume is 1.02 times the grid's. Optuna's
    proposals, taken to the nearest recorded recipe, race; random search asks everything of random recorded recipes.
 3. Simulated races with known truth, a third of the recipes neighbours within one standard error: in how many a recipe
@@ -26,10 +26,12 @@ from benchmarks.landscape import SPACE, Landscape, read
 from benchmarks.races import race_all, simulated
 from orchestrator.config.load import load_config
 from orchestrator.config.search import Racing
+from orchestrator.core.records import RecipeStatus
 from orchestrator.stats.front import front_mask, hypervolume
-from tune.racing import PARK, Answers, Floats, Race
+from orchestrator.stats.scores import Floats
+from tune.racing import DEFER_ABOVE, Answers, Race
 from tune.space import METHOD, Params, SearchSpace
-from tune.study import Told, add, choose_sampler, tell
+from tune.study import TrialResult, add_finished, choose_sampler, finish
 
 ENOUGH, BETTER = 0.99, 1.02
 
@@ -97,12 +99,13 @@ def our_search(land: Landscape, seed: int, guided: bool = True) -> int:
         for cut in cuts:
             own = tuple(matrix[recipe, :n] for matrix, n in zip(values, cut, strict=True))
             evidence[recipe] = race.evidence(own, rivals)
-            if cut != cuts[-1] and evidence[recipe] >= PARK:
+            if cut != cuts[-1] and evidence[recipe] >= DEFER_ABOVE:
                 break
         else:
             full.append(recipe)
         if guided:
-            tell(study, trials[recipe], Told("scored", tuple(float(part.mean()) for part in own)), name)
+            result = TrialResult(RecipeStatus.SCORED, tuple(float(part.mean()) for part in own))
+            finish(study, trials[recipe], result, name)
         return sum(cut)
 
     proposals = propose(land, study, space, trials) if guided else iter(in_any_order(land, seed))
@@ -126,7 +129,7 @@ def open_search(land: Landscape, seed: int) -> tuple[optuna.Study, SearchSpace, 
     study = optuna.create_study(directions=["maximize"] * len(land.values), sampler=choice.sampler)
     for params, means in zip(land.params[: land.grid], land.means, strict=False):
         if params is not None:
-            add(study, space, params, Told("scored", tuple(means.tolist())), choice.name)
+            add_finished(study, space, params, TrialResult(RecipeStatus.SCORED, tuple(means.tolist())), choice.name)
     return study, space, choice.name
 
 

@@ -1,26 +1,27 @@
-"""Racing: who is asked the rest of the questions, with one bound on the error of the whole race.
+"""Racing: which candidates are evaluated on all questions, with one bound on the error of the whole race.
 
-Questions are asked in one random order, the same for all recipes, task by task in proportion (`race_order`), so that a
-rung is a nested, stratified subset. What is raced for is the front that *all* questions would show; a prefix of a
-random order is a sample of them without replacement.
+Recipes are evaluated on the questions in one random order, the same for all, task by task in proportion (`race_order`),
+so that a rung is a nested, stratified subset. The race looks for the front that *all* questions would show; a prefix of
+a random order is a sample of them without replacement.
 
-A candidate is dropped when the evidence that a rival beats it in every objective is strong enough. Evidence is the
-capital of a bettor who starts with 1 and bets, question by question, against "the rival is no better over all
+A candidate is stopped early when the evidence that a rival beats it in every objective is strong enough. Evidence is
+the capital of a bettor who starts with 1 and bets, question by question, against "the rival is no better over all
 questions" (Waudby-Smith & Ramdas 2024, Estimating means of bounded random variables by betting, section 5: without
 replacement). If that is true, the capital ever exceeds 1/a with probability a at most (Ville's inequality): no
-distribution is assumed, and a decision needs only the answers that are there. What is paid for many looks, objectives,
+distribution is assumed, and a decision needs only the answers that are there. The price of many looks, objectives,
 rivals and candidates:
 
 - Looks: nothing.
 - Objectives: nothing; "beaten in every one" is claimed with the least of their capitals (Berger 1982:
   intersection-union).
-- Rivals: the capital is shared equally among bets against each. They are the front of the recipes that were asked
-  everything when the candidate came. As long as nothing was dropped wrongly and nobody waits, that is the front of all
-  recipes so far, whatever the order of the questions, and so not a choice by the answers that are bet on.
+- Rivals: the capital is shared equally among bets against each. They are the front of the recipes that had all their
+  scores when the candidate was first compared. As long as no candidate was stopped wrongly and none is deferred, that
+  is the front of all recipes so far, whatever the order of the questions, and so not a choice by the answers that are
+  bet on.
 - Candidates: their tests are closed with the mean of capitals (Vovk & Wang 2021, E-values: calibration, combination and
   applications), over as many as the race may see.
 
-So, for recipes that were chosen beforehand and verdicts of one task per objective, the probability that a race drops
+So, for recipes that were chosen beforehand and verdicts of one task per objective, the probability that a race stops
 any recipe of the front is alpha at most. Several tasks per objective are drawn in proportion, which varies less than
 the random order that the bound is for. Other metrics are bounded by the differences that were seen. In a search, later
 candidates are chosen by earlier answers to the same questions; the held-out questions are there for that.
@@ -33,35 +34,36 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from orchestrator.stats.front import pareto_front
+from orchestrator.stats.scores import Floats
 
-Floats = npt.NDArray[np.float64]
 Answers = tuple[Floats, ...]
-"""A recipe's values of each document, an array an objective, to be maximised, in the race's order as far as asked."""
+"""A recipe's values of the documents that it has answered, in the race's order; an array for each objective, to be
+maximised."""
 BETS = (0.1, 0.25, 0.45, 0.7, 0.95)
-"""Shares of its capital that a bettor risks in each question: it has a purse for each."""
-PARK = float(np.log(0.5))
-"""Evidence from which on a candidate waits while others are asked: it goes on at once only where the bets against it
-have lost half, so that it has shown what it is better at."""
+"""Shares of the capital that are bet on each question; the capital is split evenly over them at the start."""
+DEFER_ABOVE = float(np.log(0.5))
+"""Evidence (log capital) from which on a candidate is deferred while others are evaluated: it continues at once only
+where the bets against it have lost half, so that it has shown what it is better at."""
 LARGE = 600.0
 """exp of more would overflow."""
 
 
 def race_order(keys: Sequence[str], seed: int) -> list[int]:
-    """A random order of one task's documents that depends on their content and the seed alone."""
+    """A random order of one task's documents (as indices) that depends on their content and the seed alone."""
     drawn = [hashlib.sha256(f"{seed} {key}".encode()).digest() for key in keys]
     return sorted(range(len(keys)), key=lambda index: drawn[index])
 
 
 @dataclass(frozen=True)
 class Race:
-    """
+    """The test that decides whether a candidate is beaten.
+
     Args:
-        documents: of each objective, all there are.
+        documents: number of documents of each objective.
         bounds: of each objective, the largest difference that two values of a document can have.
-        alpha: probability that the race drops any recipe of the front.
+        alpha: probability that the race stops any recipe of the front.
         candidates: how many the race may see.
     """
 
@@ -74,7 +76,7 @@ class Race:
         """log of the capital won against "no rival beats this recipe in every objective"; 0 without a rival.
 
         Args:
-            rivals: their answers to all questions.
+            rivals: their values over all documents.
         """
         if not rivals:
             return 0.0
@@ -85,12 +87,12 @@ class Race:
         return float(np.logaddexp.reduce(least) - np.log(len(least)))
 
     def beaten(self, own: float, others: Iterable[float]) -> bool:
-        """Whether a recipe is out: whether every group of candidates that it may be a member of is (closed testing), a
-        group's capital being its mean (Vovk & Wang 2021, algorithm 1).
+        """Whether a recipe is beaten: whether every group of candidates that it may be a member of is rejected (closed
+        testing), a group's capital being its mean (Vovk & Wang 2021, algorithm 1).
 
         Args:
             own: the evidence against it.
-            others: that against everyone else, the dropped included; those that are still to come have their first 0.
+            others: that against all others, those stopped early included; candidates still to come count with 0.
         """
         capital = np.exp(np.minimum([*others], LARGE))
         unseen = max(self.candidates - 1 - len(capital), 0)
@@ -117,20 +119,20 @@ def log_capital(gained: Floats, total: int, bound: float) -> Floats:
     return np.where(certain, np.inf, np.logaddexp.reduce(won, axis=0) - np.log(len(BETS)))
 
 
-# -------------------------------------------------------------------- what is known at the end
+# -------------------------------------------------------------------- estimates
 def front_of(racers: Mapping[str, Answers]) -> list[str]:
-    """The recipes that nobody dominates, by what they were asked."""
+    """The recipes that no other dominates, by the means over what they have answered."""
     return pareto_front({name: estimates(answers) for name, answers in racers.items()})
 
 
 def estimates(answers: Answers) -> Floats:
-    """Each objective's mean over what was asked; shape (objectives,)."""
+    """Each objective's mean over the documents that were answered; shape (objectives,)."""
     return np.array([values.mean() for values in answers])
 
 
 def resampled(racers: Mapping[str, Answers], documents: Sequence[int], draws: int, seed: int = 0) -> Floats:
     """Estimates with the questions drawn anew: a paired bootstrap, one draw of questions for all recipes. A recipe that
-    was asked a part has the part's mean.
+    has answered a part of them has that part's mean.
 
     Returns:
         Shape (draws, recipes, objectives).

@@ -1,6 +1,7 @@
-"""The search: Ray Tune runs the trials, Optuna proposes, the referee races.
+"""The search: Optuna proposes, Ray Tune runs the trials, the race scheduler decides.
 
-study.ask → recipe → trial → desk → referee → pool → ledger → referee → desk → trial → study.tell
+The way of a candidate: `study.ask` → recipe → trial → mailbox → race scheduler → pool → ledger; its scores come back by
+race scheduler → mailbox → trial → `study.tell`.
 """
 
 from __future__ import annotations
@@ -20,30 +21,34 @@ from ray.tune.search import Searcher
 
 from cluster.pool import Pool
 from cluster.training import Group
-from tune.scheduler import Referee
+from orchestrator.core.records import RecipeStatus
+from tune.scheduler import RaceScheduler
 from tune.space import SearchSpace
 from tune.standings import Standing
-from tune.study import Choice, add, choose_sampler, open_study, tell
-from tune.trial import Candidate, Desk
+from tune.study import SamplerChoice, add_finished, choose_sampler, finish, open_study
+from tune.trial import CandidateTrial, Mailbox
 
 ATTEMPTS = 50
-"""Proposals in a row that are known already, after which the space counts as used up."""
+"""Number of known recipes proposed in a row after which the space counts as used up."""
 
 
-class Proposer(Searcher):  # type: ignore[misc]
-    """Ray Tune's view of the study. Ray's own OptunaSearch cannot warm-start a space with conditions, raises on several
-    objectives' results, and leaves a trial that reported nothing RUNNING for ever (Ray 2.60)."""
+class StudySearcher(Searcher):  # type: ignore[misc]
+    """Ray Tune's searcher over the study. Ray's own OptunaSearch cannot warm-start a space with conditions, raises on
+    several objectives' results, and leaves a trial that reported nothing RUNNING for ever (Ray 2.60)."""
 
-    def __init__(self, study: optuna.Study, space: SearchSpace, referee: Referee, choice: Choice, desk: Any) -> None:
+    def __init__(
+        self, study: optuna.Study, space: SearchSpace, scheduler: RaceScheduler, choice: SamplerChoice, mailbox: Any
+    ) -> None:
         super().__init__(metric=None, mode=None)
-        self.study, self.space, self.referee, self.choice, self.desk = study, space, referee, choice, desk
+        self.study, self.space, self.scheduler, self.sampler = study, space, scheduler, choice.name
+        self.mailbox = mailbox
         self.trials: dict[str, tuple[Trial, Standing]] = {}
-        for standing in referee.standings.values():
+        for standing in scheduler.standings.values():
             params = standing.params or space.params_of(standing.recipe)
-            if params is not None and standing.status != "open":
-                add(study, space, params, referee.told(standing), choice.name)
-        self.left = [standing for standing in referee.proposals if standing.status == "open"]
-        """Proposed by an earlier run that was cut off: their answers are kept, so they go first."""
+            if params is not None and standing.status != RecipeStatus.PENDING:
+                add_finished(study, space, params, scheduler.result_of(standing), self.sampler)
+        self.left = [standing for standing in scheduler.proposals if standing.status == RecipeStatus.PENDING]
+        """Proposed by an earlier run that was interrupted: their answers are stored, so they come first."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         if self.left:
@@ -51,7 +56,7 @@ class Proposer(Searcher):  # type: ignore[misc]
             self.study.enqueue_trial(standing.params)
             trial = self.study.ask()
             self.space.suggest(trial)
-        elif self.referee.closed or self.referee.exhausted:
+        elif self.scheduler.closed or self.scheduler.exhausted:
             return str(Searcher.FINISHED)
         else:
             found = self._propose()
@@ -61,36 +66,36 @@ class Proposer(Searcher):  # type: ignore[misc]
         self.trials[trial_id] = (trial, standing)
         run = self.space.run(standing.params or {})
         if run is not None:
-            ray.get(self.desk.expect.remote(standing.recipe.id, run))
+            ray.get(self.mailbox.put_run.remote(standing.recipe.id, run))
         return {"recipe_id": standing.recipe.id}
 
     def _propose(self) -> tuple[Trial, Standing] | None:
-        """A candidate that is new; what is proposed again is told again."""
+        """A new candidate; where the study proposes a known recipe, its trial gets the known result."""
         for _ in range(ATTEMPTS):
             trial = self.study.ask()
             params = self.space.suggest(trial)
             recipe = self.space.recipe(params)
-            known = self.referee.standings.get(recipe.id)
+            known = self.scheduler.standings.get(recipe.id)
             if known is None:
-                standing = Standing(recipe, params, len(self.referee.proposals))
-                standing.save(self.referee.folder)
-                self.referee.standings[recipe.id] = standing
+                standing = Standing(recipe, params, len(self.scheduler.proposals))
+                standing.save(self.scheduler.folder)
+                self.scheduler.standings[recipe.id] = standing
                 return trial, standing
-            if known.status == "open":
-                self.study.tell(trial, state=TrialState.FAIL)
-            else:
-                tell(self.study, trial, self.referee.told(known), self.choice.name)
+            self._finish(trial, known)
         return None
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        trial, standing = self.trials.pop(trial_id)
-        if standing.status == "open":
-            self.study.tell(trial, state=TrialState.FAIL)  # abandoned; the next run takes it up again
+    def _finish(self, trial: Trial, standing: Standing) -> None:
+        """Give a trial its result; one without (still under way, or abandoned by this run) has failed for Optuna."""
+        if standing.status == RecipeStatus.PENDING:
+            self.study.tell(trial, state=TrialState.FAIL)
         else:
-            tell(self.study, trial, self.referee.told(standing), self.choice.name)
+            finish(self.study, trial, self.scheduler.result_of(standing), self.sampler)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self._finish(*self.trials.pop(trial_id))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Ray Tune pickles its searcher to go on after a crash; ours is rebuilt from the ledger."""
+        """Nothing: Ray Tune pickles its searcher to resume after a crash; ours is rebuilt from the ledger."""
         return {}
 
     def save(self, checkpoint_path: str) -> None:
@@ -100,58 +105,57 @@ class Proposer(Searcher):  # type: ignore[misc]
         """Nothing: see `__getstate__`."""
 
 
-def search(
-    referee: Referee, space: SearchSpace, pool: Pool, folder: Path, say: Callable[[str], None], group: Group | None
-) -> None:
-    """Propose and race candidates until the budget is spent. Needs a Ray session; the grid is answered.
+def search(scheduler: RaceScheduler, space: SearchSpace, pool: Pool, folder: Path, group: Group | None) -> None:
+    """Propose and race candidates until the budget is spent, in a Ray session and with the grid scored.
 
     Args:
         folder: DIR/search; its candidates/ are kept, everything else is written anew.
-        group: what trains the candidates of a joint search.
+        group: the worker group that trains the candidates of a joint search.
 
     Raises:
         UserError: no engine could be started.
         OSError: the disk is full.
     """
-    choice = choose_sampler(space, referee.candidates, len(referee.rungs.objectives))
-    say(f"sampler: {choice.name}, because {choice.why}")
-    desk = ray.remote(Desk).options(num_cpus=0).remote()
-    proposer = Proposer(open_study(folder, referee.rungs.config, choice), space, referee, choice, desk)
+    choice = choose_sampler(space, scheduler.candidates, len(scheduler.rungs.objectives))
+    scheduler.log(f"sampler: {choice.name}, because {choice.why}")
+    mailbox = ray.remote(Mailbox).options(num_cpus=0).remote()
+    study = open_study(folder, scheduler.rungs.config, choice)
+    searcher = StudySearcher(study, space, scheduler, choice, mailbox)
     broken: list[BaseException] = []
 
     def work() -> None:
         try:
-            referee.work(pool, desk)
+            scheduler.work(pool, mailbox)
         except BaseException as error:
             broken.append(error)
             stop.set()
 
     stop = threading.Event()
-    thread = threading.Thread(target=work, name="referee", daemon=True)
+    thread = threading.Thread(target=work, name="race-scheduler", daemon=True)
     thread.start()
     try:
-        candidate = ray_tune.with_parameters(Candidate, desk=desk, group=group)
-        _tuner(proposer, candidate, folder, len(pool.workers.slots) + 1, stop.is_set).fit()
+        trial = ray_tune.with_parameters(CandidateTrial, mailbox=mailbox, group=group)
+        _tuner(searcher, trial, folder, len(pool.workers.slots) + 1, stop.is_set).fit()
     finally:
-        referee.closed = True
+        scheduler.closed = True
         thread.join(timeout=60)
     if broken:
         raise broken[0]
-    referee.finish(pool)
+    scheduler.finish(pool)
 
 
 def _tuner(
-    proposer: Proposer, candidate: Any, folder: Path, at_once: int, stopped: Callable[[], bool]
+    searcher: StudySearcher, trial: Any, folder: Path, at_once: int, stopped: Callable[[], bool]
 ) -> ray_tune.Tuner:
-    # Ctrl-C is the command line's business, and result files are ours.
+    # The command line handles Ctrl-C, and the result files are mergefront's own.
     quiet = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
     os.environ.update({"TUNE_DISABLE_SIGINT_HANDLER": "1", **quiet})
     shutil.rmtree(folder / "tune", ignore_errors=True)
-    # The engines hold the CPUs, and Ray Tune refuses to ask for nothing.
+    # The engines have the CPUs, and Ray Tune refuses a trial without resources.
     return ray_tune.Tuner(
-        ray_tune.with_resources(candidate, {"memory": 2**20}),
+        ray_tune.with_resources(trial, {"memory": 2**20}),
         tune_config=ray_tune.TuneConfig(
-            search_alg=proposer, num_samples=-1, max_concurrent_trials=at_once, reuse_actors=True
+            search_alg=searcher, num_samples=-1, max_concurrent_trials=at_once, reuse_actors=True
         ),
         run_config=ray_tune.RunConfig(
             name="tune",
@@ -165,7 +169,7 @@ def _tuner(
 
 
 class _Stopped(ray_tune.Stopper):  # type: ignore[misc]
-    """Ends the experiment when the referee is broken; what it broke of is raised by `search`."""
+    """Ends the experiment when the race scheduler has failed; `search` raises its error."""
 
     def __init__(self, stopped: Callable[[], bool]) -> None:
         self.stopped = stopped

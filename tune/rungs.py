@@ -1,4 +1,4 @@
-"""Rungs: the nested, stratified parts of the questions, and a recipe's values on them as the race wants them."""
+"""Rungs: the nested, stratified parts of the questions, and a recipe's values on them as the race needs them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.records import Question
-from orchestrator.stats.scores import Score, combine, task_weights
+from orchestrator.stats.scores import Floats, Score, combine, task_weights
 from tasks.evaluation.judge import score_task
 from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.evaluation.suites import SuiteTask
-from tune.racing import Answers, Floats, race_order
+from tune.racing import Answers, race_order
 
 
 @dataclass(frozen=True)
@@ -28,25 +28,29 @@ class Rung:
 
     @property
     def questions(self) -> list[list[Question]]:
+        """All questions of the rung, task by task."""
         return [suite.questions for suite in self.suites]
 
     @property
-    def asked(self) -> int:
+    def size(self) -> int:
+        """Number of different questions of the rung."""
         return len({question.id for suite in self.suites for question in suite.questions})
 
 
 @dataclass(frozen=True)
 class Rungs:
+    """All rungs of a search, the smallest first."""
+
     config: SweepConfig
     rungs: tuple[Rung, ...]
-    """The last one holds all questions."""
+    """The last one has all questions."""
 
     @property
     def objectives(self) -> list[str]:
         return [name for name, objective in self.config.objectives.items() if objective.front]
 
     def documents(self, index: int) -> tuple[int, ...]:
-        """Of each objective, documents up to a rung."""
+        """The number of documents of each objective on a rung."""
         return tuple(
             sum(suite.documents for suite in self.rungs[index].suites if suite.objective == name)
             for name in self.objectives
@@ -56,7 +60,7 @@ class Rungs:
         """A recipe's values on a rung, and its scores there.
 
         Args:
-            lm: knowing the recipe's answers to all of the rung's questions.
+            lm: has the recipe's answers to all of the rung's questions.
         """
         tasks = [score_task(suite, lm) for suite in self.rungs[index].suites]
         scores = {
@@ -66,17 +70,16 @@ class Rungs:
         return tuple(self._values(name, scores[name]) for name in self.objectives), scores
 
     def _values(self, name: str, score: Score) -> Floats:
-        """A document's value is its part of the objective, so that their mean is the score (of a mean of verdicts, the
-        verdict); the tasks interleaved as they are asked."""
+        """A document's value is its part of the objective, so that the mean of all values is the score (of a mean of
+        verdicts, the verdict); the tasks are interleaved as on the rungs."""
         objective = self.config.objectives[name]
         places = [place for place, suite in enumerate(self.rungs[-1].suites) if suite.objective == name]
         whole = [self.rungs[-1].suites[place] for place in places]
         numbers = [suite.documents for suite in whole]
         weights = task_weights(objective, [suite.share for suite in whole], numbers)
-        sign = 1.0 if objective.direction == "maximize" else -1.0
         values, turns = [], []
         for place, task, weight, number in zip(places, score.tasks, weights, numbers, strict=True):
-            values.append(sign * weight * sum(numbers) / number * (task.value + task.influence))
+            values.append(objective.sign * weight * sum(numbers) / number * (task.value + task.influence))
             turns += [(self._first_rung(place, i), (i + 0.5) / number) for i in range(len(task.influence))]
         order = sorted(range(len(turns)), key=turns.__getitem__)
         return np.asarray(np.concatenate(values)[order])
@@ -86,7 +89,7 @@ class Rungs:
 
 
 def cut(config: SweepConfig, suites: Sequence[SuiteTask], lm: LedgerLM) -> Rungs:
-    """The rungs of a sweep's front objectives, as `search.racing` says."""
+    """The rungs of a sweep's front objectives, cut at the shares of `search.racing.rungs`."""
     assert config.search is not None, "the sweep has a search"
     ordered = [_ordered(suite, lm, config.search.seed) for suite in suites if config.objectives[suite.objective].front]
     rungs = [

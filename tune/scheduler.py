@@ -1,12 +1,13 @@
-"""The referee: gives each candidate rung after rung, and ends its race when it is beaten.
+"""The race scheduler: evaluates each candidate rung by rung, and stops it early when it is beaten.
 
-It runs in a thread of the driver, between the desk, where trials hand candidates in, and the pool, which answers. It
-alone reads scores and decides; the ledger stays the truth, and a rung that is answered already costs nothing.
+It runs in a thread of the driver, between the mailbox, through which trials submit their candidates, and the pool,
+whose workers answer the questions. It alone reads scores and decides. The ledger stays the truth: a rung that is
+answered already costs nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,21 +18,23 @@ import ray
 from cluster.pool import Pool
 from orchestrator.config.search import Search
 from orchestrator.config.workers import Workers
-from orchestrator.core.records import Asked, Failure
+from orchestrator.core.records import Asked, Failure, RecipeStatus
 from orchestrator.ledger.ledger import COSTS, Ledger
 from orchestrator.recipes.recipe import Recipe
 from tasks.evaluation.ledger_lm import LedgerLM
-from tune.racing import PARK, Answers, Race, front_of
+from tune.racing import DEFER_ABOVE, Answers, Race, front_of
 from tune.rungs import Rungs
 from tune.standings import Standing, parent_of
-from tune.study import Told
+from tune.study import TrialResult
 
 TICK = 0.05
-"""Seconds between two looks at the desk."""
+"""Seconds between two looks into the mailbox."""
 
 
 @dataclass
-class Referee:
+class RaceScheduler:
+    """The race of a search: its budget, its decisions, and the standings of all recipes."""
+
     search: Search
     workers: Workers
     rungs: Rungs
@@ -40,27 +43,30 @@ class Referee:
     folder: Path
     """DIR/search/candidates."""
     standings: dict[str, Standing]
+    """Recipe id → standing; of the grid, the parents and all proposals."""
     keep: Callable[[Asked | Failure | None], None]
-    """Stores what came of a block."""
-    tell: Callable[[str], None]
+    """Stores the answers to a block, or its failure."""
+    log: Callable[[str], None]
     closed: bool = False
-    """No candidate will be handed in any more."""
+    """No candidate will be submitted any more."""
     _under_way: dict[str, int] = field(default_factory=dict)
-    """Recipe → questions under way (a block may come back in parts)."""
+    """Recipe id → number of its questions under way (a block may come back in parts)."""
 
     @property
     def proposals(self) -> list[Standing]:
+        """The standings of the search's own candidates, in the order of their proposal."""
         found = [standing for standing in list(self.standings.values()) if standing.number is not None]
         return sorted(found, key=lambda standing: standing.number or 0)
 
     @property
     def racers(self) -> dict[str, Answers]:
+        """Recipe id → values, of all recipes with answers."""
         return {key: each.answers for key, each in list(self.standings.items()) if each.answers}
 
     # ---------------------------------------------------------------- the budget, read off the ledger
     @property
     def spent(self) -> dict[str, float]:
-        """What the proposals cost so far."""
+        """What the proposals have cost so far, in the units of the budget."""
         ids = [standing.recipe.id for standing in self.proposals]
         seconds = sum(sum(self.ledger.costs(key)[cost] for cost in COSTS) for key in ids)
         return {
@@ -71,52 +77,62 @@ class Referee:
 
     @property
     def exhausted(self) -> bool:
-        return any(self.spent[key] >= limit for key, limit in self._limits(("candidates", "questions", "gpu_hours")))
+        """Whether the budget leaves no room for another candidate."""
+        return self._reached("candidates", "questions", "gpu_hours")
 
-    def _limits(self, names: Sequence[str]) -> list[tuple[str, float]]:
-        budget = self.search.budget.model_dump(exclude_none=True)
-        return [(name, budget[name]) for name in names if name in budget]
+    def _reached(self, *names: str) -> bool:
+        """Whether one of these limits of the budget is reached."""
+        spent, budget = self.spent, self.search.budget.model_dump(exclude_none=True)
+        return any(spent[name] >= budget[name] for name in names if name in budget)
 
     @property
     def candidates(self) -> int:
-        """How many recipes the race may see at most."""
+        """The largest number of recipes that the race may see."""
         known = len(self.standings) - len(self.proposals)
-        return known + self.search.budget.at_most(self.rungs.rungs[0].asked, known)
+        return known + self.search.budget.at_most(self.rungs.rungs[0].size, known)
 
     # ---------------------------------------------------------------- the work
-    def work(self, pool: Pool, desk: Any) -> None:
-        """Until `closed`, and nothing is under way any more."""
+    def work(self, pool: Pool, mailbox: Any) -> None:
+        """Evaluate what trials submit, until the search is closed and nothing is under way any more.
+
+        Args:
+            mailbox: the handle of a `tune.trial.Mailbox`.
+        """
+
+        def advance(recipe_id: str) -> None:
+            for report in self.advance(self.standings[recipe_id], pool):
+                mailbox.put_report.remote(recipe_id, report)
+
         for result in pool.run(Recipes(self.standings), [], more=lambda: not self.closed, tick=TICK):
-            for recipe_id, failure in ray.get(desk.take.remote()):
-                if failure is not None:  # it could not be trained
+            for recipe_id, failure in ray.get(mailbox.get_submitted.remote()):
+                if failure is not None:  # its fine-tuning did not succeed
                     self.keep(failure)
-                    self.standings[recipe_id].status = failure.status
+                    self.standings[recipe_id].status = RecipeStatus(failure.status)
                 if recipe_id not in self._under_way:
-                    self._tell(desk, recipe_id, self.advance(self.standings[recipe_id], pool))
+                    advance(recipe_id)
             if result is not None and self.receive(result):
-                recipe_id = result_id(result)
-                self._tell(desk, recipe_id, self.advance(self.standings[recipe_id], pool))
+                advance(result_id(result))
 
     def finish(self, pool: Pool) -> None:
-        """Ask those that wait the rest, the likeliest first, as long as the budget lasts."""
-        waiting = sorted((s for s in self.proposals if s.status == "waiting"), key=lambda s: s.evidence)
-        for standing in waiting:
-            if any(self.spent[key] >= limit for key, limit in self._limits(("questions", "gpu_hours"))):
+        """Evaluate the deferred candidates on the remaining questions, the most promising first, within the budget."""
+        deferred = [standing for standing in self.proposals if standing.status == RecipeStatus.DEFERRED]
+        for standing in sorted(deferred, key=lambda each: each.evidence):
+            if self._reached("questions", "gpu_hours"):
                 return
-            standing.status = "open"
-            self.advance(standing, pool, park=np.inf)
+            standing.status = RecipeStatus.PENDING
+            self.advance(standing, pool, defer_above=np.inf)
             for result in pool.run(Recipes(self.standings), []):
                 if result is not None and self.receive(result):
-                    self.advance(standing, pool, park=np.inf)
+                    self.advance(standing, pool, defer_above=np.inf)
 
     def receive(self, result: Asked | Failure) -> bool:
-        """Keep an answered block. Returns whether it was the last of its recipe under way."""
+        """Store an answered block, and return whether it was the last of its recipe under way."""
         self.keep(result)
         recipe_id = result_id(result)
         if recipe_id not in self._under_way:
-            return False  # another block of a recipe that has failed meanwhile
+            return False  # another block of a recipe that has failed in the meantime
         if isinstance(result, Failure):
-            self.standings[recipe_id].status = result.status
+            self.standings[recipe_id].status = RecipeStatus(result.status)
             self._under_way[recipe_id] = 0
         else:
             self._under_way[recipe_id] -= len(result.block.questions)
@@ -124,14 +140,14 @@ class Referee:
             del self._under_way[recipe_id]
         return recipe_id not in self._under_way
 
-    def advance(self, standing: Standing, pool: Pool, park: float = PARK) -> list[dict[str, Any]]:
-        """Read what is answered, decide, and ask the next rung's new questions, if there is a next rung.
+    def advance(self, standing: Standing, pool: Pool, defer_above: float = DEFER_ABOVE) -> list[dict[str, Any]]:
+        """Read the rungs that are answered, decide, and send the next rung's new questions to the pool, if any.
 
         Returns:
             A report for each rung that was read.
         """
         reports: list[dict[str, Any]] = []
-        while standing.status == "open":
+        while standing.status == RecipeStatus.PENDING:
             blocks = self.ledger.missing(
                 standing.recipe.id, self.rungs.rungs[standing.rung + 1].questions, self.workers
             )
@@ -140,43 +156,38 @@ class Referee:
                 pool.add(blocks)
                 return reports
             self.read(standing, standing.rung + 1)
-            self.decide(standing, park)
+            self.decide(standing, defer_above)
             reports.append(self._report(standing))
         standing.save(self.folder)
-        self.tell(
+        self.log(
             f"candidate {standing.number}: {standing.status} after {standing.rung + 1} of {len(self.rungs.rungs)} rungs"
         )
         return reports or [self._report(standing)]
 
-    @staticmethod
-    def _tell(desk: Any, recipe_id: str, reports: list[dict[str, Any]]) -> None:
-        for report in reports:
-            desk.tell.remote(recipe_id, report)
-
     def read(self, standing: Standing, rung: int) -> None:
-        """Scores from the ledger."""
+        """Read a recipe's values and scores on a rung from the ledger, which has all its answers."""
         lm = self.lm.knowing(self.ledger.answers(standing.recipe.id))
         standing.answers, standing.scores = self.rungs.read(lm, rung)
         standing.rung = rung
 
-    def decide(self, standing: Standing, park: float) -> None:
-        """Whether it goes on: to the end, out, or, where a rival seems to beat it, behind the others."""
-        full = {key: each.answers for key, each in list(self.standings.items()) if each.status == "scored"}
+    def decide(self, standing: Standing, defer_above: float) -> None:
+        """Set the status that follows from the last rung: scored, stopped early, deferred, or still pending."""
+        standings = list(self.standings.items())
+        full = {key: each.answers for key, each in standings if each.status == RecipeStatus.SCORED}
         if standing.rivals is None:
             standing.rivals = tuple(front_of(full))
         if standing.rung == len(self.rungs.rungs) - 1:
-            standing.status = "scored"
+            standing.status = RecipeStatus.SCORED
             return
         race = self.race()
         standing.evidence = race.evidence(standing.answers, [full[key] for key in standing.rivals if key in full])
-        others = [each.evidence for each in list(self.standings.values()) if each is not standing]
-        if race.beaten(standing.evidence, others):
-            standing.status = "raced"
-        elif standing.evidence >= park:
-            standing.status = "waiting"
+        if race.beaten(standing.evidence, [each.evidence for _, each in standings if each is not standing]):
+            standing.status = RecipeStatus.STOPPED_EARLY
+        elif standing.evidence >= defer_above:
+            standing.status = RecipeStatus.DEFERRED
 
     def race(self) -> Race:
-        """With the differences that were seen so far as bounds."""
+        """The race's test, with the largest differences that were seen so far as bounds."""
         racers = list(self.racers.values())
         bounds = []
         for k, total in enumerate(self.rungs.documents(-1)):
@@ -188,45 +199,45 @@ class Referee:
         alpha = self.search.racing.alpha
         return Race(self.rungs.documents(-1), tuple(bounds), alpha, self.candidates)
 
-    # ---------------------------------------------------------------- what others are told
-    def told(self, standing: Standing) -> Told:
-        """For the study."""
-        if not standing.scores or standing.status in ("invalid", "failed"):
-            return Told(standing.status, notes={"recipe_id": standing.recipe.id})
+    # ---------------------------------------------------------------- results
+    def result_of(self, standing: Standing) -> TrialResult:
+        """A recipe's result, for the study."""
+        if not standing.scores or standing.status in (RecipeStatus.INVALID, RecipeStatus.FAILED):
+            return TrialResult(standing.status, notes={"recipe_id": standing.recipe.id})
         values = {name: score.value for name, score in standing.scores.items()}
-        asked = sum(len(answers) for answers in standing.answers)
-        notes = {"recipe_id": standing.recipe.id, "documents": asked, "part": standing.status != "scored"}
-        return Told(standing.status, tuple(values.values()), self._constraints(values), notes)
+        documents, part = sum(map(len, standing.answers)), standing.status != RecipeStatus.SCORED
+        notes = {"recipe_id": standing.recipe.id, "documents": documents, "part": part}
+        return TrialResult(standing.status, tuple(values.values()), self._constraints(values), notes)
 
     def _constraints(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Above 0 by as much as the objective lacks."""
+        """Constraint → how far the objective falls short of it; 0 or less where it is kept."""
         found = {}
         for name, floor in self.search.constraints.items():
             parents = (s for s in self.standings.values() if parent_of(s.recipe, floor.parent))
             reached = next(parents).scores[name].value
-            maximize = self.rungs.config.objectives[name].direction == "maximize"
-            lacks = floor.share * reached - values[name] if maximize else values[name] - reached / floor.share
-            found[f"{name} at least {floor.share:g} of {floor.parent}"] = lacks
+            sign = self.rungs.config.objectives[name].sign
+            limit = floor.share * reached if sign > 0 else reached / floor.share
+            found[f"{name} at least {floor.share:g} of {floor.parent}"] = sign * (limit - values[name])
         return found
 
     def feasible(self, standing: Standing) -> bool:
-        """Whether it keeps the constraints, by what it was asked."""
+        """Whether a recipe keeps the constraints, by its scores on the last rung that is answered."""
         values = {name: score.value for name, score in standing.scores.items()}
-        return all(lacks <= 0 for lacks in self._constraints(values).values())
+        return all(shortfall <= 0 for shortfall in self._constraints(values).values())
 
     def _report(self, standing: Standing) -> dict[str, Any]:
         values = {name: score.value for name, score in standing.scores.items()}
         return {
             "rung": standing.rung,
-            "status": standing.status,
-            "done": standing.status != "open",
+            "status": str(standing.status),
+            "done": standing.status != RecipeStatus.PENDING,
             "questions": self.ledger.count(standing.recipe.id),
             **values,
         }
 
 
 class Recipes(Mapping[str, Recipe]):
-    """The pool's view of the standings, which grow while it works."""
+    """The recipes of the standings, which grow while the pool works."""
 
     def __init__(self, standings: dict[str, Standing]) -> None:
         self.standings = standings
@@ -242,4 +253,5 @@ class Recipes(Mapping[str, Recipe]):
 
 
 def result_id(result: Asked | Failure) -> str:
+    """The id of the recipe that a result of the pool is of."""
     return result.block.recipe_id if isinstance(result, Asked) else result.recipe_id

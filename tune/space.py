@@ -1,15 +1,15 @@
-"""From the `search:` section to Optuna's parameters, and from their values to a recipe, and back for a warm start.
+"""From the `search:` section to Optuna's parameters, from their values to a recipe, and back for a warm start.
 
-A method is one category; each of its ranges is one float a knot and module. The parameters of different methods have
-different names, so that the space is conditional on the method, as Optuna's grouped samplers expect. In a joint search
-every trial has the parameters of its fine-tuning too.
+A method is one category; each of its ranges is one float for each knot and module. The parameters of different methods
+have different names, so that the space is conditional on the method, as Optuna's grouped samplers expect. In a joint
+search every trial has the parameters of its fine-tuning too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import Trial
@@ -18,12 +18,11 @@ from orchestrator.config.methods import METHODS
 from orchestrator.config.search import Range, Space
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.recipes.recipe import Point, Recipe, Source, between
-
-if TYPE_CHECKING:
-    from tasks.finetuning.run import Run
+from tasks.finetuning.run import Run
 
 METHOD = "method"
-TUNED, LOG = "finetune.", "learning_rate"
+FINETUNE, LOG = "finetune.", "learning_rate"
+"""The prefix of the parameters of fine-tuning, and the one on a logarithmic scale."""
 OTHER = "other"
 FILTERS = {
     "attention": ("self_attn",),
@@ -38,19 +37,20 @@ Params = dict[str, Any]
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """
+    """All points that a search can propose, and the recipe at each of them.
+
     Args:
         sources: name → resolved parent.
-        tuner: of a joint search: a merge and its point's fine-tuning → the run that makes a candidate of it.
+        make_run: of a joint search: a merge and the point's fine-tuning → the run whose checkpoint is the candidate.
     """
 
     config: SweepConfig
     sources: Mapping[str, Source]
-    tuner: Callable[[Recipe, Params], Run] | None = None
+    make_run: Callable[[Recipe, Params], Run] | None = None
 
     @property
     def entries(self) -> dict[str, Space]:
-        """A label each: the method, numbered from its second entry on."""
+        """Label → entry; the label is the method, numbered from its second entry on."""
         assert self.config.search is not None, "the sweep has a search"
         labels: dict[str, Space] = {}
         for entry in self.config.search.space:
@@ -67,42 +67,43 @@ class SearchSpace:
         }
 
     @property
-    def tuned(self) -> dict[str, FloatDistribution | CategoricalDistribution]:
+    def finetune(self) -> dict[str, FloatDistribution | CategoricalDistribution]:
         """The parameters of fine-tuning in a joint search; every trial has them."""
-        tuned = self.config.search.finetune if self.config.search else None
-        if tuned is None:
+        given = self.config.search.finetune if self.config.search else None
+        if given is None:
             return {}
-        spans = {"learning_rate": tuned.learning_rate, "epochs": tuned.epochs}
-        choices = {"rank": tuned.rank, "examples": tuned.examples}
+        bounds = {"learning_rate": given.learning_rate, "epochs": given.epochs}
+        choices = {"rank": given.rank, "examples": given.examples}
         return {
-            **{TUNED + key: FloatDistribution(s.low, s.high, log=key == LOG) for key, s in spans.items() if s},
-            **{TUNED + key: CategoricalDistribution(values) for key, values in choices.items() if values},
+            **{FINETUNE + key: FloatDistribution(b.low, b.high, log=key == LOG) for key, b in bounds.items() if b},
+            **{FINETUNE + key: CategoricalDistribution(values) for key, values in choices.items() if values},
         }
 
     def names(self, label: str) -> list[str]:
-        """The parameters of a trial of this method, but for the method."""
-        return [*self.floats(label), *self.tuned]
+        """The parameters of a trial of this method, without `method` itself."""
+        return [*self.floats(label), *self.finetune]
 
     @property
     def dimensions(self) -> int:
+        """The largest number of parameters that a trial has, without `method`."""
         return max(len(self.names(label)) for label in self.entries)
 
     def distributions(self, params: Params) -> dict[str, BaseDistribution]:
-        """Of exactly the parameters that a trial has."""
+        """The distributions of exactly the parameters that a trial has."""
         label = params.get(METHOD, next(iter(self.entries)))
-        return {**self._method(), **self.floats(label), **self.tuned}
+        return {**self._method(), **self.floats(label), **self.finetune}
 
     def _method(self) -> dict[str, BaseDistribution]:
         labels = list(self.entries)
         return {METHOD: CategoricalDistribution(labels)} if len(labels) > 1 else {}
 
     def suggest(self, trial: Trial) -> Params:
-        """Have Optuna propose a point of the space."""
+        """Have Optuna suggest a point of the space."""
         labels = list(self.entries)
         label = trial.suggest_categorical(METHOD, labels) if len(labels) > 1 else labels[0]
         for name, span in self.floats(label).items():
             trial.suggest_float(name, span.low, span.high)
-        for name, values in self.tuned.items():
+        for name, values in self.finetune.items():
             if isinstance(values, FloatDistribution):
                 trial.suggest_float(name, values.low, values.high, log=values.log)
             else:
@@ -111,7 +112,7 @@ class SearchSpace:
 
     # ---------------------------------------------------------------- recipes
     def recipe(self, params: Params) -> Recipe:
-        """The recipe at a point: a merge, or in a joint search what comes of its fine-tuning."""
+        """The recipe at a point: a merge, or in a joint search the checkpoint of its fine-tuning."""
         run = self.run(params)
         if run is None:
             return self.merge(params)
@@ -120,14 +121,14 @@ class SearchSpace:
         return replace(run.recipe, points=(point,))
 
     def run(self, params: Params) -> Run | None:
-        """The run to train before the recipe can be evaluated; None where the search does not fine-tune."""
-        if self.tuner is None:
+        """The training run that must be finished before the recipe can be evaluated, in a joint search."""
+        if self.make_run is None:
             return None
-        return self.tuner(self.merge(params), self._own(params))
+        return self.make_run(self.merge(params), self._own(params))
 
     def _own(self, params: Params) -> Params:
         """The point's fine-tuning. Learning rates are small: three significant digits."""
-        found = {name.removeprefix(TUNED): params[name] for name in self.tuned}
+        found = {name.removeprefix(FINETUNE): params[name] for name in self.finetune}
         return {key: float(f"{value:.3g}") if isinstance(value, float) else value for key, value in found.items()}
 
     def merge(self, params: Params) -> Recipe:
@@ -163,7 +164,7 @@ class SearchSpace:
     def params_of(self, recipe: Recipe) -> Params | None:
         """The point of the space that a recipe of the grid (or a parent) is, if it is one: a warm start. In a joint
         search none is, for none is fine-tuned."""
-        if self.tuned:
+        if self.finetune:
             return None
         for label, entry in self.entries.items():
             ratio, value = entry.ratio, self._ratio_of(entry, recipe)

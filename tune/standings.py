@@ -1,4 +1,4 @@
-"""Where each recipe of a search stands: what it was asked, how it did, and whether it goes on."""
+"""The state of each recipe of a search: its status, its last rung and its scores there, and the evidence against it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.core.files import write_json
+from orchestrator.core.records import RecipeStatus
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.stats.scores import Score
 from tune.racing import Answers
@@ -20,30 +21,42 @@ class Standing:
 
     recipe: Recipe
     params: Params | None
+    """The point of the search space that it was proposed at."""
     number: int | None
     """In the order of proposals; None for the grid and the parents."""
-    status: str = "open"
-    """`open`, `waiting` (the others go first), or what `tune.study.Told` says."""
+    status: RecipeStatus = RecipeStatus.PENDING
+    """`PENDING` while its race is not over."""
     rung: int = -1
-    """The last that is answered."""
+    """Index of the last rung that is answered."""
     answers: Answers = ()
     scores: dict[str, Score] = field(default_factory=dict)
+    """Objective → score on that rung."""
     rivals: tuple[str, ...] | None = None
-    """Recipe ids; chosen when it comes, and kept."""
+    """Recipe ids; chosen at the first decision, and kept."""
     evidence: float = 0.0
-    """log capital against it, when it was last looked at."""
+    """log of the capital against it, at the last decision."""
 
     def save(self, folder: Path) -> None:
+        """Write what cannot be derived from the ledger; `stored` reads it."""
         names = ("number", "params", "status", "rung", "rivals", "evidence")
         note = {name: getattr(self, name) for name in names}
         write_json(folder / f"{self.recipe.id}.json", note)
 
 
 def parent_of(recipe: Recipe, name: str) -> bool:
+    """Whether a recipe is the parent of this name."""
     return any(point.method == "parent" and dict(point.parameters)["name"] == name for point in recipe.points)
 
 
 def stored(folder: Path) -> list[dict[str, Any]]:
-    """What `Standing.save` wrote, in the order of proposals."""
+    """The notes that `Standing.save` wrote, in the order of proposals.
+
+    A status that is unknown here was written by an earlier version. Such a candidate is pending again from the first
+    rung: its answers are in the ledger, so it is decided anew without another question.
+    """
     notes = [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("*.json")]
+    for note in notes:
+        if note["status"] not in set(RecipeStatus):
+            note |= {"status": RecipeStatus.PENDING, "rung": -1}
+        note["status"] = RecipeStatus(note["status"])
     return sorted(notes, key=lambda note: int(note["number"]))

@@ -1,4 +1,4 @@
-"""Optuna's study: rebuilt from what the ledger knows at every start, and asked and told from then on.
+"""Optuna's study: rebuilt at every start from the ledger's answers; it then proposes trials and takes their results.
 
 The study is a view, like the leaderboard: it is written anew to `DIR/search/study.log` (Optuna's journal storage, which
 `optuna-dashboard` opens), so that a change of the data, the objectives or the space never leaves old values in it.
@@ -20,31 +20,35 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.records import RecipeStatus
 from tune.space import Params, SearchSpace
 
 NAME = "mergefront"
 MANY = 1000
-"""Candidates from which on a population has the time to evolve."""
+"""Number of candidates from which on a population has the time to evolve."""
 FEW = 200
-"""Candidates up to which a Gaussian process is fast enough to be asked each time."""
+"""Number of candidates up to which a Gaussian process is fast enough to propose each of them."""
 WIDE = 20
-"""Parameters from which on a Gaussian process knows too little."""
+"""Number of parameters above which a Gaussian process learns too little from so few trials."""
 
 
 @dataclass(frozen=True)
-class Choice:
+class SamplerChoice:
+    """Optuna's sampler of a search, and why it was chosen."""
+
     sampler: BaseSampler
     name: str
     why: str
 
 
-def choose_sampler(space: SearchSpace, candidates: int, objectives: int) -> Choice:
-    """NSGA and the Gaussian process learn only from parameters that all trials share; only TPE uses pruned trials."""
+def choose_sampler(space: SearchSpace, candidates: int, objectives: int) -> SamplerChoice:
+    """The sweep file's sampler, or the one that fits the space. NSGA and the Gaussian process learn only from
+    parameters that all trials share; only TPE uses pruned trials."""
     search = space.config.search
     assert search is not None, "the sweep has a search"
     conditional = len(space.entries) > 1
     if search.sampler:
-        name, why = search.sampler, "the sweep asks for it"
+        name, why = search.sampler, "the sweep file says so"
     elif conditional:
         name, why = "tpe", "which parameters there are depends on the method, and TPE alone learns from such trials"
     elif candidates >= MANY:
@@ -62,11 +66,11 @@ def choose_sampler(space: SearchSpace, candidates: int, objectives: int) -> Choi
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return Choice(samplers[name](), name, why)
+        return SamplerChoice(samplers[name](), name, why)
 
 
-def open_study(folder: Path, config: SweepConfig, choice: Choice) -> optuna.Study:
-    """A new study in place of the old one."""
+def open_study(folder: Path, config: SweepConfig, choice: SamplerChoice) -> optuna.Study:
+    """Create a new study in place of the stored one."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     file = folder / "study.log"
     file.unlink(missing_ok=True)
@@ -85,52 +89,51 @@ def open_study(folder: Path, config: SweepConfig, choice: Choice) -> optuna.Stud
 
 
 def load_study(folder: Path) -> optuna.Study:
-    """The study as it was left, to look at."""
+    """Load the stored study, to look at."""
     return optuna.load_study(study_name=NAME, storage=JournalStorage(JournalFileBackend(str(folder / "study.log"))))
 
 
 @dataclass(frozen=True)
-class Told:
-    """What came of a candidate."""
+class TrialResult:
+    """The result of a candidate, as the study stores it."""
 
-    status: str
-    """`scored` on all questions, `raced` out or `waiting` on a part, `invalid`, or `failed`."""
+    status: RecipeStatus
     values: tuple[float, ...] = ()
-    """An objective each, in its own direction; an estimate where on a part."""
+    """One for each objective, in its own direction; an estimate where not all questions are answered."""
     constraints: Mapping[str, float] | None = None
     """Above 0 where violated."""
     notes: Mapping[str, Any] | None = None
 
 
-def tell(study: optuna.Study, trial: Trial, told: Told, sampler: str) -> None:
-    """Tell a result. What cannot be is infeasible, not a low score; what broke is no result at all."""
-    for key, note in (told.notes or {}).items():
+def finish(study: optuna.Study, trial: Trial, result: TrialResult, sampler: str) -> None:
+    """Finish a running trial. An invalid recipe is infeasible, not a low score; a failed one has no result."""
+    for key, note in (result.notes or {}).items():
         trial.set_user_attr(key, note)
-    for name, value in _constraints(told).items():
+    for name, value in _constraints(result).items():
         trial.set_constraint(name, value)
-    study.tell(trial, told.values or None, _state(told, sampler), skip_if_finished=False)
+    study.tell(trial, result.values or None, _state(result, sampler), skip_if_finished=False)
 
 
-def add(study: optuna.Study, space: SearchSpace, params: Params, told: Told, sampler: str) -> None:
-    """A result that was there before: a warm start."""
-    state = _state(told, sampler)
+def add_finished(study: optuna.Study, space: SearchSpace, params: Params, result: TrialResult, sampler: str) -> None:
+    """Add a trial whose result is known already: a warm start."""
+    state = _state(result, sampler)
     trial: FrozenTrial = create_trial(
         state=state,
-        values=list(told.values) if state == TrialState.COMPLETE else None,
+        values=list(result.values) if state == TrialState.COMPLETE else None,
         params=params,
         distributions=space.distributions(params),
-        user_attrs=dict(told.notes or {}),
-        constraints=_constraints(told),
+        user_attrs=dict(result.notes or {}),
+        constraints=_constraints(result),
     )
     study.add_trial(trial)
 
 
-def _constraints(told: Told) -> dict[str, float]:
-    infeasible = {"infeasible": 1.0} if told.status == "invalid" else {}
-    return {**(told.constraints or {}), **infeasible}
+def _constraints(result: TrialResult) -> dict[str, float]:
+    infeasible = {"infeasible": 1.0} if result.status == RecipeStatus.INVALID else {}
+    return {**(result.constraints or {}), **infeasible}
 
 
-def _state(told: Told, sampler: str) -> TrialState:
-    if told.status == "invalid":
+def _state(result: TrialResult, sampler: str) -> TrialState:
+    if result.status == RecipeStatus.INVALID:
         return TrialState.PRUNED if sampler == "tpe" else TrialState.FAIL
-    return TrialState.FAIL if told.status == "failed" else TrialState.COMPLETE
+    return TrialState.FAIL if result.status == RecipeStatus.FAILED else TrialState.COMPLETE

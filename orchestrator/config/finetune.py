@@ -17,7 +17,7 @@ from orchestrator.config.types import Name, Strict
 from orchestrator.core.errors import hint
 
 Method = Literal["full", "lora", "icft"]
-Budget = int | Literal["all"]
+ExampleBudget = int | Literal["all"]
 FEW_SHOT_STEPS, STEPS = 100, 200
 """The paper's least numbers of optimiser steps, for a number of examples and for all of them."""
 
@@ -84,7 +84,7 @@ class Icft(Strict):
 
     general: str
     """JSON Lines as the baseline's: general instructions, whose answers are to stay likely."""
-    examples: Annotated[list[Budget], BeforeValidator(_listed)] | None = None
+    examples: Annotated[list[ExampleBudget], BeforeValidator(_listed)] | None = None
     """Those of the sweep's budgets that are trained in this way; default: all."""
     stages: int = Field(default=3, ge=1)
     """Parts of the curriculum, from easy to hard."""
@@ -114,7 +114,7 @@ class Finetune(Strict):
     tasks: dict[Name, Objective] = Field(min_length=1)
     """Each an objective over one generation task: trained on its training split, and evaluated for the starting points
     and for what is trained from them, not for the other recipes."""
-    examples: Annotated[list[Budget], BeforeValidator(_listed)] = ["all"]
+    examples: Annotated[list[ExampleBudget], BeforeValidator(_listed)] = ["all"]
     """Labelled examples; smaller budgets are subsets of larger ones."""
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
     """Each draws other examples, in another order."""
@@ -217,11 +217,11 @@ class Finetune(Strict):
         """
         return int(workers > 0) if self.gpus is None else self.gpus
 
-    def budgets(self, method: Method) -> list[Budget]:
+    def budgets(self, method: Method) -> list[ExampleBudget]:
         own = self.icft.examples if self.icft and method == "icft" else None
         return self.examples if own is None else own
 
-    def steps(self, examples: int, budget: Budget, method: Method) -> int:
+    def steps(self, examples: int, budget: ExampleBudget, method: Method) -> int:
         """Optimiser steps of a run: as many as the epochs take, or the least; and with `icft`, as many as show every
         example."""
         least = self.min_steps or (STEPS if budget == "all" else FEW_SHOT_STEPS)

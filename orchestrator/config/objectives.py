@@ -50,3 +50,8 @@ class Objective(Strict):
     """Put each prompt into the chat template that the sweep is served with."""
     front: bool = True
     """False: measured and reported, but no axis of the front."""
+
+    @property
+    def sign(self) -> float:
+        """The direction as a factor: +1.0 where more is better, -1.0 where less is; sign * score is maximised."""
+        return 1.0 if self.direction == "maximize" else -1.0

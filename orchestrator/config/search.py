@@ -17,7 +17,7 @@ from orchestrator.core.errors import hint
 Module = Literal["attention", "mlp", "norms", "embeddings"]
 
 
-class Span(Strict):
+class Bounds(Strict):
     """A number to search for."""
 
     low: float
@@ -32,7 +32,7 @@ class Span(Strict):
         return self
 
 
-class Range(Span):
+class Range(Bounds):
     """A number to search for, or several: one a knot over the depth of the model, and one a part of its layers."""
 
     knots: int = Field(default=1, ge=1, le=16)
@@ -119,25 +119,26 @@ def _check_parameters(where: str, given: dict[str, Range | Any], method: MergeMe
             _ratio(value)
 
 
-class Tuned(Strict):
-    """Each candidate is a merge that is fine-tuned, and how is searched for too; what is not said here is as `finetune`
-    says. Its learning task joins the objectives. Tuned weights stay of those that were confirmed."""
+class FinetuneSpace(Strict):
+    """A joint search: each candidate is a merge that is fine-tuned, and the settings of fine-tuning are searched for
+    too; those not named here are as in `finetune`. Its task joins the objectives. The weights of the confirmed recipes
+    are kept."""
 
     task: str
     """One of finetune.tasks."""
     method: Literal["full", "lora"] = "full"
     """What is trained: all weights, or a LoRA adapter."""
-    learning_rate: Span | None = None
+    learning_rate: Bounds | None = None
     """On a logarithmic scale."""
-    epochs: Span | None = None
+    epochs: Bounds | None = None
     """Passes over the examples."""
     rank: list[Annotated[int, Field(ge=1)]] = []
-    """Of LoRA's adapters: the ones to choose from."""
+    """The ranks of LoRA's adapters to choose from."""
     examples: list[Annotated[int, Field(ge=1)]] = []
     """The numbers to choose from; default: the largest budget of `finetune.examples`."""
 
     @model_validator(mode="after")
-    def _sensible(self) -> Tuned:
+    def _sensible(self) -> FinetuneSpace:
         for key in ("learning_rate", "epochs"):
             span = getattr(self, key)
             if span is not None and span.low <= 0:
@@ -150,7 +151,8 @@ class Tuned(Strict):
 
 
 class Floor(Strict):
-    """An objective must reach a share of what a parent reaches (where less is better: not exceed it)."""
+    """A constraint: an objective must reach a share of a parent's score (where less is better: not exceed the parent's
+    score divided by the share)."""
 
     parent: str
     """The parent that is compared with."""
@@ -158,7 +160,7 @@ class Floor(Strict):
     """Of what it scores: 0.95 demands 95 %."""
 
 
-class Budget(Strict):
+class SearchBudget(Strict):
     """The search stops at whichever comes first."""
 
     candidates: int | None = Field(default=None, ge=1)
@@ -169,17 +171,17 @@ class Budget(Strict):
     """Time of all workers together (a worker without a GPU counts as one)."""
 
     @model_validator(mode="after")
-    def _some(self) -> Budget:
+    def _some(self) -> SearchBudget:
         if self.candidates is None and self.questions is None and self.gpu_hours is None:
             raise ValueError("give candidates, questions or gpu_hours, so that the search knows where to end")
         return self
 
     def at_most(self, rung: int, known: int) -> int:
-        """Candidates that there can be.
+        """The largest number of candidates that the budget allows.
 
         Args:
-            rung: the questions of the first one, which every candidate is asked.
-            known: recipes that are there before; the guess is ten times as many where only time ends the search.
+            rung: number of questions of the first rung, which every candidate answers.
+            known: number of recipes before the search; the guess is ten times as many where only time ends it.
         """
         limits = [self.candidates, self.questions and -(-self.questions // rung)]
         return min((limit for limit in limits if limit), default=10 * known)
@@ -189,9 +191,9 @@ class Racing(Strict):
     """After how many questions a candidate may be stopped, and with which error; see `tune.racing`."""
 
     rungs: list[float] = [0.15, 0.3, 0.45, 0.6, 0.8, 1.0]
-    """Shares of each task's documents after which a candidate may be dropped."""
+    """Shares of each task's documents after which a candidate may be stopped early or deferred."""
     alpha: float = Field(default=0.05, gt=0, lt=1)
-    """The probability that a race drops any recipe that belongs on the front."""
+    """The probability that a race stops any recipe of the front early."""
 
     @model_validator(mode="after")
     def _rising(self) -> Racing:
@@ -201,11 +203,13 @@ class Racing(Strict):
 
 
 class Search(Strict):
+    """The search beyond the grid: where, for how long, and under which constraints."""
+
     space: list[Space] = Field(min_length=1)
     """Where to search: merge methods with the ranges of their parameters."""
-    finetune: Tuned | None = None
+    finetune: FinetuneSpace | None = None
     """A joint search: over merges and over how they are fine-tuned."""
-    budget: Budget
+    budget: SearchBudget
     """When the search ends."""
     constraints: dict[str, Floor] = {}
     """Objective → what it must at least reach."""

@@ -16,7 +16,7 @@ from orchestrator.config.generation import Generation
 from orchestrator.config.models import Parent
 from orchestrator.config.objectives import Objective, TaskUse
 from orchestrator.config.recipes import RecipeGrid
-from orchestrator.config.search import Search, Tuned
+from orchestrator.config.search import FinetuneSpace, Search
 from orchestrator.config.types import Location, Name, Strict
 from orchestrator.config.workers import Workers
 from orchestrator.core.errors import UserError, hint
@@ -134,7 +134,7 @@ class SweepConfig(Strict):
                 )
 
     @property
-    def joint(self) -> tuple[Tuned, Finetune] | None:
+    def joint(self) -> tuple[FinetuneSpace, Finetune] | None:
         """Of a joint search: what of fine-tuning it searches, and what is given."""
         tuned = self.search.finetune if self.search else None
         return (tuned, self.finetune) if tuned and self.finetune else None

@@ -11,8 +11,26 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cached_property
 from typing import Any, Literal
+
+
+class RecipeStatus(StrEnum):
+    """How far the evaluation of a recipe has come; the values are what tables, messages and stored files say."""
+
+    PENDING = "pending"
+    """Some of its questions have no answer yet."""
+    SCORED = "scored"
+    """All questions are answered."""
+    STOPPED_EARLY = "stopped early"
+    """Of a search: beaten with near certainty on a part of the questions, and evaluated no further."""
+    DEFERRED = "deferred"
+    """Of a search: probably beaten on a part of the questions; the others are evaluated first."""
+    INVALID = "invalid"
+    """It cannot be merged or loaded, and another attempt cannot help."""
+    FAILED = "failed"
+    """Something broke; the next run tries it again."""
 
 
 def identity(default: Any = dataclasses.MISSING) -> Any:

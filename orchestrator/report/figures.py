@@ -1,6 +1,6 @@
 """The two figures of arXiv 2604.01538: the front, and each objective along the mixing ratio.
 
-Both take the board as it is and return None where there is nothing to draw, which the page then says.
+Both return None where there is nothing to draw, which the report then says.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from matplotlib.lines import Line2D
 from orchestrator.config.methods import METHODS
 from orchestrator.report.labels import Label, place
 from orchestrator.report.style import INK, PARENT, STYLE, Look, legend, looks, new_figure, objective_axis, settle
-from orchestrator.report.words import parent_name, ranked, scored, sign, title
+from orchestrator.report.words import parent_name, ranked, scored, title
 from orchestrator.results.board import Board, Row
 
 RANKED = 60
-"""Recipes that a ranking shows; the table has them all."""
+"""Number of recipes that a ranking shows; the table has them all."""
 CROWD = 500
 """Above so many recipes, only the front's have error bars, and an SVG holds the others as pixels."""
 
 
 def front(board: Board) -> Figure | None:
-    """Objective against objective; a panel a pair if there are more than two, a ranking if there is one."""
+    """Objective against objective: a panel for each pair if there are more than two, a ranking if there is one."""
     if not scored(board):
         return None
     with matplotlib.rc_context(STYLE):
@@ -85,7 +85,7 @@ def _cloud(board: Board, axes: Any, x: str, y: str) -> None:
     )  # fmt: skip
     if len(board.objectives) == 2:
         # The edge of what the front dominates: from a member straight to the left, then up to the next.
-        members = sorted(board.front, key=lambda row: sign(board, x) * row.scores[x].value)
+        members = sorted(board.front, key=lambda row: board.config.objectives[x].sign * row.scores[x].value)
         xs, ys = ([row.scores[name].value for row in members] for name in (x, y))
         axes.step(xs, ys, where="pre", color="0.35", linewidth=1.1, zorder=3)
     axes.margins(0.09)
@@ -94,7 +94,7 @@ def _cloud(board: Board, axes: Any, x: str, y: str) -> None:
 
 
 def _name_points(board: Board, axes: Any, x: str, y: str) -> None:
-    """The parents and the front; recipes at one place share a label."""
+    """Label the parents and the front; recipes at one place share a label."""
     spots = [((row.scores[x].value, row.scores[y].value), row) for row in scored(board)]
     names: dict[tuple[tuple[float, float], bool], list[str]] = {}
     for spot, row in spots:
@@ -105,11 +105,11 @@ def _name_points(board: Board, axes: Any, x: str, y: str) -> None:
 
 
 def short_label(board: Board, row: Row) -> str:
-    """The ratio, or the values that tell this recipe from the others of its method."""
+    """The ratio, or the parameters in which this recipe differs from the others of its method."""
     own = row.parameters
     siblings = [other.parameters for other in board.rows if other.method == row.method]
-    telling = [value for key, value in own.items() if len({str(s.get(key)) for s in siblings}) > 1]
-    values = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in telling or own.values()]
+    varying = [value for key, value in own.items() if len({str(s.get(key)) for s in siblings}) > 1]
+    values = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in varying or own.values()]
     return "/".join(values) or row.method
 
 
@@ -157,10 +157,10 @@ Line = tuple[str, str, str]
 
 
 def _lines(board: Board) -> dict[Line, list[tuple[float, Row]]]:
-    """Every method that runs between two parents → its recipes by ratio, ends included.
+    """Every method that mixes two parents by a ratio → its recipes in the order of the ratio, ends included.
 
-    A point tells the method and the ratio; which two parents, the recipe's models do. An end is one parent
-    alone and belongs to each line that begins or ends there.
+    A point has the method and the ratio, the recipe's models are the two parents. An end is one parent alone and
+    belongs to each line that begins or ends there.
     """
     points = [
         (point.method, float(ratio), row)
@@ -210,7 +210,7 @@ def trajectories(board: Board) -> Figure | None:
 
 
 def _along(line: Sequence[tuple[float, Row]], objective: str) -> list[tuple[float, float]]:
-    """Points so close that a label clear of them is clear of the line."""
+    """Points along a line, so dense that a label clear of them is clear of the line."""
     ratios, values = zip(*((ratio, row.scores[objective].value) for ratio, row in line), strict=True)
     x = np.linspace(ratios[0], ratios[-1], 100)
     return list(zip(x.tolist(), np.interp(x, ratios, values).tolist(), strict=True))

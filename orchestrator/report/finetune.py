@@ -1,6 +1,6 @@
-"""The report's part on the second phase: what was learned, from how much, what was forgotten, and what it cost.
+"""The report's part on fine-tuning: what was learned, from how many examples, what was forgotten, and what it cost.
 
-Tables 1 and 2 and Figure 4 of arXiv 2604.01538, made of the starts and runs of `orchestrator.results.board.Tuned`.
+Tables 1 and 2 and Figure 4 of arXiv 2604.01538, made from `orchestrator.results.board.FinetuneResults`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from orchestrator.core.records import RecipeStatus
+from orchestrator.core.text import count, duration, listed
 from orchestrator.report.style import STYLE, legend, looks, new_figure
 from orchestrator.report.tables import NONE, Table
-from orchestrator.report.words import count, listed, number, score_text, seconds, signed
-from orchestrator.results.board import Board, Tuned, TunedRow
+from orchestrator.report.words import number, score_text, signed
+from orchestrator.results.board import Board, FinetunedRow, FinetuneResults
 from orchestrator.stats.learning_curves import Curve, Equivalent, equivalents, mean_score, spread
 from orchestrator.stats.scores import Score, interval
 
@@ -24,26 +26,22 @@ Series = dict[tuple[str, str], dict[int, list[Score]]]
 """(start, method) → number of examples → the scores of its seeds."""
 
 
-def series(board: Board, tuned: Tuned, task: str) -> Series:
-    """A fine-tuning task's scored runs."""
+def series(results: FinetuneResults, task: str) -> Series:
+    """The scores of a fine-tuning task's runs."""
     found: Series = defaultdict(lambda: defaultdict(list))
-    for run in tuned.runs:
-        if run.tuning.task == task and run.row.status == "scored":
+    for run in results.runs:
+        if run.tuning.task == task and run.row.status == RecipeStatus.SCORED:
             found[run.tuning.start_label, run.tuning.method][run.tuning.examples].append(run.row.scores[task])
     return {key: dict(sorted(curve.items())) for key, curve in found.items()}
 
 
 def tasks(board: Board) -> list[str]:
+    """The names of the tasks that the sweep fine-tunes on."""
     return list(board.config.finetune.tasks) if board.config.finetune else []
 
 
-def sign(board: Board, task: str) -> float:
-    assert board.config.finetune is not None
-    return 1.0 if board.config.finetune.tasks[task].direction == "maximize" else -1.0
-
-
 def several(scores: Sequence[Score]) -> str:
-    """Mean and, over several seeds, their standard deviation; of one seed, the standard error over documents."""
+    """The mean of several seeds ± their standard deviation; for one seed ± the standard error over documents."""
     deviation = spread(scores)
     if deviation is None:
         return score_text(scores[0])
@@ -51,17 +49,18 @@ def several(scores: Sequence[Score]) -> str:
 
 
 # -------------------------------------------------------------------- tables
-def starts_table(tuned: Tuned) -> Table:
-    cells = [(start.label, start.rule, start.recipe.id) for start, _ in tuned.starts]
-    return Table.of(("starting point", "chosen by", "recipe"), cells, words=3)
+def starts_table(results: FinetuneResults) -> Table:
+    """The starting points and what chose them."""
+    cells = [(start.label, start.rule, start.recipe.id) for start, _ in results.starts]
+    return Table.of(("starting point", "chosen by", "recipe id"), cells, words=3)
 
 
-def learned_table(board: Board, tuned: Tuned, task: str) -> Table:
-    """Table 2: a row a start, before and after fine-tuning."""
-    curves = series(board, tuned, task)
+def learned_table(results: FinetuneResults, task: str) -> Table:
+    """Table 2: a row for each starting point, before and after fine-tuning."""
+    curves = series(results, task)
     columns = sorted({(method, size) for (_, method), curve in curves.items() for size in curve})
     cells = []
-    for start, row in tuned.starts:
+    for start, row in results.starts:
         before = score_text(row.scores[task]) if task in row.scores else NONE
         after = (curves.get((start.label, method), {}).get(size) for method, size in columns)
         cells.append((start.label, before, *(several(scores) if scores else NONE for scores in after)))
@@ -69,15 +68,17 @@ def learned_table(board: Board, tuned: Tuned, task: str) -> Table:
     return Table.of(head, cells)
 
 
-def equivalents_table(board: Board, tuned: Tuned, task: str) -> Table:
-    curves = series(board, tuned, task)
+def equivalents_table(board: Board, results: FinetuneResults, task: str) -> Table:
+    """How many examples of another starting point give the same score."""
+    assert board.config.finetune is not None
+    curves, sign = series(results, task), board.config.finetune.tasks[task].sign
     cells = []
     for (start, method), curve in curves.items():
         for (other, same), reference in curves.items():
             if start != other and method == same and len(reference) > 1:
-                for found in equivalents(curve, reference, sign(board, task)):
+                for found in equivalents(curve, reference, sign):
                     cells.append((method, f"{start}: {found.examples}", other, *_read(found, reference)))
-    head = ("method", "examples of", "equal of", "examples", "95 % interval")
+    head = ("method", "examples of", "equivalent of", "examples", "95 % interval")
     return Table.of(head, cells, words=3)
 
 
@@ -90,12 +91,12 @@ def _read(found: Equivalent, reference: Curve) -> tuple[str, str]:
     return text(found.equal), f"{text(found.low)} to {text(found.high)}"
 
 
-def forgotten_table(board: Board, tuned: Tuned) -> Table:
-    """The first phase's objectives after fine-tuning, less before, the mean over seeds."""
-    before = {start.label: row for start, row in tuned.starts}
-    groups: dict[tuple[str, str, str, int], list[TunedRow]] = defaultdict(list)
-    for run in tuned.runs:
-        if run.row.status == "scored" and before[run.tuning.start_label].status == "scored":
+def forgotten_table(board: Board, results: FinetuneResults) -> Table:
+    """The sweep's objectives after fine-tuning minus before, the mean over seeds."""
+    before = {start.label: row for start, row in results.starts}
+    groups: dict[tuple[str, str, str, int], list[FinetunedRow]] = defaultdict(list)
+    for run in results.runs:
+        if run.row.status == before[run.tuning.start_label].status == RecipeStatus.SCORED:
             tuning = run.tuning
             groups[tuning.task, tuning.start_label, tuning.method, tuning.examples].append(run)
     names = list(board.config.objectives)
@@ -112,21 +113,21 @@ def _change(after: Sequence[Score], before: Score) -> str:
     return f"{signed(mean_score(after).value - before.value)} ({signed(low)} to {signed(high)})"
 
 
-def costs_table(board: Board, tuned: Tuned) -> Table:
+def costs_table(board: Board, results: FinetuneResults) -> Table:
     """Table 1: merging against fine-tuning."""
     workers = board.config.workers
     merging = sum(sum(row.costs.values()) for row in board.rows)
-    cells = [(f"merging: all {count(len(board.rows), 'recipe')} found and scored", seconds(merging),
+    cells = [(f"merging: all {count(len(board.rows), 'recipe')} loaded and evaluated", duration(merging),
               _gpu_hours(workers.gpu_hours(merging) if workers.gpus else 0.0), "0")]  # fmt: skip
-    groups: dict[tuple[str, str, int], list[TunedRow]] = defaultdict(list)
-    for run in tuned.runs:
+    groups: dict[tuple[str, str, int], list[FinetunedRow]] = defaultdict(list)
+    for run in results.runs:
         if run.result:
             groups[run.tuning.task, run.tuning.method, run.tuning.examples].append(run)
     for (task, method, size), runs in sorted(groups.items()):
         spent = sum(run.result["seconds"] for run in runs) / len(runs)
         cards = sum(run.result["processes"] * (run.result["device"] == "cuda") for run in runs) / len(runs)
-        told = f"fine-tuning: {task}, {method}, a run (mean of {len(runs)})"
-        cells.append((told, seconds(spent), _gpu_hours(spent * cards / 3600), str(size)))
+        what = f"fine-tuning: {task}, {method}, one run (mean of {len(runs)})"
+        cells.append((what, duration(spent), _gpu_hours(spent * cards / 3600), str(size)))
     return Table.of(("what", "time", "GPU hours", "labelled examples"), cells)
 
 
@@ -134,9 +135,10 @@ def _gpu_hours(hours: float) -> str:
     return f"{hours:.3g}" if hours else "none"
 
 
-def runs_table(tuned: Tuned) -> Table:
+def runs_table(results: FinetuneResults) -> Table:
+    """Each run with its steps and its first and last loss."""
     cells = []
-    for run in tuned.runs:
+    for run in results.runs:
         losses = run.result.get("losses", [])
         loss = f"{losses[0]:.3f} → {losses[-1]:.3f}" if losses else NONE
         cut = str(run.result.get("truncated", NONE))
@@ -147,6 +149,7 @@ def runs_table(tuned: Tuned) -> Table:
 
 # -------------------------------------------------------------------- words
 def learned_words(board: Board, task: str) -> str:
+    """What the numbers of `learned_table` are."""
     finetune = board.config.finetune
     assert finetune is not None
     seeds = count(len(finetune.seeds), "seed")
@@ -156,32 +159,32 @@ def learned_words(board: Board, task: str) -> str:
 
 
 def protocol_words(board: Board) -> str:
-    """The settings, and where they leave the paper's."""
+    """The settings of all runs, and where they differ from the paper's."""
     finetune = board.config.finetune
     assert finetune is not None
     paper = type(finetune).model_fields
     keys = ("epochs", "learning_rate", "batch_size", "accumulation", "max_length", "min_steps", "optimizer")
     own = [f"{key} {getattr(finetune, key)}" for key in keys if getattr(finetune, key) != paper[key].default]
-    off = f" Off the paper's protocol: {listed(own)}." if own else " The settings are the paper's."
+    off = f" Different from the paper's protocol: {listed(own)}." if own else " The settings are the paper's."
     return (
-        "All starting points were trained alike: the loss on responses only, one example a row (no packing), prompts "
-        f"cut at their input, no example dropped.{off}"
+        "All starting points were trained in the same way: the loss on responses only, one example per row (no "
+        f"packing), long prompts cut within their input, no example dropped.{off}"
     )
 
 
 # -------------------------------------------------------------------- figure
 def learning_curves(board: Board) -> Figure | None:
     """Figure 4: score against labelled examples; bars are the spread over seeds, dotted lines the 0-shot scores."""
-    tuned = board.tuned
-    drawn = [task for task in tasks(board) if tuned and series(board, tuned, task)]
-    if tuned is None or not drawn:
+    results = board.finetuning
+    drawn = [task for task in tasks(board) if results and series(results, task)]
+    if results is None or not drawn:
         return None
     with matplotlib.rc_context(STYLE):
         figure = new_figure(board, 5.6 * len(drawn), 4.2)
-        styles = looks(start.label for start, _ in tuned.starts)
+        styles = looks(start.label for start, _ in results.starts)
         lines = {method: style for method, style in zip(("full", "lora", "icft"), ("-", "--", "-."), strict=True)}
         for axes, task in zip(figure.subplots(1, len(drawn), squeeze=False).flat, drawn, strict=True):
-            for (start, method), curve in series(board, tuned, task).items():
+            for (start, method), curve in series(results, task).items():
                 look, sizes = styles[start], list(curve)
                 means = [mean_score(curve[size]).value for size in sizes]
                 errors = [spread(curve[size]) or 0.0 for size in sizes]
@@ -189,11 +192,11 @@ def learning_curves(board: Board) -> Figure | None:
                     sizes, means, errors, color=look.colour, marker=look.marker, markersize=5, capsize=2,
                     linestyle=lines[method], linewidth=1.2,
                 )  # fmt: skip
-            for origin, row in tuned.starts:
+            for origin, row in results.starts:
                 if task in row.scores:
                     axes.axhline(row.scores[task].value, color=styles[origin.label].colour, linestyle=":", linewidth=1)
             axes.set_xscale("log", base=2)
-            axes.set_xticks(sorted({s for c in series(board, tuned, task).values() for s in c}))
+            axes.set_xticks(sorted({s for c in series(results, task).values() for s in c}))
             axes.xaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
             axes.set_xlabel("labelled examples")
             axes.set_ylabel(task)
@@ -201,7 +204,7 @@ def learning_curves(board: Board) -> Figure | None:
             Line2D([], [], color=look.colour, marker=look.marker, markersize=5, label=name)
             for name, look in styles.items()
         ]
-        methods = {run.tuning.method for run in tuned.runs}
+        methods = {run.tuning.method for run in results.runs}
         handles += [Line2D([], [], color="0.35", linestyle=lines[m], label=m) for m in lines if m in methods]
         handles.append(Line2D([], [], color="0.35", linestyle=":", label="0-shot"))
         legend(figure, handles)

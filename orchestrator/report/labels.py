@@ -1,7 +1,7 @@
 """Labels beside points without overlaps: for each label in turn, the free place nearest to its point.
 
-Greedy, because it is short and good enough for the few dozen labels that a figure can bear. Beyond a front
-there is nothing (that is what a front means), so up and to the right is tried first.
+Greedy, because it is short and good enough for the few dozen labels that a figure can have. Beyond a front there is
+nothing (that is what a front means), so up and to the right is tried first.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib import patheffects
 
-Floats = npt.NDArray[np.float64]
+from orchestrator.stats.scores import Floats
+
 ANGLES = (45, 70, 20, 90, 0, 110, -20, 135, -45, 160, 180, -70, -90, -110, -135, -160)
 GAPS = (5, 9, 14, 20, 28, 38)
 """Between a point and its label's edge, in points; from LEADER on a thin line leads from one to the other."""
@@ -25,6 +25,8 @@ MARKER = 4.5
 
 @dataclass(frozen=True)
 class Label:
+    """A text that belongs to a point (in data coordinates)."""
+
     x: float
     y: float
     text: str

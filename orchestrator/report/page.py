@@ -1,8 +1,8 @@
-"""The report: one page in HTML that is all of itself, the same in Markdown, and the pictures.
+"""The report: one self-contained page in HTML, the same in Markdown, and the figures.
 
-The page is handed around and read on machines without a network, so styles and pictures are inside it and
-scripts are not in it at all; a content security policy in its head has the browser hold us to that. It shows
-scores, settings and ids: no question and no answer, for these may be clinical text.
+The page is passed on and read on machines without a network, so styles and figures are inside it and it has no scripts
+at all; a content security policy in its head makes the browser enforce that. It shows scores, settings and ids: no
+question and no answer, as these may be clinical text.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from markdown_it import MarkdownIt
 
 from orchestrator.config.published import Published
 from orchestrator.core.files import make_private, write_atomic
-from orchestrator.report import figures
-from orchestrator.report import search as searched
+from orchestrator.core.text import listed
+from orchestrator.report import figures, search
 from orchestrator.report.finetune import learning_curves
 from orchestrator.report.sections import sections
 from orchestrator.report.style import render
-from orchestrator.report.words import listed, summary, unmeasured, warnings
+from orchestrator.report.words import summary, unmeasured, warnings
 from orchestrator.results.board import Board
 
 
 def write_report(board: Board, out: Path, published: Published | None = None) -> Path:
-    """report.html, report.md and figures/ in `out`.
+    """Write report.html, report.md and figures/ to `out`.
 
     Args:
-        published: others' figures, to stand beside the run's.
+        published: published figures to compare the run's with.
 
     Returns:
         The path of report.html.
@@ -37,8 +37,8 @@ def write_report(board: Board, out: Path, published: Published | None = None) ->
     drawn = {
         "front": figures.front(board),
         "trajectories": figures.trajectories(board),
-        "volume": searched.volume(board),
-        "parallel": searched.parallel(board),
+        "volume": search.volume(board),
+        "parallel": search.parallel(board),
         "learning": learning_curves(board),
     }
     pictures = {name: render(figure) for name, figure in drawn.items() if figure is not None}
@@ -61,7 +61,7 @@ def write_report(board: Board, out: Path, published: Published | None = None) ->
 
 
 def _write_picture(path: Path, data: bytes | None) -> None:
-    """A picture that cannot be drawn now may have been drawn by an earlier report; it must not outlive it."""
+    """Write a figure, or remove that of an earlier report where it can no longer be drawn."""
     if data is None:
         path.unlink(missing_ok=True)
     else:
@@ -86,7 +86,7 @@ def _environment() -> Environment:
 def escape_markdown(text: str) -> str:
     """Text as Markdown that shows exactly it, on one line and inside a table too.
 
-    Underscores stay: inside a word they mean nothing, and task names are full of them.
+    Underscores stay: inside a word they have no meaning, and task names are full of them.
     """
     text = re.sub(r"[\\`*\[\]|]", r"\\\g<0>", " ".join(text.split()))
     return re.sub(r"<(?=[\w/!?])", "&lt;", re.sub(r"&(?=#?\w+;)", "&amp;", text))

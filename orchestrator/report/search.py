@@ -1,4 +1,4 @@
-"""The report's part about a search: hypervolume against questions, candidates as parallel coordinates, tables."""
+"""The report's part on a search: hypervolume against questions, candidates as parallel coordinates, tables."""
 
 from __future__ import annotations
 
@@ -8,41 +8,43 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from orchestrator.core.records import RecipeStatus
+from orchestrator.core.text import count, listed
 from orchestrator.report.style import COLOURS, STYLE, new_figure
 from orchestrator.report.tables import NONE, Table
-from orchestrator.report.words import count, listed, number, point_title, signed
-from orchestrator.results.board import Board, Candidate, Searched
+from orchestrator.report.words import number, point_title, signed
+from orchestrator.results.board import Board, SearchResults, SearchRow
 
 SHOWN = 40
-"""Candidates in the table; the leaderboard has them all."""
+"""Number of candidates in the table; the leaderboard has them all."""
 
 
 def volume(board: Board) -> Figure | None:
-    """Hypervolume against questions asked of candidates."""
-    if board.searched is None:
+    """Hypervolume against the questions that candidates have answered."""
+    if board.search is None:
         return None
-    asked, volumes = zip(*board.searched.history, strict=True)
+    answered, volumes = zip(*board.search.history, strict=True)
     with matplotlib.rc_context(STYLE):
         figure = new_figure(board, 6.6, 3.6)
         axes = figure.subplots()
-        axes.step(asked, volumes, where="post", color=COLOURS[0], linewidth=1.6)
-        axes.axhline(board.searched.grid, color="0.5", linewidth=0.9, linestyle=(0, (4, 3)))
-        axes.annotate("the grid", (asked[-1], board.searched.grid), ha="right", va="bottom", color="0.35")
-        low, high = board.searched.interval
+        axes.step(answered, volumes, where="post", color=COLOURS[0], linewidth=1.6)
+        axes.axhline(board.search.grid, color="0.5", linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.annotate("the grid", (answered[-1], board.search.grid), ha="right", va="bottom", color="0.35")
+        low, high = board.search.interval
         axes.errorbar(
-            asked[-1], volumes[-1], [[max(volumes[-1] - low, 0)], [max(high - volumes[-1], 0)]], color=COLOURS[0]
+            answered[-1], volumes[-1], [[max(volumes[-1] - low, 0)], [max(high - volumes[-1], 0)]], color=COLOURS[0]
         )
-        axes.set_xlabel("questions asked of candidates")
+        axes.set_xlabel("questions answered by candidates")
         axes.set_ylabel("hypervolume above the parents' worst")
         return figure
 
 
 def parallel(board: Board) -> Figure | None:
-    """One panel a method: a line a candidate over its parameters, coloured by the first objective."""
-    found = board.searched
+    """Each candidate as a line over its parameters, coloured by the first objective; a panel for each method."""
+    found = board.search
     if found is None:
         return None
-    groups: dict[str, list[Candidate]] = {}
+    groups: dict[str, list[SearchRow]] = {}
     for candidate in found.candidates:
         if candidate.number is not None:
             groups.setdefault(candidate.recipe.points[0].method, []).append(candidate)
@@ -75,18 +77,21 @@ def parallel(board: Board) -> Figure | None:
 
 
 def _span(values: list[float]) -> tuple[float, float]:
-    """Of an axis: ratios keep theirs, so that panels compare; anything else takes its own."""
+    """The ends of a parameter's axis: [0, 1] for ratios, so that panels compare; else those of the values."""
     if all(0 <= value <= 1 for value in values) and max(values) > 0.1:
         return 0.0, 1.0
     low, high = min(values), max(values)
     return (low, high) if high > low else (low - 1, high + 1)
 
 
-def words(found: Searched) -> list[str]:
-    """What came of the search."""
+def words(found: SearchResults) -> list[str]:
+    """What the search found, in sentences."""
     proposals = [candidate for candidate in found.candidates if candidate.number is not None]
-    states = {status: sum(c.status == status for c in proposals) for status in ("scored", "raced", "waiting")}
-    asked, reached = found.history[-1]
+    scored, stopped, deferred = (
+        sum(candidate.status == status for candidate in proposals)
+        for status in (RecipeStatus.SCORED, RecipeStatus.STOPPED_EARLY, RecipeStatus.DEFERRED)
+    )
+    answered, reached = found.history[-1]
     low, high = found.interval
     gained = (
         f"{100 * (reached / found.grid - 1):+.1f} % against the grid's {number(found.grid)}"
@@ -95,35 +100,43 @@ def words(found: Searched) -> list[str]:
     )
     lines = [
         f"Sampler: {found.sampler}.",
-        f"{count(len(proposals), 'candidate')}: {states['scored']} asked everything, {states['raced']} dropped in the "
-        f"race, {states['waiting']} probably beaten and not asked the rest; {asked} questions in all.",
+        f"{count(len(proposals), 'candidate')}: {scored} scored on all questions, {stopped} stopped early (beaten in "
+        f"the race), {deferred} deferred (probably beaten, the rest of the questions left out); {answered} questions "
+        "answered in all.",
         f"Hypervolume {number(reached)} (95 % interval {number(low)} to {number(high)}, questions drawn anew), "
         f"{gained}; above {listed(f'{name} {number(value)}' for name, value in found.reference.items())}.",
     ]
     if found.infeasible:
-        lines.append(f"{count(found.infeasible, 'recipe')} asked in full break a constraint and are left out below.")
+        verbs = ("breaks", "is") if found.infeasible == 1 else ("break", "are")
+        broken = count(found.infeasible, "scored recipe")
+        lines.append(f"{broken} {verbs[0]} a constraint and {verbs[1]} left out below.")
     there = {*found.confirmed, *found.near}
     fallen = [c for c in found.candidates if c.recipe.id in found.front and c.recipe.id not in there]
     held = f"of the {count(len(found.front), 'recipe')} on the front {len(found.confirmed)} are on it there too"
     held += f" and {len(found.near)} near it" if found.near else ""
     if fallen:
         names = listed(point_title(candidate.recipe.points[0]) for candidate in fallen)
-        lines.append(f"On the held-out questions the front does not hold up whole: {held}; these are not: {names}.")
+        lines.append(
+            f"On the held-out questions the front does not hold up as a whole: {held}; these are not: {names}."
+        )
     else:
         lines.append(f"On the held-out questions the front holds up: {held}.")
     if found.best is None:
-        lines.append("No candidate of the search is on the front: it found nothing that the grid does not have.")
+        lines.append("No candidate of the search is on the front: the search found nothing better than the grid.")
     elif found.gains:
         ours, grid = (point_title(recipe.points[0]) for recipe in found.best)
-        told = listed(f"{g.objective} {signed(g.value)} ({signed(g.low)} to {signed(g.high)})" for g in found.gains)
-        lines.append(f"The best compromise of the search, {ours}, against that of the grid, {grid}, held out: {told}.")
+        gains = listed(f"{g.objective} {signed(g.value)} ({signed(g.low)} to {signed(g.high)})" for g in found.gains)
+        lines.append(
+            f"The best compromise of the search, {ours}, minus that of the grid, {grid}, on the held-out questions: "
+            f"{gains}."
+        )
     return lines
 
 
 def candidates(board: Board) -> Table:
-    """Those on the front, then the likeliest."""
-    assert board.searched is not None, "the sweep was searched"
-    found = board.searched
+    """The recipes on the front, then those that are most probably on it."""
+    assert board.search is not None, "the sweep was searched"
+    found = board.search
     shown = sorted(found.candidates, key=lambda c: (c.recipe.id not in found.front, -c.probability))[:SHOWN]
     cells = [
         (
@@ -136,11 +149,12 @@ def candidates(board: Board) -> Table:
         )
         for c in shown
     ]
-    head = ("what it is", "status", "held out", "asked", "on the front", *board.objectives)
+    head = ("recipe", "status", "held out", "answered", "P(on front)", *board.objectives)
     return Table.of(head, cells, words=3)
 
 
-def importance(found: Searched) -> Table:
+def importance(found: SearchResults) -> Table:
+    """Parameter by parameter, how much of each objective's variance it explains."""
     names = list(dict.fromkeys(name for shares in found.importance.values() for name in shares))
     cells = [
         (name, *(f"{100 * shares.get(name, np.nan):.0f} %" for shares in found.importance.values())) for name in names

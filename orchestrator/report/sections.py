@@ -6,91 +6,93 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.config.published import Published
-from orchestrator.report import finetune as tuning
-from orchestrator.report import search as searched
-from orchestrator.report import tables
+from orchestrator.core.text import count
+from orchestrator.report import finetune, search, tables
 from orchestrator.report.tables import Table
-from orchestrator.report.words import average_words, count, encoder_words, reading, side_words, slerp_words, time_words
+from orchestrator.report.words import average_words, encoder_words, reading, side_words, slerp_words, time_words
 from orchestrator.results.board import Board
 
 IMPORTANCE = (
-    "How much of an objective's variance a parameter explains among the candidates of its method (fANOVA), estimates "
-    "of those that were asked a part included."
+    "How much of an objective's variance a parameter explains among the candidates of its method (fANOVA); candidates "
+    "that have answered a part of the questions count with their estimates."
 )
 CURVES = (
     "Score against the number of labelled examples. Bars are the standard deviation over seeds; dotted lines are the "
     "scores before fine-tuning."
 )
 EQUAL = (
-    "Read off the curves, straight between two budgets over the logarithm of their sizes. The intervals come from "
-    "documents and seeds drawn anew; with few seeds they are rough."
+    "Read off the curves, which are taken as straight between two budgets over the logarithm of the number of "
+    "examples. The intervals come from documents and seeds drawn anew; with few seeds they are rough."
 )
 FORGOTTEN = (
-    "What fine-tuning changed in the task (learned) and in the objectives of the first phase, the mean over seeds less "
-    "the starting point, with the paired 95 % interval over questions."
+    "What fine-tuning changed in its task (learned) and in the sweep's other objectives: the mean over seeds minus the "
+    "starting point, with the paired 95 % interval over questions."
 )
-COST = "Seconds of a worker: merging's are all swaps and answers of the first phase, fine-tuning's those of a training."
+COST = "Worker time: for merging that of loading and evaluating all recipes, for fine-tuning that of one training run."
 ASSUMPTIONS = Path(__file__).parents[2] / "ASSUMPTIONS.md"
 
 
 @dataclass(frozen=True)
 class Section:
+    """One section of the report, with its parts."""
+
     title: str
     words: tuple[str, ...] = ()
     table: Table | None = None
     figure: str | None = None
-    """The name of a picture."""
+    """The name of a figure."""
     caption: str = ""
     markdown: str = ""
-    """Text of our own, already in Markdown."""
+    """Text that is Markdown already."""
     parts: tuple[Section, ...] = ()
 
 
 def sections(board: Board, figures: set[str], published: Published | None) -> list[Section]:
-    """
+    """The report's sections, in order.
+
     Args:
-        figures: the names of the pictures that could be drawn.
-        published: others' figures, to stand beside the run's.
+        figures: the names of the figures that could be drawn.
+        published: published figures to compare the run's with.
     """
     found = [
         _front(board, "front" in figures),
-        *_searched(board, figures),
+        *_search(board, figures),
         Section("Leaderboard", (_leaderboard_words(board),), tables.leaderboard(board)),
         _differences(board),
         *([_published(board, published)] if published else []),
         _trajectories("trajectories" in figures),
-        *_tuning(board, "learning" in figures),
+        *_finetuning(board, "learning" in figures),
         Section("Tasks", parts=tuple(_tasks(board, name) for name in board.config.objectives)),
         _slerp(board),
         _failures(board),
-        _asked(board),
+        _questions(board),
         Section(
-            "How it was served",
-            ("Every recipe was asked through the same tokenizer, the same template and the same stop ids.",),
-            tables.served(board),
+            "Serving",
+            ("Every recipe was evaluated with the same tokenizer, the same chat template and the same stop ids.",),
+            tables.serving(board),
             parts=(Section("The models", table=tables.sources(board)),),
         ),
         Section("Time", (time_words(board),), tables.timings(board)),
-        Section("How to read it", tuple(reading(board))),
+        Section("How to read this report", tuple(reading(board))),
         _assumptions(),
     ]
     return found
 
 
-def _searched(board: Board, figures: set[str]) -> list[Section]:
-    if board.searched is None:
+def _search(board: Board, figures: set[str]) -> list[Section]:
+    if board.search is None:
         return []
-    shown = "The probability to be on the front is that of a bootstrap over the questions, paired over all recipes."
-    volume = "Of the recipes that were asked everything, candidate by candidate; the bar is a 95 % interval."
-    lines = "A line a candidate, its colour the first objective; the thick ones are on the front."
-    table = searched.importance(board.searched)
+    shown = "The probability to be on the front comes from a bootstrap over the questions, paired over all recipes."
+    volume = "Of the recipes that have answered all questions, candidate by candidate; the bar is a 95 % interval."
+    lines = "A line for each candidate, its colour the first objective; the thick ones are on the front."
+    table = search.importance(board.search)
     parts = [
         Section("Hypervolume", figure="volume", caption=volume),
         *([Section("Parameters", figure="parallel", caption=lines)] if "parallel" in figures else []),
         *([Section("Importance", (IMPORTANCE,), table)] if table.rows else []),
-        Section("Candidates", (shown,), searched.candidates(board)),
+        Section("Candidates", (shown,), search.candidates(board)),
     ]
-    return [Section("The search", tuple(searched.words(board.searched)), parts=tuple(parts))]
+    return [Section("The search", tuple(search.words(board.search)), parts=tuple(parts))]
 
 
 def _leaderboard_words(board: Board) -> str:
@@ -115,7 +117,7 @@ def _front(board: Board, drawn: bool) -> Section:
 
 
 def _differences(board: Board) -> Section:
-    """Which differences mean something."""
+    """Which differences between the front and the parents mean something."""
     name, table = "The front against the parents", tables.differences(board)
     if not table.rows:
         return Section(
@@ -123,8 +125,8 @@ def _differences(board: Board) -> Section:
         )
     words = (
         "Paired: both answered the same questions. A difference means something where its 95 % interval (bootstrap "
-        "over the questions) leaves out 0; there it says better or worse. Of twenty differences that are none, one "
-        "will look like one by chance."
+        "over the questions) leaves out 0; the verdict says better or worse. Of twenty comparisons "
+        "without a real difference, about one will seem to show one by chance."
     )
     return Section(name, (words,), table)
 
@@ -145,22 +147,22 @@ def _trajectories(drawn: bool) -> Section:
     return Section(name, figure="trajectories", caption=caption)
 
 
-def _tuning(board: Board, drawn: bool) -> list[Section]:
-    """The second phase, where the sweep has one."""
+def _finetuning(board: Board, drawn: bool) -> list[Section]:
+    """Fine-tuning, where the sweep has it."""
     if board.config.finetune is None:
         return []
-    tuned, name = board.tuned, "Fine-tuning"
-    if tuned is None:
-        return [Section(name, ("It begins when every recipe of the first phase is scored.",))]
-    parts = [Section("Starting points", table=tuning.starts_table(tuned))]
-    for task in tuning.tasks(board):
-        parts.append(Section(task, (tuning.learned_words(board, task),), tuning.learned_table(board, tuned, task)))
-        if (table := tuning.equivalents_table(board, tuned, task)).rows:
+    results, name = board.finetuning, "Fine-tuning"
+    if results is None:
+        return [Section(name, ("It begins when every recipe of the sweep is scored.",))]
+    parts = [Section("Starting points", table=finetune.starts_table(results))]
+    for task in finetune.tasks(board):
+        parts.append(Section(task, (finetune.learned_words(board, task),), finetune.learned_table(results, task)))
+        if (table := finetune.equivalents_table(board, results, task)).rows:
             parts.append(Section(f"{task}: examples that are worth as much", (EQUAL,), table))
-    parts.append(Section("What was forgotten", (FORGOTTEN,), tuning.forgotten_table(board, tuned)))
-    parts.append(Section("What it cost", (COST,), tuning.costs_table(board, tuned)))
-    parts.append(Section("The runs", table=tuning.runs_table(tuned)))
-    words = (tuning.protocol_words(board),)
+    parts.append(Section("What was forgotten", (FORGOTTEN,), finetune.forgotten_table(board, results)))
+    parts.append(Section("What it cost", (COST,), finetune.costs_table(board, results)))
+    parts.append(Section("The runs", table=finetune.runs_table(results)))
+    words = (finetune.protocol_words(board),)
     figure = "learning" if drawn else None
     return [Section(name, words, figure=figure, caption=CURVES if drawn else "", parts=tuple(parts))]
 
@@ -183,24 +185,24 @@ def _failures(board: Board) -> Section:
     if not table.rows:
         return Section("Failures", ("None.",))
     words = (
-        "An invalid recipe cannot be scored and trying again cannot help; a failed one broke on the way, and "
-        "the next run tries it again. Neither is given a score."
+        "An invalid recipe cannot be scored, and another attempt cannot help; a failed one broke on the way, and "
+        "the next run tries it again. Neither has a score."
     )
     return Section("Failures", (words,), table)
 
 
-def _asked(board: Board) -> Section:
-    cut, questions = (sum(getattr(suite, key) for suite in board.suites) for key in ("truncated", "questions"))
+def _questions(board: Board) -> Section:
+    cut, questions = (sum(getattr(task, key) for task in board.tasks) for key in ("truncated", "questions"))
     length = f"max_model_len = {board.serving.max_model_len}"
-    truncation = f"{count(cut, 'prompt')} did not fit {length} and lost a part." if cut else "None was cut."
-    words = f"{count(questions, 'question')} a recipe. {truncation}"
+    truncation = f"{count(cut, 'prompt')} did not fit {length} and lost a part." if cut else "No prompt was cut."
+    words = f"{count(questions, 'question')} for each recipe. {truncation}"
     encoder = board.config.generation and board.config.generation.encoder
     more = (encoder_words(encoder),) if encoder else ()
-    return Section("What was asked", (words, *more), tables.asked(board))
+    return Section("Questions", (words, *more), tables.questions(board))
 
 
 def _assumptions() -> Section:
-    """Without its own title. The file belongs to the repository and is not installed with the packages."""
+    """ASSUMPTIONS.md without its title; the file is part of the repository and not installed with the packages."""
     name = "Assumptions"
     if not ASSUMPTIONS.is_file():
         return Section(name, ("They are in ASSUMPTIONS.md in mergefront's repository, which is not installed here.",))

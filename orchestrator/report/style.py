@@ -1,7 +1,7 @@
-"""How figures look, and how they become bytes.
+"""The figures' style, and how figures become bytes.
 
-Figures are made as objects, without pyplot, so that no figure is left behind in a global. The same board gives
-the same bytes: no dates, and a fixed salt for SVG's ids.
+Figures are made as objects, without pyplot, so that no figure is left behind in a global. The same board gives the same
+bytes: no dates, and a fixed salt for SVG's ids.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ STYLE = {
 
 
 class Look(NamedTuple):
+    """How the points and lines of one method are drawn."""
+
     colour: str
     marker: str
     size: float
@@ -56,8 +58,8 @@ PARENT = Look(INK, "*", 13, "-")
 def looks(names: Iterable[str]) -> dict[str, Look]:
     """A look for each method. Colours and markers cycle at different lengths, so that 42 methods look different.
 
-    What is drawn later is smaller or dashed: where two methods give the same scores (SLERP is linear for parents
-    that are close), both are seen.
+    What is drawn later is smaller or dashed: where two methods give the same scores (SLERP is linear for parents that
+    are close), both can be seen.
     """
     return {
         name: Look(
@@ -68,7 +70,7 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
 
 
 def new_figure(board: Board, width: float, height: float) -> Figure:
-    """In inches. A rehearsal says so in the picture: pictures travel without their page."""
+    """A figure of this size in inches. A fake backend is named in it: figures are passed on without their report."""
     figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     if words := unmeasured(board):
@@ -77,7 +79,7 @@ def new_figure(board: Board, width: float, height: float) -> Figure:
 
 
 def legend(figure: Figure, handles: Sequence[Any]) -> None:
-    """Below the panels: in one row where there is room, else in as many columns as the longest name leaves."""
+    """Add a legend below the panels: in one row where there is room, else in as many columns as fit."""
     room = figure.get_figwidth() * 72
     widths = [5.5 * len(handle.get_label()) + 46 for handle in handles]
     columns = len(handles) if sum(widths) <= room else max(1, int(room / max(widths)))
@@ -85,21 +87,21 @@ def legend(figure: Figure, handles: Sequence[Any]) -> None:
 
 
 def settle(figure: Figure) -> None:
-    """Fix the layout, so that labels may be placed by what is free."""
+    """Fix the layout, so that labels can be placed where there is room."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
 
 
 def objective_axis(board: Board, axis: Any, objective: str) -> None:
     """Label an axis; where less is better it is turned around, so that better is always up or right."""
-    if board.config.objectives[objective].direction == "minimize":
+    if board.config.objectives[objective].sign < 0:
         axis.set_inverted(True)
         objective += "\n(less is better: axis turned)"
     axis.set_label_text(objective)
 
 
 def render(figure: Figure) -> dict[str, bytes]:
-    """The picture in both formats: `png` for places that show no SVG, `svg` for print."""
+    """A figure in both formats: `png` for places that show no SVG, `svg` for print."""
     files = {}
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         sink = io.BytesIO()

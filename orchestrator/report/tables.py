@@ -1,6 +1,4 @@
-"""The report's tables, as text in cells: what is in them is decided once, here; how a table looks in HTML, in
-Markdown or in a terminal is decided there.
-"""
+"""The report's tables as cells of text; the templates and the terminal decide how a table looks."""
 
 from __future__ import annotations
 
@@ -8,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from orchestrator.config.published import Published
+from orchestrator.core.text import duration
 from orchestrator.ledger.ledger import COSTS
 from orchestrator.recipes.recipe import Source
 from orchestrator.report.words import (
@@ -18,8 +17,6 @@ from orchestrator.report.words import (
     reference,
     score_text,
     scored,
-    seconds,
-    sign,
     signed,
     title,
 )
@@ -33,12 +30,14 @@ MESSAGE = 300
 
 @dataclass(frozen=True)
 class Table:
+    """A table's cells, and which of its columns are words."""
+
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     kinds: tuple[str, ...] = ()
-    """A word a row (`front`, `near`, `parent`), for the eye only."""
+    """For each row, its style: `front`, `near`, `parent`."""
     words: int = 1
-    """So many columns are words, set to the left; the others are numbers."""
+    """Number of leading columns that are words and set to the left; the others are numbers."""
 
     @classmethod
     def of(cls, head: Iterable[str], rows: Iterable[Iterable[str]], words: int = 1) -> Table:
@@ -46,35 +45,38 @@ class Table:
 
 
 def mark(row: Row) -> str:
+    """The cell of the column `front`."""
     return "on" if row.on_front else "near" if row.near_front else ""
 
 
 def kind(row: Row) -> str:
+    """The style of a recipe's row."""
     place = "front" if row.on_front else "near" if row.near_front else ""
     return f"{place} parent".strip() if parent_name(row) else place
 
 
 def leaderboard(board: Board) -> Table:
+    """All recipes with status and scores."""
     names = list(board.config.objectives)
     rows = ranked(board, board.rows)
     cells = [
         (row.recipe.id, full_title(row), row.status, mark(row), *_scores(row, names))
         for row in rows
     ]  # fmt: skip
-    head = ("recipe", "what it is", "status", "front", *names)
+    head = ("id", "recipe", "status", "front", *names)
     return Table(head, tuple(cells), tuple(map(kind, rows)), words=4)
 
 
 def front(board: Board) -> Table:
-    """On it and near it."""
+    """The recipes on the front and near it."""
     names = list(board.config.objectives)
     chosen = [row for row in ranked(board, scored(board)) if row.on_front or row.near_front]
     cells = [(title(row), mark(row), row.recipe.id, *_scores(row, names)) for row in chosen]
-    return Table(("what it is", "front", "recipe", *names), tuple(cells), tuple(map(kind, chosen)), words=3)
+    return Table(("recipe", "front", "id", *names), tuple(cells), tuple(map(kind, chosen)), words=3)
 
 
 def differences(board: Board) -> Table:
-    """The front's recipes less the parents, in every objective."""
+    """The front's recipes minus the parents, in every objective."""
     rows = ranked(board, scored(board))
     parents = [row for row in rows if parent_name(row)]
     cells = []
@@ -82,15 +84,15 @@ def differences(board: Board) -> Table:
         for name in board.config.objectives:
             a, b = row.scores[name], parent.scores[name]
             low, high = interval(a, b)
-            better = "" if low <= 0 <= high else "better" if sign(board, name) * low > 0 else "worse"
+            better = "" if low <= 0 <= high else "better" if board.config.objectives[name].sign * low > 0 else "worse"
             cells.append(
                 (title(row), title(parent), name, better, signed(a.value - b.value), f"{signed(low)} to {signed(high)}")
             )
-    return Table.of(("what it is", "against", "objective", "means", "difference", "95 % interval"), cells, words=4)
+    return Table.of(("recipe", "against", "objective", "verdict", "difference", "95 % interval"), cells, words=4)
 
 
 def published(board: Board, figures: Published) -> Table:
-    """Others' figures, and this run's where it has that recipe and objective."""
+    """Published figures, and this run's where it has that recipe and objective."""
     ours = {name: row for row in scored(board) for name in row.recipe.names}
     cells = []
     for what, values in figures.rows.items():
@@ -98,7 +100,7 @@ def published(board: Board, figures: Published) -> Table:
             score = ours[what].scores.get(objective) if what in ours else None
             own = (score_text(score), signed(score.value - value)) if score else (NONE, NONE)
             cells.append((what, objective, number(value), *own))
-    return Table.of(("what it is", "objective", "published", "this run", "difference"), cells, words=2)
+    return Table.of(("recipe", "objective", "published", "this run", "difference"), cells, words=2)
 
 
 def _scores(row: Row, names: Iterable[str]) -> list[str]:
@@ -106,9 +108,9 @@ def _scores(row: Row, names: Iterable[str]) -> list[str]:
 
 
 def tasks(board: Board, objective: str) -> Table:
-    """A column a task; where a task has several metrics, they follow its value."""
+    """An objective's scores task by task; where a task has several metrics, they follow its value."""
     rows = ranked(board, scored(board))
-    only = {(suite.task, *suite.metrics) for suite in board.suites if suite.objective == objective}
+    only = {(task.task, *task.metrics) for task in board.tasks if task.objective == objective}
     columns = [
         (task.task, metric)
         for task in (rows[0].scores[objective].tasks if rows else ())
@@ -119,11 +121,12 @@ def tasks(board: Board, objective: str) -> Table:
     for row in rows:
         values = {(t.task, m): v for t in row.scores[objective].tasks for m, v in {"": t.value, **t.metrics}.items()}
         cells.append((title(row), number(row.scores[objective].value), *(number(values[c]) for c in columns)))
-    head = ("what it is", objective, *(f"{task}: {metric}" if metric else task for task, metric in columns))
+    head = ("recipe", objective, *(f"{task}: {metric}" if metric else task for task, metric in columns))
     return Table(head, tuple(cells), tuple(map(kind, rows)))
 
 
 def slerp(board: Board) -> Table:
+    """How many tensors of each pair of parents SLERP interpolates along the arc."""
     cells = [
         (pair, str(int(share["tensors"])), f"{100 * share['curved']:.1f} %", f"{share['lowest_cosine']:.6f}")
         for pair, share in board.slerp.items()
@@ -132,20 +135,21 @@ def slerp(board: Board) -> Table:
 
 
 def failures(board: Board) -> Table:
-    """Their messages on one line and cut; the traceback is for the logs."""
+    """Recipes without scores and why, the messages on one line and cut; tracebacks are in the logs."""
     cells = []
     for row in board.rows:
         if row.failure is not None:
             message = " ".join(row.failure.message.split())
             message = message if len(message) <= MESSAGE else message[: MESSAGE - 1] + "…"
             cells.append((row.recipe.id, title(row), row.failure.status, row.failure.stage, message))
-    return Table.of(("recipe", "what it is", "status", "stage", "message"), cells, words=5)
+    return Table.of(("id", "recipe", "status", "stage", "message"), cells, words=5)
 
 
-def asked(board: Board) -> Table:
+def questions(board: Board) -> Table:
+    """How many documents and questions each task has, and how many prompts were cut."""
     cells = [
-        (s.objective, s.task, s.split, ", ".join(s.metrics), f"{s.documents}", f"{s.questions}", f"{s.truncated}")
-        for s in board.suites
+        (t.objective, t.task, t.split, ", ".join(t.metrics), f"{t.documents}", f"{t.questions}", f"{t.truncated}")
+        for t in board.tasks
     ]
     head = ("objective", "task", "split", "metrics", "documents", "questions", "truncated prompts")
     return Table.of(head, cells, words=4)
@@ -161,29 +165,31 @@ def sources(board: Board) -> Table:
     return Table.of(("name", "model", "digest of the weights"), cells, words=3)
 
 
-def served(board: Board) -> Table:
-    serving, profile = board.serving, board.profile
+def serving(board: Board) -> Table:
+    """The engine, the numeric profile and everything that all recipes share when they are served."""
+    fixed, profile = board.serving, board.profile
     cells = [
         ("engine", profile.engine),
         ("device", profile.device),
         ("tensor parallel size", str(profile.tensor_parallel_size)),
         ("pipeline parallel size", str(profile.pipeline_parallel_size)),
         ("dtype", profile.dtype),
-        ("tokenizer", f"that of {serving.parent}, digest {serving.tokenizer}"),
-        ("chat template", "none" if serving.chat_template is None else f"that of {serving.parent}"),
-        ("stop ids", ", ".join(map(str, serving.stop_token_ids)) or "none"),
-        ("max_model_len", str(serving.max_model_len)),
-        *((key, "engine's default" if value is None else str(value)) for key, value in serving.engine),
-        ("identity of serving", serving.id),
+        ("tokenizer", f"that of {fixed.parent}, digest {fixed.tokenizer}"),
+        ("chat template", "none" if fixed.chat_template is None else f"that of {fixed.parent}"),
+        ("stop ids", ", ".join(map(str, fixed.stop_token_ids)) or "none"),
+        ("max_model_len", str(fixed.max_model_len)),
+        *((key, "engine's default" if value is None else str(value)) for key, value in fixed.engine),
+        ("identity of serving", fixed.id),
         ("identity of profile", profile.id),
     ]
-    return Table.of(("what", "value"), cells, words=2)
+    return Table.of(("setting", "value"), cells, words=2)
 
 
 def timings(board: Board) -> Table:
+    """The time that each recipe took."""
     cells = [
-        (title(row), *(seconds(row.costs[key]) if any(row.costs.values()) else NONE for key in COSTS))
+        (title(row), *(duration(row.costs[key]) if any(row.costs.values()) else NONE for key in COSTS))
         for row in ranked(board, board.rows)
     ]
-    sums = (seconds(sum(row.costs.get(key, 0.0) for row in board.rows)) for key in COSTS)
-    return Table.of(("what it is", "swapping", "answering"), [*cells, ("all", *sums)])
+    sums = (duration(sum(row.costs.get(key, 0.0) for row in board.rows)) for key in COSTS)
+    return Table.of(("recipe", "loading", "answering"), [*cells, ("all", *sums)])

@@ -1,7 +1,7 @@
-"""What the report says in words: names of recipes, numbers, and the sentences that introduce the tables.
+"""The report's wording: names of recipes, numbers, and the sentences that introduce the tables.
 
-Everything here is plain text without markup, so that the page in HTML, the page in Markdown and the terminal
-say the same, and each escapes it its own way. Nothing here reads a question or an answer: the board holds none.
+Everything here is plain text without markup, so that the page in HTML, the page in Markdown and the terminal show the
+same, and each escapes it its own way. Nothing here reads a question or an answer: the board has none.
 """
 
 from __future__ import annotations
@@ -11,15 +11,24 @@ from pathlib import PurePath
 
 from orchestrator.config.backends import BACKENDS
 from orchestrator.config.generation import Encoder
+from orchestrator.core.records import RecipeStatus
+from orchestrator.core.text import count, duration, listed
 from orchestrator.ledger.ledger import COSTS
 from orchestrator.recipes.recipe import Point, Source
-from orchestrator.results.board import Board, Row, Status, Suite
+from orchestrator.results.board import Board, Row, TaskSummary
 from orchestrator.stats.scores import Score
 
-STATUSES: tuple[Status, ...] = ("scored", "waiting", "raced", "invalid", "failed", "pending")
+STATUSES = (
+    RecipeStatus.SCORED,
+    RecipeStatus.DEFERRED,
+    RecipeStatus.STOPPED_EARLY,
+    RecipeStatus.INVALID,
+    RecipeStatus.FAILED,
+    RecipeStatus.PENDING,
+)
+"""In the order in which tables sort their rows and sentences count them."""
 AS_IT_IS = ("parent", "candidate")
-LISTED = 12
-"""Recipes that a sentence names before it refers to the table."""
+"""Methods of recipes that are one model, unmerged."""
 
 
 def number(value: float) -> str:
@@ -34,14 +43,8 @@ def score_text(score: Score) -> str:
     return f"{number(score.value)} ± {number(score.se)}"
 
 
-def seconds(value: float) -> str:
-    if value < 120:
-        return f"{value:.1f} s"
-    return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
-
-
 def point_title(point: Point) -> str:
-    """`linear alpha=0.4`, but `clinical (parent)` for a model as it is."""
+    """A point's label, such as `linear alpha=0.4`; `clinical (parent)` for an unmerged model."""
     name = dict(point.parameters).get("name")
     return f"{name} ({point.method})" if point.method in AS_IT_IS else point.label
 
@@ -51,18 +54,18 @@ def title(row: Row) -> str:
 
 
 def full_title(row: Row) -> str:
-    """With the other ways that lead to the same weights."""
+    """A recipe's title with the other points of the grid that have the same weights."""
     return " = ".join(point_title(point) for point in row.recipe.points)
 
 
 def parent_name(row: Row) -> str | None:
-    """None for a merge."""
+    """The parents' names that a recipe goes by; None for a merge."""
     names = [str(dict(p.parameters)["name"]) for p in row.recipe.points if p.method == "parent"]
     return ", ".join(names) or None
 
 
 def reference(source: Source) -> str:
-    """mergekit's notation, but of a local folder only its name: where it lies is nobody's business."""
+    """A model in mergekit's notation; of a local folder only the name, as its path may be private."""
     shown = [
         PurePath(part).name if PurePath(part).is_absolute() else part for part in (source.model, source.lora or "")
     ]
@@ -70,39 +73,25 @@ def reference(source: Source) -> str:
     return shown[0] + revision + (f"+{shown[1]}" if shown[1] else "")
 
 
-def count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-def listed(names: Iterable[str]) -> str:
-    """`a, b and c`; a long list is cut."""
-    names = list(names)
-    if len(names) > LISTED:
-        names = [*names[:LISTED], f"{len(names) - LISTED} more"]
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + f" and {names[-1]}"
-
-
-def sign(board: Board, objective: str) -> float:
-    return 1.0 if board.config.objectives[objective].direction == "maximize" else -1.0
-
-
 def scored(board: Board) -> list[Row]:
-    return [row for row in board.rows if row.status == "scored"]
+    """The rows that have scores."""
+    return [row for row in board.rows if row.status == RecipeStatus.SCORED]
 
 
 def ranked(board: Board, rows: Iterable[Row]) -> list[Row]:
-    """Best in the first objective first; what has no score last."""
+    """The rows sorted by the first objective, best first; those without scores last."""
     first = board.objectives[0]
+    sign = board.config.objectives[first].sign
 
     def key(row: Row) -> tuple[int, float]:
-        value = -sign(board, first) * row.scores[first].value if row.status == "scored" else 0.0
+        value = -sign * row.scores[first].value if row.status == RecipeStatus.SCORED else 0.0
         return STATUSES.index(row.status), value
 
     return sorted(rows, key=key)
 
 
 def summary(board: Board) -> str:
-    """The page in one paragraph."""
+    """The report in one paragraph."""
     counts = {status: sum(row.status == status for row in board.rows) for status in STATUSES}
     states = listed(f"{n} {status}" for status, n in counts.items() if n)
     methods = list(dict.fromkeys(row.method for row in board.rows if row.method not in AS_IT_IS))
@@ -114,21 +103,23 @@ def summary(board: Board) -> str:
         return text + "Nothing is scored yet, so there is no front."
     front, near = ranked(board, board.front), [row for row in board.rows if row.near_front]
     members = f"{count(len(front), 'recipe')}: {listed(map(title, front))}"
-    text += f"The front of {listed(board.objectives)} holds {members}. "
+    text += f"The front of {listed(board.objectives)} has {members}. "
     if near:
         text += f"{count(len(near), 'more recipe')} {'is' if len(near) == 1 else 'are'} near it. "
     text += " ".join(_best(board, rows, name) for name in board.config.objectives)
-    return text + (" The front may still move: some recipes are pending." if counts["pending"] else "")
+    return text + (" The front may still change: some recipes are pending." if counts[RecipeStatus.PENDING] else "")
 
 
 def _best(board: Board, rows: Sequence[Row], objective: str) -> str:
-    best = max(sign(board, objective) * row.scores[objective].value for row in rows)
-    ties = [row for row in rows if sign(board, objective) * row.scores[objective].value == best]
+    sign = board.config.objectives[objective].sign
+    best = max(sign * row.scores[objective].value for row in rows)
+    ties = [row for row in rows if sign * row.scores[objective].value == best]
     beyond = "" if board.config.objectives[objective].front else ", which is no axis of the front"
     return f"Best in {objective}{beyond}: {listed(map(title, ties))} ({score_text(ties[0].scores[objective])})."
 
 
 def warnings(board: Board) -> list[str]:
+    """What a reader must know before any number: that nothing was measured, and the board's notes."""
     backend = BACKENDS[board.config.workers.backend]
     return [*([backend.warning] if backend.warning else []), *board.notes]
 
@@ -140,6 +131,12 @@ def unmeasured(board: Board) -> str | None:
 
 
 def slerp_words(pair: str, share: dict[str, float]) -> str:
+    """How far SLERP differs from linear interpolation between two parents.
+
+    Args:
+        pair: `first/second`.
+        share: `tensors`, `curved`, `lowest_cosine`, as in `Board.slerp`.
+    """
     first, second = pair.split("/", 1)
     tensors, curved = int(share["tensors"]), share["curved"]
     lowest = f"the lowest cosine is {share['lowest_cosine']:.5f}"
@@ -156,62 +153,64 @@ def slerp_words(pair: str, share: dict[str, float]) -> str:
 
 
 def average_words(board: Board, objective: str) -> str:
-    """How the tasks become one number."""
+    """How an objective's tasks become one number."""
     settings = board.config.objectives[objective]
-    tasks = [suite for suite in board.suites if suite.objective == objective]
+    tasks = [task for task in board.tasks if task.objective == objective]
     over = {
         "tasks": f"the unweighted mean over {count(len(tasks), 'task')}",
         "groups": f"the mean over {count(len(tasks), 'task')}, a group counting as one: {_weights(tasks)}",
         "questions": f"the mean over {count(len(tasks), 'task')}, every question counting the same",
     }[settings.average]
-    better = "more is better" if settings.direction == "maximize" else "less is better"
+    better = "more is better" if settings.sign > 0 else "less is better"
     axis = "" if settings.front else "; it is measured, but is no axis of the front"
-    metrics = listed(dict.fromkeys(" and ".join(suite.metrics) for suite in tasks)) if tasks else "no task"
-    mean = "; a task's value is the mean of its metrics" if any(len(suite.metrics) > 1 for suite in tasks) else ""
+    metrics = listed(dict.fromkeys(" and ".join(task.metrics) for task in tasks)) if tasks else "no task"
+    mean = "; a task's value is the mean of its metrics" if any(len(task.metrics) > 1 for task in tasks) else ""
     sentence = f"{objective} is {over} (average: {settings.average}) of {metrics}{mean}; {better}{axis}."
     return sentence + side_words(board, objective)
 
 
-def _weights(tasks: Sequence[Suite]) -> str:
+def _weights(tasks: Sequence[TaskSummary]) -> str:
     """`20.0 % medmcqa and medqa_4options, 3.3 % mmlu_anatomy and mmlu_virology`."""
-    shares = dict.fromkeys(suite.share for suite in tasks)
+    shares = dict.fromkeys(task.share for task in tasks)
     return ", ".join(
-        f"{100 * share:.1f} % {listed(suite.task for suite in tasks if suite.share == share)}" for share in shares
+        f"{100 * share:.1f} % {listed(task.task for task in tasks if task.share == share)}" for share in shares
     )
 
 
 def side_words(board: Board, objective: str) -> str:
-    """Which questions the numbers come from, where the sweep asks one side only."""
+    """Which questions an objective's numbers come from, where the sweep uses one side of them only."""
     side = board.config.objectives[objective].split
     if side is None:
         return ""
-    splits = listed(dict.fromkeys(suite.split for suite in board.suites if suite.objective == objective))
+    splits = listed(dict.fromkeys(task.split for task in board.tasks if task.objective == objective))
     return f" Its numbers are from the questions to {side} {'on' if side == 'search' else 'with'} ({splits})."
 
 
 def encoder_words(encoder: Encoder) -> str:
+    """Which model BERTScore uses."""
     source = Source("", "encoder", encoder.model, encoder.revision)
-    return f"BERTScore compares what layer {encoder.layer} of {reference(source)} makes of the words."
+    return f"BERTScore compares the embeddings of the tokens from layer {encoder.layer} of {reference(source)}."
 
 
 def time_words(board: Board) -> str:
+    """How long the workers took, and for what."""
     sums = {key: sum(row.costs.get(key, 0.0) for row in board.rows) for key in COSTS}
     total = sum(sums.values())
     if not total:
-        return "No time was taken: nothing has been asked yet."
-    swap, answer = (seconds(sums[key]) for key in COSTS)
+        return "No time was spent: nothing has been evaluated yet."
+    swap, answer = (duration(sums[key]) for key in COSTS)
     return (
-        f"All workers together spent {seconds(total)}: {swap} putting recipes into the engines, {answer} answering. "
-        f"{100 * sums['answer_s'] / total:.0f} % of the time went to answering questions."
+        f"All workers together spent {duration(total)}: {swap} loading recipes into the engines, {answer} answering "
+        f"questions. {100 * sums['answer_s'] / total:.0f} % of the time went to answering questions."
     )
 
 
 def reading(board: Board) -> list[str]:
-    """How to read it."""
+    """How to read the report: what ± means, and what the front and near the front are."""
     lines = [
         "A value after ± is one standard error: how far the score would typically move if the questions were "
-        "drawn anew from the same source. It says nothing about other questions, and nothing about the luck of a "
-        "training.",
+        "drawn anew from the same source. It says nothing about other kinds of questions, and nothing about the "
+        "randomness of training.",
         "A recipe is on the front when no other scored recipe is at least as good in every objective and better "
         f"in one. The front's objectives here: {listed(board.objectives)}.",
         "A recipe is near the front when it is off it, but in every objective within one paired standard error "
@@ -224,7 +223,7 @@ def reading(board: Board) -> list[str]:
     models = sum(len(row.recipe.points) for row in board.rows) - len(merged)
     if len(merged) + models > len(board.rows):
         lines.append(
-            f"The {count(len(merged), 'merge')} asked for and the {count(models, 'model')} taken as they are make "
-            f"{len(board.rows)} recipes: what has the same weights is asked once, and is written with = between."
+            f"The {count(len(merged), 'merge')} and the {count(models, 'unmerged model')} are {len(board.rows)} "
+            "recipes: those with the same weights are evaluated once, and are shown with = between their names."
         )
     return lines

@@ -1,32 +1,28 @@
-"""The leaderboard: a row a recipe, derived from the ledger's answers and never stored as truth."""
+"""The board: a row for each recipe with its scores, derived from the ledger's answers and never stored as truth."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from orchestrator.config.sweep import SweepConfig
-from orchestrator.core.records import Failure, Profile, Serving
+from orchestrator.core.records import Failure, Profile, RecipeStatus, Serving
 from orchestrator.recipes.recipe import Recipe, find_recipe
+from orchestrator.recipes.tuning import Start, Tuning
 from orchestrator.stats.front import near_front, pareto_front
 from orchestrator.stats.scores import Score
-
-if TYPE_CHECKING:
-    from orchestrator.recipes.tuning import Start, Tuning
-
-
-Status = Literal["scored", "invalid", "failed", "pending", "raced", "waiting"]
 
 
 @dataclass(frozen=True)
 class Row:
+    """One recipe: its status, its scores and what they cost."""
+
     recipe: Recipe
-    status: Status
-    """`pending`: some of its questions are not asked yet; of a search's candidates, `raced`: beaten on a part of the
-    questions, and `waiting`: probably beaten, others were asked first."""
+    status: RecipeStatus
     scores: dict[str, Score]
     """Objective → score; empty unless scored."""
     costs: dict[str, float]
+    """Seconds of a worker's time by kind (see `orchestrator.ledger.ledger.COSTS`)."""
     on_front: bool = False
     near_front: bool = False
     failure: Failure | None = None
@@ -41,8 +37,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Suite:
-    """What the report tells about one task."""
+class TaskSummary:
+    """What the report says of one task of an objective."""
 
     objective: str
     task: str
@@ -50,6 +46,7 @@ class Suite:
     documents: int
     questions: int
     truncated: int
+    """Questions whose prompt was cut to fit the engine."""
     share: float = 1.0
     """Its part of the objective where groups count as one."""
     split: str = ""
@@ -57,41 +54,42 @@ class Suite:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One recipe in a search."""
+class SearchRow:
+    """One recipe of a search, the grid and the parents included."""
 
     recipe: Recipe
     number: int | None
     """In the order of proposals; None for the grid and the parents."""
-    status: str
+    status: RecipeStatus
     share: float
-    """Of the documents, that it was asked."""
+    """Of the documents, those that it has answered."""
     values: dict[str, float]
-    """Objective → its mean over what it was asked."""
+    """Objective → its mean over the questions that it has answered."""
     probability: float
     """That it is on the front, were the questions drawn anew."""
 
 
 @dataclass(frozen=True)
 class Gain:
-    """The search's best compromise less the grid's, on the held-out questions."""
+    """The search's best compromise minus the grid's in one objective, on the held-out questions."""
 
     objective: str
     value: float
     low: float
     high: float
+    """The 95 % interval's ends."""
 
 
 @dataclass(frozen=True)
-class Searched:
-    """What a search found; see `orchestrator.stages.search`."""
+class SearchResults:
+    """What a search found; made by `orchestrator.stages.search_summary`."""
 
     sampler: str
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[SearchRow, ...]
     reference: dict[str, float]
     """The parents' worst in each objective: hypervolumes are above it."""
     history: tuple[tuple[int, float], ...]
-    """Questions asked of candidates, and the hypervolume of what was asked in full."""
+    """Questions answered by candidates so far, and the hypervolume of the recipes with all answers; in order."""
     grid: float
     """The hypervolume of grid and parents."""
     interval: tuple[float, float]
@@ -105,15 +103,15 @@ class Searched:
     near: tuple[str, ...]
     """Those that are near it there."""
     infeasible: int
-    """Recipes asked in full that break a constraint."""
+    """Scored recipes that break a constraint."""
     best: tuple[Recipe, Recipe] | None
     """The best compromise of the candidates and that of the grid."""
     gains: tuple[Gain, ...]
 
 
 @dataclass(frozen=True)
-class TunedRow:
-    """One run of the second phase."""
+class FinetunedRow:
+    """One run of fine-tuning, with the row of the recipe that comes of it."""
 
     tuning: Tuning
     row: Row
@@ -122,29 +120,31 @@ class TunedRow:
 
 
 @dataclass(frozen=True)
-class Tuned:
-    """The second phase: where it started from, and what came of each run; scored in both phases' objectives."""
+class FinetuneResults:
+    """Fine-tuning's starting points and runs, scored in the sweep's objectives and in those of fine-tuning."""
 
     starts: tuple[tuple[Start, Row], ...]
-    runs: tuple[TunedRow, ...]
+    runs: tuple[FinetunedRow, ...]
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Board:
+    """All that the leaderboard, the report and the terminal show of a sweep."""
+
     config: SweepConfig
     serving: Serving
     profile: Profile
-    suites: tuple[Suite, ...]
+    tasks: tuple[TaskSummary, ...]
     rows: tuple[Row, ...]
     slerp: dict[str, dict[str, float]]
     """`first/second` → tensors, curved (the share with |cos| <= 0.9995), lowest_cosine; see
     tasks.merging.checkpoint."""
     notes: tuple[str, ...] = ()
     """What the reader must know, such as damaged blocks."""
-    searched: Searched | None = None
-    tuned: Tuned | None = None
-    """Where the sweep fine-tunes, and the first phase is scored."""
+    search: SearchResults | None = None
+    finetuning: FinetuneResults | None = None
+    """Where the sweep fine-tunes, and all recipes before it have their scores."""
 
     @property
     def objectives(self) -> list[str]:
@@ -162,13 +162,9 @@ class Board:
 
 
 def mark(config: SweepConfig, rows: list[Row]) -> list[Row]:
-    """Say which of the scored rows are on the front and which are near it."""
-    signs = {
-        name: 1.0 if objective.direction == "maximize" else -1.0
-        for name, objective in config.objectives.items()
-        if objective.front
-    }
-    scored = {row.recipe.id: row.scores for row in rows if row.status == "scored"}
+    """Mark which of the scored rows are on the front and which are near it."""
+    signs = {name: objective.sign for name, objective in config.objectives.items() if objective.front}
+    scored = {row.recipe.id: row.scores for row in rows if row.status == RecipeStatus.SCORED}
     points = {key: [signs[name] * scores[name].value for name in signs] for key, scores in scored.items()}
     front = pareto_front(points)
     on, near = set(front), set(near_front(scored, signs, front))

@@ -5,24 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.core.files import write_atomic, write_json
 from orchestrator.ledger.ledger import COSTS
+from orchestrator.results.board import Board, FinetuneResults, Row
 from orchestrator.stats.scores import as_row
-
-if TYPE_CHECKING:
-    pass
-from orchestrator.results.board import Board, Row, Tuned
 
 
 def write_board(board: Board, out: Path) -> None:
-    """leaderboard.parquet, front.json, the recipes as mergekit YAML and, of the second phase, tuning.parquet."""
-    if board.tuned and board.config.finetune:
-        write_tuned(board.tuned, [*board.config.objectives, *board.config.finetune.tasks], out)
+    """Write leaderboard.parquet, front.json, the recipes as mergekit YAML and, of fine-tuning, tuning.parquet."""
+    if board.finetuning and board.config.finetune:
+        write_finetuning(board.finetuning, [*board.config.objectives, *board.config.finetune.tasks], out)
     rows = [_leaderboard_row(board, row) for row in board.rows]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=_schema(board)), sink)
@@ -44,8 +41,8 @@ def write_board(board: Board, out: Path) -> None:
     write_json(out / "front.json", {"objectives": directions, "front": front, "near_front": near})
 
 
-def write_tuned(tuned: Tuned, objectives: Iterable[str], out: Path) -> None:
-    """tuning.parquet: a row a run."""
+def write_finetuning(results: FinetuneResults, objectives: Iterable[str], out: Path) -> None:
+    """Write tuning.parquet: a row for each run of fine-tuning."""
     rows = [
         {
             "tuning_id": run.tuning.id,
@@ -60,7 +57,7 @@ def write_tuned(tuned: Tuned, objectives: Iterable[str], out: Path) -> None:
             "train_s": run.result.get("seconds"),
             **as_row(run.row.scores),
         }
-        for run in tuned.runs
+        for run in results.runs
     ]
     columns = [(key, pa.string()) for key in ("tuning_id", "recipe_id", "start", "start_id", "task", "method")]
     columns += [("examples", pa.int64()), ("seed", pa.int64()), ("status", pa.string()), ("train_s", pa.float64())]

@@ -1,9 +1,8 @@
-"""Filled rating sheets, unblinded: each recipe's means with standard errors, paired differences, and how far the raters
-agree. The sheets come from `orchestrator.review.sheets`.
+"""Filled rating sheets, unblinded: each recipe's means with standard errors, paired differences, and agreement.
 
-A document is what was drawn, so errors are over documents: a document's value is the mean of its raters. Differences
-are taken rater by rater within a document, so that neither a hard document nor a strict rater counts for one recipe
-only.
+The sheets come from `orchestrator.review.sheets`. Documents were sampled, so errors are over documents: a document's
+value is the mean of its raters. Differences are taken rater by rater within a document, so that neither a hard document
+nor a strict rater counts for one recipe only.
 """
 
 from __future__ import annotations
@@ -27,22 +26,24 @@ from orchestrator.results.layout import Layout
 from orchestrator.review.sheets import CRITERIA, ITEM, Criterion
 
 DELIMITERS = (",", ";", "\t")
-"""Spreadsheets save CSV with the one that their country uses."""
+"""Spreadsheets save CSV with the delimiter of their locale."""
 
 
 @dataclass(frozen=True)
 class Rating:
+    """One filled cell of a sheet."""
+
     rater: int
     document: int
     recipes: tuple[str, ...]
-    """All that gave the rated text."""
+    """All that generated the rated text."""
     criterion: str
     value: int
 
 
 @dataclass(frozen=True)
 class Mean:
-    """Over documents; None where there are too few (none for the value, one for its standard error)."""
+    """A mean over documents; None where there are too few (none for the value, one for its standard error)."""
 
     value: float | None
     se: float | None
@@ -50,8 +51,8 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Result:
-    """One criterion."""
+class CriterionResult:
+    """What the ratings say by one criterion."""
 
     criterion: str
     means: dict[str, Mean]
@@ -59,21 +60,23 @@ class Result:
     differences: dict[str, Mean]
     """Recipe minus the first recipe, paired."""
     alpha: float | None
-    """Krippendorff's, ordinal; None where nothing can be said."""
+    """Krippendorff's, ordinal; None where it is not defined."""
     shared: int
-    """Texts that two raters or more have rated: what alpha is over."""
+    """Number of texts that two raters or more have rated: alpha is over these."""
 
 
 @dataclass(frozen=True)
 class Ratings:
+    """All results of a review."""
+
     task: str
     labels: dict[str, str]
     """Recipe id → label; the first is what the others are compared with."""
     empty: dict[int, tuple[int, int]]
-    """Rater → ratings that are missing, of how many."""
-    results: tuple[Result, ...]
+    """Rater → number of missing ratings, and of all."""
+    results: tuple[CriterionResult, ...]
     file: Path
-    """Where they were written."""
+    """`ratings.json`."""
 
 
 def read_review(layout: Layout, folder: Path) -> Ratings:
@@ -81,14 +84,14 @@ def read_review(layout: Layout, folder: Path) -> Ratings:
 
     Args:
         layout: of the sweep's results folder.
-        folder: holds the sheets; cells may be empty and rows may be missing.
+        folder: where the sheets are; cells may be empty and rows may be missing.
 
     Raises:
         UserError: no sheet, a sheet that is not one or not of this sweep, a sheet twice, a wrong value, or no value.
     """
     sheets = {file: _rows(file) for file in sorted(folder.glob("[!.~]*.csv"))}
     if not sheets:
-        raise UserError(f"--read {folder}: holds no .csv; name the folder with the filled sheets, saved as CSV")
+        raise UserError(f"--read {folder}: has no .csv; name the folder with the filled sheets, saved as CSV")
     home, key = _key(layout, folder, {row[ITEM] for rows in sheets.values() for row in rows.values()})
     ratings = list(_ratings(sheets, key["items"]))
     if not ratings:
@@ -106,7 +109,7 @@ def read_review(layout: Layout, folder: Path) -> Ratings:
 
 # -------------------------------------------------------------------- reading
 def _rows(file: Path) -> dict[int, dict[str, str]]:
-    """Row number as a spreadsheet counts → column → cell; without the empty rows that spreadsheets leave behind."""
+    """Row number as in a spreadsheet → column → cell; without the empty rows that spreadsheets leave behind."""
     # Ids and ratings are ASCII: the encoding in which a spreadsheet saves the texts does not matter.
     text = file.read_bytes().decode("utf-8-sig", errors="replace")
     wanted = [ITEM, *(criterion.name for criterion in CRITERIA)]
@@ -137,12 +140,13 @@ def _key(layout: Layout, folder: Path, items: set[str]) -> tuple[Path, dict[str,
             return file.parent, key
     raise UserError(
         f"--read {folder}: no sheet there was written from {layout.root} (its keys are in {layout.reviews}); name the results "
-        "folder that `review --to` was given"
+        "folder that `review --to` was run on"
     )
 
 
 def _ratings(sheets: Mapping[Path, dict[int, dict[str, str]]], items: dict[str, dict[str, Any]]) -> Iterator[Rating]:
-    """Every filled cell. Messages tell places and never cells: in a sheet that got out of step, any may hold a text."""
+    """Every filled cell. Messages name places and never contents: in a sheet with shifted columns, any cell may have a
+    patient's text."""
     seen: dict[str, tuple[Path, int]] = {}
     for file, rows in sheets.items():
         for number, row in rows.items():
@@ -168,13 +172,13 @@ def _value(criterion: Criterion, cell: str, where: str) -> int | None:
     if value is None:
         allowed = ", ".join(criterion.allowed)
         raise UserError(
-            f"{where} {criterion.name}: is none of {allowed}; mend it, or leave it empty if it is not rated"
+            f"{where} {criterion.name}: is none of {allowed}; correct it, or leave it empty if it is not rated"
         )
     return value
 
 
-# -------------------------------------------------------------------- what they say
-def result(criterion: str, ratings: Sequence[Rating], recipes: Sequence[str]) -> Result:
+# -------------------------------------------------------------------- statistics
+def result(criterion: str, ratings: Sequence[Rating], recipes: Sequence[str]) -> CriterionResult:
     """Means, differences from the first recipe, and agreement, of one criterion's ratings."""
     cells: dict[str, dict[tuple[int, int], float]] = {recipe: {} for recipe in recipes}
     texts: dict[tuple[int, tuple[str, ...]], list[int]] = defaultdict(list)
@@ -190,7 +194,7 @@ def result(criterion: str, ratings: Sequence[Rating], recipes: Sequence[str]) ->
     }
     means = {recipe: mean(own.items()) for recipe, own in cells.items()}
     units = [values for values in texts.values() if len(values) > 1]
-    return Result(criterion, means, differences, krippendorff_alpha(units), len(units))
+    return CriterionResult(criterion, means, differences, krippendorff_alpha(units), len(units))
 
 
 def mean(cells: Iterable[tuple[tuple[int, int], float]]) -> Mean:
@@ -214,7 +218,7 @@ def krippendorff_alpha(units: Iterable[Sequence[int]]) -> float | None:
     it is for any number of raters, and for sheets with gaps; weighted kappa is for two and without.
 
     Args:
-        units: for each rated text its ratings, by whomever; those with fewer than two do not count.
+        units: for each rated text its ratings, by any raters; those with fewer than two do not count.
 
     Returns:
         None where alpha is not defined: no two ratings of one text, or the same value everywhere.

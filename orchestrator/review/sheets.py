@@ -1,13 +1,13 @@
-"""Rating sheets for clinicians: stored outputs of some recipes, blinded and shuffled, a sheet a rater.
+"""Rating sheets for clinicians: stored outputs of some recipes, blinded and shuffled, one sheet for each rater.
 
     FOLDER/rater-1.csv, …            item, input, output and an empty column for each criterion; UTF-8 with a byte order
                                      mark, by which spreadsheets know it
     FOLDER/rubric.txt                the criteria, and what each value means
     DIR/reviews/<review>/key.json    which recipe gave which item; never leaves DIR
 
-Nothing in FOLDER tells recipes apart: ids and orders come from the operating system's randomness, not from a seed, so
-whoever knows this code, the sweep and all recipes still needs the key. `orchestrator.review.ratings` reads the sheets
-back.
+Nothing in FOLDER shows which recipe is which: ids and orders come from the operating system's randomness, not from a
+seed, so that knowing this code, the sweep and all recipes is not enough without the key. `orchestrator.review.ratings`
+reads the sheets back.
 """
 
 from __future__ import annotations
@@ -33,13 +33,15 @@ from tasks.evaluation.suites import SuiteTask
 LETTERS = "bcdfghjkmnpqrstvwxz"
 """No digits and no vowels: a spreadsheet takes 12345e67 for a number and mar5 for a date, and would save that."""
 CELL = 32_000
-"""Characters; a spreadsheet's cell holds 32,767."""
+"""Characters; a spreadsheet's cell has room for 32,767."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 ITEM = "item"
 
 
 @dataclass(frozen=True)
 class Criterion:
+    """A criterion by which outputs are rated, and its scale."""
+
     name: str
     question: str
     values: tuple[str, ...]
@@ -89,7 +91,7 @@ CRITERIA = (
 
 @dataclass(frozen=True)
 class Output:
-    """What is rated: a text, and all recipes that gave it for this document. Nobody rates the same text twice."""
+    """What is rated: a text, and all recipes that generated it for this document. No text is rated twice."""
 
     document: int
     recipes: tuple[str, ...]
@@ -98,7 +100,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Review:
-    """What was written, for the person who sends it out."""
+    """The files of a new review, for the person who sends the sheets out."""
 
     key: Path
     sheets: list[Path]
@@ -117,14 +119,14 @@ def write_review(
     raters: int = 2,
     reference: bool = False,
 ) -> Review:
-    """Write a sheet for each rater to `folder` (0700, files 0600) and the key to the sweep's own folder.
+    """Write a sheet for each rater to `folder` (0700, files 0600), and the key to the sweep's own folder.
 
     Args:
         names: recipes, as `find_recipe` takes them; the first is what the others are compared with.
         task: a generation task of the sweep, `objective/task` where it has several of that name; None for the only one.
-        sample: documents at most. The same seed, task and number give the same documents, a smaller number some of
-            them: reviews of other recipes can be laid beside this one.
-        reference: show the reference text too.
+        sample: the most documents. The same seed, task and number give the same documents, a smaller number some of
+            them, so that reviews of other recipes can be compared with this one.
+        reference: add the reference text to the sheets.
 
     Raises:
         UserError: an unknown recipe or task, answers that are missing, no reference texts, or `folder` exists.
@@ -146,7 +148,7 @@ def write_review(
         sheets[make_private(folder) / f"rater-{rater}.csv"] = sheet(rows, texts)
         items.update({i: {"rater": rater, "document": o.document, "recipes": o.recipes} for i, o in rows.items()})
     labels = {recipe.id: point_title(recipe.points[0]) for recipe in recipes}
-    # The key first: without it the sheets are worth nothing.
+    # The key first: without it the sheets are worthless.
     write_json(make_private(home) / "key.json", {"task": suite.name, "recipes": labels, "items": items})
     for path, data in {**sheets, folder / "rubric.txt": rubric().encode()}.items():
         write_atomic(path, data)
@@ -155,10 +157,10 @@ def write_review(
 
 
 def generation_task(sweep: Sweep, name: str | None) -> SuiteTask:
-    """The task whose answers are texts and that goes by `name`.
+    """The sweep's generation task of this name; without a name, the only one.
 
     Raises:
-        UserError: none, or several.
+        UserError: there is none, or there are several.
     """
     suites = [suite for suite in sweep.tasks.suites if suite.task.OUTPUT_TYPE == "generate_until"]
     known = [f"{suite.objective}/{suite.name}" for suite in suites]
@@ -169,7 +171,7 @@ def generation_task(sweep: Sweep, name: str | None) -> SuiteTask:
         return found[0]
     if name is None:
         raise UserError(f"--task: the sweep has {len(known)} tasks that generate text; name one of: {', '.join(known)}")
-    what = "stands for several tasks" if found else "is no task of this sweep that generates text"
+    what = "is the name of several tasks" if found else "is no task of this sweep that generates text"
     raise UserError(f"--task {name!r} {what}{hint(name, known)}; name one of: {', '.join(known)}")
 
 
@@ -201,8 +203,8 @@ def _reference(suite: SuiteTask, request: Any) -> str:
 
 
 def apart(outputs: Iterable[Output], rng: random.Random) -> list[Output]:
-    """A random order in which outputs for the same document stand apart, wherever that can be: side by side they would
-    be compared instead of rated.
+    """A random order in which outputs for the same document are apart, wherever that is possible: side by side they
+    would be compared instead of rated.
 
     The next document is one of those with the most outputs left, the last one's excepted; drawn among equals.
     """
@@ -223,7 +225,7 @@ def apart(outputs: Iterable[Output], rng: random.Random) -> list[Output]:
 
 
 def _ids(count: int) -> Iterator[str]:
-    """Different random ids. Each rater has ids of their own: a sheet that is handed in twice is then noticed."""
+    """Different random ids. Each rater has ids of their own, so that a sheet that is returned twice is noticed."""
     found: dict[str, None] = {}
     while len(found) < count:
         found["".join(secrets.choice(LETTERS) for _ in range(8))] = None
@@ -232,7 +234,7 @@ def _ids(count: int) -> Iterator[str]:
 
 # -------------------------------------------------------------------- files
 def sheet(rows: dict[str, Output], texts: dict[str, dict[int, str]]) -> bytes:
-    """One rater's CSV.
+    """One rater's sheet as CSV.
 
     Args:
         rows: item id → output, in the rater's order.
@@ -249,7 +251,7 @@ def sheet(rows: dict[str, Output], texts: dict[str, dict[int, str]]) -> bytes:
 
 
 def _cells(name: str, texts: Sequence[str]) -> list[list[str]]:
-    """Columns of texts under their headers: one, or more where a text is longer than a cell holds."""
+    """Columns of texts under their headers: one, or more where a text is too long for one cell."""
     pieces = [[_harmless(text[i : i + CELL]) for i in range(0, len(text), CELL)] for text in texts]
     return [
         [f"{name} ({n + 1})" if n else name, *(piece[n] if n < len(piece) else "" for piece in pieces)]
@@ -258,19 +260,19 @@ def _cells(name: str, texts: Sequence[str]) -> list[list[str]]:
 
 
 def _harmless(text: str) -> str:
-    """A spreadsheet runs a cell that begins like a formula (CWE-1236), and lists begin with a dash."""
+    """The text with an apostrophe where a spreadsheet would run it as a formula (CWE-1236); lists begin with a dash."""
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def rubric() -> str:
-    """What raters are told."""
+    """The instructions for raters."""
     lines = [
         "Please rate every row of your sheet by the three criteria below: a whole number from 1 to 5, 5 is best.",
         "Leave a cell empty where you cannot judge. Rate by yourself; do not compare with other raters before all",
-        "sheets are back. Rate every output by its own: the same input comes back with other outputs.",
+        "sheets are back. Rate every output on its own: the same input appears again with other outputs.",
         "",
         "Save the sheet as CSV, and leave the column 'item' as it is. An apostrophe before =, +, - or @ at the start",
-        "of a text belongs to the sheet. A text too long for one cell goes on in the column with (2) in its name.",
+        "of a text belongs to the sheet. A text too long for one cell continues in the column with (2) in its name.",
         "",
         "The texts may be patients': keep the sheet where such texts may be kept, and delete it when you are done.",
     ]

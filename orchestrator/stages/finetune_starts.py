@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from orchestrator.config.finetune import Rule
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
+from orchestrator.core.records import RecipeStatus
 from orchestrator.recipes.recipe import Recipe, find_recipe
 from orchestrator.recipes.tuning import BASELINE, Start
 from orchestrator.results.board import Board, Row
@@ -41,15 +42,15 @@ def find_start(board: Board, name: str, where: str) -> Recipe:
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     row = next(row for row in board.rows if row.recipe is recipe)
-    if row.status in {"invalid", "failed"}:
+    if row.status in {RecipeStatus.INVALID, RecipeStatus.FAILED}:
         raise UserError(f"{where}: {name!r} is {row.status} and cannot be trained; name another recipe")
     return recipe
 
 
 def _by_rule(config: SweepConfig, board: Board, rule: Rule, where: str) -> list[Start]:
-    signs = {name: 1.0 if o.direction == "maximize" else -1.0 for name, o in config.objectives.items()}
+    signs = {name: objective.sign for name, objective in config.objectives.items()}
     # Not models as they are: parents, checkpoints from elsewhere, and what a joint search has fine-tuned.
-    merges = [row for row in board.rows if row.status == "scored" and row.recipe.method != "passthrough"]
+    merges = [row for row in board.rows if row.status == RecipeStatus.SCORED and row.recipe.method != "passthrough"]
 
     def passes(row: Row) -> bool:
         return all(signs[name] * (row.scores[name].value - worst) >= 0 for name, worst in rule.floor.items())

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from orchestrator.core.records import RecipeStatus
 from orchestrator.recipes.recipe import Recipe
-from orchestrator.results.board import Board, Candidate, Gain, Searched
+from orchestrator.results.board import Board, Gain, SearchResults, SearchRow
 from orchestrator.stats.front import front_mask, hypervolume
-from orchestrator.stats.scores import interval
+from orchestrator.stats.scores import Floats, interval
 
 if TYPE_CHECKING:
-    from tune.racing import Floats
-    from tune.scheduler import Referee
+    from tune.scheduler import RaceScheduler
     from tune.space import SearchSpace
     from tune.standings import Standing
 
@@ -24,7 +24,7 @@ ENOUGH = 10
 """Candidates of a method from which on the importance of its parameters is told."""
 
 
-def summarise(space: SearchSpace, referee: Referee, held_out: Board) -> Searched:
+def summarise(space: SearchSpace, referee: RaceScheduler, held_out: Board) -> SearchResults:
     """
     Args:
         referee: its standings read.
@@ -35,16 +35,16 @@ def summarise(space: SearchSpace, referee: Referee, held_out: Board) -> Searched
 
     choice = choose_sampler(space, referee.candidates, len(referee.rungs.objectives))
     asked = [s for s in referee.standings.values() if s.answers]
-    full = {s.recipe.id: s for s in asked if s.status == "scored"}
+    full = {s.recipe.id: s for s in asked if s.status == RecipeStatus.SCORED}
     parents = [s for s in full.values() if s.recipe.points[0].method == "parent"]
     reference = np.min([estimates(s.answers) for s in parents], axis=0)
     draws = resampled({s.recipe.id: s.answers for s in asked}, referee.rungs.documents(-1), DRAWS)
     on_front = np.mean([front_mask(draw) for draw in draws], axis=0)
-    volumes = [hypervolume(draw[[s.status == "scored" for s in asked]], reference) for draw in draws]
+    volumes = [hypervolume(draw[[s.status == RecipeStatus.SCORED for s in asked]], reference) for draw in draws]
     kept = {key: s for key, s in full.items() if referee.feasible(s)}
     front = front_of({key: s.answers for key, s in kept.items()})
     best, gains = _winner(kept, front, reference, held_out)
-    return Searched(
+    return SearchResults(
         sampler=f"{choice.name}, because {choice.why}",
         candidates=tuple(_candidate(s, referee, float(p)) for s, p in zip(asked, on_front, strict=True)),
         reference={name: abs(float(value)) for name, value in zip(referee.rungs.objectives, reference, strict=True)},
@@ -61,10 +61,10 @@ def summarise(space: SearchSpace, referee: Referee, held_out: Board) -> Searched
     )
 
 
-def _candidate(standing: Standing, referee: Referee, probability: float) -> Candidate:
+def _candidate(standing: Standing, referee: RaceScheduler, probability: float) -> SearchRow:
     share = sum(map(len, standing.answers)) / sum(referee.rungs.documents(-1))
     values = {name: score.value for name, score in standing.scores.items()}
-    return Candidate(standing.recipe, standing.number, standing.status, share, values, probability)
+    return SearchRow(standing.recipe, standing.number, standing.status, share, values, probability)
 
 
 def _volume(standings: Sequence[Standing], reference: Floats) -> float:
@@ -73,13 +73,13 @@ def _volume(standings: Sequence[Standing], reference: Floats) -> float:
     return hypervolume(np.array([estimates(s.answers) for s in standings]), reference) if standings else 0.0
 
 
-def _history(referee: Referee, reference: Floats) -> tuple[tuple[int, float], ...]:
+def _history(referee: RaceScheduler, reference: Floats) -> tuple[tuple[int, float], ...]:
     """After each proposal, in their order."""
-    known = [s for s in referee.standings.values() if s.number is None and s.status == "scored"]
+    known = [s for s in referee.standings.values() if s.number is None and s.status == RecipeStatus.SCORED]
     spent, history = 0, [(0, _volume(known, reference))]
     for standing in referee.proposals:
         spent += referee.ledger.count(standing.recipe.id)
-        known += [standing] if standing.status == "scored" else []
+        known += [standing] if standing.status == RecipeStatus.SCORED else []
         history.append((spent, _volume(known, reference)))
     return tuple(history)
 
@@ -95,7 +95,7 @@ def _winner(
         return full[max(keys, key=lambda key: _volume([full[key]], reference))].recipe
 
     found = [key for key in front if full[key].number is not None]
-    rows = {row.recipe.id: row for row in held_out.rows if row.status == "scored"}
+    rows = {row.recipe.id: row for row in held_out.rows if row.status == RecipeStatus.SCORED}
     grid_front = front_of({key: s.answers for key, s in full.items() if s.number is None})
     if not found or not grid_front:
         return None, ()
@@ -107,7 +107,7 @@ def _winner(
     return pair, tuple(gains)
 
 
-def importance(space: SearchSpace, referee: Referee) -> dict[str, dict[str, float]]:
+def importance(space: SearchSpace, referee: RaceScheduler) -> dict[str, dict[str, float]]:
     """Objective → parameter → importance by fANOVA (Hutter et al. 2014), method by method, for their parameters have
     nothing in common. Estimates of candidates that were asked a part count as they are."""
     import optuna
@@ -115,7 +115,7 @@ def importance(space: SearchSpace, referee: Referee) -> dict[str, dict[str, floa
     from optuna.trial import TrialState
 
     from tune.space import METHOD
-    from tune.study import add
+    from tune.study import add_finished
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     found: dict[str, dict[str, float]] = {name: {} for name in referee.rungs.objectives}
@@ -123,7 +123,7 @@ def importance(space: SearchSpace, referee: Referee) -> dict[str, dict[str, floa
         study = optuna.create_study(directions=["maximize"] * len(found))
         for standing in referee.proposals:
             if standing.params and standing.params.get(METHOD, label) == label and standing.scores:
-                add(study, space, standing.params, referee.told(standing), "tpe")
+                add_finished(study, space, standing.params, referee.result_of(standing), "tpe")
         trials = study.get_trials(states=[TrialState.COMPLETE])
         names = space.names(label)
         for k, objective in enumerate(found):

@@ -1,4 +1,4 @@
-"""The Pareto front, who is near it, and the volume that it dominates."""
+"""The Pareto front, the recipes near it, and the volume that it dominates."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy.typing as npt
 from orchestrator.stats.scores import Floats, Score, paired_ses
 
 PIECE = 512
-"""Recipes that are compared at once."""
+"""Number of recipes that are compared at once."""
 
 
 def pareto_front(points: Mapping[str, Sequence[float] | Floats]) -> list[str]:
-    """The names that nobody dominates, in the given order; equal points stand or fall together.
+    """The names of the points that no other dominates, in the given order; equal points are on the front together.
 
     Args:
         points: name → one number per objective, all to be maximised.
@@ -26,11 +26,11 @@ def pareto_front(points: Mapping[str, Sequence[float] | Floats]) -> list[str]:
 
 
 def front_mask(points: Floats) -> npt.NDArray[np.bool_]:
-    """Which of the points nobody dominates; shape (recipes, objectives) → (recipes,). To dominate is to be at least as
-    good in every objective and better in one, all of them maximised.
+    """Which of the points no other dominates; shape (recipes, objectives) → (recipes,). To dominate is to be at least
+    as good in every objective and better in one, all of them maximised.
 
-    Whoever dominates a point comes before it in descending lexicographic order, so each piece of that order is held
-    against itself and against the front of what came before: linear where the front is small.
+    A point that dominates another comes before it in descending lexicographic order, so each piece of that order is
+    compared with itself and with the front of all pieces before it: linear where the front is small.
     """
     order = np.lexsort(points.T[::-1])[::-1]
     front = order[:0]
@@ -42,7 +42,7 @@ def front_mask(points: Floats) -> npt.NDArray[np.bool_]:
 
 
 def _dominated(points: Floats, others: Floats) -> npt.NDArray[np.bool_]:
-    """Which of the points any of the others dominates; shape (points,)."""
+    """Which of the points at least one of the others dominates; shape (points,)."""
     at_least = (others[:, None, :] >= points[None, :, :]).all(axis=2)
     better = (others[:, None, :] > points[None, :, :]).any(axis=2)
     return np.asarray((at_least & better).any(axis=0))

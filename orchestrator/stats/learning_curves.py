@@ -1,5 +1,5 @@
-"""Learning curves: score against the number of labelled examples, and how many of one start are worth how many of
-another.
+"""Learning curves: score against the number of labelled examples, and how many examples of one starting point are
+worth how many of another.
 
 Between two budgets a curve is taken as straight over the logarithm of the number of examples. Intervals are bootstraps
 over documents, the same for all curves (so that what makes a document hard cancels out), and over seeds.
@@ -22,8 +22,8 @@ Curve = Mapping[int, Sequence[Score]]
 
 @dataclass(frozen=True)
 class Equivalent:
-    """`examples` of one start are worth `equal` of another; with a 95 % interval. An infinite number lies beyond the
-    other's largest budget, and 0 below its smallest."""
+    """`examples` of one starting point are worth `equal` of another, with a 95 % interval. Infinity means more than the
+    other's largest budget, 0 less than its smallest."""
 
     examples: int
     equal: float
@@ -32,7 +32,7 @@ class Equivalent:
 
 
 def mean_score(scores: Sequence[Score]) -> Score:
-    """The mean over seeds, over the same documents."""
+    """The mean of several seeds' scores over the same documents, as a score."""
     tasks = tuple(
         replace(
             same[0],
@@ -46,12 +46,12 @@ def mean_score(scores: Sequence[Score]) -> Score:
 
 
 def spread(scores: Sequence[Score]) -> float | None:
-    """Standard deviation over seeds; None of a single one."""
+    """The standard deviation over seeds; None for a single one."""
     return float(np.std([score.value for score in scores], ddof=1)) if len(scores) > 1 else None
 
 
 def equivalents(one: Curve, other: Curve, sign: float = 1.0, seed: int = 0) -> list[Equivalent]:
-    """For each budget of `one`: how many examples of `other` score the same.
+    """How many examples of `other` score the same, for each budget of `one`.
 
     Args:
         sign: +1 where more is better, else -1.

@@ -1,8 +1,8 @@
-"""Scores, how sure they are, and how sure their differences are.
+"""Scores and their differences, with standard errors and intervals.
 
-A score carries, for each document, its influence: how much the score would move if that document weighed
-more. Influences have mean zero; their spread over √n is the standard error, and that of the difference of two
-recipes' influences the paired one, in which what makes a document hard for both cancels out.
+A score has an influence for each document: how much the score would change if that document had more weight. Influences
+have mean zero; their spread over √n is the standard error, and that of the difference of two recipes' influences the
+paired one, in which what makes a document hard for both cancels out.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from orchestrator.config.objectives import Objective
 
 Floats = npt.NDArray[np.float64]
 BOOTSTRAP = 10_000
-Z95 = 1.959963984540054
+"""Draws of a bootstrap."""
 
 
 @dataclass(frozen=True)
 class TaskScore:
-    """One recipe on one task of one objective."""
+    """The score of one recipe on one task of one objective."""
 
     objective: str
     task: str
@@ -41,7 +41,7 @@ class TaskScore:
 
 @dataclass(frozen=True)
 class Score:
-    """One recipe on one objective: a weighted sum of independent tasks."""
+    """The score of one recipe on one objective: a weighted sum of independent tasks."""
 
     value: float
     tasks: tuple[TaskScore, ...]
@@ -49,6 +49,7 @@ class Score:
 
     @property
     def se(self) -> float:
+        """The standard error."""
         return _se(self.weights, [task.influence for task in self.tasks])
 
 
@@ -60,7 +61,7 @@ def combine(objective: Objective, tasks: Sequence[TaskScore]) -> Score:
 
 
 def task_weights(objective: Objective, shares: Sequence[float], documents: Sequence[int]) -> tuple[float, ...]:
-    """What each task counts in its objective; they sum to 1."""
+    """The weight of each task in its objective; they sum to 1."""
     parts = {
         "tasks": [1.0 for _ in shares],
         "groups": list(shares),
@@ -70,7 +71,7 @@ def task_weights(objective: Objective, shares: Sequence[float], documents: Seque
 
 
 def paired_ses(a: Score, others: Sequence[Score]) -> Floats:
-    """Standard errors of a - b for each b of the others, over the same questions; shape (others,)."""
+    """The standard error of a - b for each b of the others, over the same questions; shape (others,)."""
     variances = np.zeros(len(others))
     for index, (weight, task) in enumerate(zip(a.weights, a.tasks, strict=True)):
         if len(task.influence) > 1:
@@ -89,7 +90,7 @@ def _se(weights: Sequence[float], influences: Sequence[Floats]) -> float:
 
 @dataclass(frozen=True)
 class Difference:
-    """a - b on one task, paired by document."""
+    """The difference a - b of two recipes on one task, paired by document."""
 
     task: str
     a: float
@@ -98,7 +99,7 @@ class Difference:
     high: float
     """95 % interval: percentile bootstrap over the documents."""
     won: list[int]
-    """Documents that only a has right."""
+    """Documents on which only a is right."""
     lost: list[int]
 
     @property
@@ -107,7 +108,7 @@ class Difference:
 
 
 def difference(a: TaskScore, b: TaskScore, seed: int = 0) -> Difference:
-    """Paired bootstrap of a - b (Efron & Tibshirani 1993, §13.3), on the influences."""
+    """A paired bootstrap of a - b (Efron & Tibshirani 1993, §13.3), on the influences."""
     means = _resampled(a.influence - b.influence, np.random.default_rng(seed), BOOTSTRAP)
     low, high = (float(a.value - b.value + q) for q in np.quantile(means, (0.025, 0.975)))
     flips = _binary(a.documents) and _binary(b.documents)
@@ -117,7 +118,7 @@ def difference(a: TaskScore, b: TaskScore, seed: int = 0) -> Difference:
 
 
 def interval(a: Score, b: Score, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of a - b over the same questions: percentile bootstrap over each task's documents."""
+    """The 95 % interval of a - b over the same questions: a percentile bootstrap over each task's documents."""
     generator = np.random.default_rng(seed)
     moved = np.zeros(BOOTSTRAP // 5)
     for weight, x, y in zip(a.weights, a.tasks, b.tasks, strict=True):
@@ -139,7 +140,7 @@ def _binary(values: Floats) -> bool:
 
 
 def as_row(scores: dict[str, Score]) -> dict[str, Any]:
-    """The leaderboard's columns: each objective and its `_se`."""
+    """The scores as columns of the leaderboard: each objective and its `_se`."""
     return {
         key: value for name, score in scores.items() for key, value in ((name, score.value), (f"{name}_se", score.se))
     }

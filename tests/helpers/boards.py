@@ -48,6 +48,6 @@ def board(values: dict[str, tuple[float, float]], *starts: object) -> Board:
         key = "name" if method == "parent" else "x"
         made = dataclasses.replace(recipe(name, method), points=(Point(method, ((key, name),)),))
         scores = {"medical": score(medical), "loss": score(loss)}
-        rows.append(Row(made, "scored", scores, {}))
+        rows.append(Row(made, RecipeStatus.SCORED, scores, {}))
     serving = Serving("t", None, (), 8, "x", (), "pa", "")
     return Board(config, serving, Profile("fake", "float32", 1, "cpu"), (), tuple(mark(config, rows)), {})

@@ -210,7 +210,7 @@ def test_wrong_sheets(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert f"row {len(rows) + 2}, column item: is no item of this review" in said and "secret" not in said
     save(file, [{**row, "item": "secret"} for row in rows])
     assert "no sheet there was written from" in read_error(finished, folder, capsys)
-    assert "holds no .csv" in read_error(finished, tmp_path / "nowhere", capsys)
+    assert "has no .csv" in read_error(finished, tmp_path / "nowhere", capsys)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from orchestrator.config.load import load_config
 from orchestrator.core.errors import UserError
 from orchestrator.planning.plan import make_plan
 from orchestrator.stages.open import open_sweep
-from orchestrator.stages.search import check, confirming, open_referee
+from orchestrator.stages.search import check, confirming, open_race
 from orchestrator.stages.search_finetune import open_space, with_learning
 from tests.helpers.sweeps import FINETUNE, GENERATION, TASK
 from tune.study import choose_sampler
@@ -77,7 +77,7 @@ def test_a_candidate_is_a_merge_and_a_run(sweep: Callable[..., Path], tmp_path: 
     space = open_space(learning)
     assert list(learning.config.objectives) == ["clinical", "cards"]
     assert {suite.objective for suite in confirming(learning).suites} == {"clinical", "cards"}
-    assert open_referee(learning, space).rungs.objectives == ["clinical", "cards"], "what is learned is an axis"
+    assert open_race(learning, space).rungs.objectives == ["clinical", "cards"], "what is learned is an axis"
     assert choose_sampler(space, 3, 2).name == "tpe" and space.dimensions == 1 + 3
     assert all(space.params_of(recipe) is None for recipe in learning.recipes), "nothing of the grid is tuned"
 

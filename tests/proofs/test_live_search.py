@@ -26,7 +26,7 @@ def test_a_joint_search_finds_merges_that_have_learned(tmp_path: Path) -> None:
     out = tmp_path / "out"
     running = subprocess.Popen(command("search", EXAMPLE, "--out", out), cwd=ROOT)
     deadline = time.monotonic() + 600
-    while sum(note["status"] != "open" for note in notes(out).values()) < 2:
+    while sum(note["status"] != "pending" for note in notes(out).values()) < 2:
         assert running.poll() is None and time.monotonic() < deadline
         time.sleep(0.5)
     running.send_signal(signal.SIGKILL)

@@ -17,14 +17,14 @@ from orchestrator.config.backends import BACKENDS
 from orchestrator.config.load import load_published
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
-from orchestrator.core.records import Failure, Profile, Serving
+from orchestrator.core.records import Failure, Profile, RecipeStatus, Serving
 from orchestrator.recipes.expand import expand
 from orchestrator.recipes.recipe import Point, Source
 from orchestrator.report import figures
 from orchestrator.report.page import escape_markdown, write_report
 from orchestrator.report.terminal import print_board, print_difference
 from orchestrator.report.words import slerp_words
-from orchestrator.results.board import Board, Row, Suite, mark
+from orchestrator.results.board import Board, Row, TaskSummary, mark
 from orchestrator.stats.scores import Score, TaskScore, combine, difference
 
 FAKE = BACKENDS["fake"].warning or ""
@@ -47,7 +47,7 @@ def make_config(objectives: dict[str, Any], recipes: list[dict[str, Any]], **ext
 
 
 def make_score(config: SweepConfig, name: str, mean: float, seed: int) -> Score:
-    """Every recipe is asked the same documents, so half of the luck is shared."""
+    """Every recipe answers the same documents, so half of the luck is shared."""
     objective = config.objectives[name]
     metrics = objective.metric if isinstance(objective.metric, list) else [objective.metric or "word_perplexity"]
     tasks = []
@@ -71,9 +71,9 @@ def make_board(objectives: dict[str, Any], recipes: list[dict[str, Any]], **extr
         bend = 0.10 * ratio * (1 - ratio) * 4 * (0.7 if recipe.method == "slerp" else 1)
         means = {"medical": 0.55 - 0.25 * ratio**1.5 + bend, "perplexity": 0.8 + 0.3 * ratio}
         scores = {n: make_score(config, n, means.get(n, 0.25 + 0.4 * ratio + bend), i) for n in config.objectives}
-        rows.append(Row(recipe, "scored", scores, {"swap_s": 2.0, "answer_s": 38.0}))
-    suites = tuple(
-        Suite(t.objective, t.task, tuple(t.metrics), 400, 1600, 3)
+        rows.append(Row(recipe, RecipeStatus.SCORED, scores, {"swap_s": 2.0, "answer_s": 38.0}))
+    tasks = tuple(
+        TaskSummary(t.objective, t.task, tuple(t.metrics), 400, 1600, 3)
         for score in rows[0].scores.values()
         for t in score.tasks
     )
@@ -90,7 +90,7 @@ def make_board(objectives: dict[str, Any], recipes: list[dict[str, Any]], **extr
             folder="/srv/tok",
         ),
         Profile("vllm 0.32.0", "bfloat16", 1, "H100"),
-        suites,
+        tasks,
         tuple(mark(config, rows)),
         {"clinical/instruct": {"tensors": 290, "curved": 0.0, "lowest_cosine": 0.99971}},
     )
@@ -102,7 +102,7 @@ def break_some(board: Board, message: str = EVIL) -> Board:
     for i, status in ((4, "invalid"), (8, "failed"), (12, "pending")):
         known = {"invalid": "invalid", "failed": "failed"}.get(status)
         failure = known and Failure(rows[i].recipe.id, known, "merge", message, "Traceback: secret")  # type: ignore[arg-type]
-        rows[i] = replace(rows[i], status=status, scores={}, costs={}, failure=failure or None)  # type: ignore[arg-type]
+        rows[i] = replace(rows[i], status=RecipeStatus(status), scores={}, costs={}, failure=failure or None)
     clean = [replace(row, on_front=False, near_front=False) for row in rows]
     return replace(board, rows=tuple(mark(board.config, clean)))
 
@@ -180,7 +180,7 @@ def test_the_paper_sweep_has_both_figures(tmp_path: Path) -> None:
     assert names == ["front.png", "front.svg", "trajectories.png", "trajectories.svg"]
     markdown = (tmp_path / "report.md").read_text()
     assert "20 recipes, 20 scored" in markdown and "SLERP is linear here" in markdown
-    assert "The 22 merges asked for and the 2 models taken as they are make 20 recipes" in markdown
+    assert "The 22 merges and the 2 unmerged models are 20 recipes" in markdown
     assert "clinical (parent) = linear alpha=0.0 = slerp t=0.0" in markdown
     assert "unweighted mean over 3 tasks (average: tasks) of acc" in markdown
     assert "mean of its metrics" in markdown and FAKE not in markdown
@@ -193,13 +193,13 @@ def test_a_picture_that_cannot_be_drawn_any_more_is_removed(tmp_path: Path) -> N
     assert "no scored recipe lies between two parents" in (tmp_path / "report.md").read_text()
 
 
-def test_broken_recipes_are_told_and_not_scored(tmp_path: Path) -> None:
+def test_broken_recipes_are_reported_and_not_scored(tmp_path: Path) -> None:
     board = BOARDS["broken"]()
     html = write_report(board, tmp_path).read_text()
     markdown = (tmp_path / "report.md").read_text()
     for text in (html, markdown):
         assert "17 scored, 1 invalid, 1 failed and 1 pending" in text
-        assert "The front may still move" in text
+        assert "The front may still change" in text
         assert "Traceback" not in text and "<script>" not in text and "<b>" not in text
     assert "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;" in html
     # Read back as Markdown, the message is one cell that shows exactly what was written.
@@ -212,7 +212,8 @@ def test_broken_recipes_are_told_and_not_scored(tmp_path: Path) -> None:
 def test_nothing_scored_yet(tmp_path: Path) -> None:
     board = BOARDS["paper"]()
     rows = tuple(
-        replace(row, status="pending", scores={}, costs={}, on_front=False, near_front=False) for row in board.rows
+        replace(row, status=RecipeStatus.PENDING, scores={}, costs={}, on_front=False, near_front=False)
+        for row in board.rows
     )
     board = replace(board, rows=rows, slerp={}, notes=("block 7 is damaged",))
     text = write_report(board, tmp_path).read_text()
@@ -303,7 +304,7 @@ def test_a_difference_in_a_terminal() -> None:
     assert a.recipe.id in text and "instruct (parent)" in text and "yes" in text
     assert f"{found.low:+.3f} to {found.high:+.3f}" in text and str(len(found.won) + len(found.lost)) in text
     assert re.search(
-        r"medqa_4options: only a has right: \d+ \(documents (\d+, ){7}\d+ and \d+ more\)", " ".join(text.split())
+        r"medqa_4options: only a is right: \d+ \(documents (\d+, ){7}\d+ and \d+ more\)", " ".join(text.split())
     )
 
 

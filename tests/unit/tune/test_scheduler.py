@@ -1,7 +1,8 @@
-"""Rungs are nested and proportional, and the referee sends home who is beaten; over real tasks and a real ledger."""
+"""Rungs are nested and proportional, and a race stops what is beaten early; over real tasks and a real ledger."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +11,13 @@ import numpy as np
 import pytest
 
 from orchestrator.config.load import load_config
-from orchestrator.core.records import Answer, Asked, Block
+from orchestrator.core.records import Answer, Asked, Block, RecipeStatus
 from orchestrator.stages.open import Sweep, open_sweep
-from orchestrator.stages.search import open_referee, read_standings
+from orchestrator.stages.search import open_race, read_standings
 from orchestrator.stages.search_finetune import open_space
 from tune.rungs import Rungs
-from tune.scheduler import Referee
-from tune.standings import Standing
+from tune.scheduler import RaceScheduler
+from tune.standings import Standing, stored
 
 OBJECTIVES = {
     "clinical": {"tasks": ["demo_formulary"], "split": "search"},
@@ -50,8 +51,8 @@ def answer(sweep: Sweep, recipe_id: str, rungs: Rungs, index: int, right: float)
 
 
 def test_rungs_are_nested_and_a_prefix_of_the_values(opened: Sweep) -> None:
-    referee = open_referee(opened, open_space(opened))
-    rungs, recipe = referee.rungs, opened.recipes[0]
+    scheduler = open_race(opened, open_space(opened))
+    rungs, recipe = scheduler.rungs, opened.recipes[0]
     answer(opened, recipe.id, rungs, len(rungs.rungs) - 1, right=0.7)
     lm = opened.lm.knowing(opened.ledger.answers(recipe.id))
     whole, scores = rungs.read(lm, len(rungs.rungs) - 1)
@@ -68,35 +69,59 @@ def test_rungs_are_nested_and_a_prefix_of_the_values(opened: Sweep) -> None:
             assert len(part) / total == pytest.approx(opened.config.search.racing.rungs[index], abs=0.05)
 
 
-def test_who_is_beaten_is_sent_home_and_who_is_not_goes_on(opened: Sweep) -> None:
-    referee = open_referee(opened, open_space(opened))
-    last = len(referee.rungs.rungs) - 1
+def test_a_beaten_candidate_is_stopped_early_and_another_is_scored(opened: Sweep) -> None:
+    scheduler = open_race(opened, open_space(opened))
+    last = len(scheduler.rungs.rungs) - 1
     for recipe, right in zip(opened.recipes, (0.95, 0.5, 0.4), strict=True):
-        answer(opened, recipe.id, referee.rungs, last, right)
-    read_standings(referee)
-    assert {standing.status for standing in referee.standings.values()} == {"scored"}
-    bad, good = (candidate(opened, referee, place, ratio) for place, ratio in ((0, 0.2), (1, 0.7)))
-    raced = race(opened, referee, bad, right=0.1)
-    assert bad.status == "raced" and bad.rung < last and raced[-1] >= np.log(1 / 0.05)
-    assert referee.told(bad).constraints == {"clinical at least 0.5 of a": pytest.approx(0.375, abs=0.1)}
-    assert not referee.feasible(bad)
-    race(opened, referee, good, right=1.0)
-    assert good.status == "scored" and referee.feasible(good)
-    assert referee.spent["candidates"] == 2 and not referee.exhausted
+        answer(opened, recipe.id, scheduler.rungs, last, right)
+    read_standings(scheduler)
+    assert {standing.status for standing in scheduler.standings.values()} == {RecipeStatus.SCORED}
+    bad, good = (candidate(opened, scheduler, place, ratio) for place, ratio in ((0, 0.2), (1, 0.7)))
+    raced = race(opened, scheduler, bad, right=0.1)
+    assert bad.status == RecipeStatus.STOPPED_EARLY and bad.rung < last and raced[-1] >= np.log(1 / 0.05)
+    assert scheduler.result_of(bad).constraints == {"clinical at least 0.5 of a": pytest.approx(0.375, abs=0.1)}
+    assert not scheduler.feasible(bad)
+    race(opened, scheduler, good, right=1.0)
+    assert good.status == RecipeStatus.SCORED and scheduler.feasible(good)
+    assert scheduler.spent["candidates"] == 2 and not scheduler.exhausted
 
 
-def candidate(sweep: Sweep, referee: Referee, number: int, ratio: float) -> Standing:
+def test_a_candidate_noted_with_an_unknown_status_is_decided_again_from_its_answers(opened: Sweep) -> None:
+    """As versions before `stopped early` wrote it. Nothing is left to evaluate up to the rung that it had reached."""
+    scheduler = open_race(opened, open_space(opened))
+    last = len(scheduler.rungs.rungs) - 1
+    for recipe, right in zip(opened.recipes, (0.95, 0.5, 0.4), strict=True):
+        answer(opened, recipe.id, scheduler.rungs, last, right)
+    read_standings(scheduler)
+    bad = candidate(opened, scheduler, 0, 0.2)
+    race(opened, scheduler, bad, right=0.1)
+    bad.save(scheduler.folder)
+    file = scheduler.folder / f"{bad.recipe.id}.json"
+    assert json.loads(file.read_text())["status"] == "stopped early"
+    file.write_text(file.read_text().replace("stopped early", "raced"))
+
+    (note,) = stored(scheduler.folder)
+    assert (note["status"], note["rung"], note["number"]) == (RecipeStatus.PENDING, -1, 0)
+    again = Standing(bad.recipe, bad.params, 0, note["status"], note["rung"], rivals=tuple(note["rivals"]))
+    scheduler.standings[bad.recipe.id] = again
+    count = opened.ledger.count(bad.recipe.id)
+    race(opened, scheduler, again, right=0.1)
+    assert (again.status, again.rung) == (RecipeStatus.STOPPED_EARLY, bad.rung)
+    assert opened.ledger.count(bad.recipe.id) == count, "no question was evaluated again"
+
+
+def candidate(sweep: Sweep, scheduler: RaceScheduler, number: int, ratio: float) -> Standing:
     recipe = replace(sweep.recipes[-1], parameters={"normalize": True, "ratio": ratio})
-    referee.standings[recipe.id] = Standing(recipe, {"linear.alpha": ratio}, number)
-    return referee.standings[recipe.id]
+    scheduler.standings[recipe.id] = Standing(recipe, {"linear.alpha": ratio}, number)
+    return scheduler.standings[recipe.id]
 
 
-def race(sweep: Sweep, referee: Referee, standing: Standing, right: float) -> list[float]:
-    """Rung after rung, never waiting. Returns the evidence after each."""
+def race(sweep: Sweep, scheduler: RaceScheduler, standing: Standing, right: float) -> list[float]:
+    """Race to the end, never deferred. Returns the evidence after each rung."""
     evidence = []
-    while standing.status == "open":
-        answer(sweep, standing.recipe.id, referee.rungs, standing.rung + 1, right)
-        referee.read(standing, standing.rung + 1)
-        referee.decide(standing, park=np.inf)
+    while standing.status == RecipeStatus.PENDING:
+        answer(sweep, standing.recipe.id, scheduler.rungs, standing.rung + 1, right)
+        scheduler.read(standing, standing.rung + 1)
+        scheduler.decide(standing, defer_above=np.inf)
         evidence.append(standing.evidence)
     return evidence

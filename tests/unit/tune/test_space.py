@@ -13,10 +13,11 @@ from mergekit.config import MergeConfiguration
 from optuna.trial import TrialState
 
 from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.records import RecipeStatus
 from orchestrator.recipes.expand import expand
 from orchestrator.recipes.recipe import Source
 from tune.space import SearchSpace
-from tune.study import Told, add, choose_sampler, load_study, open_study, tell
+from tune.study import TrialResult, add_finished, choose_sampler, finish, load_study, open_study
 
 SPACES: list[dict[str, Any]] = [
     {"method": "linear", "alpha": {"low": 0, "high": 1, "knots": 3}},
@@ -109,12 +110,14 @@ def test_the_study_learns_from_what_was_there_and_can_be_looked_at(
     study = open_study(tmp_path, space.config, choice)
     for recipe in expand(space.config, space.sources):
         if (params := space.params_of(recipe)) is not None:
-            add(study, space, params, Told("scored", (0.5, 0.5), {"floor": -1.0}), choice.name)
-    for status in ("scored", "raced", "invalid", "failed"):
+            result = TrialResult(RecipeStatus.SCORED, (0.5, 0.5), {"floor": -1.0})
+            add_finished(study, space, params, result, choice.name)
+    with_values = (RecipeStatus.SCORED, RecipeStatus.STOPPED_EARLY)
+    for status in (*with_values, RecipeStatus.INVALID, RecipeStatus.FAILED):
         trial = study.ask()
         space.suggest(trial)
-        values = (0.1, 0.2) if status in ("scored", "raced") else ()
-        tell(study, trial, Told(status, values, {"floor": 1.0}), choice.name)
+        values = (0.1, 0.2) if status in with_values else ()
+        finish(study, trial, TrialResult(status, values, {"floor": 1.0}), choice.name)
     trials = load_study(tmp_path).trials
     cannot_be = TrialState.PRUNED if choice.name == "tpe" else TrialState.FAIL
     states = [TrialState.COMPLETE] * 2 + [cannot_be, TrialState.FAIL]
