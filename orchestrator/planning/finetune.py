@@ -77,7 +77,7 @@ def plan_tuning(config: SweepConfig, suites: Sequence[SuiteTask], lm: LedgerLM, 
         runs=runs,
         steps=starts * len(finetune.seeds) * sum(steps),
         tasks=there,
-        memory={method: need(finetune, method, parameters, gpus).words for method in finetune.method},
+        memory={method: need(finetune, method, parameters, gpus).arithmetic for method in finetune.method},
         general=_general(finetune, lm),
         gpus=gpus,
         disk_gb=(kept + _checkpoint_bytes(finetune, parameters)) / 1e9,
@@ -89,7 +89,7 @@ def memory_of(config: SweepConfig, gpus: int) -> float | None:
     if not gpus:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     known = ACCELERATORS.get(full_name(config.workers.accelerator_type or ""))
-    return known.memory if known else None
+    return known.memory_bytes if known else None
 
 
 def _training(suite: SuiteTask) -> Sequence[object]:
