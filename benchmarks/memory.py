@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks.common import WORKERS, recipe, smollm2, start
 from orchestrator.core.records import Question
 from orchestrator.models.formats import normal, read_json, weight_files
-from orchestrator.sizing.layouts import host_need
+from orchestrator.sizing.layouts import host_bytes_needed
 from orchestrator.sizing.placement import shape_of
 from tasks.merging.checkpoint import headers
 
@@ -58,7 +58,7 @@ def main() -> None:
         "before": round(before),
         "parents": round(size),
         "peak": round(peak),
-        "planned": round(host_need(WORKERS, shape) / 1e6 + size),
+        "planned": round(host_bytes_needed(WORKERS, shape) / 1e6 + size),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, CPython {platform.python_version()}",
     }
     print(json.dumps(result))

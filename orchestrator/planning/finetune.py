@@ -68,7 +68,7 @@ def plan_finetune(config: SweepConfig, tasks: Tasks, parameters: int) -> Finetun
         runs=runs,
         steps=starts * len(finetune.seeds) * sum(steps),
         tasks=there,
-        memory={method: need(finetune, method, parameters, gpus).words for method in finetune.method},
+        memory={method: need(finetune, method, parameters, gpus).arithmetic for method in finetune.method},
         general=len(tasks.training.general) if finetune.icft else None,
         gpus=gpus,
         disk_gb=(kept + _checkpoint_bytes(finetune, parameters)) / 1e9,
@@ -80,7 +80,7 @@ def memory_of(config: SweepConfig, gpus: int) -> float | None:
     if not gpus:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     known = ACCELERATORS.get(full_name(config.workers.accelerator_type or ""))
-    return known.memory if known else None
+    return known.memory_bytes if known else None
 
 
 def _training(suite: SuiteTask) -> Sequence[object]:

@@ -7,10 +7,18 @@ from dataclasses import dataclass
 
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.records import Question
-from orchestrator.sizing.layouts import Kind, check, host_engines, host_words, kinds
+from orchestrator.core.text import duration, gigabytes
+from orchestrator.sizing.layouts import NodeKind, check_layout, host_arithmetic, host_engine_count, node_kinds
 from orchestrator.sizing.nodes import ACCELERATORS, Node, describe_nodes
-from orchestrator.sizing.placement import Fit, Shape, gb
-from orchestrator.sizing.time import ARITHMETIC, MAPPED, PCIE, STREAMING, Estimate, estimate
+from orchestrator.sizing.placement import Fit, Shape
+from orchestrator.sizing.time import (
+    ARITHMETIC_SHARE,
+    MAPPED_BYTES_PER_S,
+    PCIE_BYTES_PER_S,
+    STREAMING_SHARE,
+    Estimate,
+    estimate,
+)
 
 PLACES = {"gpu": "in GPU memory", "pinned": "pinned in host memory", "mapped": "memory-mapped"}
 
@@ -60,18 +68,18 @@ def plan_serving(
     Raises:
         UserError: an engine has no room, with the arithmetic.
     """
-    check(config, shape, nodes)
+    check_layout(config, shape, nodes)
     workers, limit = config.workers, config.workers.count or 1 << 30
     if not workers.gpus:
-        there = max(1, min(limit, host_engines(config, shape, nodes)))
+        there = max(1, min(limit, host_engine_count(config, shape, nodes)))
         told = "no estimate: nothing is known of the speed of these cores"
-        return ServingPlan(there, 0, [], host_words(config, shape) + ", parents memory-mapped", None, None, told)
-    found = [kind for kind in kinds(config, shape, nodes) if kind.engines]
+        return ServingPlan(there, 0, [], host_arithmetic(workers, shape) + ", parents memory-mapped", None, None, told)
+    found = [kind for kind in node_kinds(config, shape, nodes) if kind.engines]
     there = min(limit, sum(kind.engines for kind in found)) if found else workers.count or 1
     if not found or config.dtype == "float32":
         known = ", ".join(ACCELERATORS)
         told = f"no estimate: only for bfloat16 or float16 on GPUs that are known here ({known})"
-        memory = f"{gb(shape.size)} of weights + KV cache"
+        memory = f"{gigabytes(shape.weight_bytes)} of weights + KV cache"
         return ServingPlan(there, there * workers.gpus_held, [_kind(k) for k in found], memory, None, None, told)
     slowest = [estimate(questions, kind.own, there) for kind in found]
     each = max(slowest, key=lambda one: one.answer_s + one.merge_s)
@@ -82,38 +90,37 @@ def plan_serving(
     return ServingPlan(there, there * workers.gpus_held, [_kind(kind) for kind in found], "", wall, hours, time)
 
 
-def _kind(kind: Kind) -> KindPlan:
+def _kind(kind: NodeKind) -> KindPlan:
     own, better = kind.own, kind.best
-    parents = f"{own.models} x {gb(own.shape.size)}, {PLACES[own.place]}"
+    parents = f"{own.parents} x {gigabytes(own.shape.weight_bytes)}, {PLACES[own.place]}"
     if own.place == "gpu":
-        parents += f": {gb(own.parents)} of each GPU"
+        parents += f": {gigabytes(own.parent_bytes)} of each GPU"
     else:
-        share = f"of {gb(own.host)} that it has of the host's" if own.host else "(nothing is said of the host's memory)"
-        parents += f": {gb(own.parents)} a GPU {share}"
+        share = (
+            f"of {gigabytes(own.host_bytes)} that it has of the host's"
+            if own.host_bytes
+            else "(nothing is said of the host's memory)"
+        )
+        parents += f": {gigabytes(own.parent_bytes)} a GPU {share}"
     other = better.layout if better and better.layout != own.layout else None
     return KindPlan(
-        describe_nodes(kind.nodes), own.layout.keys, kind.engines, own.words, own.tokens, own.sequences, parents,
-        other.keys if other else None,
+        describe_nodes(kind.nodes), own.layout.yaml, kind.engines, own.arithmetic, own.cache_tokens, own.sequences,
+        parents, other.yaml if other else None,
     )  # fmt: skip
 
 
 def _time(wall: float, hours: float, each: Estimate, recipes: int, engines: int, fit: Fit) -> str:
     device = ACCELERATORS[fit.node.kind]
-    arithmetic = f"{ARITHMETIC:.0%} of {device.flops / 1e12:.0f} TFLOP/s"
-    streaming = f"{STREAMING:.0%} of {device.bandwidth / 1e12:.2f} TB/s"
-    way = {"gpu": "", "pinned": f", parents at {PCIE / 1e9:.0f} GB/s a GPU",
-           "mapped": f", parents from the page cache at {MAPPED / 1e9:.0f} GB/s a GPU"}[fit.place]  # fmt: skip
+    arithmetic = f"{ARITHMETIC_SHARE:.0%} of {device.flops_per_s / 1e12:.0f} TFLOP/s"
+    streaming = f"{STREAMING_SHARE:.0%} of {device.bytes_per_s / 1e12:.2f} TB/s"
+    pinned, mapped = f"{PCIE_BYTES_PER_S / 1e9:.0f}", f"{MAPPED_BYTES_PER_S / 1e9:.0f}"
+    way = {"gpu": "", "pinned": f", parents at {pinned} GB/s a GPU",
+           "mapped": f", parents from the page cache at {mapped} GB/s a GPU"}[fit.place]  # fmt: skip
     return (
         f"roughly {duration(wall)}, {hours:.1f} GPU hours: {recipes} recipes x ({duration(each.answer_s)} of "
         f"answering, if every text is as long as it may be, + {duration(each.merge_s)} of merging) / {engines} "
         f"engines; assumed: {arithmetic} reading, {streaming} writing{way}"
     )
-
-
-def duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def describe_serving(plan: ServingPlan) -> list[str]:

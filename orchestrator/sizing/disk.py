@@ -1,31 +1,40 @@
-"""What a sweep writes to the disk."""
+"""The disk that a sweep needs for model weights."""
 
 from __future__ import annotations
 
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
+from orchestrator.core.text import gigabytes
 
 
 def weight_bytes(config: SweepConfig, parameters: int) -> int:
-    """Of one model, in the dtype that it is served in."""
+    """Bytes of one model's weights in the dtype that it is served in."""
     return parameters * (4 if config.dtype == "float32" else 2)
 
 
-# -------------------------------------------------------------------- sizes
 def check_disk(config: SweepConfig, parameters: int, recipes: int) -> None:
-    """Refuse a sweep whose checkpoints would need more than `checkpoints.disk_gb`."""
-    need = disk_bytes(config, parameters, recipes, config.workers.count or 1)
+    """Refuse a sweep whose checkpoints would need more than `checkpoints.disk_gb`.
+
+    Args:
+        parameters: number of weights of a model.
+        recipes: number of recipes.
+
+    Raises:
+        UserError: they would.
+    """
+    needed_bytes = disk_bytes(config, parameters, recipes, config.workers.count or 1)
     limit = config.checkpoints.disk_gb
-    if limit is not None and need > limit * 1e9:
+    if limit is not None and needed_bytes > limit * 1e9:
         kept = f"{recipes} kept checkpoints" if config.checkpoints.keep else "the parents with merged adapters"
         raise UserError(
-            f"checkpoints.disk_gb: {kept} need {need / 1e9:.1f} GB, but the budget is {limit} GB; raise it"
+            f"checkpoints.disk_gb: {kept} need {gigabytes(needed_bytes)}, but the budget is {limit} GB; raise it"
             + (", or set checkpoints.keep to false" if config.checkpoints.keep else "")
         )
 
 
 def disk_bytes(config: SweepConfig, parameters: int, recipes: int, engines: int) -> int:
-    """The merged checkpoints, where they are kept, and each engine's copies of the parents with merged adapters."""
+    """Bytes of the merged checkpoints, where they are kept, and of each engine's copies of the parents with merged
+    adapters."""
     merged = recipes if config.checkpoints.keep else 0
     adapted = sum(parent.lora is not None for parent in config.parents.values()) * engines
     return weight_bytes(config, parameters) * (merged + adapted)

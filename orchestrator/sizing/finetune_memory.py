@@ -5,43 +5,58 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from orchestrator.config.finetune import Finetune, Method
+from orchestrator.core.text import gigabytes
 
-ROOM = 0.8
-"""The share of the memory that weights, gradients and moments may take, so that activations fit too."""
+USABLE_SHARE = 0.8
+"""The part of the memory that weights, gradients and moments may take, so that activations fit too."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes a weight, all of it sharded over the GPUs of a run (FSDP)."""
+    """The memory that a run of fine-tuning needs, all of it sharded over the run's GPUs (FSDP)."""
 
-    weights: float
-    gradients: float
-    moments: float
+    weight_bytes_each: float
+    """Bytes for a weight."""
+    gradient_bytes_each: float
+    """Bytes for a weight's gradient."""
+    moment_bytes_each: float
+    """Bytes for what the optimizer keeps of a weight."""
     parameters: int
+    """Number of weights."""
     gpus: int
+    """GPUs of a run; 0 for a CPU."""
 
     @property
-    def bytes(self) -> float:
-        """On each GPU."""
-        return self.parameters * (self.weights + self.gradients + self.moments) / max(1, self.gpus)
+    def bytes_each(self) -> float:
+        """Bytes for a weight in all."""
+        return self.weight_bytes_each + self.gradient_bytes_each + self.moment_bytes_each
 
     @property
-    def words(self) -> str:
-        """The arithmetic."""
-        parts = [f"{value:g} ({name})" for name, value in self._parts if value]
+    def gpu_bytes(self) -> float:
+        """Bytes on each GPU, or of the machine's memory without one."""
+        return self.parameters * self.bytes_each / max(1, self.gpus)
+
+    @property
+    def arithmetic(self) -> str:
+        """How the bytes add up, for people."""
+        each = {
+            "weights": self.weight_bytes_each,
+            "gradients": self.gradient_bytes_each,
+            "moments": self.moment_bytes_each,
+        }
+        parts = " + ".join(f"{value:g} ({name})" for name, value in each.items() if value)
         over = f" / {self.gpus} GPUs" if self.gpus > 1 else ""
-        each = f"{self.parameters / 1e9:.2f} billion weights x {' + '.join(parts)} bytes{over}"
-        return f"{each} = {self.bytes / 1e9:.1f} GB before activations"
-
-    @property
-    def _parts(self) -> tuple[tuple[str, float], ...]:
-        return ("weights", self.weights), ("gradients", self.gradients), ("moments", self.moments)
+        product = f"{self.parameters / 1e9:.2f} billion weights x {parts} bytes{over}"
+        return f"{product} = {gigabytes(self.gpu_bytes)} before activations"
 
 
 def need(finetune: Finetune, method: Method, parameters: int, gpus: int, optimizer: str | None = None) -> Need:
-    """
+    """The memory that a run of a method needs.
+
     Args:
-        gpus: of one run; 0 for a CPU, which computes in float32.
+        parameters: number of weights of the model.
+        gpus: GPUs of one run; 0 for a CPU, which computes in float32.
+        optimizer: in the place of `finetune.optimizer`.
     """
     if method != "full":  # the frozen weights; the adapter's own are below a hundredth of them
         return Need(2 if gpus else 4, 0, 0, parameters, gpus)
@@ -49,28 +64,31 @@ def need(finetune: Finetune, method: Method, parameters: int, gpus: int, optimiz
     return Need(4, 4, moments, parameters, gpus)
 
 
-def ways_out(finetune: Finetune, method: Method, parameters: int, gpus: int, room: float) -> list[str]:
-    """What would fit into `room` bytes a GPU (or of the machine), in words."""
+def alternatives(finetune: Finetune, method: Method, parameters: int, gpus: int, room_bytes: float) -> list[str]:
+    """Changes to the sweep file, for people, each of which would fit into `room_bytes` a GPU (or of the machine)."""
+
+    def fits(changed: Need) -> bool:
+        return changed.gpu_bytes < room_bytes * USABLE_SHARE
+
     found = []
     if gpus:
-        fitting = (n for n in (2, 4, 8, 16, 32, 64) if need(finetune, method, parameters, n).bytes < room * ROOM)
-        cards = next(fitting, None)
+        cards = next((n for n in (2, 4, 8, 16, 32, 64) if fits(need(finetune, method, parameters, n))), None)
         if cards and cards > gpus:
             found.append(f"finetune.gpus: {cards} (FSDP over {cards} cards)")
     if method == "full":
-        if need(finetune, "lora", parameters, gpus).bytes < room * ROOM:
+        if fits(need(finetune, "lora", parameters, gpus)):
             found.append("method: lora")
-        if need(finetune, method, parameters, gpus, "adafactor").bytes < room * ROOM:
+        if fits(need(finetune, method, parameters, gpus, "adafactor")):
             found.append("optimizer: adafactor (no full moments)")
     return found
 
 
-def refusal(finetune: Finetune, method: Method, parameters: int, gpus: int, room: float) -> str | None:
-    """Why a run cannot fit into `room` bytes a GPU (or of the machine), and what would; None where it may."""
+def refusal(finetune: Finetune, method: Method, parameters: int, gpus: int, room_bytes: float) -> str | None:
+    """Why a run cannot fit into `room_bytes` a GPU (or of the machine), and what would; None where it may fit."""
     needed = need(finetune, method, parameters, gpus)
-    if needed.bytes <= room * ROOM:
+    if needed.gpu_bytes <= room_bytes * USABLE_SHARE:
         return None
-    ways = ways_out(finetune, method, parameters, gpus, room)
-    way = f"; what would fit: {', or '.join(ways)}" if ways else "; nothing here would fit: take a smaller model"
+    others = alternatives(finetune, method, parameters, gpus, room_bytes)
+    way = f"; what would fit: {', or '.join(others)}" if others else "; nothing here would fit: take a smaller model"
     place = "a GPU here has" if gpus else "this machine has"
-    return f"{method} fine-tuning needs {needed.words}, but {place} {room / 1e9:.1f} GB{way}"
+    return f"{method} fine-tuning needs {needed.arithmetic}, but {place} {gigabytes(room_bytes)}{way}"

@@ -1,6 +1,6 @@
-"""Which layout serves a model on a cluster: `plan` proposes it, and refuses the sweep's own where it cannot fit.
+"""Which layout serves a model on a cluster: `plan` proposes one, and refuses the sweep's own where it cannot fit.
 
-The sweep file decides, and not this module: `tensor_parallel_size` and `pipeline_parallel_size` are part of the numeric
+The sweep file decides, not this module: `tensor_parallel_size` and `pipeline_parallel_size` are part of the numeric
 profile, so they must not move with the cluster that happens to be there.
 """
 
@@ -14,97 +14,106 @@ from orchestrator.config.backends import BACKENDS
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.config.workers import Engine, Workers
 from orchestrator.core.errors import UserError
+from orchestrator.core.text import gigabytes
 from orchestrator.sizing.nodes import Node, describe_nodes
-from orchestrator.sizing.placement import Fit, Layout, Shape, gb, layout_of
+from orchestrator.sizing.placement import Fit, Layout, Shape, layout_of
 
 SHARES = (8, 4, 2)
 """Engines of a tiny model that may share a GPU."""
-PROCESS = 1.4e9
+PROCESS_BYTES = 1.4e9
 """Bytes that a rank without a GPU takes beside weights, cache and parents, at most, while it merges; compared by
 benchmarks/memory.py."""
 
 
 @dataclass(frozen=True)
-class Kind:
+class NodeKind:
     """The nodes of one kind, and how engines fit there."""
 
     nodes: list[Node]
     own: Fit
-    """As the sweep says."""
+    """With the layout of the sweep file."""
     best: Fit | None
-    """As it is proposed; None where no layout fits."""
+    """With the layout that `plan` proposes; None where none fits."""
 
     @property
     def engines(self) -> int:
-        return engines(self.own.layout, self.nodes) if self.own.fits else 0
+        """Number of engines with the sweep's own layout."""
+        return engine_count(self.own.layout, self.nodes) if self.own.fits else 0
 
 
-def engines(layout: Layout, nodes: Sequence[Node]) -> int:
-    """How many of them the nodes hold. A stage is on one node; a node may hold several stages."""
-    return stages(layout, nodes) // layout.pipeline
+def engine_count(layout: Layout, nodes: Sequence[Node]) -> int:
+    """Number of engines that the nodes have GPUs for. A stage is on one node; a node may have several stages."""
+    return stage_count(layout, nodes) // layout.pipeline_parallel
 
 
-def stages(layout: Layout, nodes: Sequence[Node]) -> int:
-    return sum(int(node.gpus / (layout.tensor * layout.share) + 1e-9) for node in nodes)
+def stage_count(layout: Layout, nodes: Sequence[Node]) -> int:
+    """Number of pipeline stages that the nodes have GPUs for."""
+    return sum(int(node.gpus / (layout.tensor_parallel * layout.gpu_share) + 1e-9) for node in nodes)
 
 
-def kinds(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> list[Kind]:
-    """The GPU nodes that the sweep may use, by kind, those of unknown memory left out."""
-    usable = [node for node in usable_nodes(config, nodes) if node.memory]
-    models, engine, layout = len(config.parents), config.workers.engine, layout_of(config.workers)
+def node_kinds(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> list[NodeKind]:
+    """The GPU nodes that the sweep may use, by kind; those whose GPUs' memory is not known are left out."""
+    usable = [node for node in usable_nodes(config, nodes) if node.gpu_bytes]
+    parents, engine, layout = len(config.parents), config.workers.engine, layout_of(config.workers)
     found = []
     for _, group in groupby(sorted(usable, key=lambda node: node.kind), key=lambda node: node.kind):
         alike = list(group)
-        own = Fit(shape, models, engine, layout, _least_host(alike))
-        found.append(Kind(alike, own, best(shape, models, engine, alike)))
+        own = Fit(shape, parents, engine, layout, _least_host(alike))
+        found.append(NodeKind(alike, own, best_fit(shape, parents, engine, alike)))
     return found
 
 
 def usable_nodes(config: SweepConfig, nodes: Sequence[Node]) -> list[Node]:
-    """Those with GPUs, of the kind that the sweep is pinned to, where it is."""
+    """The nodes with GPUs, only those of `workers.accelerator_type` where the sweep names one."""
     wanted = config.workers.accelerator_type
-    return [node for node in nodes if node.gpus and wanted in (None, node.name)]
+    return [node for node in nodes if node.gpus and wanted in (None, node.ray_name)]
 
 
-def best(shape: Shape, models: int, engine: Engine, nodes: Sequence[Node]) -> Fit | None:
-    """The layout with the fewest GPUs that leaves a batch its room, else the one with the most room; None where nothing
-    fits. More engines answer more than larger ones do: what is cut has to wait for its other parts. Stages are for what
-    exceeds a node, and then as few of them as the node's GPUs allow.
+def best_fit(shape: Shape, parents: int, engine: Engine, nodes: Sequence[Node]) -> Fit | None:
+    """The layout with the fewest GPUs that leaves a batch its room, else the one with the most room.
+
+    Many small engines answer more than few large ones: the ranks of an engine wait for one another. Stages are for
+    models that exceed a node, and then as few of them as the node's GPUs allow.
 
     Args:
+        parents: number of parents that are merged.
         nodes: all of one kind.
+
+    Returns:
+        None where no layout fits.
     """
     tensors = [n for n in range(1, max(node.gpus for node in nodes) + 1) if shape.divides(n)]
 
     def choose(layouts: Sequence[Layout]) -> Fit | None:
-        there = [layout for layout in layouts if engines(layout, nodes)]
-        fits = [Fit(shape, models, engine, layout, _least_host(nodes)) for layout in there]
-        fitting = [fit for fit in fits if fit.fits and (fit.layout.share == 1 or _holds_all(fit))]
-        roomy = [fit for fit in fitting if fit.sequences >= fit.batch]
+        possible = [layout for layout in layouts if engine_count(layout, nodes)]
+        fits = [Fit(shape, parents, engine, layout, _least_host(nodes)) for layout in possible]
+        fitting = [fit for fit in fits if fit.fits and (fit.layout.gpu_share == 1 or _lacks_nothing(fit))]
+        roomy = [fit for fit in fitting if fit.sequences >= fit.batch_sequences]
         if roomy:
             return min(roomy, key=lambda fit: fit.layout.gpus)
         return max(fitting, key=lambda fit: fit.sequences, default=None)
 
-    if fit := choose([*(Layout(share=1 / n) for n in SHARES), *(Layout(tensor) for tensor in tensors)]):
+    if fit := choose([*(Layout(gpu_share=1 / n) for n in SHARES), *map(Layout, tensors)]):
         return fit
     for tensor in reversed(tensors):
-        most = min(stages(Layout(tensor), nodes), shape.layers)
-        if fit := choose([Layout(tensor, pipeline) for pipeline in range(2, most + 1)]):
+        most = min(stage_count(Layout(tensor), nodes), shape.layers)
+        if fit := choose([Layout(tensor, stages) for stages in range(2, most + 1)]):
             return fit
     return None
 
 
 def _least_host(nodes: Sequence[Node]) -> Node:
-    return min(nodes, key=lambda node: node.host / node.gpus)
+    """The node with the least main memory for each GPU."""
+    return min(nodes, key=lambda node: node.host_bytes / node.gpus)
 
 
-def _holds_all(fit: Fit) -> bool:
-    """Whether a share of a GPU holds all that an engine of its own would use."""
+def _lacks_nothing(fit: Fit) -> bool:
+    """Whether a share of a GPU has room for all that an engine with a GPU of its own would use."""
     return fit.place == "gpu" and fit.sequences == fit.engine.max_num_seqs
 
 
-def check(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> None:
-    """Refuse a layout that fits nowhere; nodes of unknown GPUs get the benefit of the doubt.
+def check_layout(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> None:
+    """Refuse a layout that fits nowhere; on nodes of unknown GPUs it is taken to fit.
 
     Raises:
         UserError: with the arithmetic, and what would fit.
@@ -122,50 +131,58 @@ def _check_gpus(config: SweepConfig, shape: Shape, usable: Sequence[Node], nodes
         raise UserError(
             f"workers.{key}: the cluster has no {kind} ({describe_nodes(nodes)}); change it, or the cluster"
         )
-    found = kinds(config, shape, usable)
-    if all(node.memory for node in usable) and not any(kind.engines for kind in found):
-        told = " ".join(f"On {describe_nodes(kind.nodes)}: {_why(kind)}" for kind in found)
-        raise UserError(f"workers.engine: an engine with {layout_of(config.workers).keys} has no room. {told}")
+    kinds = node_kinds(config, shape, usable)
+    if all(node.gpu_bytes for node in usable) and not any(kind.engines for kind in kinds):
+        reasons = " ".join(f"On {describe_nodes(kind.nodes)}: {_why(kind)}" for kind in kinds)
+        raise UserError(f"workers.engine: an engine with {layout_of(config.workers).yaml} has no room. {reasons}")
 
 
-def _why(kind: Kind) -> str:
+def _why(kind: NodeKind) -> str:
     own, layout = kind.own, kind.own.layout
-    if not own.shape.divides(layout.tensor):
-        numbers = f"{own.shape.heads} heads, {own.shape.kv_heads} key-value heads, an MLP of {own.shape.width}"
-        why = f"{layout.tensor} ranks do not divide the model ({numbers}, {own.shape.vocabulary} tokens)"
+    if not own.shape.divides(layout.tensor_parallel):
+        numbers = f"{own.shape.heads} heads, {own.shape.kv_heads} key-value heads, an MLP of {own.shape.mlp_width}"
+        why = f"{layout.tensor_parallel} ranks do not divide the model ({numbers}, {own.shape.vocabulary} tokens)"
     elif not own.fits:
-        why = f"it needs {own.words}"
+        why = f"it needs {own.arithmetic}"
     else:
-        why = f"it takes {layout.gpus:g} GPUs, {layout.tensor} of them on one node"
-    way = f"What fits: {kind.best.layout.keys}" if kind.best else "No layout fits: more GPUs, or larger ones"
+        why = f"it takes {layout.gpus:g} GPUs, {layout.tensor_parallel} of them on one node"
+    way = f"What fits: {kind.best.layout.yaml}" if kind.best else "No layout fits: more GPUs, or larger ones"
     return f"{why}. {way}."
 
 
 def _check_host(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> None:
-    need = host_need(config.workers, shape)
-    most = max((node.host for node in nodes), default=0)
-    if most and need > most:
+    most_bytes = max((node.host_bytes for node in nodes), default=0)
+    if most_bytes and host_bytes_needed(config.workers, shape) > most_bytes:
         raise UserError(
-            f"workers.engine: an engine without a GPU needs {host_words(config, shape)}, but the largest node has "
-            f"{gb(most)}; lower kv_cache_gib, or take GPUs (workers.gpus: 1)"
+            f"workers.engine: an engine without a GPU needs {host_arithmetic(config.workers, shape)}, but the largest "
+            f"node has {gigabytes(most_bytes)}; lower kv_cache_gib, or take GPUs (workers.gpus: 1)"
         )
 
 
-def host_need(workers: Workers, shape: Shape) -> float:
-    """Bytes of an engine on cores. The parents are memory-mapped: what of them stays in memory is up to the kernel."""
+def host_bytes_needed(workers: Workers, shape: Shape) -> float:
+    """Bytes of main memory that an engine on cores needs. The parents are memory-mapped: the kernel decides what of
+    them stays in memory."""
     engine = workers.engine
-    return shape.size + engine.ranks * (engine.kv_cache_gib * 2**30 + PROCESS)
+    return shape.weight_bytes + engine.ranks * (engine.kv_cache_gib * 2**30 + PROCESS_BYTES)
 
 
-def host_words(config: SweepConfig, shape: Shape) -> str:
-    ranks = config.workers.engine.ranks
-    cache, process = gb(config.workers.engine.kv_cache_gib * 2**30), gb(PROCESS)
+def host_arithmetic(workers: Workers, shape: Shape) -> str:
+    """How the bytes of an engine on cores add up, for people."""
+    ranks = workers.engine.ranks
+    cache, process = gigabytes(workers.engine.kv_cache_gib * 2**30), gigabytes(PROCESS_BYTES)
     each = f"{ranks} x ({cache} of KV cache + {process})" if ranks > 1 else f"{cache} of KV cache + {process}"
-    return f"{gb(shape.size)} of weights + {each} for the process = {gb(host_need(config.workers, shape))}"
+    total = gigabytes(host_bytes_needed(workers, shape))
+    return f"{gigabytes(shape.weight_bytes)} of weights + {each} for the process = {total}"
 
 
-def host_engines(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> int:
-    """How many engines on cores the nodes hold: by their cores, and by their memory where it is known."""
-    each, need = config.workers.cpus * config.workers.engine.ranks, host_need(config.workers, shape)
-    by_memory = BACKENDS[config.workers.backend].loads_weights
-    return sum(min(int((n.cpus or 0) / each), int(n.host / need) if n.host and by_memory else 1 << 30) for n in nodes)
+def host_engine_count(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> int:
+    """Number of engines on cores that the nodes have room for, by their cores, and by their memory where it is
+    known."""
+    workers = config.workers
+    cores, needed_bytes = workers.cpus * workers.engine.ranks, host_bytes_needed(workers, shape)
+    count = 0
+    for node in nodes:
+        known = node.host_bytes and BACKENDS[workers.backend].loads_weights
+        by_memory = int(node.host_bytes / needed_bytes) if known else 1 << 30
+        count += min(int((node.cpus or 0) / cores), by_memory)
+    return count

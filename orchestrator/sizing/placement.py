@@ -19,17 +19,19 @@ from typing import Any, Literal
 
 from orchestrator.config.workers import Engine, Workers
 from orchestrator.core.errors import UserError
+from orchestrator.core.text import gigabytes
 from orchestrator.sizing.nodes import Node
 
 Place = Literal["gpu", "pinned", "mapped"]
 """GPU memory; page-locked host memory, from which a GPU copies fastest; or the safetensors files as they are mapped."""
 
-WORKING = 4 * 2**30
+WORKING_BYTES = 4 * 2**30
 """Bytes of each GPU for what vLLM computes with (activations, CUDA graphs, NCCL's buffers) and for the pieces that a
 merge works on. Activations are the largest: for 16,384 tokens at once, bfloat16, about 2 * 16384 * (3 * MLP width /
 ranks + 4 * hidden size) bytes, 1.9 GB for Llama-3.1-8B, 2.8 GB for the 405B model on 8 ranks."""
 BATCH = 8
-"""Whole sequences that should find room at once: below that, weights stream past for the sake of few tokens."""
+"""Sequences of `max_model_len` tokens that should find room at once: with fewer, all weights are read from memory for
+the sake of few tokens."""
 
 
 @dataclass(frozen=True)
@@ -37,44 +39,48 @@ class Shape:
     """What placement needs to know of a model."""
 
     parameters: int
+    """Number of weights."""
     layers: int
     heads: int
     kv_heads: int
     head_dim: int
-    hidden: int
-    width: int
-    """Of the MLP."""
+    hidden_size: int
+    mlp_width: int
     vocabulary: int
+    """Number of tokens."""
     tied: bool
-    itemsize: int
-    """Bytes of a weight, as it is served; of a key or value too."""
+    """Whether embedding and head are one tensor."""
+    bytes_each: int
+    """Bytes of a weight as it is served, and of a number in the KV cache."""
 
     @property
-    def size(self) -> int:
+    def weight_bytes(self) -> int:
         """Bytes of all weights."""
-        return self.parameters * self.itemsize
+        return self.parameters * self.bytes_each
 
     @property
-    def embedding(self) -> int:
-        """Bytes of the embedding, and of the head."""
-        return self.vocabulary * self.hidden * self.itemsize
+    def embedding_bytes(self) -> int:
+        """Bytes of the embedding; the head has as many."""
+        return self.vocabulary * self.hidden_size * self.bytes_each
 
     @property
-    def layer(self) -> float:
-        """Bytes of a layer's weights."""
-        return (self.size - self.embedding * (1 if self.tied else 2)) / self.layers
+    def layer_bytes(self) -> float:
+        """Bytes of the weights of one layer."""
+        return (self.weight_bytes - self.embedding_bytes * (1 if self.tied else 2)) / self.layers
 
     def divides(self, tensor_parallel: int) -> bool:
-        """vLLM's rules."""
+        """Whether vLLM can cut a layer into this many ranks."""
         heads = self.kv_heads % tensor_parallel == 0 or tensor_parallel % self.kv_heads == 0
         padded = math.ceil(self.vocabulary / 64) * 64
-        return heads and not any(n % tensor_parallel for n in (self.heads, self.width, padded))
+        return heads and not any(n % tensor_parallel for n in (self.heads, self.mlp_width, padded))
 
 
 def shape_of(config: dict[str, Any], parameters: int, dtype: str) -> Shape:
-    """
+    """The shape that a model's config describes.
+
     Args:
-        config: config.json, as `orchestrator.models.resolve.normal` makes it.
+        config: config.json, as `orchestrator.models.formats.normal` makes it.
+        parameters: number of weights.
 
     Raises:
         UserError: it lacks a key.
@@ -84,39 +90,56 @@ def shape_of(config: dict[str, Any], parameters: int, dtype: str) -> Shape:
         "intermediate_size", "vocab_size",
     )  # fmt: skip
     if missing := [key for key in keys if not config.get(key)]:
-        raise UserError(f"parents: config.json has no {missing[0]}; placement needs a config of Llama's kind")
-    layers, heads, kv_heads, head_dim, hidden, width, vocabulary = (int(config[key]) for key in keys)
-    tied, itemsize = bool(config["tie_word_embeddings"]), 4 if dtype == "float32" else 2
-    return Shape(parameters, layers, heads, kv_heads, head_dim, hidden, width, vocabulary, tied, itemsize)
+        raise UserError(
+            f"parents: config.json has no {missing[0]}, without which nothing is known of the memory that the model "
+            "needs; take a model with a config like Llama's"
+        )
+    layers, heads, kv_heads, head_dim, hidden_size, mlp_width, vocabulary = (int(config[key]) for key in keys)
+    return Shape(
+        parameters=parameters,
+        layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        hidden_size=hidden_size,
+        mlp_width=mlp_width,
+        vocabulary=vocabulary,
+        tied=bool(config["tie_word_embeddings"]),
+        bytes_each=4 if dtype == "float32" else 2,
+    )
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How one engine is cut."""
+    """How one engine is cut into ranks."""
 
-    tensor: int = 1
-    pipeline: int = 1
-    share: float = 1.0
-    """Of a GPU, that each rank takes."""
+    tensor_parallel: int = 1
+    """Ranks of a stage, all on one node."""
+    pipeline_parallel: int = 1
+    """Stages."""
+    gpu_share: float = 1.0
+    """Part of a GPU that each rank takes."""
 
     @property
     def ranks(self) -> int:
-        return self.tensor * self.pipeline
+        """Ranks of the engine."""
+        return self.tensor_parallel * self.pipeline_parallel
 
     @property
     def gpus(self) -> float:
-        return self.ranks * self.share
+        """GPUs that the engine takes."""
+        return self.ranks * self.gpu_share
 
     @property
-    def keys(self) -> str:
-        """As a sweep file says it."""
-        pipeline = f", pipeline_parallel_size: {self.pipeline}" if self.pipeline > 1 else ""
-        gpus = f", gpus: {self.share:g}" if self.share < 1 else ""
-        return f"tensor_parallel_size: {self.tensor}{pipeline}{gpus}"
+    def yaml(self) -> str:
+        """The layout as a sweep file's workers say it."""
+        pipeline = f", pipeline_parallel_size: {self.pipeline_parallel}" if self.pipeline_parallel > 1 else ""
+        gpus = f", gpus: {self.gpu_share:g}" if self.gpu_share < 1 else ""
+        return f"tensor_parallel_size: {self.tensor_parallel}{pipeline}{gpus}"
 
 
 def layout_of(workers: Workers) -> Layout:
-    """The sweep's own."""
+    """The layout that the sweep file names."""
     return Layout(workers.engine.tensor_parallel_size, workers.engine.pipeline_parallel_size, workers.gpus or 1.0)
 
 
@@ -125,109 +148,111 @@ class Fit:
     """One engine on one kind of node. Bytes are those of the fullest rank and its (share of a) GPU."""
 
     shape: Shape
-    models: int
-    """Parents that are merged."""
+    parents: int
+    """Number of parents that are merged."""
     engine: Engine
     layout: Layout
     node: Node
 
     @property
-    def budget(self) -> float:
-        """What vLLM may take, and what the merges take beside it."""
-        return self.node.memory * self.layout.share * self.engine.gpu_memory_utilization
+    def budget_bytes(self) -> float:
+        """Bytes that vLLM may take together with what the merges take beside it."""
+        return self.node.gpu_bytes * self.layout.gpu_share * self.engine.gpu_memory_utilization
 
     @property
-    def weights(self) -> float:
-        """Of the stage with the most: embedding and head are at the ends, layers that do not divide in the middle."""
-        shape, (tensor, stages) = self.shape, (self.layout.tensor, self.layout.pipeline)
-        repeated = max(1, tensor // shape.kv_heads) - 1
-        kv = 2 * shape.hidden * shape.kv_heads * shape.head_dim * shape.itemsize * repeated
+    def weight_bytes(self) -> float:
+        """Bytes of the weights that a rank holds, in the stage with the most of them: embedding and head are at the
+        ends, layers that do not divide in the middle."""
+        shape, (ranks, stages) = self.shape, (self.layout.tensor_parallel, self.layout.pipeline_parallel)
+        repeated = max(1, ranks // shape.kv_heads) - 1
+        kv_bytes = 2 * shape.hidden_size * shape.kv_heads * shape.head_dim * shape.bytes_each * repeated
         counts = layers_of_stages(shape.layers, stages)
-        sizes = [count * (shape.layer + kv) for count in counts]
-        sizes[0] += shape.embedding
+        stage_bytes = [count * (shape.layer_bytes + kv_bytes) for count in counts]
+        stage_bytes[0] += shape.embedding_bytes
         if not shape.tied or stages > 1:
-            sizes[-1] += shape.embedding
-        return max(sizes) / tensor
+            stage_bytes[-1] += shape.embedding_bytes
+        return max(stage_bytes) / ranks
 
     @property
-    def parents(self) -> float:
-        """Of all parents, what a rank takes."""
-        return self.weights * self.models
+    def parent_bytes(self) -> float:
+        """Bytes of the weights of all parents that a rank merges from."""
+        return self.weight_bytes * self.parents
 
     @property
-    def token(self) -> float:
-        """Of the KV cache, for one token."""
-        heads = max(1, self.shape.kv_heads // self.layout.tensor)
-        layers = max(layers_of_stages(self.shape.layers, self.layout.pipeline))
-        return 2 * layers * heads * self.shape.head_dim * self.shape.itemsize
+    def token_bytes(self) -> float:
+        """Bytes that one token takes in the KV cache."""
+        heads = max(1, self.shape.kv_heads // self.layout.tensor_parallel)
+        layers = max(layers_of_stages(self.shape.layers, self.layout.pipeline_parallel))
+        return 2 * layers * heads * self.shape.head_dim * self.shape.bytes_each
 
     @property
-    def free(self) -> float:
-        """Beside weights and `WORKING`; negative where there is too little."""
-        return self.budget - self.weights - WORKING
+    def free_bytes(self) -> float:
+        """Bytes that weights and `WORKING_BYTES` leave of the budget; negative where there is too little."""
+        return self.budget_bytes - self.weight_bytes - WORKING_BYTES
 
     @property
-    def least(self) -> float:
-        """Of KV cache: one sequence of `max_model_len` tokens, without which vLLM does not start."""
-        return self.token * self.engine.max_model_len
+    def least_cache_bytes(self) -> float:
+        """Bytes of KV cache for one sequence of `max_model_len` tokens, without which vLLM does not start."""
+        return self.token_bytes * self.engine.max_model_len
 
     @property
     def fits(self) -> bool:
-        return self.shape.divides(self.layout.tensor) and self.free >= self.least
+        """Whether the engine can start."""
+        return self.shape.divides(self.layout.tensor_parallel) and self.free_bytes >= self.least_cache_bytes
 
     @property
     def place(self) -> Place:
-        """As near to the weights as the parents fit, without taking the room of a batch or of `kv_cache_gib`."""
-        wanted = max(self.batch * self.least, self.engine.kv_cache_gib * 2**30)
-        if self.free - self.parents >= wanted:
+        """Where the parents are kept: as near to the weights as they fit without taking the room of a batch or of
+        `kv_cache_gib`."""
+        wanted = max(self.batch_sequences * self.least_cache_bytes, self.engine.kv_cache_gib * 2**30)
+        if self.free_bytes - self.parent_bytes >= wanted:
             return "gpu"
-        return "pinned" if self.parents <= self.host / 2 else "mapped"
+        return "pinned" if self.parent_bytes <= self.host_bytes / 2 else "mapped"
 
     @property
-    def host(self) -> float:
-        """Bytes of the node's memory, divided by its ranks."""
-        return self.node.host * self.layout.share / max(1, self.node.gpus)
+    def host_bytes(self) -> float:
+        """Bytes of the node's main memory that fall to each rank; 0 where it is not known."""
+        return self.node.host_bytes * self.layout.gpu_share / max(1, self.node.gpus)
 
     @property
-    def cache(self) -> float:
+    def cache_bytes(self) -> float:
         """Bytes of KV cache."""
-        return self.free - (self.parents if self.place == "gpu" else 0)
+        return self.free_bytes - (self.parent_bytes if self.place == "gpu" else 0)
 
     @property
-    def tokens(self) -> int:
-        """What the engine's KV cache holds."""
-        return int(self.cache / self.token)
+    def cache_tokens(self) -> int:
+        """Tokens that the engine's KV cache has room for."""
+        return int(self.cache_bytes / self.token_bytes)
 
     @property
     def sequences(self) -> int:
-        """Whole sequences that run at once."""
-        return min(self.engine.max_num_seqs, self.tokens // self.engine.max_model_len)
+        """Sequences of `max_model_len` tokens that run at once."""
+        return min(self.engine.max_num_seqs, self.cache_tokens // self.engine.max_model_len)
 
     @property
-    def batch(self) -> int:
+    def batch_sequences(self) -> int:
+        """Sequences of `max_model_len` tokens that should run at once."""
         return min(BATCH, self.engine.max_num_seqs)
 
     @property
-    def words(self) -> str:
-        """The arithmetic."""
-        parents = f" + {gb(self.parents)} of parents" if self.fits and self.place == "gpu" else ""
-        cache = self.cache if self.fits else self.least
-        told = f"{self.tokens:,} tokens" if self.fits else f"one sequence of {self.engine.max_model_len:,} tokens"
-        total = gb(self.weights + WORKING + cache + (self.parents if parents else 0))
-        gpu = f"{self.engine.gpu_memory_utilization:g} x {gb(self.node.memory * self.layout.share)}"
+    def arithmetic(self) -> str:
+        """How the bytes of the fullest GPU add up, for people."""
+        parents = f" + {gigabytes(self.parent_bytes)} of parents" if self.fits and self.place == "gpu" else ""
+        cache_bytes = self.cache_bytes if self.fits else self.least_cache_bytes
+        sequence = f"one sequence of {self.engine.max_model_len:,} tokens"
+        cached = f"{self.cache_tokens:,} tokens" if self.fits else sequence
+        total_bytes = self.weight_bytes + WORKING_BYTES + cache_bytes + (self.parent_bytes if parents else 0)
+        gpu = f"{self.engine.gpu_memory_utilization:g} x {gigabytes(self.node.gpu_bytes * self.layout.gpu_share)}"
         return (
-            f"{gb(self.weights)} of weights + {gb(WORKING)} to compute with{parents} + {gb(cache)} of KV cache "
-            f"({told}) = {total} a GPU of {gpu} = {gb(self.budget)}"
+            f"{gigabytes(self.weight_bytes)} of weights + {gigabytes(WORKING_BYTES)} to compute with{parents} + "
+            f"{gigabytes(cache_bytes)} of KV cache ({cached}) = {gigabytes(total_bytes)} a GPU of {gpu} = "
+            f"{gigabytes(self.budget_bytes)}"
         )
 
 
 def layers_of_stages(layers: int, stages: int) -> list[int]:
-    """vLLM's `get_pp_indices`."""
+    """Layers of each pipeline stage, as vLLM's `get_pp_indices` spreads them."""
     counts = [layers // stages] * stages
     for index in range(2, layers % stages + 2):
         counts[-index] += 1
     return counts
-
-
-def gb(size: float) -> str:
-    return f"{size / 1e9:.1f} GB"

@@ -32,7 +32,7 @@ def open_tokenizer(folder: Path) -> Any:
     return found.from_pretrained(folder)
 
 
-def _named_class(folder: Path) -> type[PreTrainedTokenizerFast] | None:
+def _named_class(folder: Path) -> Any:
     """The class that tokenizer_config.json names; None where AutoTokenizer considers more than that name."""
     settings = folder / "tokenizer_config.json"
     # A model's config may overrule the name; without a tokenizer.json, files of other forms are converted.

@@ -67,7 +67,9 @@ class Boot:
         shape = shape_of(normal(read_json("parents", self.model / "config.json")), parameters, self.dtype)
         fit = Fit(shape, self.models, self.workers.engine, layout_of(self.workers), node)
         if not fit.fits:
-            raise UserError(f"workers.engine: {fit.layout.keys} does not fit here: it needs {fit.words}; see `plan`")
+            raise UserError(
+                f"workers.engine: {fit.layout.yaml} does not fit here: it needs {fit.arithmetic}; see `plan`"
+            )
         return fit
 
     @property
@@ -106,8 +108,8 @@ class Boot:
             # Small blocks, so that short contexts are shared too; 128 is the CPU's default, 32 the least it likes.
             cache = int(self.workers.engine.kv_cache_gib * 2**30)
             return {"block_size": 32, "kv_cache_memory_bytes": cache}
-        taken = fit.budget - (fit.parents if fit.place == "gpu" else 0)
-        return {"gpu_memory_utilization": taken / fit.node.memory}
+        taken = fit.budget_bytes - (fit.parent_bytes if fit.place == "gpu" else 0)
+        return {"gpu_memory_utilization": taken / fit.node.gpu_bytes}
 
     def _meeting(self, settings: Engine) -> dict[str, Any]:
         if self.span is None:

@@ -14,4 +14,4 @@ def test_full_fine_tuning_of_8b_does_not_fit_one_card_and_is_told_what_would() -
     assert refusal(finetune(), "lora", 8_000_000_000, 1, 80e9) is None
     assert refusal(finetune(gpus=4), "full", 8_000_000_000, 4, 80e9) is None
     assert "adafactor" in str(refusal(finetune(), "full", 8_000_000_000, 1, 141e9))
-    assert need(finetune(optimizer="adafactor"), "full", 10, 1).bytes == 80
+    assert need(finetune(optimizer="adafactor"), "full", 10, 1).gpu_bytes == 80

@@ -12,9 +12,9 @@ from orchestrator.config.sweep import SweepConfig
 from orchestrator.config.workers import Engine
 from orchestrator.core.errors import UserError
 from orchestrator.models.formats import normal
-from orchestrator.sizing.layouts import best, check, engines, kinds
+from orchestrator.sizing.layouts import best_fit, check_layout, engine_count, node_kinds
 from orchestrator.sizing.nodes import ACCELERATORS, Node, gpu_node, parse_cluster
-from orchestrator.sizing.placement import WORKING, Fit, Layout, Shape, layers_of_stages, shape_of
+from orchestrator.sizing.placement import WORKING_BYTES, Fit, Layout, Shape, layers_of_stages, shape_of
 from tests.helpers.paths import SHAPES
 
 PARAMETERS = {"llama-3.1-8b": 8_030_261_248, "llama-3.3-70b": 70_553_706_496, "llama-3.1-405b": 405_853_388_800}
@@ -90,21 +90,25 @@ def test_the_table_of(model: str, kinds: str) -> None:
 
 def row(model: str, kind: str, gpus: int) -> str:
     nodes = cluster(kind, gpus)
-    fit = best(shape(model), 2, ENGINE, nodes)
+    fit = best_fit(shape(model), 2, ENGINE, nodes)
     if fit is None:
         return f"{gpus} -"
     layout = fit.layout
-    cells = (gpus, engines(layout, nodes), layout.tensor, layout.pipeline, f"{fit.weights / 1e9:.1f}",
-             f"{fit.cache / 1e9:.1f}", fit.tokens // 1000, fit.place)  # fmt: skip
+    cells = (gpus, engine_count(layout, nodes), layout.tensor_parallel, layout.pipeline_parallel, f"{fit.weight_bytes / 1e9:.1f}",
+             f"{fit.cache_bytes / 1e9:.1f}", fit.cache_tokens // 1000, fit.place)  # fmt: skip
     return " ".join(map(str, cells))
 
 
 def test_a_tiny_model_takes_a_share_of_a_gpu() -> None:
     """SmolLM2-135M: 64 sequences of 2048 tokens are 3.0 GB of KV cache, the parents 0.5, and 4.3 to compute with."""
     tiny = Shape(134_515_008, 30, 9, 3, 64, 576, 1536, 49152, True, 2)
-    fit = best(tiny, 2, Engine(max_model_len=2048, max_num_seqs=64), cluster("H100-80GB", 2))
+    fit = best_fit(tiny, 2, Engine(max_model_len=2048, max_num_seqs=64), cluster("H100-80GB", 2))
     assert fit is not None
-    assert (fit.layout, engines(fit.layout, cluster("H100-80GB", 2)), fit.place) == (Layout(share=1 / 8), 16, "gpu")
+    assert (fit.layout, engine_count(fit.layout, cluster("H100-80GB", 2)), fit.place) == (
+        Layout(gpu_share=1 / 8),
+        16,
+        "gpu",
+    )
     assert fit.sequences == 64
 
 
@@ -145,21 +149,21 @@ clusters = st.lists(gpu_nodes, min_size=1, max_size=8)
 @settings(deadline=None)
 @given(shapes(), sizes(1, 4), engine_settings, clusters)
 def test_what_is_proposed_fits(model: Shape, models: int, given_engine: Engine, nodes: list[Node]) -> None:
-    fit = best(model, models, given_engine, nodes)
+    fit = best_fit(model, models, given_engine, nodes)
     if fit is None:
         return
-    layout, there = fit.layout, engines(fit.layout, nodes)
+    layout, there = fit.layout, engine_count(fit.layout, nodes)
     assert there >= 1 and there * layout.gpus <= sum(node.gpus for node in nodes) + 1e-9
-    held = fit.weights + WORKING + fit.cache + (fit.parents if fit.place == "gpu" else 0)
-    assert held <= fit.node.memory * layout.share
-    assert fit.tokens >= given_engine.max_model_len
-    assert model.heads % layout.tensor == 0
-    assert model.kv_heads % layout.tensor == 0 or layout.tensor % model.kv_heads == 0
-    assert fit.weights * layout.ranks >= model.size - 1, "the ranks hold all of the model together"
-    assert sum(layers_of_stages(model.layers, layout.pipeline)) == model.layers
-    assert min(layers_of_stages(model.layers, layout.pipeline)) >= 1
+    held = fit.weight_bytes + WORKING_BYTES + fit.cache_bytes + (fit.parent_bytes if fit.place == "gpu" else 0)
+    assert held <= fit.node.gpu_bytes * layout.gpu_share
+    assert fit.cache_tokens >= given_engine.max_model_len
+    assert model.heads % layout.tensor_parallel == 0
+    assert model.kv_heads % layout.tensor_parallel == 0 or layout.tensor_parallel % model.kv_heads == 0
+    assert fit.weight_bytes * layout.ranks >= model.weight_bytes - 1, "the ranks hold all of the model together"
+    assert sum(layers_of_stages(model.layers, layout.pipeline_parallel)) == model.layers
+    assert min(layers_of_stages(model.layers, layout.pipeline_parallel)) >= 1
     if fit.place == "pinned":
-        assert fit.parents * layout.ranks <= layout.gpus * max(node.host / node.gpus for node in nodes) / 2
+        assert fit.parent_bytes * layout.ranks <= layout.gpus * max(node.host_bytes / node.gpus for node in nodes) / 2
 
 
 @settings(deadline=None)
@@ -167,9 +171,9 @@ def test_what_is_proposed_fits(model: Shape, models: int, given_engine: Engine, 
 def test_more_gpus_never_make_it_unfit(
     model: Shape, models: int, given_engine: Engine, nodes: list[Node], more: list[Node], larger: int
 ) -> None:
-    if best(model, models, given_engine, nodes) is not None:
-        grown = [gpu_node(nodes[0].gpus + larger, "A100-40GB", nodes[0].host), *nodes[1:], *more]
-        assert best(model, models, given_engine, grown) is not None
+    if best_fit(model, models, given_engine, nodes) is not None:
+        grown = [gpu_node(nodes[0].gpus + larger, "A100-40GB", nodes[0].host_bytes), *nodes[1:], *more]
+        assert best_fit(model, models, given_engine, grown) is not None
 
 
 # -------------------------------------------------------------------- what is said
@@ -185,7 +189,7 @@ def config(**workers: object) -> SweepConfig:
 
 def refused(name: str, nodes: str, **workers: object) -> str:
     with pytest.raises(UserError) as told:
-        check(config(**workers), shape(name), parse_cluster(nodes))
+        check_layout(config(**workers), shape(name), parse_cluster(nodes))
     return str(told.value)
 
 
@@ -202,7 +206,7 @@ def test_what_cannot_fit_is_refused_with_the_arithmetic_and_the_way_out() -> Non
 
 
 def test_one_kind_with_room_is_enough() -> None:
-    check(config(tensor_parallel_size=4), shape("llama-3.3-70b"), parse_cluster("4x L4, 4x H100"))
+    check_layout(config(tensor_parallel_size=4), shape("llama-3.3-70b"), parse_cluster("4x L4, 4x H100"))
     told = refused("llama-3.3-70b", "4x L4, 4x A100-40GB", tensor_parallel_size=4)
     assert told.count("On 4x") == 2
 
@@ -211,24 +215,24 @@ def test_a_sweep_is_served_by_the_kind_that_it_is_pinned_to() -> None:
     pinned = config()
     pinned = pinned.model_copy(update={"workers": pinned.workers.model_copy(update={"accelerator_type": "L4"})})
     nodes = parse_cluster("2x L40S, 2x L4, 8x H100")
-    assert [kind.own.node.kind for kind in kinds(pinned, shape("llama-3.1-8b"), nodes)] == ["L4-24GB"]
-    assert len(kinds(config(), shape("llama-3.1-8b"), nodes)) == 3
+    assert [kind.own.node.kind for kind in node_kinds(pinned, shape("llama-3.1-8b"), nodes)] == ["L4-24GB"]
+    assert len(node_kinds(config(), shape("llama-3.1-8b"), nodes)) == 3
     with pytest.raises(UserError, match=r"workers.accelerator_type: the cluster has no L4 \(8x H100-80GB\)"):
-        check(pinned, shape("llama-3.1-8b"), parse_cluster("8x H100"))
+        check_layout(pinned, shape("llama-3.1-8b"), parse_cluster("8x H100"))
     with pytest.raises(UserError, match=r"workers.gpus: the cluster has no GPU \(64 cores\)"):
-        check(config(), shape("llama-3.1-8b"), [Node(cpus=64)])
-    check(config(), shape("llama-3.1-8b"), [Node(8, "B300", 0)])
+        check_layout(config(), shape("llama-3.1-8b"), [Node(cpus=64)])
+    check_layout(config(), shape("llama-3.1-8b"), [Node(8, "B300", 0)])
 
 
 def test_clusters_are_read_as_they_are_written() -> None:
     nodes = parse_cluster("2 nodes of 8x H100-80GB + 2000GB,  1 node of 4 x A100, 2xL4+64 GB")
-    assert [(n.gpus, n.kind, n.host) for n in nodes] == [
+    assert [(n.gpus, n.kind, n.host_bytes) for n in nodes] == [
         (8, "H100-80GB", 2e12),
         (8, "H100-80GB", 2e12),
         (4, "A100-40GB", 0),
         (2, "L4-24GB", 64e9),
     ]
-    assert all(node.memory == ACCELERATORS[node.kind].memory for node in nodes)
+    assert all(node.gpu_bytes == ACCELERATORS[node.kind].memory_bytes for node in nodes)
     for wrong, message in {
         "eight H100": "'eight H100' is not of the form",
         "8x H100-8OGB": "did you mean 'H100-80GB'?",

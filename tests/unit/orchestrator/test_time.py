@@ -10,7 +10,7 @@ from orchestrator.config.workers import Engine
 from orchestrator.core.records import Decoding, Question
 from orchestrator.sizing.nodes import gpu_node
 from orchestrator.sizing.placement import Fit, Layout, Shape
-from orchestrator.sizing.time import PCIE, estimate, merge_seconds
+from orchestrator.sizing.time import PCIE_BYTES_PER_S, estimate, merge_seconds
 
 
 def fit(**engine: object) -> Fit:
@@ -36,4 +36,4 @@ def test_merging_takes_what_moving_the_parents_takes() -> None:
     near, far = fit(), replace(fit(), node=gpu_node(1, "A100-40GB", 128e9))
     assert near.place == "gpu" and far.place == "pinned"
     assert merge_seconds(near) == pytest.approx(3 * 16e9 / (0.5 * 3.35e12))
-    assert merge_seconds(far) == pytest.approx(2 * 16e9 / PCIE + 16e9 / (0.5 * 1.56e12))
+    assert merge_seconds(far) == pytest.approx(2 * 16e9 / PCIE_BYTES_PER_S + 16e9 / (0.5 * 1.56e12))
