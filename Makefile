@@ -16,7 +16,7 @@ LOCKED := .venv/.locked-$(DEVICE)
 READY  := .venv/.ready-$(DEVICE)
 CODE   := orchestrator tasks tune cluster
 
-.PHONY: help demo sft sftall smollm2 setup test prove check format lock clean
+.PHONY: help demo sft sftall smollm2 setup quick test prove check format lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -37,6 +37,9 @@ smollm2: $(READY)  ## a real 135M pair: fetch the parents, sweep, report
 setup: $(READY)  ## make .venv from the lock file (DEVICE=cpu|gpu, found by itself)
 
 # Two processes with a thread each: engines whose threads share cores wait for one another.
+quick: $(READY)  ## the unit tests: under a minute
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit -m "not slow and not prove" -n 2 --dist loadfile --no-loadscope-reorder
+
 test: check  ## check, then the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -47,7 +50,7 @@ prove: $(READY)  ## the long proofs: mergekit-yaml for every method and architec
 check: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(CODE)
+	$(BIN)/mypy $(CODE) tests benchmarks
 
 format: $(READY)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
