@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from benchmarks.common import ROOT, mergekit_yaml, seconds, tell
@@ -70,7 +71,7 @@ def main() -> None:
         whole = seconds(lambda: subprocess.run(command, check=True, capture_output=True))
         print(f"ours: {len(recipes)} recipes in {whole:.1f} s")
         chosen = [recipes[index * (len(recipes) - 1) // max(1, args.serial - 1)] for index in range(args.serial)]
-        serial = [seconds(lambda one=one: serially(one, scratch)) for one in chosen]
+        serial = [seconds(partial(serially, one, scratch)) for one in chosen]
     tell("grid", "ours", "serial", {"ours": [whole / len(recipes)], "serial": serial}, recipes=len(recipes))
 
 

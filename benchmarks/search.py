@@ -149,7 +149,7 @@ def propose(land: Landscape, study: optuna.Study, space: SearchSpace, trials: di
 
 
 def _distance(one: Params, other: Params) -> float:
-    return sum((one[name] - other[name]) ** 2 for name in one if name != METHOD)
+    return float(sum((one[name] - other[name]) ** 2 for name in one if name != METHOD))
 
 
 # -------------------------------------------------------------------- analytic problems

@@ -28,9 +28,11 @@ PROMPT, RESPONSE, ROWS = 96, 32, 64
 
 def make_run(folder: Path, steps: int, method: str) -> Run:
     drawn = random.Random(0)
-    examples = tuple(
-        Labelled(*(tuple(drawn.randrange(3, 700) for _ in range(n)) for n in (PROMPT, RESPONSE))) for _ in range(ROWS)
-    )
+
+    def tokens(count: int) -> tuple[int, ...]:
+        return tuple(drawn.randrange(3, 700) for _ in range(count))
+
+    examples = tuple(Labelled(tokens(PROMPT), tokens(RESPONSE)) for _ in range(ROWS))
     settings: dict[str, Any] = {"steps": steps, "learning_rate": 5e-5, "batch_size": 4, "accumulation": 4}
     settings["optimizer"] = "adamw_torch"
     if method == "lora":

@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from tasks.serving.weights import read_tensor
 
 START = """
 import sys
+from functools import partial
 from pathlib import Path
 from benchmarks.common import start
 start(*map(Path, sys.argv[1:]))
@@ -51,14 +53,14 @@ def measure(args: argparse.Namespace, scratch: Path) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in ("ours", "floor", "reload", "restart")}
     # Side by side, before what takes minutes: an engine in a sweep comes from answering, not from a long sleep.
     for wanted in recipes:
-        times["ours"].append(seconds(lambda wanted=wanted: engine.load(wanted)))
+        times["ours"].append(seconds(partial(engine.load, wanted)))
         times["floor"].append(engine.llm.collective_rpc(reload_ready)[0])
     for index, wanted in enumerate(recipes):
         folder = scratch / f"merged-{index}"
-        merging = seconds(lambda wanted=wanted, folder=folder: mergekit_yaml(wanted, folder))
-        times["reload"].append(merging + seconds(lambda folder=folder: engine.load_checkpoint(folder)))
+        merging = seconds(partial(mergekit_yaml, wanted, folder))
+        times["reload"].append(merging + seconds(partial(engine.load_checkpoint, folder)))
         command = [sys.executable, "-c", START, str(folder), str(args.parents[1]), str(scratch / "fresh")]
-        booting = seconds(lambda command=command: subprocess.run(command, check=True, capture_output=True))
+        booting = seconds(partial(subprocess.run, command, check=True, capture_output=True))
         times["restart"].append(merging + booting)
     return times
 

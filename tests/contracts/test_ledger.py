@@ -10,7 +10,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -284,10 +284,11 @@ def test_storage_that_goes_away_is_waited_for_and_nothing_stored_is_lost(bucket:
     with ThreadPoolExecutor(3) as pool:
         impatient = pool.submit(patiently, lambda: writer.write(asked(blocks[1])), told.append, 0)
         reading = pool.submit(reader.answers, "r")
+        early: list[Future[Any]] = [impatient, reading]
 
         def back(text: str) -> None:
             told.append(text)
-            wait([impatient, reading])
+            wait(early)
             bucket.door.open()
 
         pool.submit(patiently, lambda: writer.write(asked(blocks[2])), back).result()

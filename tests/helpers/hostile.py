@@ -15,7 +15,11 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 
 def put(name: str, data: bytes | str | dict[str, Any] | list[Any]) -> Callable[[Path], None]:
     encoded = data if isinstance(data, bytes) else (data if isinstance(data, str) else json.dumps(data)).encode()
-    return lambda folder: (folder / name).write_bytes(encoded) and None
+
+    def change(folder: Path) -> None:
+        (folder / name).write_bytes(encoded)
+
+    return change
 
 
 def folder_instead(name: str) -> Callable[[Path], None]:

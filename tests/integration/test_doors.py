@@ -154,7 +154,12 @@ def change(key: str, value: Any) -> Callable[[Path], None]:
     return apply
 
 
-RESULTS: dict[str, tuple[Callable[[Path], Any], list[str], str]] = {
+def broken_failure(out: Path) -> None:
+    (out / "failures").mkdir()
+    put("failures/x.json", "[1]")(out)
+
+
+RESULTS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "no JSON": (put("sweep.json", "{"), ["report"], "sweep.json: cannot be read"),
     "nested deep": (put("sweep.json", "[" * 100_000), ["report"], "sweep.json: cannot be read"),
     "a folder": (folder_instead("sweep.json"), ["report"], "Is a directory"),
@@ -162,7 +167,7 @@ RESULTS: dict[str, tuple[Callable[[Path], Any], list[str], str]] = {
     "wrong types": (change("config.seed", "x"), ["report"], "sweep.json: cannot be read"),
     "tokenizer that climbs": (change("serving.tokenizer", "../../../etc"), ["report"], "which is no folder in serving/"),
     "task files of a stranger": (change("config.include_path", ["/tmp"]), ["report"], "export MERGEFRONT_TRUST=/tmp"),
-    "broken failure": (lambda out: [(out / "failures").mkdir(), put("failures/x.json", "[1]")(out)], ["report"], "is damaged"),
+    "broken failure": (broken_failure, ["report"], "is damaged"),
     "published figures": (put("figures.yaml", LAUGHS), ["report", "--beside", "{}/figures.yaml"], "its aliases make more"),
     "recipe that climbs": (lambda out: None, ["compare", "../../x", "clinical"], "'../../x' is no recipe of this sweep"),
     "promoted onto it": (lambda out: None, ["promote", "clinical", "--to", "{}"], "exists already"),

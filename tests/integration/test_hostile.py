@@ -144,7 +144,7 @@ def test_task_files_run_only_for_who_trusts_them(
     assert (tmp_path / MARKER).exists()
 
 
-OWN = {
+OWN: dict[str, tuple[str | bytes, str]] = {
     "not JSON": ('{"input": "a", "reference": "b"}\n{"input": \n', "line 2: is not valid JSON"),
     "no objects": ("[1, 2]\n", "line 1: is no object"),
     "not UTF-8": (b"\xff\xfe\n", "line 1: is not UTF-8 text"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -61,7 +61,11 @@ def drain(node: Any) -> None:
 def test_nodes_are_killed_drained_and_added_and_each_block_is_asked_once(cluster: Cluster) -> None:
     work, told, done, where = blocks(RECIPES, 4), list[str](), list[Asked](), set[str]()
     doomed, leaving = list(cluster.worker_nodes)
-    steps = [(3, lambda: kill_node(doomed)), (6, lambda: cluster.add_node(num_cpus=2)), (9, lambda: drain(leaving))]
+    steps: list[tuple[int, Callable[[], object]]] = [
+        (3, lambda: kill_node(doomed)),
+        (6, lambda: cluster.add_node(num_cpus=2)),
+        (9, lambda: drain(leaving)),
+    ]
     with Pool(spec(0.05), limit=len(work), log=told.append) as pool:
         for result in pool.run(BY_ID, work, tick=0.1):
             if result is not None:

@@ -88,7 +88,8 @@ def test_every_block_is_asked_once_and_workers_keep_to_their_recipe() -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_worker_that_dies_or_hangs_is_replaced_and_its_block_asked_again(how: signal.Signals) -> None:
-    work, told = blocks(RECIPES[:1]), []
+    work = blocks(RECIPES[:1])
+    told: list[str] = []
     harmed: list[int] = []
 
     def harm(pool: Pool, done: list[Asked | Failure]) -> None:
@@ -152,7 +153,8 @@ def memory_group() -> Iterator[None]:
 def test_a_block_that_is_too_large_for_the_memory_is_asked_in_halves(
     limit: Callable[[int], None], memory_group: None
 ) -> None:
-    warm, work, told = blocks(RECIPES[1:2], each=1), blocks(RECIPES[:1], each=2), []
+    warm, work = blocks(RECIPES[1:2], each=1), blocks(RECIPES[:1], each=2)
+    told: list[str] = []
     with Pool(spec(count=1, fake_gib=1 / 8), limit=3, log=told.append) as pool:
         run(pool, warm, nothing)
         limit(pid(pool.workers.slots[0]))
@@ -187,8 +189,9 @@ def test_the_ranks_of_a_worker_are_held_together() -> None:
             groups = [group for group in placement_group_table().values() if group["state"] == "CREATED"]
             bundles = [bundle["CPU"] for group in groups for bundle in group["bundles"].values()]
             assert bundles == [1.0] * (engine.get("pipeline_parallel_size", 0))
-    with pytest.raises(EngineStartError, match=f"a worker needs {os.cpu_count() + 1} x 1 CPU on one node"):
-        Pool(spec(engine={"pipeline_parallel_size": os.cpu_count() + 1}), limit=1)
+    too_many = (os.cpu_count() or 1) + 1
+    with pytest.raises(EngineStartError, match=f"a worker needs {too_many} x 1 CPU on one node"):
+        Pool(spec(engine={"pipeline_parallel_size": too_many}), limit=1)
 
 
 def test_an_engine_that_cannot_start_ends_the_sweep_with_its_reason() -> None:
@@ -204,7 +207,8 @@ def test_an_engine_that_cannot_start_ends_the_sweep_with_its_reason() -> None:
 
 
 def test_a_place_where_no_engine_starts_is_given_up_and_the_others_go_on() -> None:
-    work, told = blocks(RECIPES[:4]), []
+    work = blocks(RECIPES[:4])
+    told: list[str] = []
     with Pool(spec(seconds=0.2, count=2), limit=len(work), log=told.append) as pool:
         bad = pool.workers.slots[1]
 

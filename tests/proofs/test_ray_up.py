@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -136,11 +137,11 @@ def wait_for(port: int, sshd: subprocess.Popen[bytes], log: Path) -> None:
     raise AssertionError(log.read_text())
 
 
-def cluster(node: Path, dashboard: int) -> dict[str, object]:
+def cluster(node: Path, dashboard: int) -> dict[str, Any]:
     """onprem.yaml with what is marked there as yours, and the environment linked instead of made."""
     text = (ROOT / "cluster" / "launch" / "onprem.yaml").read_text().replace("6379", str(free_port()))
     text = text.replace("--dashboard-host=", f"--dashboard-port={dashboard} --dashboard-host=")
-    config: dict[str, object] = yaml.safe_load(text)
+    config: dict[str, Any] = yaml.safe_load(text)
     config["cluster_name"] = f"mergefront-{node.name}"
     config["provider"] = {"type": "local", "head_ip": "127.0.0.1", "worker_ips": []}
     config["auth"] = {
@@ -148,7 +149,7 @@ def cluster(node: Path, dashboard: int) -> dict[str, object]:
         "ssh_private_key": str(node / "key"),
         "ssh_proxy_command": f"bash {node / 'dial'}",
     }
-    _, path = config["setup_commands"]  # type: ignore[misc]
+    _, path = config["setup_commands"]
     shown = path.replace("$PATH", "$PATH PYTHONPATH=${PYTHONPATH:-$HOME/mergefront}")
     config["setup_commands"] = [f"ln -sfn {VENV} ~/mergefront/.venv", shown]
     return config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 
 import numpy as np
 from hypothesis import given, settings
@@ -14,6 +15,8 @@ from orchestrator.stats.scores import Score, TaskScore
 point = st.lists(st.integers(0, 5).map(float), min_size=2, max_size=2).map(tuple)
 clouds = st.lists(point, min_size=1, max_size=12).map(lambda points: {str(i): p for i, p in enumerate(points)})
 
+Points = dict[str, tuple[float, ...]]
+
 
 def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
     """The definition: at least as good in every objective and better in one."""
@@ -21,7 +24,7 @@ def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
 
 
 @given(clouds)
-def test_nobody_on_the_front_is_dominated_and_everybody_off_it_is_by_somebody_on_it(points: dict) -> None:
+def test_nobody_on_the_front_is_dominated_and_everybody_off_it_is_by_somebody_on_it(points: Points) -> None:
     front = pareto_front(points)
     assert front
     for name, p in points.items():
@@ -29,14 +32,14 @@ def test_nobody_on_the_front_is_dominated_and_everybody_off_it_is_by_somebody_on
 
 
 @given(clouds)
-def test_equal_points_stand_or_fall_together(points: dict) -> None:
+def test_equal_points_stand_or_fall_together(points: Points) -> None:
     front = pareto_front(points)
     for name, p in points.items():
         assert (name in front) == any(points[on] == p for on in front)
 
 
 @given(clouds, st.randoms())
-def test_the_order_does_not_matter(points: dict, random) -> None:
+def test_the_order_does_not_matter(points: Points, random: Random) -> None:
     shuffled = list(points.items())
     random.shuffle(shuffled)
     assert set(pareto_front(dict(shuffled))) == set(pareto_front(points))

@@ -20,4 +20,5 @@ def test_a_driver_that_was_killed_is_dead_at_once(tmp_path: Path) -> None:
     assert found.state == "at work" and found.pid == driver.pid
     driver.kill()
     driver.wait()
-    assert found.state == "dead"
+    after = read_driver(tmp_path)
+    assert after is not None and after.state == "dead"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,9 +15,9 @@ from tests.helpers.boards import finetune, recipe
 ICFT: dict[str, object] = {"method": ["lora", "icft"], "icft": {"general": "x"}}
 
 
-def tuning(**changes: object) -> Tuning:
+def tuning(**changes: Any) -> Tuning:
     given = settings(finetune(), 100, "full")
-    return dataclasses.replace(Tuning(recipe("a"), "data", "full", 0, given, "notes", "a", 8, "8"), **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(Tuning(recipe("a"), "data", "full", 0, given, "notes", "a", 8, "8"), **changes)
 
 
 def test_every_field_of_a_run_is_classed_and_as_intended() -> None:

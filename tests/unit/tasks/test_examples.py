@@ -30,8 +30,13 @@ def lm() -> LedgerLM:
 
 @pytest.fixture(scope="module")
 def task() -> GenerationTask:
-    cards = {"input": "request", "reference": "card", "prompt": "Write the card of {{input}}, now."}
-    own = OwnTask(file=str(FOLDER / "test.jsonl"), train=str(FOLDER / "train.jsonl"), **cards)
+    own = OwnTask(
+        file=str(FOLDER / "test.jsonl"),
+        train=str(FOLDER / "train.jsonl"),
+        input="request",
+        reference="card",
+        prompt="Write the card of {{input}}, now.",
+    )
     return load_task("objectives.cards", "cards", Generation(own={"cards": own}))
 
 

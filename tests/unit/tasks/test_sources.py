@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.config.generation import Generation, OwnTask
 from orchestrator.core.errors import UserError
-from tasks.benchmarks.splits import choose_side
+from tasks.benchmarks.splits import Side, choose_side
 from tasks.generation.sources import READERS, Examples, Reader, is_test, own_examples
 from tasks.generation.task import load_task
 from tests.helpers.clinical import SECRET, make_problem_list, write_csv
@@ -127,7 +127,8 @@ def test_examples_that_are_also_in_training_are_numbered_as_they_are_asked() -> 
 
 @pytest.mark.skipif(not MTS.is_dir(), reason="MTS-Dialog is not in MERGEFRONT_DATA")
 def test_mts_dialog_is_searched_on_its_validation_set() -> None:
-    for side, split, count in (("search", "validation", 100), ("confirm", "test", 400)):
+    sides: list[tuple[Side, str, int]] = [("search", "validation", 100), ("confirm", "test", 400)]
+    for side, split, count in sides:
         task = load_task("here", "clinical_mts_dialog", Generation(data={"clinical_mts_dialog": str(MTS)}))
         assert choose_side("here", task, side) == (None, split)
         assert len(task.eval_docs) == count

@@ -23,7 +23,7 @@ points = st.integers(1, 3).flatmap(
 def test_hypervolume_counts_the_unit_cubes_below_the_points(found: list[list[int]]) -> None:
     array = np.array(found, float)
     cubes = np.indices([5] * array.shape[1]).reshape(array.shape[1], -1).T + 1
-    below = (cubes[:, None, :] <= array[None, :, :]).all(axis=2).any(axis=1)
+    below: np.ndarray = np.any(np.all(cubes[:, None, :] <= array[None, :, :], axis=2), axis=1)
     assert hypervolume(array, np.zeros(array.shape[1])) == pytest.approx(below.sum())
 
 

@@ -63,7 +63,7 @@ def test_every_point_is_a_recipe_that_mergekit_takes(seed: int) -> None:
 
 def test_the_grid_and_its_parents_are_points_of_the_space() -> None:
     space = make_space(SPACES)
-    recipes = expand(space.config, space.sources)
+    recipes = expand(space.config, dict(space.sources))
     found = {recipe.label: space.params_of(recipe) for recipe in recipes}
     assert {label for label, params in found.items() if params is None} == {"parent name=base"}
     for recipe in recipes:
@@ -108,7 +108,7 @@ def test_the_study_learns_from_what_was_there_and_can_be_looked_at(
     space = make_space(spaces)
     choice = choose_sampler(space, 50, 2)
     study = open_study(tmp_path, space.config, choice)
-    for recipe in expand(space.config, space.sources):
+    for recipe in expand(space.config, dict(space.sources)):
         if (params := space.params_of(recipe)) is not None:
             result = TrialResult(RecipeStatus.SCORED, (0.5, 0.5), {"floor": -1.0})
             add_finished(study, space, params, result, choice.name)
