@@ -14,7 +14,7 @@ BIN    := .venv/bin
 LOCK   := requirements/$(DEVICE).txt
 LOCKED := .venv/.locked-$(DEVICE)
 READY  := .venv/.ready-$(DEVICE)
-CODE   := orchestrator tasks tune cluster
+CODE   := mergefront orchestrator tasks tune cluster tests benchmarks examples docs
 
 .PHONY: help demo sft sftall smollm2 setup test quick prove check format docs lock clean
 
@@ -47,10 +47,12 @@ prove: $(READY)  ## the long proofs: mergekit-yaml for every method and architec
 	$(BIN)/python examples/smollm2/prepare.py
 	$(BIN)/pytest -m prove -s
 
-check: $(READY)  ## ruff, mypy, and whether the documentation is up to date
+check: $(READY)  ## ruff, mypy, the import rule, and whether the documentation is up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(CODE)
+	$(BIN)/lint-imports
+	$(BIN)/python -m tests.helpers.architecture
 	$(BIN)/python docs/configuration.py --check
 	$(BIN)/python docs/check_links.py
 

@@ -86,7 +86,7 @@ def suites(
     path.write_text(json.dumps(sweep))  # JSON is YAML
     config = load_config(path)
     lm = open_lm(config, make_serving(config, resolve(config), scratch / "serving"))
-    return lm, load_suites(config, lm)
+    return lm, load_suites(config.objectives, config, lm)
 
 
 def questions(tasks: list[str], limit: int, shots: int | None, scratch: Path) -> list[Question]:

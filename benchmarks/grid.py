@@ -45,7 +45,8 @@ def ask_all(folder: Path, scratch: Path) -> None:
     """A new engine on a merged checkpoint, and all of the demo's questions in lm-eval's way."""
     config = load_config(DEMO)
     serving = make_serving(config, resolve(config), scratch / "serving")
-    questions = [q for suite in load_suites(config, open_lm(config, serving)) for q in suite.questions]
+    suites = load_suites(config.objectives, config, open_lm(config, serving))
+    questions = [q for suite in suites for q in suite.questions]
     engine = VllmEngine(Boot(folder, folder, config.dtype, config.workers, 2), serving, scratch)
     per_choice(engine, [question for question in questions if question.decoding is None])
     engine.answer([question for question in questions if question.decoding is not None])

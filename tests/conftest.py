@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import hashlib
 import os
-import shutil
-import socket
-import subprocess
-import sys
-import threading
-import time
+import tarfile
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,62 +17,22 @@ from orchestrator.config.workers import Engine, Workers
 from orchestrator.core.records import Serving
 from tasks.serving.boot import Boot
 from tasks.serving.engine import VllmEngine
+from tests.helpers.models import make_model
+from tests.helpers.paths import DATA, DEMO, ROOT
+from tests.helpers.results import state
+from tests.helpers.storage import Bucket, Door, moto
 
-ROOT = Path(__file__).resolve().parent.parent
-DEMO = ROOT / "tasks" / "demo"
 # Tests beside this one have clusters of their own on this machine.
 os.environ["RAY_ADDRESS"] = "local"
-os.environ.setdefault("MERGEFRONT_DATA", str(ROOT.parent / "shared" / "data"))
+os.environ.setdefault("MERGEFRONT_DATA", str(DATA))
 for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TQDM_DISABLE"):
     os.environ[name] = "1"  # nothing here may reach for the network
-
-
-ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama": ("Llama", {}),
-    # Its embedding and projections have more elements than a piece of a live merge.
-    "llama-wide": ("Llama", {"hidden_size": 2048, "num_hidden_layers": 1}),
-    "llama-tied": ("Llama", {"tie_word_embeddings": True}),
-    # vLLM pads the vocabulary (768 needs none), and the checkpoint is in several files.
-    "mistral": ("Mistral", {"sliding_window": None, "vocab_size": 771, "max_shard_size": "50KB"}),
-    "qwen2": ("Qwen2", {"tie_word_embeddings": False}),
-    "qwen2-tied": ("Qwen2", {"tie_word_embeddings": True}),
-    "qwen3": ("Qwen3", {"head_dim": 32, "tie_word_embeddings": False}),
-}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first, so that no process is left with one of them when the others are done."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
-
-
-def make_model(folder: Path, seed: int, dtype: str = "float32", architecture: str = "llama") -> Path:
-    """A random two-layer model with the demo's vocabulary and tokenizer."""
-    import torch
-    import transformers
-
-    family, changes = ARCHITECTURES[architecture]
-    changes = {"max_shard_size": "5GB", **changes}
-    shards = changes.pop("max_shard_size")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(DEMO / "parents" / "clinical")
-    torch.manual_seed(seed)
-    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}
-    sizes["vocab_size"] = len(tokenizer)
-    config = getattr(transformers, f"{family}Config")(
-        num_key_value_heads=1,
-        max_position_embeddings=512,
-        eos_token_id=tokenizer.eos_token_id,
-        **{**sizes, **changes},
-    )
-    model = getattr(transformers, f"{family}ForCausalLM")(config).to(getattr(torch, dtype))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            # Wider than the default, so that the two parents' greedy answers differ.
-            parameter.add_(torch.randn_like(parameter), alpha=0.2)
-    model.save_pretrained(folder, max_shard_size=shards)
-    for file in (DEMO / "parents" / "clinical").glob("tokenizer*.json"):
-        shutil.copy(file, folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -157,17 +109,6 @@ def sweep(tmp_path: Path, parents: dict[str, Path]) -> Callable[..., Path]:
     return write
 
 
-def state(folder: Path) -> dict[str, str]:
-    """Every file below a folder with what it is, its mode and a digest; the lock and the sign of life that a refused run
-    leaves do not count."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        data = b"" if path.is_dir() or path.is_symlink() or not path.is_file() else path.read_bytes()
-        if path.name not in (".lock", "driver.json"):
-            found[str(path)] = f"{path.lstat().st_mode:o} {hashlib.sha256(data).hexdigest()}"
-    return found
-
-
 @pytest.fixture
 def mergefront(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, str]]:
     """Run a command in this process, which has everything imported already; gives what it wrote to stdout and stderr."""
@@ -201,78 +142,6 @@ def refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     return run
 
 
-class Door:
-    """A port of our own in front of a server, that can be shut: how storage goes away and comes back."""
-
-    def __init__(self, server: int) -> None:
-        self.server, self.port = server, 0
-        self._connections: list[socket.socket] = []
-        self.open()
-
-    def open(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", self.port))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
-
-    def shut(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for connection in self._connections:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        self._connections.clear()
-
-    def _accept(self, listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                here, _ = listener.accept()
-                there = socket.create_connection(("127.0.0.1", self.server))
-                self._connections += [here, there]
-                for source, target in ((here, there), (there, here)):
-                    threading.Thread(target=self._pass_on, args=(source, target), daemon=True).start()
-
-    @staticmethod
-    def _pass_on(source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(1 << 16):
-                target.sendall(data)
-        with contextlib.suppress(OSError):
-            target.shutdown(socket.SHUT_RDWR)
-
-
-@contextlib.contextmanager
-def moto(log: Path, **environment: str) -> Iterator[int]:
-    """A local S3 server; yields its port. Its log has a line a request."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [str(Path(sys.executable).with_name("moto_server")), "-p", str(port)]
-    with log.open("w") as stream:
-        server = subprocess.Popen(command, stdout=stream, stderr=stream, env={**os.environ, **environment})
-    try:
-        for _ in range(300):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                break
-            time.sleep(0.1)
-        else:
-            raise RuntimeError(log.read_text())
-        yield port
-    finally:
-        server.terminate()
-        server.wait()
-
-
-@dataclasses.dataclass
-class Bucket:
-    """A bucket behind a door of its own."""
-
-    door: Door
-    log: Path
-    """The server's, of all buckets; a line a request."""
-
-    def __call__(self, prefix: str) -> str:
-        return f"s3://bucket/{prefix}?scheme=http&endpoint_override=127.0.0.1:{self.door.port}&region=us-east-1"
-
-
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
     os.environ.update(AWS_ACCESS_KEY_ID="key", AWS_SECRET_ACCESS_KEY="secret", AWS_EC2_METADATA_DISABLED="true")
@@ -290,3 +159,15 @@ def bucket(s3_server: tuple[int, Path]) -> Iterator[Bucket]:
     door = Door(port)
     yield Bucket(door, log)
     door.shut()
+
+
+@pytest.fixture
+def old_results(tmp_path: Path) -> Path:
+    """Two results folders of an earlier mergefront and their sweep files, as if they had been made here: see
+    tests/integration/test_old_results.py."""
+    with tarfile.open(ROOT / "tests" / "data" / "results-0.1.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    for file in tmp_path.rglob("*"):
+        if file.suffix in {".json", ".yaml"}:
+            file.write_text(file.read_text().replace("@ROOT@", str(ROOT)).replace("@OUT@", str(tmp_path)))
+    return tmp_path

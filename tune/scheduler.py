@@ -66,7 +66,7 @@ class Referee:
         return {
             "candidates": len(ids),
             "questions": sum(self.ledger.count(key) for key in ids),
-            "gpu_hours": seconds * (self.workers.gpus_held or 1) / 3600,
+            "gpu_hours": self.workers.gpu_hours(seconds),
         }
 
     @property

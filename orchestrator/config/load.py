@@ -7,17 +7,14 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from orchestrator.config.finetune import Baseline, Finetune, Icft, Lora, Rule
-from orchestrator.config.generation import PAPER_SEQUENCES, Encoder, Generation, OwnTask
+from orchestrator.config.complaint import explain
+from orchestrator.config.finetune import Finetune
+from orchestrator.config.generation import PAPER_SEQUENCES, Generation, OwnTask
 from orchestrator.config.models import Parent
-from orchestrator.config.objectives import Objective, TaskUse
 from orchestrator.config.published import Published
-from orchestrator.config.recipes import RecipeGrid
 from orchestrator.config.safe_yaml import read_yaml
-from orchestrator.config.search import Budget, Floor, Racing, Search, Space
-from orchestrator.config.sweep import Checkpoints, SweepConfig
-from orchestrator.config.workers import Engine, Workers
-from orchestrator.core.errors import UserError, hint
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.errors import UserError
 from orchestrator.core.locations import is_remote
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -48,44 +45,7 @@ def _read(path: Path, model: type[Model], expected: str) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error, model)[:LONGEST]}") from None
-
-
-def _explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """pydantic's first complaint as one sentence: the key's path, what is wrong, the value, the way out."""
-    errors = error.errors(include_url=False)
-    first = errors[0]
-    if isinstance(first["input"], dict):
-        # Where a name or a mapping may stand, the complaint about what was written is the useful one.
-        first = next((e for e in errors if any(model in str(e["loc"]) for model in ("TaskUse", "Rule"))), first)
-    # A union names its branches in the location; only the parts that the user wrote are kept.
-    parts = [p for p in first["loc"] if isinstance(p, int) or (p not in {"str", "TaskUse", "Rule"} and "[" not in p)]
-    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
-    kind, value, message = first["type"], first["input"], first["msg"]
-    if kind == "extra_forbidden":
-        known = _fields_at(parts[:-1], model)
-        return f"{where}: unknown key{hint(str(parts[-1]), known)} (known here: {', '.join(known)})"
-    if kind == "missing":
-        return f"{where}: this key is missing; add it"
-    if kind == "value_error":
-        return f"{where}: {first['ctx']['error']}".removeprefix(": ")
-    more = len(errors) - 1
-    return f"{where}: {message[0].lower()}{message[1:]}, but got {value!r}" + (f" (and {more} more)" if more else "")
-
-
-def _fields_at(parts: list[Any], model: type[BaseModel]) -> list[str]:
-    """The keys that may stand at this place of a file."""
-    places: dict[str, type[BaseModel]] = {
-        "parents": Parent, "candidates": Parent, "recipes": RecipeGrid, "objectives": Objective,
-        "workers": Workers, "engine": Engine, "checkpoints": Checkpoints, "tasks": TaskUse,
-        "generation": Generation, "own": OwnTask, "encoder": Encoder,
-        "search": Search, "space": Space, "budget": Budget, "racing": Racing, "constraints": Floor,
-        "finetune": Finetune, "starts": Rule, "baseline": Baseline, "lora": Lora, "icft": Icft,
-    }  # fmt: skip
-    if parts[:2] == ["finetune", "tasks"] and len(parts) == 3:
-        return list(Objective.model_fields)
-    named = [part for part in parts if part in places]
-    return list((places[named[-1]] if named else model).model_fields)
+        raise UserError(f"{path}: {explain(error, model, data)[:LONGEST]}") from None
 
 
 def _path(folder: Path, value: str) -> Path:

@@ -116,10 +116,22 @@ class SweepConfig(Strict):
                     "are, so that cores or GPUs are left"
                 )
             axes[search.finetune.task] = learned[search.finetune.task]
+        self._check_split()
         for name, floor in search.constraints.items():
             if name not in axes:
                 raise ValueError(f"search.constraints.{name}: is no objective of the front{hint(name, axes)}")
             _known(f"search.constraints.{name}.parent", [floor.parent], self.parents)
+
+    def _check_split(self) -> None:
+        """A search has held-out questions for every axis."""
+        named = {f"objectives.{name}": objective for name, objective in self.objectives.items()}
+        learned = {f"finetune.tasks.{name}": objective for name, objective in self.learned.items()}
+        for where, objective in {**named, **learned}.items():
+            if objective.front and objective.split != "search":
+                raise ValueError(
+                    f"{where}.split: is {objective.split}, but a search is confirmed on questions that it never "
+                    "saw; write split: search (the final front is then evaluated on the others)"
+                )
 
     @property
     def joint(self) -> tuple[Tuned, Finetune] | None:
@@ -135,9 +147,13 @@ class SweepConfig(Strict):
         tuned, finetune = self.joint
         return {tuned.task: finetune.tasks[tuned.task]}
 
-    def learning(self) -> SweepConfig:
-        """With the learning task among the objectives."""
-        return self.model_copy(update={"objectives": {**self.objectives, **self.learned}})
+    @property
+    def held_out(self) -> dict[str, Objective]:
+        """Of a search: its objectives on the questions that it never sees; any other sweep has none."""
+        if self.search is None:
+            return {}
+        axes = {name: objective for name, objective in self.objectives.items() if objective.front}
+        return {name: each.model_copy(update={"split": "confirm"}) for name, each in {**axes, **self.learned}.items()}
 
 
 def _known(where: str, names: list[str], parents: dict[str, Parent]) -> None:

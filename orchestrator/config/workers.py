@@ -82,6 +82,14 @@ class Workers(Strict):
         """Of an engine."""
         return self.gpus * self.engine.ranks
 
+    def gpu_hours(self, seconds: float) -> float:
+        """Hours of GPU time that engines take up in so many seconds of being held, all of them together, as budgets
+        count it: each with all its GPUs, and a worker without a GPU as one.
+
+        GPU hours that are shown are these where `gpus` is above 0, and none where it is not.
+        """
+        return seconds * (self.gpus_held or 1) / 3600
+
     @property
     def text_block(self) -> int:
         """Texts take longer than choices. A batch four times over is full most of the time."""

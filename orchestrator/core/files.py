@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees all of them or nothing, and only their owner sees them at all."""
+"""Files that a reader sees as a whole or not at all, and that only their owner can read."""
 
 from __future__ import annotations
 
@@ -57,3 +57,19 @@ def write_atomic(path: Path, data: str | bytes, mode: int = 0o600, flush: bool =
 
 def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json_if_exists(path: Path) -> dict[str, Any]:
+    """The JSON object in a file that mergefront wrote; empty where there is no such file.
+
+    Raises:
+        ValueError: the file holds something else than a JSON object.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return value

@@ -1,13 +1,10 @@
-"""What the second phase would do and need; it refuses what cannot fit, with the arithmetic."""
+"""What fine-tuning would do and need; it refuses what cannot fit, with the arithmetic."""
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.config.finetune import Finetune
 from orchestrator.config.sweep import SweepConfig
@@ -15,14 +12,13 @@ from orchestrator.core.errors import UserError
 from orchestrator.sizing.disk import weight_bytes
 from orchestrator.sizing.finetune_memory import need, refusal
 from orchestrator.sizing.nodes import ACCELERATORS, full_name
-
-if TYPE_CHECKING:
-    from tasks.evaluation.ledger_lm import LedgerLM
-    from tasks.evaluation.suites import SuiteTask
+from orchestrator.stages.open import Tasks
+from tasks.evaluation.suites import SuiteTask
+from tasks.generation.task import GenerationTask
 
 
 @dataclass(frozen=True)
-class TuningPlan:
+class FinetunePlan:
     starts: list[str]
     """As the sweep names them; a rule may choose several."""
     runs: int
@@ -41,17 +37,14 @@ class TuningPlan:
     """Tuned weights that are kept (10^9 bytes), and the checkpoints of a run."""
 
 
-def plan_tuning(config: SweepConfig, suites: Sequence[SuiteTask], lm: LedgerLM, parameters: int) -> TuningPlan:
+def plan_finetune(config: SweepConfig, tasks: Tasks, parameters: int) -> FinetunePlan:
     """
     Args:
-        suites: the fine-tuning tasks'.
+        parameters: weights of a model.
 
     Raises:
-        UserError: the model does not fit into the GPUs that the sweep names, or into this machine without one; or there
-            are too few examples or one that does not fit, or no general instructions.
+        UserError: the model does not fit into the GPUs that the sweep names, or into this machine without one.
     """
-    from orchestrator.stages.finetune import training_examples
-
     finetune = config.finetune
     assert finetune is not None, "the caller looks"
     gpus = finetune.gpus_of_a_run(config.workers.gpus)
@@ -59,9 +52,7 @@ def plan_tuning(config: SweepConfig, suites: Sequence[SuiteTask], lm: LedgerLM, 
         for method in finetune.method:
             if why := refusal(finetune, method, parameters, gpus, room):
                 raise UserError(f"finetune.method: {why}")
-    there = {suite.objective: len(_training(suite)) for suite in suites}
-    for suite, seed in itertools.product(suites, finetune.seeds):
-        training_examples(lm, finetune, suite, seed)
+    there = {suite.objective: len(_training(suite)) for suite in tasks.learning}
     methods = len({grid.method for grid in config.recipes})
     starts = sum(methods if not isinstance(start, str) and start.per else 1 for start in finetune.starts)
     steps = [
@@ -72,13 +63,13 @@ def plan_tuning(config: SweepConfig, suites: Sequence[SuiteTask], lm: LedgerLM, 
     ]
     runs = starts * len(finetune.seeds) * len(steps)
     kept = runs * weight_bytes(config, parameters) if finetune.keep else 0
-    return TuningPlan(
+    return FinetunePlan(
         starts=[start if isinstance(start, str) else start.words for start in finetune.starts],
         runs=runs,
         steps=starts * len(finetune.seeds) * sum(steps),
         tasks=there,
         memory={method: need(finetune, method, parameters, gpus).words for method in finetune.method},
-        general=_general(finetune, lm),
+        general=len(tasks.training.general) if finetune.icft else None,
         gpus=gpus,
         disk_gb=(kept + _checkpoint_bytes(finetune, parameters)) / 1e9,
     )
@@ -93,17 +84,7 @@ def memory_of(config: SweepConfig, gpus: int) -> float | None:
 
 
 def _training(suite: SuiteTask) -> Sequence[object]:
-    from tasks.generation.task import GenerationTask
-
     return suite.task.examples.training() if isinstance(suite.task, GenerationTask) else ()
-
-
-def _general(finetune: Finetune, lm: LedgerLM) -> int | None:
-    from tasks.finetuning.examples import conversations
-
-    if finetune.icft is None:
-        return None
-    return len(conversations(Path(finetune.icft.general), lm, finetune.max_length, "finetune.icft.general"))
 
 
 def _checkpoint_bytes(finetune: Finetune, parameters: int) -> int:
@@ -111,7 +92,7 @@ def _checkpoint_bytes(finetune: Finetune, parameters: int) -> int:
     return 2 * 12 * parameters if "full" in finetune.method else 0
 
 
-def describe_tuning(plan: TuningPlan) -> list[str]:
+def describe_finetune(plan: FinetunePlan) -> list[str]:
     """For people."""
     there = ", ".join(f"{task} ({size} labelled examples)" for task, size in plan.tasks.items())
     where = f"{plan.gpus} GPUs a run" if plan.gpus > 1 else "one GPU a run" if plan.gpus else "on the CPU"

@@ -11,14 +11,19 @@ from pathlib import Path
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.models.resolve import resolve
 from orchestrator.models.serving import make_profile, make_serving
-from orchestrator.planning.finetune import TuningPlan, describe_tuning, plan_tuning
+from orchestrator.planning.finetune import FinetunePlan, describe_finetune, plan_finetune
 from orchestrator.planning.search import SearchPlan, describe_search, plan_search
 from orchestrator.planning.serving import ServingPlan, describe_serving, plan_serving
 from orchestrator.planning.shape import shaped
 from orchestrator.recipes.expand import expand
+from orchestrator.results.layout import Layout
 from orchestrator.sizing.disk import check_disk, disk_bytes, weight_bytes
 from orchestrator.sizing.nodes import Node, assumed_nodes, describe_nodes, parse_cluster
 from orchestrator.sizing.placement import shape_of
+from orchestrator.stages.open import open_tasks
+from tasks.generation.metrics import open_encoder
+from cluster.nodes import living_nodes
+from cluster.session import session
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Plan:
     """On each node, for the parents themselves."""
     assumed: str | None
     """The config.json whose shape stands in for that of the parents."""
-    finetune: TuningPlan | None
+    finetune: FinetunePlan | None
     search: SearchPlan | None
 
 
@@ -70,9 +75,6 @@ def make_plan(
     Raises:
         UserError: whatever `run` would refuse before it starts, or an engine that has no room.
     """
-    from tasks.evaluation.suites import keep_private, load_suites, open_lm
-    from tasks.generation.metrics import open_encoder
-
     files = shaped(config, shape, tokenizer) if shape and tokenizer else resolve(config, weights=False)
     sources = {name: found.source for name, found in files.items()}
     recipes = expand(config, sources)
@@ -81,15 +83,12 @@ def make_plan(
     nodes = parse_cluster(cluster) if cluster else living_or_assumed(config)
     model = shape_of(files[next(iter(config.parents))].config, parameters, config.dtype)
     with tempfile.TemporaryDirectory() as folder:
-        serving = make_serving(config, files, Path(folder) / "serving")
-        lm = open_lm(config, serving)
-        keep_private(config, Path(folder))
-        suites = load_suites(config, lm)
-        own = config.model_copy(update={"objectives": config.finetune.tasks if config.finetune else {}})
-        tasks = load_suites(own, lm)
+        layout = Layout(Path(folder))
+        serving = make_serving(config, files, layout.serving)
+        tasks = open_tasks(config, serving, layout)
     if config.generation and not shape:
         open_encoder(config.generation.encoder, weights=False)
-    unique = {question.id: question for suite in suites for question in suite.questions}
+    unique = {question.id: question for suite in tasks.suites for question in suite.questions}
     serving_plan = plan_serving(config, model, nodes, unique.values(), len(recipes))
     return Plan(
         points=sum(len(recipe.points) for recipe in recipes),
@@ -104,7 +103,7 @@ def make_plan(
                 sum(question.tokens for question in suite.questions),
                 sum(question.truncated > 0 for question in suite.questions),
             )
-            for suite in suites
+            for suite in tasks.suites
         ],
         questions=len(unique) * len(recipes),
         tokens=sum(question.tokens for question in unique.values()) * len(recipes),
@@ -118,8 +117,8 @@ def make_plan(
         disk_gb=disk_bytes(config, parameters, len(recipes), serving_plan.engines) / 1e9,
         parents_gb=len(config.parents) * weight_bytes(config, parameters) / 1e9,
         assumed=str(shape) if shape else None,
-        finetune=plan_tuning(config, tasks, lm, parameters) if config.finetune else None,
-        search=plan_search(config, sources, [*suites, *tasks], lm, len(recipes)) if config.search else None,
+        finetune=plan_finetune(config, tasks, parameters) if config.finetune else None,
+        search=plan_search(config, sources, tasks, len(recipes)) if config.search else None,
     )
 
 
@@ -146,7 +145,7 @@ def describe(plan: Plan) -> str:
         "folder for kept checkpoints and merged adapters",
     ]
     if plan.finetune:
-        lines += describe_tuning(plan.finetune)
+        lines += describe_finetune(plan.finetune)
     if plan.search:
         lines += describe_search(plan.search)
     if plan.assumed:
@@ -158,8 +157,5 @@ def living_or_assumed(config: SweepConfig) -> Sequence[Node]:
     """The nodes of the Ray cluster that RAY_ADDRESS names, where it does."""
     if os.environ.get("RAY_ADDRESS", "local") == "local":
         return assumed_nodes(config)
-    from cluster.nodes import living_nodes
-    from cluster.session import session
-
     with session():
         return living_nodes()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.recipes.recipe import Source
-
-if TYPE_CHECKING:
-    from tasks.evaluation.ledger_lm import LedgerLM
-    from tasks.evaluation.suites import SuiteTask
+from orchestrator.stages.open import Tasks
+from tune.rungs import cut
+from tune.space import SearchSpace
+from tune.study import choose_sampler
 
 
 @dataclass(frozen=True)
@@ -27,23 +26,17 @@ class SearchPlan:
     sampler: str
 
 
-def plan_search(
-    config: SweepConfig, sources: Mapping[str, Source], suites: Sequence[SuiteTask], lm: LedgerLM, recipes: int
-) -> SearchPlan:
+def plan_search(config: SweepConfig, sources: Mapping[str, Source], tasks: Tasks, recipes: int) -> SearchPlan:
     """
     Args:
-        suites: those of the objectives, and of the fine-tuning tasks.
         recipes: of the grid, parents included.
     """
-    from tune.rungs import cut
-    from tune.space import SearchSpace
-    from tune.study import choose_sampler
-
     search = config.search
     assert search is not None, "the caller looks"
-    both = config.learning()
-    rungs = cut(both, [suite for suite in suites if suite.objective in both.objectives], lm)
-    space = SearchSpace(both, sources)
+    objectives = {**config.objectives, **config.learned}
+    suites = [suite for suite in (*tasks.suites, *tasks.learning) if suite.objective in objectives]
+    rungs = cut(objectives, search, suites, tasks.lm)
+    space = SearchSpace(config, sources)
     asked = [rung.asked for rung in rungs.rungs]
     candidates = search.budget.at_most(asked[0], recipes)
     choice = choose_sampler(space, recipes + candidates, len(rungs.objectives))
@@ -65,8 +58,8 @@ def describe_search(plan: SearchPlan) -> list[str]:
     return [
         f"search     {budget}; {kind} by method (parameters): {methods}",
         f"             a candidate answers {', '.join(f'{asked:,}' for asked in plan.rungs)} questions rung by rung, "
-        "unless it is dropped,",
-        f"             so {plan.candidates:,} candidates at most ask between {plan.candidates * plan.rungs[0]:,} and "
+        "unless it is stopped early,",
+        f"             so {plan.candidates:,} candidates at most answer between {plan.candidates * plan.rungs[0]:,} and "
         f"{plan.candidates * plan.rungs[-1]:,}",
         f"             sampler: {plan.sampler}",
     ]

@@ -76,7 +76,7 @@ def plan_serving(
     slowest = [estimate(questions, kind.own, there) for kind in found]
     each = max(slowest, key=lambda one: one.answer_s + one.merge_s)
     wall = recipes * (each.answer_s + each.merge_s) / there
-    hours = wall * there * workers.gpus_held / 3600
+    hours = workers.gpu_hours(wall * there)
     fit = found[slowest.index(each)].own
     time = _time(wall, hours, each, recipes, there, fit)
     return ServingPlan(there, there * workers.gpus_held, [_kind(kind) for kind in found], "", wall, hours, time)

@@ -12,6 +12,7 @@ from orchestrator.models.formats import normal, read_json
 from orchestrator.models.resolve import Files
 from orchestrator.models.serving import TOKENIZER_FILES
 from orchestrator.recipes.recipe import Source
+from tasks.evaluation.suites import offline
 
 
 def shaped(config: SweepConfig, shape: Path, tokenizer: Path) -> dict[str, Files]:
@@ -22,8 +23,6 @@ def shaped(config: SweepConfig, shape: Path, tokenizer: Path) -> dict[str, Files
     Raises:
         UserError: no config.json of a causal language model, or no tokenizer.
     """
-    from tasks.evaluation.suites import offline
-
     offline(config)
     settings = read_json("--shape", shape)
     if not any((tokenizer / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):

@@ -114,10 +114,10 @@ def _change(after: Sequence[Score], before: Score) -> str:
 
 def costs_table(board: Board, tuned: Tuned) -> Table:
     """Table 1: merging against fine-tuning."""
-    gpus = board.config.workers.gpus_held
+    workers = board.config.workers
     merging = sum(sum(row.costs.values()) for row in board.rows)
     cells = [(f"merging: all {count(len(board.rows), 'recipe')} found and scored", seconds(merging),
-              _gpu_hours(merging * gpus), "0")]  # fmt: skip
+              _gpu_hours(workers.gpu_hours(merging) if workers.gpus else 0.0), "0")]  # fmt: skip
     groups: dict[tuple[str, str, int], list[TunedRow]] = defaultdict(list)
     for run in tuned.runs:
         if run.result:
@@ -126,12 +126,12 @@ def costs_table(board: Board, tuned: Tuned) -> Table:
         spent = sum(run.result["seconds"] for run in runs) / len(runs)
         cards = sum(run.result["processes"] * (run.result["device"] == "cuda") for run in runs) / len(runs)
         told = f"fine-tuning: {task}, {method}, a run (mean of {len(runs)})"
-        cells.append((told, seconds(spent), _gpu_hours(spent * cards), str(size)))
+        cells.append((told, seconds(spent), _gpu_hours(spent * cards / 3600), str(size)))
     return Table.of(("what", "time", "GPU hours", "labelled examples"), cells)
 
 
-def _gpu_hours(value: float) -> str:
-    return f"{value / 3600:.3g}" if value else "none"
+def _gpu_hours(hours: float) -> str:
+    return f"{hours:.3g}" if hours else "none"
 
 
 def runs_table(tuned: Tuned) -> Table:

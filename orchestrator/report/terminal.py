@@ -132,7 +132,9 @@ def _documents(documents: Sequence[int]) -> str:
 
 
 def _style(row: Row) -> str:
-    style = "green" if row.on_front else "dim" if row.status == "pending" else "" if row.status == "scored" else "red"
+    """Red is for what went wrong; what was not asked everything, or not yet, is dim."""
+    failed = row.status in ("invalid", "failed")
+    style = "green" if row.on_front else "red" if failed else "" if row.status == "scored" else "dim"
     return f"{style} bold".strip() if parent_name(row) else style
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.core.errors import UserError
+from orchestrator.core.files import read_json_if_exists
 from orchestrator.core.store import Store
 from orchestrator.ledger.blocks import Stored, block_folders, look
 from orchestrator.recipes.expand import expand
 from orchestrator.recipes.recipe import Point, Recipe, Source, single
-from orchestrator.results.manifest import Note, ledger_place, read_note, read_questions
+from orchestrator.results.layout import Layout
+from orchestrator.results.manifest import Manifest, ledger_location, read_manifest, read_questions
 
 SCHEMA = pa.schema(
     [
@@ -32,7 +35,7 @@ SCHEMA = pa.schema(
         ("is_greedy", pa.bool_()),
         ("text", pa.string()),  # null unless asked for
         ("tokens", pa.int32()),
-        ("objective_score", pa.float64()),  # the recipe's, from the leaderboard, where there is one
+        ("objective_score", pa.float64()),  # the recipe's, over the questions of this stage; null where it has none
         ("serving", pa.string()),
         ("profile", pa.string()),  # JSON
         ("worker", pa.string()),
@@ -43,13 +46,16 @@ SCHEMA = pa.schema(
 
 Uses = dict[str, list[tuple[Any, ...]]]
 UNUSED = [(None, None, None, None)]
+Scores = dict[str, dict[str, Any]]
+"""Recipe → its row of a board."""
 
 
-def export(out: Path, to: Path, texts: bool) -> tuple[int, list[str]]:
+def export(layout: Layout, to: Path, candidates: Mapping[str, Recipe], *, texts: bool) -> tuple[int, list[str]]:
     """Write the answers under every serving and profile that the sweep has had.
 
     Args:
         to: a new file; mode 0600.
+        candidates: recipe id → recipe, of the sweep's search.
         texts: generated texts too; they may be patients'.
 
     Returns:
@@ -60,10 +66,10 @@ def export(out: Path, to: Path, texts: bool) -> tuple[int, list[str]]:
     """
     if to.exists() or not to.parent.is_dir():
         raise UserError(f"--to {to}: exists already, or lies in no folder; name a new file")
-    note = read_note(out)
-    store, known, uses, scores = Store(ledger_place(note.config, out)), _recipes(out, note), _uses(out), _scores(out)
+    manifest = read_manifest(layout)
+    store, known = Store(ledger_location(manifest.config, layout)), {**_recipes(layout, manifest), **candidates}
+    uses, scores = _uses(layout), _scores(layout)
     damaged, rows = [], 0
-
     folders = [folder for folder in block_folders(store) if folder.split("/")[0] in known]
     temporary = to.with_name(f".{to.name}.tmp")
     temporary.touch(mode=0o600)
@@ -73,8 +79,7 @@ def export(out: Path, to: Path, texts: bool) -> tuple[int, list[str]]:
                 if not isinstance(block, Stored):
                     damaged.append(str(block))
                     continue
-                recipe_id = block.recipe_id
-                table = _rows(block, known[recipe_id], uses, scores.get(recipe_id, {}), texts)
+                table = _rows(block, known[block.recipe_id], uses, scores, texts)
                 writer.write_table(table)
                 rows += table.num_rows
         temporary.replace(to)
@@ -83,44 +88,39 @@ def export(out: Path, to: Path, texts: bool) -> tuple[int, list[str]]:
     return rows, damaged
 
 
-def _recipes(out: Path, note: Note) -> dict[str, Recipe]:
-    """The sweep file's, the search's candidates, and the tuned ones (a joint search's candidates are), whose parent is
-    where they started."""
-    found = {recipe.id: recipe for recipe in expand(note.config, note.sources)}
-    candidates = list((out / "search" / "candidates").glob("*.json"))
-    if candidates and note.config.search and not note.config.search.finetune:
-        from tune.space import SearchSpace
-
-        space = SearchSpace(note.config, note.sources)
-        found |= {file.stem: space.recipe(_json(file)["params"]) for file in candidates}
-    for file in (out / "tuning").glob("*/RESULT.json"):
-        told = _json(file)
-        keys = (("start", "start_label"), ("task", "task"), ("examples", "budget"), ("seed", "seed"))
-        point = Point(told["method"], tuple((key, told[name]) for key, name in keys))
-        recipe = single(Source(file.parent.name, told["start_label"], ""), note.config.dtype, point)
-        found[recipe.id] = recipe
+def _recipes(layout: Layout, manifest: Manifest) -> dict[str, Recipe]:
+    """The sweep file's, and the tuned ones (a joint search's candidates are), whose parent is where they started."""
+    found = {recipe.id: recipe for recipe in expand(manifest.config, manifest.sources)}
+    for run in layout.runs():
+        if run.is_finished:
+            result = read_json_if_exists(run.result)
+            keys = (("start", "start_label"), ("task", "task"), ("examples", "budget"), ("seed", "seed"))
+            point = Point(result["method"], tuple((key, result[name]) for key, name in keys))
+            recipe = single(Source(run.path.name, result["start_label"], ""), manifest.config.dtype, point)
+            found[recipe.id] = recipe
     return found
 
 
-def _json(file: Path) -> dict[str, Any]:
-    return dict(json.loads(file.read_text(encoding="utf-8")))
-
-
-def _uses(out: Path) -> Uses:
+def _uses(layout: Layout) -> Uses:
     """Question → where it is asked: stage, objective, task, document."""
     found: Uses = {}
-    for question, *use in zip(*(column.to_pylist() for column in read_questions(out).columns), strict=True):
+    for question, *use in zip(*(column.to_pylist() for column in read_questions(layout).columns), strict=True):
         found.setdefault(question, []).append(tuple(use))
     return found
 
 
-def _scores(out: Path) -> dict[str, dict[str, Any]]:
-    """Recipe → its row of the leaderboard."""
-    file = out / "leaderboard.parquet"
+def _scores(layout: Layout) -> dict[str, Scores]:
+    """Stage → the scores over its questions. A search's held-out questions have the objectives of the others, and a
+    board of their own; what was fine-tuned is in tuning.parquet, with all objectives."""
+    scores = _board(layout.leaderboard) | _board(layout.tuning_table)
+    return {"sweep": scores, "tuned": scores, "confirm": _board(layout.confirmed.leaderboard)}
+
+
+def _board(file: Path) -> Scores:
     return {row["recipe_id"]: row for row in pq.read_table(file).to_pylist()} if file.exists() else {}
 
 
-def _rows(block: Stored, recipe: Recipe, uses: Uses, scores: dict[str, Any], texts: bool) -> pa.Table:
+def _rows(block: Stored, recipe: Recipe, uses: Uses, scores: dict[str, Scores], texts: bool) -> pa.Table:
     marker, point = block.marker, recipe.points[0]
     parents = ", ".join(source.name for source, _ in recipe.models)
     head = (block.recipe_id, recipe.label, point.method, parents, json.dumps(dict(point.parameters)))
@@ -134,7 +134,7 @@ def _rows(block: Stored, recipe: Recipe, uses: Uses, scores: dict[str, Any], tex
             answer.is_greedy,
             answer.text if texts else None,
             answer.tokens,
-            scores.get(use[1]),
+            scores.get(use[0], {}).get(block.recipe_id, {}).get(use[1]),
             *tail,
         )
         for answer in block.answers

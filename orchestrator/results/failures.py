@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import dataclasses
 
 from orchestrator.core.errors import UserError
+from orchestrator.core.files import make_private, read_json_if_exists, write_json
 from orchestrator.core.records import Failure
-
-if TYPE_CHECKING:
-    pass
+from orchestrator.results.layout import Layout
 
 
-def failure_file(out: Path, recipe_id: str) -> Path:
-    return out / "failures" / f"{recipe_id}.json"
+def write_failure(layout: Layout, failure: Failure) -> None:
+    file = layout.failure(failure.recipe_id)
+    make_private(file.parent)
+    write_json(file, dataclasses.asdict(failure))
 
 
-def stored_failures(out: Path) -> dict[str, Failure]:
+def read_failures(layout: Layout) -> dict[str, Failure]:
     """Recipe id → why it has no score.
 
     Raises:
-        UserError: a file there is none of ours.
+        UserError: a file there is damaged.
     """
     found = {}
-    for file in sorted((out / "failures").glob("*.json")):
+    for file in layout.failures():
         try:
             found[file.stem] = Failure(**read_json_if_exists(file))
         except (ValueError, TypeError, RecursionError) as error:
             raise UserError(f"{file}: is damaged ({error}); delete it, and `run` finds out again") from None
     return found
-
-
-def read_json_if_exists(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}

@@ -8,32 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.core.errors import UserError
-from orchestrator.core.locations import is_remote
 from orchestrator.core.store import Entry, Store
-from orchestrator.ledger.blocks import SUCCESS, Stored, block_folders, look
-from orchestrator.results.manifest import Note, ledger_place, read_note
+from orchestrator.ledger.blocks import SUCCESS, Stored, look
+from orchestrator.results.layout import ID, Layout
+from orchestrator.results.manifest import Manifest, ledger_location, read_manifest
 from orchestrator.results.status import recipe_ids
 
 GRACE_S = 3600.0
 """Younger files of a ledger are left alone: a writer may be about to write the marker that names them."""
-
-
-def open_store(place: str) -> Store:
-    """The ledger that a user names: by a results folder, or by its own folder or address.
-
-    Raises:
-        UserError: neither.
-    """
-    if is_remote(place):
-        return Store(place)
-    folder = Path(place)
-    if (folder / "sweep.json").exists():
-        return Store(ledger_place(read_note(folder).config, folder))
-    store = Store(folder)
-    if not folder.is_dir() or not block_folders(store):
-        raise UserError(f"{place}: holds neither a sweep nor a ledger; give a folder that `run --out` wrote")
-    return store
 
 
 # -------------------------------------------------------------------- gc
@@ -47,19 +29,20 @@ class Garbage:
     in_ledger: bool
 
 
-def find_garbage(out: Path) -> list[Garbage]:
+def find_garbage(layout: Layout) -> list[Garbage]:
     """What nothing refers to any more, in a results folder and in its ledger. Nothing is deleted.
 
     Raises:
         UserError: no sweep, or its ledger cannot be had.
     """
-    note = read_note(out)
-    return [*_ledger_garbage(Store(ledger_place(note.config, out))), *_folder_garbage(out, note)]
+    manifest = read_manifest(layout)
+    store = Store(ledger_location(manifest.config, layout))
+    return [*_ledger_garbage(store), *_folder_garbage(layout, manifest)]
 
 
-def collect(out: Path, garbage: Iterable[Garbage]) -> None:
+def collect(layout: Layout, garbage: Iterable[Garbage]) -> None:
     """Delete it; the caller holds the folder's lock."""
-    store = Store(ledger_place(read_note(out).config, out))
+    store = Store(ledger_location(read_manifest(layout).config, layout))
     # Markers first: what is interrupted leaves orphans, never a marker without its file.
     for each in sorted(garbage, key=lambda each: not each.name.endswith(f"/{SUCCESS}")):
         if each.in_ledger:
@@ -93,16 +76,16 @@ def _block_garbage(store: Store, folder: str, entries: Sequence[Entry]) -> Itera
             yield Garbage(f"ledger: {what}", entry.name, entry.size, True)
 
 
-def _folder_garbage(out: Path, note: Note) -> Iterator[Garbage]:
-    known = recipe_ids(out, note)
+def _folder_garbage(layout: Layout, manifest: Manifest) -> Iterator[Garbage]:
+    known, runs = recipe_ids(layout, manifest), list(layout.runs())
     leftovers = [
-        *((path, "half-written files") for path in out.glob("**/.*.tmp") if "answers" not in path.parts),
-        *((path, "scratch of engines") for path in [out / "checkpoints" / "scratch", out / "ray"]),
-        *((path / "checkpoints", "checkpoints of finished training") for path in (out / "tuning").glob("*")
-          if (path / "RESULT.json").exists()),
-        *((path, "half-written tuned weights") for path in (out / "tuning").glob("*/.saving")),
-        *((path, "checkpoints of recipes that the sweep no longer has") for path in (out / "checkpoints").glob("*")
-          if len(path.name) == 20 and path.name not in known),
+        *((path, "half-written files") for path in layout.root.glob("**/.*.tmp")
+          if not path.is_relative_to(layout.answers)),
+        *((path, "scratch of engines") for path in (layout.scratch, layout.ray)),
+        *((run.checkpoints, "checkpoints of finished training") for run in runs if run.is_finished),
+        *((run.saving, "half-written tuned weights") for run in runs),
+        *((path, "checkpoints of recipes that the sweep no longer has") for path in layout.checkpoints.glob(ID)
+          if path.name not in known),
     ]  # fmt: skip
     for path, what in leftovers:
         if path.exists():

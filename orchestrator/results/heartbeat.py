@@ -14,19 +14,17 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
 import psutil
 
 from orchestrator.core.files import write_json
+from orchestrator.results.layout import Layout
 
 BEAT_S = 5.0
 """Seconds between two signs of life."""
 DEAD_S = 60.0
 """Seconds without one after which a driver counts as dead; its clock may be another machine's."""
-
-DRIVER = "driver.json"
 
 
 @dataclass(frozen=True)
@@ -49,23 +47,23 @@ class Driver:
         return "dead" if gone or time.time() - self.seen > DEAD_S else "at work"
 
 
-def read_driver(out: Path) -> Driver | None:
+def read_driver(layout: Layout) -> Driver | None:
     """The driver that was here last; None where there was none."""
     try:
-        return Driver(**json.loads((out / DRIVER).read_text(encoding="utf-8")))
+        return Driver(**json.loads(layout.driver.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         return None
 
 
 @contextlib.contextmanager
-def driving(out: Path) -> Iterator[None]:
+def driving(layout: Layout) -> Iterator[None]:
     """Give a sign of life every `BEAT_S` seconds, and a last one at the end."""
     started, over = time.time(), threading.Event()
 
     def beat(ended: bool) -> None:
         # A full disk costs the sign of life, not the sweep: what it must store says so itself.
         with contextlib.suppress(OSError):
-            write_json(out / DRIVER, asdict(Driver(socket.gethostname(), os.getpid(), started, time.time(), ended)))
+            write_json(layout.driver, asdict(Driver(socket.gethostname(), os.getpid(), started, time.time(), ended)))
 
     def keep_beating() -> None:
         beat(False)

@@ -5,24 +5,25 @@ from __future__ import annotations
 import contextlib
 import fcntl
 from collections.abc import Iterator
-from pathlib import Path
 
 from orchestrator.core.errors import UserError
 from orchestrator.core.files import make_private
+from orchestrator.results.layout import Layout
 
 
 @contextlib.contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Hold a results folder; the lock dies with its process.
+def locked(layout: Layout) -> Iterator[None]:
+    """Take a results folder for this process alone; the lock dies with its process.
 
     Raises:
         UserError: another one is running, or the folder cannot be written.
     """
+    out = layout.root
     try:
         make_private(out)
-        if (out / "sweep.json").exists() or not any(out.iterdir()):
+        if layout.manifest.exists() or not any(out.iterdir()):
             out.chmod(0o700)  # made by hand, or by an older version; never a folder that holds other things too
-        stream = (out / ".lock").open("a")
+        stream = layout.lock.open("a")
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror}); choose another folder") from None
     with stream:

@@ -1,4 +1,4 @@
-"""DIR/sweep.json and DIR/questions.parquet: what a run writes down before it asks anything.
+"""DIR/sweep.json and DIR/questions.parquet: what a run writes down before it evaluates anything.
 
 From them `report`, `status` and the ledger tools know the sweep, on any machine, without its parents or its data.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,11 +19,12 @@ import pyarrow.parquet as pq
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.files import write_atomic, write_json
+from orchestrator.core.locations import is_remote
 from orchestrator.core.records import Profile, Serving
+from orchestrator.core.store import Store
+from orchestrator.ledger.blocks import block_folders
 from orchestrator.recipes.recipe import Source
-
-if TYPE_CHECKING:
-    from tasks.evaluation.suites import SuiteTask
+from orchestrator.results.layout import Layout
 
 QUESTIONS = pa.schema(
     [
@@ -36,8 +37,18 @@ QUESTIONS = pa.schema(
 )
 
 
+class QuestionUse(NamedTuple):
+    """What a question is for: a row of `QUESTIONS`."""
+
+    question_id: str
+    stage: str
+    objective: str
+    task: str
+    document: int
+
+
 @dataclass(frozen=True)
-class Note:
+class Manifest:
     """What DIR/sweep.json holds."""
 
     config: SweepConfig
@@ -48,80 +59,93 @@ class Note:
     """Objective, place and task → digest of its questions."""
 
 
-def write_note(out: Path, note: Note) -> None:
+def write_manifest(layout: Layout, manifest: Manifest) -> None:
     versions = {name: importlib.metadata.version(name) for name in ("mergekit", "lm-eval", "torch", "transformers")}
     content = {
-        "config": note.config.model_dump(mode="json"),
-        "sources": {name: dataclasses.asdict(source) for name, source in note.sources.items()},
-        "serving": dataclasses.asdict(note.serving),
-        "profile": dataclasses.asdict(note.profile),
-        "questions": note.digests,
+        "config": manifest.config.model_dump(mode="json"),
+        "sources": {name: dataclasses.asdict(source) for name, source in manifest.sources.items()},
+        "serving": dataclasses.asdict(manifest.serving),
+        "profile": dataclasses.asdict(manifest.profile),
+        "questions": manifest.digests,
         "versions": versions,
     }
-    write_json(out / "sweep.json", content)
+    write_json(layout.manifest, content)
 
 
-def read_note(out: Path) -> Note:
+def read_manifest(layout: Layout) -> Manifest:
     """
     Raises:
         UserError: there is none, or it cannot be read.
     """
     try:
-        content = json.loads((out / "sweep.json").read_text(encoding="utf-8"))
+        content = json.loads(layout.manifest.read_text(encoding="utf-8"))
         config = SweepConfig.model_validate_json(json.dumps(content["config"]))
         sources = {name: _source(fields) for name, fields in content["sources"].items()}
-        fields = content["serving"]
-        engine = tuple((key, value) for key, value in fields["engine"])
-        if Path(fields["tokenizer"]).name != fields["tokenizer"]:
-            raise ValueError(f"serving.tokenizer is {fields['tokenizer']!r}, which is no folder in serving/")
-        stops, folder = tuple(fields["stop_token_ids"]), str(out / "serving" / fields["tokenizer"])
-        serving = Serving(**{**fields, "engine": engine, "stop_token_ids": stops, "folder": folder})
-        return Note(config, sources, serving, Profile(**content["profile"]), content["questions"])
+        serving = _serving(layout, content["serving"])
+        return Manifest(config, sources, serving, Profile(**content["profile"]), content["questions"])
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{out}: holds no sweep (no sweep.json); give the folder that `run --out` wrote") from None
+        raise UserError(
+            f"{layout.root}: holds no sweep (no sweep.json); give the folder that `run --out` wrote"
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:500]
-        raise UserError(
-            f"{out / 'sweep.json'}: cannot be read ({reason}); `run` with the sweep file mends it"
-        ) from None
+        raise UserError(f"{layout.manifest}: cannot be read ({reason}); `run` with the sweep file mends it") from None
 
 
 def _source(fields: dict[str, Any]) -> Source:
     return Source(**{**fields, "files": tuple((name, digest) for name, digest in fields["files"])})
 
 
-def ledger_place(config: SweepConfig, out: Path) -> Path | str:
-    """Where a sweep's answers are."""
-    return config.ledger or out / "answers"
+def _serving(layout: Layout, fields: dict[str, Any]) -> Serving:
+    """The results folder may have moved since: the tokenizer's folder is looked for in it."""
+    if Path(fields["tokenizer"]).name != fields["tokenizer"]:
+        raise ValueError(f"serving.tokenizer is {fields['tokenizer']!r}, which is no folder in serving/")
+    engine = tuple((key, value) for key, value in fields["engine"])
+    stops, folder = tuple(fields["stop_token_ids"]), str(layout.serving / fields["tokenizer"])
+    return Serving(**{**fields, "engine": engine, "stop_token_ids": stops, "folder": folder})
 
 
-def write_questions(out: Path, stages: Mapping[str, Sequence[SuiteTask]]) -> None:
-    """Write down which questions are asked of recipes, and what of.
+# -------------------------------------------------------------------- where the answers are
+def ledger_location(config: SweepConfig, layout: Layout) -> Path | str:
+    """A folder, or an address of object storage."""
+    return config.ledger or layout.answers
 
-    Args:
-        stages: see `QUESTIONS`.
+
+def open_ledger_store(place: str) -> Store:
+    """The ledger that a user names: by a results folder, or by its own folder or address.
+
+    Raises:
+        UserError: neither.
     """
-    rows = [
-        (question.id, stage, suite.objective, suite.name, document)
-        for stage, suites in stages.items()
-        for suite in suites
-        for question, document in zip(suite.questions, suite.document_of, strict=True)
-    ]
-    columns: list[Any] = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in QUESTIONS]
+    if is_remote(place):
+        return Store(place)
+    layout = Layout(Path(place))
+    if layout.manifest.exists():
+        return Store(ledger_location(read_manifest(layout).config, layout))
+    store = Store(layout.root)
+    if not layout.root.is_dir() or not block_folders(store):
+        raise UserError(f"{place}: holds neither a sweep nor a ledger; give a folder that `run --out` wrote")
+    return store
+
+
+# -------------------------------------------------------------------- questions
+def write_questions(layout: Layout, uses: Sequence[QuestionUse]) -> None:
+    """Write down which questions recipes are evaluated on, and what each is for."""
+    columns: list[Any] = [list(column) for column in zip(*uses, strict=True)] or [[] for _ in QUESTIONS]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns, schema=QUESTIONS), sink)
-    write_atomic(out / "questions.parquet", sink.getvalue().to_pybytes())
+    write_atomic(layout.questions, sink.getvalue().to_pybytes())
 
 
-def read_questions(out: Path) -> pa.Table:
+def read_questions(layout: Layout) -> pa.Table:
     """
     Returns:
-        With the columns of `QUESTIONS`, in the order in which they are asked.
+        With the columns of `QUESTIONS`, in the order in which they are evaluated.
 
     Raises:
         UserError: there are none, or they cannot be read.
     """
-    path = out / "questions.parquet"
+    path = layout.questions
     try:
         table = pq.read_table(path)
         if table.schema != QUESTIONS:

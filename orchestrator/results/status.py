@@ -5,22 +5,22 @@ Every block is read and checked, so what is counted is what `run` would find, an
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import pyarrow.compute as pc
 
+from orchestrator.core.files import read_json_if_exists
 from orchestrator.core.store import Store
+from orchestrator.core.text import duration
 from orchestrator.ledger.blocks import Damaged, Stored, block_folders, look
 from orchestrator.ledger.ledger import COSTS
 from orchestrator.recipes.expand import expand
 from orchestrator.recipes.recipe import Point, Recipe, Source, single
 from orchestrator.results.heartbeat import Driver, read_driver
-from orchestrator.results.manifest import Note, ledger_place, read_note, read_questions
+from orchestrator.results.layout import Layout
+from orchestrator.results.manifest import Manifest, ledger_location, read_manifest, read_questions
 
 RECENT_S = 600.0
 """The rate is that of the last ten minutes in which something was answered."""
@@ -56,6 +56,7 @@ class Status:
     worker_hours: float
     """Spent on answers and on getting recipes into engines, by all runs."""
     gpu_hours: float
+    """Of all GPUs of the engines; 0 where the workers have none."""
     failures: list[dict[str, str]]
     search: dict[str, int] = field(default_factory=dict)
     """Status of a candidate → how many."""
@@ -65,22 +66,22 @@ class Status:
     """Blocks that do not match their marker; `run` asks them again."""
 
 
-def read_status(out: Path) -> Status:
+def read_status(layout: Layout) -> Status:
     """
     Raises:
         UserError: no sweep was started there, or its ledger cannot be had.
     """
-    note, driver = read_note(out), read_driver(out)
-    recipes = expand(note.config, note.sources)
-    candidates, runs = _candidates(out), _runs(out, note)
-    blocks, damaged = _read_blocks(out, note, {*(r.id for r in recipes), *candidates, *runs})
-    wanted = read_questions(out).filter(pc.field("stage") == "sweep")["question_id"].unique()
+    manifest, driver = read_manifest(layout), read_driver(layout)
+    recipes = expand(manifest.config, manifest.sources)
+    candidates, runs = _candidates(layout), _runs(layout, manifest)
+    blocks, damaged = _read_blocks(layout, manifest, {*(r.id for r in recipes), *candidates, *runs})
+    wanted = read_questions(layout).filter(pc.field("stage") == "sweep")["question_id"].unique()
     known: dict[str, set[str]] = {recipe.id: set() for recipe in recipes}
     for block in blocks:
         if block.recipe_id in known:
             ids = block.table["question_id"]
             known[block.recipe_id].update(ids.filter(pc.is_in(ids, value_set=wanted)).to_pylist())
-    failures = _failures(out, recipes)
+    failures = _failures(layout, recipes)
     states = {
         key: "done" if len(found) == len(wanted) else failures.get(key, {}).get("status", "pending")
         for key, found in known.items()
@@ -89,7 +90,7 @@ def read_status(out: Path) -> Status:
     answered, questions = sum(len(known[key]) for key in counted), len(counted) * len(wanted)
     state = driver.state if driver else "never started"
     rate = _rate(blocks) if state == "at work" else None
-    seconds = sum(getattr(block.marker, cost) for block in blocks for cost in COSTS)
+    seconds, workers = sum(getattr(block.marker, cost) for block in blocks for cost in COSTS), manifest.config.workers
     return Status(
         state=state,
         driver=driver,
@@ -100,7 +101,7 @@ def read_status(out: Path) -> Status:
         left_s=(questions - answered) / rate if rate else None,
         workers=_workers(blocks, driver),
         worker_hours=seconds / 3600,
-        gpu_hours=seconds / 3600 * note.config.workers.gpus,
+        gpu_hours=workers.gpu_hours(seconds) if workers.gpus else 0.0,
         failures=[failures[key] for key in failures if states[key] != "done"],
         search=dict(Counter(candidates.values())),
         tuned=dict(Counter(runs.values())),
@@ -108,39 +109,41 @@ def read_status(out: Path) -> Status:
     )
 
 
-def recipe_ids(out: Path, note: Note) -> set[str]:
-    """Everything that this sweep asks, or asked: recipes of the file, candidates of its search, tuned checkpoints."""
-    return {*(recipe.id for recipe in expand(note.config, note.sources)), *_candidates(out), *_runs(out, note)}
+def recipe_ids(layout: Layout, manifest: Manifest) -> set[str]:
+    """All that this sweep evaluates or has evaluated: recipes of the file, candidates of its search, tuned
+    checkpoints."""
+    recipes = expand(manifest.config, manifest.sources)
+    return {*(recipe.id for recipe in recipes), *_candidates(layout), *_runs(layout, manifest)}
 
 
-def _candidates(out: Path) -> dict[str, str]:
+def _candidates(layout: Layout) -> dict[str, str]:
     """Of the search: recipe → status."""
-    return {file.stem: str(_json(file).get("status")) for file in (out / "search" / "candidates").glob("*.json")}
+    return {file.stem: str(read_json_if_exists(file).get("status")) for file in layout.proposals()}
 
 
-def _runs(out: Path, note: Note) -> dict[str, str]:
+def _runs(layout: Layout, manifest: Manifest) -> dict[str, str]:
     """Of fine-tuning: the recipe that comes of it → `finished` or `open`."""
     found = {}
-    for folder in (out / "tuning").glob("[0-9a-f]" * 20):
-        recipe = single(Source(folder.name, "", ""), note.config.dtype, Point("tuned"))
-        found[recipe.id] = "finished" if (folder / "RESULT.json").exists() else "open"
+    for run in layout.runs():
+        recipe = single(Source(run.path.name, "", ""), manifest.config.dtype, Point("tuned"))
+        found[recipe.id] = "finished" if run.is_finished else "open"
     return found
 
 
-def _failures(out: Path, recipes: list[Recipe]) -> dict[str, dict[str, str]]:
+def _failures(layout: Layout, recipes: list[Recipe]) -> dict[str, dict[str, str]]:
     found = {}
     for recipe in recipes:
-        note = _json(out / "failures" / f"{recipe.id}.json")
+        note = read_json_if_exists(layout.failure(recipe.id))
         if note:
-            told = {key: str(note.get(key)) for key in ("status", "stage", "message")}
-            found[recipe.id] = {"recipe_id": recipe.id, "label": recipe.label, **told}
+            said = {key: str(note.get(key)) for key in ("status", "stage", "message")}
+            found[recipe.id] = {"recipe_id": recipe.id, "label": recipe.label, **said}
     return found
 
 
-def _read_blocks(out: Path, note: Note, ids: set[str]) -> tuple[list[Stored], list[str]]:
+def _read_blocks(layout: Layout, manifest: Manifest, ids: set[str]) -> tuple[list[Stored], list[str]]:
     """The sweep's own blocks, and what is damaged among them."""
-    store = Store(ledger_place(note.config, out))
-    view = (note.serving.id, note.profile.id)
+    store = Store(ledger_location(manifest.config, layout))
+    view = (manifest.serving.id, manifest.profile.id)
 
     folders = [folder for folder in block_folders(store) if folder.split("/")[0] in ids]
     found = list(store.together(lambda folder: look(store, folder, view), folders))
@@ -166,11 +169,6 @@ def _workers(blocks: list[Stored], driver: Driver | None) -> list[WorkerSeen]:
             worker.blocks += 1
             worker.answers += marker.rows
     return sorted(found.values(), key=lambda worker: worker.name)
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """A file of the sweep's; empty where there is none."""
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
 
 # -------------------------------------------------------------------- for people
@@ -213,15 +211,8 @@ def _rate_words(status: Status, now: float) -> str:
     if status.per_second is None or status.left_s is None:
         return ""
     end = time.strftime("%Y-%m-%d %H:%M", time.localtime(now + status.left_s))
-    return f", {status.per_second:.1f} a second, done in {_span(status.left_s)} ({end})"
+    return f", {status.per_second:.1f} a second, done in {duration(status.left_s)} ({end})"
 
 
 def _ago(seconds: float) -> str:
-    return f"{_span(max(0.0, seconds))} ago"
-
-
-def _span(seconds: float) -> str:
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
+    return f"{duration(max(0.0, seconds))} ago"

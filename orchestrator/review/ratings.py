@@ -23,6 +23,7 @@ import numpy as np
 
 from orchestrator.core.errors import UserError
 from orchestrator.core.files import write_json
+from orchestrator.results.layout import Layout
 from orchestrator.review.sheets import CRITERIA, ITEM, Criterion
 
 DELIMITERS = (",", ";", "\t")
@@ -75,11 +76,11 @@ class Ratings:
     """Where they were written."""
 
 
-def read_review(out: Path, folder: Path) -> Ratings:
+def read_review(layout: Layout, folder: Path) -> Ratings:
     """Read filled sheets, whatever their files are called now, and write `ratings.json` beside their key.
 
     Args:
-        out: the sweep's results folder.
+        layout: of the sweep's results folder.
         folder: holds the sheets; cells may be empty and rows may be missing.
 
     Raises:
@@ -88,7 +89,7 @@ def read_review(out: Path, folder: Path) -> Ratings:
     sheets = {file: _rows(file) for file in sorted(folder.glob("[!.~]*.csv"))}
     if not sheets:
         raise UserError(f"--read {folder}: holds no .csv; name the folder with the filled sheets, saved as CSV")
-    home, key = _key(out, folder, {row[ITEM] for rows in sheets.values() for row in rows.values()})
+    home, key = _key(layout, folder, {row[ITEM] for rows in sheets.values() for row in rows.values()})
     ratings = list(_ratings(sheets, key["items"]))
     if not ratings:
         raise UserError(f"--read {folder}: no rating is filled in yet; fill in {', '.join(c.name for c in CRITERIA)}")
@@ -128,14 +129,14 @@ def _rows(file: Path) -> dict[int, dict[str, str]]:
     return {number: row for number, row in rows.items() if any(row.values())}
 
 
-def _key(out: Path, folder: Path, items: set[str]) -> tuple[Path, dict[str, Any]]:
+def _key(layout: Layout, folder: Path, items: set[str]) -> tuple[Path, dict[str, Any]]:
     """The folder and the key of the review that the items belong to."""
-    for file in sorted((out / "reviews").glob("*/key.json")):
+    for file in sorted(layout.reviews.glob("*/key.json")):
         key = json.loads(file.read_text(encoding="utf-8"))
         if items & key["items"].keys():
             return file.parent, key
     raise UserError(
-        f"--read {folder}: no sheet there was written from {out} (its keys are in {out / 'reviews'}); name the results "
+        f"--read {folder}: no sheet there was written from {layout.root} (its keys are in {layout.reviews}); name the results "
         "folder that `review --to` was given"
     )
 

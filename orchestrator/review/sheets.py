@@ -20,16 +20,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.core.errors import UserError, hint
 from orchestrator.core.files import check_new, make_private, write_atomic, write_json
 from orchestrator.recipes.recipe import Recipe, find_recipe
 from orchestrator.report.words import point_title
 from orchestrator.stages.open import Sweep
-
-if TYPE_CHECKING:
-    from tasks.evaluation.suites import SuiteTask
+from tasks.evaluation.ledger_lm import Unanswered
+from tasks.evaluation.suites import SuiteTask
 
 LETTERS = "bcdfghjkmnpqrstvwxz"
 """No digits and no vowels: a spreadsheet takes 12345e67 for a number and mar5 for a date, and would save that."""
@@ -140,7 +139,7 @@ def write_review(
     texts = {"input": {request.doc_id: suite.task.doc_to_text(request.doc) for request in chosen}}
     if reference:
         texts["reference"] = {request.doc_id: _reference(suite, request) for request in chosen}
-    ids, home = _ids(raters * len(outputs)), make_private(sweep.out / "reviews") / next(_ids(1))
+    ids, home = _ids(raters * len(outputs)), make_private(sweep.layout.reviews) / next(_ids(1))
     items, sheets = {}, {}
     for rater in range(1, raters + 1):
         rows = {next(ids): output for output in apart(outputs, secrets.SystemRandom())}
@@ -151,7 +150,7 @@ def write_review(
     write_json(make_private(home) / "key.json", {"task": suite.name, "recipes": labels, "items": items})
     for path, data in {**sheets, folder / "rubric.txt": rubric().encode()}.items():
         write_atomic(path, data)
-    cut = sum(sweep.lm.questions(request)[0].truncated > 0 for request in chosen)
+    cut = sum(sweep.tasks.lm.questions(request)[0].truncated > 0 for request in chosen)
     return Review(home / "key.json", list(sheets), len(outputs), len(chosen), cut)
 
 
@@ -161,7 +160,7 @@ def generation_task(sweep: Sweep, name: str | None) -> SuiteTask:
     Raises:
         UserError: none, or several.
     """
-    suites = [suite for suite in sweep.suites if suite.task.OUTPUT_TYPE == "generate_until"]
+    suites = [suite for suite in sweep.tasks.suites if suite.task.OUTPUT_TYPE == "generate_until"]
     known = [f"{suite.objective}/{suite.name}" for suite in suites]
     if not known:
         raise UserError("review: no task of this sweep generates text (output_type: generate_until); nothing to rate")
@@ -180,12 +179,10 @@ def read_outputs(sweep: Sweep, recipes: Sequence[Recipe], requests: Sequence[Any
     Raises:
         UserError: a recipe has not answered them all.
     """
-    from tasks.evaluation.ledger_lm import Unanswered
-
     givers: dict[tuple[int, str], list[str]] = defaultdict(list)
     for recipe in recipes:
         try:
-            answers = sweep.lm.knowing(sweep.ledger.answers(recipe.id)).generate_until(list(requests))
+            answers = sweep.tasks.lm.knowing(sweep.ledger.answers(recipe.id)).generate_until(list(requests))
         except Unanswered as error:
             raise UserError(
                 f"{recipe.label}: {error}; finish the sweep with `run`, or review recipes that have answered"

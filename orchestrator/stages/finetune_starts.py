@@ -28,14 +28,14 @@ def choose_starts(config: SweepConfig, board: Board, baseline: Recipe | None) ->
             assert baseline is not None, "checked with the sweep file"
             found.append(Start(BASELINE, baseline, "the instruction-tuned baseline"))
         else:
-            found.append(Start(item, find_start(config, board, item, f"finetune.starts[{index}]"), "named"))
+            found.append(Start(item, find_start(board, item, f"finetune.starts[{index}]"), "named"))
     unique: dict[str, Start] = {}
     for start in found:
         unique.setdefault(start.recipe.id, start)
     return list(unique.values())
 
 
-def find_start(config: SweepConfig, board: Board, name: str, where: str) -> Recipe:
+def find_start(board: Board, name: str, where: str) -> Recipe:
     try:
         recipe = find_recipe([row.recipe for row in board.rows], name)
     except UserError as error:
@@ -48,7 +48,8 @@ def find_start(config: SweepConfig, board: Board, name: str, where: str) -> Reci
 
 def _by_rule(config: SweepConfig, board: Board, rule: Rule, where: str) -> list[Start]:
     signs = {name: 1.0 if o.direction == "maximize" else -1.0 for name, o in config.objectives.items()}
-    merges = [row for row in board.rows if row.status == "scored" and row.method not in {"parent", "candidate"}]
+    # Not models as they are: parents, checkpoints from elsewhere, and what a joint search has fine-tuned.
+    merges = [row for row in board.rows if row.status == "scored" and row.recipe.method != "passthrough"]
 
     def passes(row: Row) -> bool:
         return all(signs[name] * (row.scores[name].value - worst) >= 0 for name, worst in rule.floor.items())

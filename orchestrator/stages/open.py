@@ -1,12 +1,14 @@
-"""A sweep with everything found: its recipes, its questions, its ledger."""
+"""A sweep with everything found: its recipes, its questions, its training examples, its ledger. Opened once a command;
+all later stages take what they need from here.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from orchestrator.config.objectives import Objective
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.records import Profile, Serving
@@ -15,76 +17,184 @@ from orchestrator.models.resolve import resolve
 from orchestrator.models.serving import make_profile, make_serving
 from orchestrator.recipes.expand import expand
 from orchestrator.recipes.recipe import Recipe, Source
-from orchestrator.results.manifest import Note, ledger_place, read_note, write_note, write_questions
+from orchestrator.results.layout import Layout
+from orchestrator.results.manifest import (
+    Manifest,
+    QuestionUse,
+    ledger_location,
+    read_manifest,
+    write_manifest,
+    write_questions,
+)
 from orchestrator.sizing.disk import check_disk
+from orchestrator.stages.training_examples import TrainingExamples, open_training_examples
+from orchestrator.stats.scores import TaskScore
+from tasks.evaluation.ledger_lm import LedgerLM
+from tasks.evaluation.suites import SuiteTask, keep_private, load_suites, open_lm, remember
 
-if TYPE_CHECKING:
-    from tasks.evaluation.ledger_lm import LedgerLM
-    from tasks.evaluation.suites import SuiteTask
+
+@dataclass(frozen=True)
+class Round:
+    """Some recipes and the questions that they are evaluated on: the sweep's own, those that a search asks of its
+    candidates, its front on the held-out questions, or fine-tuned recipes."""
+
+    objectives: Mapping[str, Objective]
+    suites: Sequence[SuiteTask]
+    recipes: Sequence[Recipe]
+    layout: Layout
+    """Where failures and reports of it are written."""
+
+    def of(self, recipes: Sequence[Recipe]) -> Round:
+        """The same questions for other recipes."""
+        return replace(self, recipes=recipes)
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """The tasks of a sweep file with their questions, and what fine-tuning learns from."""
+
+    lm: LedgerLM
+    """Knows no answers: `lm.knowing(answers)` does."""
+    suites: list[SuiteTask]
+    """Of `objectives`."""
+    learning: list[SuiteTask]
+    """Of `finetune.tasks`."""
+    held_out: list[SuiteTask]
+    """Where the sweep searches: of its objectives, the questions that the search never sees."""
+    training: TrainingExamples
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep with everything found: what to ask of whom, and what is known."""
-
     config: SweepConfig
-    out: Path
+    layout: Layout
     sources: dict[str, Source]
+    """Name → resolved parent or candidate."""
     recipes: list[Recipe]
+    """The sweep file's."""
     serving: Serving
     profile: Profile
-    lm: LedgerLM
-    suites: list[SuiteTask]
+    tasks: Tasks
     ledger: Ledger
+    scores: dict[tuple[str, int], TaskScore] = field(default_factory=dict)
+    """(recipe id, id of a suite) → score. Answers never change, so a score is computed once a command."""
+
+    @property
+    def grid(self) -> Round:
+        """The sweep file's recipes on the questions of its objectives."""
+        return Round(self.config.objectives, self.tasks.suites, self.recipes, self.layout)
+
+    @property
+    def searched(self) -> Round:
+        """The same with the learning task of a joint search, where the sweep has one."""
+        learned = self.config.learned
+        suites = [*self.tasks.suites, *(suite for suite in self.tasks.learning if suite.objective in learned)]
+        return replace(self.grid, objectives={**self.config.objectives, **learned}, suites=suites)
+
+    @property
+    def held_out(self) -> Round:
+        """The questions that a search never sees; their recipes are still to be named."""
+        return Round(self.config.held_out, self.tasks.held_out, [], self.layout.confirmed)
+
+    @property
+    def finetuned(self) -> Round:
+        """All objectives and fine-tuning tasks; its recipes are still to be named."""
+        finetune = self.config.finetune
+        objectives = {**self.config.objectives, **(finetune.tasks if finetune else {})}
+        return Round(objectives, [*self.tasks.suites, *self.tasks.learning], [], self.layout)
+
+    def forget(self, recipe_id: str) -> None:
+        """Delete a recipe's answers and scores: its weights are made anew."""
+        self.ledger.forget(recipe_id)
+        for key in [key for key in self.scores if key[0] == recipe_id]:
+            del self.scores[key]
 
 
-def open_sweep(config: SweepConfig, out: Path) -> Sweep:
-    """Resolve parents and tasks; write down the result, so that `report` needs no parents."""
+def open_sweep(config: SweepConfig, layout: Layout) -> Sweep:
+    """Resolve parents and tasks, and write down what was found, so that `report` needs no parents.
+
+    Raises:
+        UserError: a parent, a task, a training example or the ledger is missing or wrong.
+    """
     files = resolve(config)
     sources = {name: found.source for name, found in files.items()}
-    check_disk(config, max(found.parameters for found in files.values()), len(expand(config, sources)))
-    serving = make_serving(config, files, out / "serving")
-    profile = make_profile(config)
-    sweep = _load(config, out, sources, serving, profile)
-    write_note(out, Note(config, sources, serving, profile, asked_digests(sweep)))
-    write_questions(out, {"sweep": sweep.suites})
+    recipes = expand(config, sources)
+    check_disk(config, max(found.parameters for found in files.values()), len(recipes))
+    serving = make_serving(config, files, layout.serving)
+    sweep = _open(config, layout, sources, recipes, serving, make_profile(config))
+    write_manifest(layout, Manifest(config, sources, serving, sweep.profile, digests(sweep)))
+    write_questions(layout, question_uses(sweep))
     return sweep
 
 
-def reopen_sweep(out: Path) -> Sweep:
-    """The sweep whose results are in `out`, from what `run` wrote down there.
+def reopen_sweep(layout: Layout) -> Sweep:
+    """The sweep whose results are in a folder, from what `run` wrote down there.
 
     Raises:
-        UserError: there is none, or its tasks ask other questions today.
+        UserError: there is none, or its tasks have other questions today.
     """
-    note = read_note(out)
-    sweep = _load(note.config, out, note.sources, note.serving, note.profile)
-    changed = [name for name, digest in asked_digests(sweep).items() if note.digests.get(name) != digest]
+    found = read_manifest(layout)
+    recipes = expand(found.config, found.sources)
+    sweep = _open(found.config, layout, found.sources, recipes, found.serving, found.profile)
+    changed = [name for name, digest in digests(sweep).items() if found.digests.get(name) != digest]
     if changed:
         raise UserError(
-            f"{out}: the questions of {changed[0]} are not those that were asked (its task file, its data or lm-eval "
-            "has changed since); the stored answers do not belong to them: restore it, or `run` to ask the new ones"
+            f"{layout.root}: the questions of {changed[0]} are not those that were answered (its task file, its data "
+            "or lm-eval has changed since); the stored answers do not belong to them: restore it, or `run` to "
+            "evaluate the new ones"
         )
     return sweep
 
 
-def asked_digests(sweep: Sweep) -> dict[str, str]:
+def _open(
+    config: SweepConfig,
+    layout: Layout,
+    sources: dict[str, Source],
+    recipes: list[Recipe],
+    serving: Serving,
+    profile: Profile,
+) -> Sweep:
+    tasks = open_tasks(config, serving, layout)
+    remember([*tasks.suites, *tasks.learning, *tasks.held_out], config, layout.metrics)
+    ledger = Ledger(ledger_location(config, layout), serving, profile)
+    return Sweep(config, layout, sources, recipes, serving, profile, tasks, ledger)
+
+
+def open_tasks(config: SweepConfig, serving: Serving, layout: Layout) -> Tasks:
+    """Every task that any section of the sweep file names, and every training example.
+
+    Raises:
+        UserError: one cannot be loaded, or does not fit.
+    """
+    lm = open_lm(config, serving)
+    keep_private(config, layout.cache)
+    learning = load_suites(config.finetune.tasks if config.finetune else {}, config, lm)
+    return Tasks(
+        lm=lm,
+        suites=load_suites(config.objectives, config, lm),
+        learning=learning,
+        held_out=load_suites(config.held_out, config, lm),
+        training=open_training_examples(config, lm, learning),
+    )
+
+
+def digests(sweep: Sweep) -> dict[str, str]:
     """Objective, place and task → digest of its questions."""
     return {
         f"{suite.objective}/{index}/{suite.name}": hashlib.sha256(
             "".join(question.id for question in suite.questions).encode()
         ).hexdigest()
-        for index, suite in enumerate(sweep.suites)
+        for index, suite in enumerate(sweep.tasks.suites)
     }
 
 
-def _load(config: SweepConfig, out: Path, sources: dict[str, Source], serving: Serving, profile: Profile) -> Sweep:
-    from tasks.evaluation.suites import keep_private, load_suites, open_lm, remember
-
-    lm = open_lm(config, serving)
-    keep_private(config, out)
-    recipes = expand(config, sources)
-    ledger = Ledger(ledger_place(config, out), serving, profile)
-    suites = load_suites(config, lm)
-    remember(suites, config, out / "metrics")
-    return Sweep(config, out, sources, recipes, serving, profile, lm, suites, ledger)
+def question_uses(sweep: Sweep) -> list[QuestionUse]:
+    """What every question is for; see `orchestrator.results.manifest.QUESTIONS`."""
+    confirmed = sweep.tasks.held_out if sweep.config.search else []
+    stages = {"sweep": sweep.searched.suites, "confirm": confirmed, "tuned": sweep.tasks.learning}
+    return [
+        QuestionUse(question.id, stage, suite.objective, suite.name, document)
+        for stage, suites in stages.items()
+        for suite in suites
+        for question, document in zip(suite.questions, suite.document_of, strict=True)
+    ]

@@ -2,60 +2,72 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from orchestrator.core.files import read_json_if_exists
 from orchestrator.core.records import Failure
 from orchestrator.recipes.recipe import Recipe
-from orchestrator.results.board import Board, Row, Suite, mark
-from orchestrator.stats.scores import combine
+from orchestrator.results.board import Board, Row, TaskSummary, mark_front
+from orchestrator.results.failures import read_failures
+from orchestrator.stages.open import Round, Sweep
+from orchestrator.stats.scores import TaskScore, combine
+from tasks.evaluation.judge import score_task
+from tasks.evaluation.ledger_lm import LedgerLM, Unanswered
+from tasks.evaluation.suites import SuiteTask, generation_tasks
 
-if TYPE_CHECKING:
-    pass
-from orchestrator.results.failures import read_json_if_exists, stored_failures
-from orchestrator.stages.open import Sweep
+
+def score(sweep: Sweep, evaluated: Round) -> Board:
+    """Score every recipe of a round that has answered all of its questions; nothing is evaluated."""
+    failures = read_failures(evaluated.layout)
+    ahead = sweep.ledger.ahead(recipe.id for recipe in evaluated.recipes)
+    rows = [
+        _row(sweep, evaluated, recipe, failures.get(key)) for recipe, key in zip(evaluated.recipes, ahead, strict=True)
+    ]
+    notes = (note for task in generation_tasks(evaluated.suites) for note in task.notes())
+    return Board(
+        config=sweep.config,
+        objectives=dict(evaluated.objectives),
+        serving=sweep.serving,
+        profile=sweep.profile,
+        tasks=tuple(map(_summary, evaluated.suites)),
+        rows=tuple(mark_front(evaluated.objectives, rows)),
+        slerp=read_json_if_exists(sweep.layout.slerp),
+        notes=(*sweep.ledger.damaged, *dict.fromkeys(notes)),
+    )
 
 
 def is_complete(board: Board) -> bool:
+    """Whether no recipe is left to evaluate."""
     return all(row.status != "pending" for row in board.rows)
 
 
-def make_board(sweep: Sweep) -> Board:
-    from tasks.evaluation.suites import generation_tasks
-
-    failures = stored_failures(sweep.out)
-    ahead = sweep.ledger.ahead(recipe.id for recipe in sweep.recipes)
-    rows = [_row(sweep, recipe, failures.get(key)) for recipe, key in zip(sweep.recipes, ahead, strict=True)]
-    suites = tuple(
-        Suite(
-            suite.objective,
-            suite.name,
-            tuple(metric for metric, _ in suite.metrics),
-            suite.documents,
-            len(suite.questions),
-            sum(question.truncated > 0 for question in suite.questions),
-            suite.share,
-            suite.split,
-        )
-        for suite in sweep.suites
+def _summary(suite: SuiteTask) -> TaskSummary:
+    return TaskSummary(
+        suite.objective,
+        suite.name,
+        tuple(metric for metric, _ in suite.metrics),
+        suite.documents,
+        len(suite.questions),
+        sum(question.truncated > 0 for question in suite.questions),
+        suite.share,
+        suite.split,
     )
-    slerp = read_json_if_exists(sweep.out / "slerp.json")
-    said = (note for task in generation_tasks(sweep.suites) for note in task.notes())
-    notes = (*sweep.ledger.damaged, *dict.fromkeys(said))
-    return Board(sweep.config, sweep.serving, sweep.profile, suites, tuple(mark(sweep.config, rows)), slerp, notes)
 
 
-def _row(sweep: Sweep, recipe: Recipe, failure: Failure | None) -> Row:
-    from tasks.evaluation.judge import score_task
-    from tasks.evaluation.ledger_lm import Unanswered
-
+def _row(sweep: Sweep, evaluated: Round, recipe: Recipe, failure: Failure | None) -> Row:
     costs = sweep.ledger.costs(recipe.id)
-    lm = sweep.lm.knowing(sweep.ledger.answers(recipe.id))
+    lm = sweep.tasks.lm.knowing(sweep.ledger.answers(recipe.id))
     try:
-        scores = [score_task(suite, lm) for suite in sweep.suites]
+        scores = [_task_score(sweep, recipe, suite, lm) for suite in evaluated.suites]
     except Unanswered:
         return Row(recipe, failure.status if failure else "pending", {}, costs, failure=failure)
     combined = {
         name: combine(objective, [score for score in scores if score.objective == name])
-        for name, objective in sweep.config.objectives.items()
+        for name, objective in evaluated.objectives.items()
     }
     return Row(recipe, "scored", combined, costs)
+
+
+def _task_score(sweep: Sweep, recipe: Recipe, suite: SuiteTask, lm: LedgerLM) -> TaskScore:
+    key = (recipe.id, id(suite))
+    if key not in sweep.scores:
+        sweep.scores[key] = score_task(suite, lm)
+    return sweep.scores[key]

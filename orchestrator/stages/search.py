@@ -1,213 +1,170 @@
-"""`mergefront search`: the grid in full, then candidates that race, then the front on questions it was not chosen by.
+"""The search: the grid in full, then candidates that race, then the front on questions it was not chosen by.
 
     grid → answers → study → candidates, rung by rung → front → held-out questions → report
 
-Everything is derived from the ledger and from DIR/search/candidates (the proposals, in their order). To go on is to run
+Everything is derived from the ledger and from DIR/search/candidates (the proposals, in their order). To resume is to run
 the same command.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+import dataclasses
+from dataclasses import dataclass
 
-from orchestrator.config.load import load_config
-from orchestrator.config.published import Published
-from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.files import make_private
-from orchestrator.core.progress import Progress, say
-from orchestrator.core.records import Block
+from orchestrator.core.progress import say
+from orchestrator.core.records import RecipeStatus
 from orchestrator.recipes.recipe import Recipe
-from orchestrator.results.board import Board, Status
-from orchestrator.results.heartbeat import driving
-from orchestrator.results.leaderboard import write_board
-from orchestrator.results.lock import locked
-from orchestrator.results.manifest import write_questions
-from orchestrator.stages.evaluate import engines, keep, open_blocks, recording, worker_spec
-from orchestrator.stages.open import Sweep, open_sweep
-from orchestrator.stages.publish import publish
-from orchestrator.stages.score import make_board
-from orchestrator.stages.search_finetune import open_space, tidy, training_group, with_learning
-
-WORKERS = 1000
-"""At most, if there is room for them: how much work there will be is not known beforehand."""
-
-if TYPE_CHECKING:
-    from cluster.pool import Pool
-    from tune.scheduler import Referee
-    from tune.space import SearchSpace
+from orchestrator.results.board import Board
+from orchestrator.stages.compute import Compute
+from orchestrator.stages.evaluate import evaluate
+from orchestrator.stages.open import Round, Sweep
+from orchestrator.stages.record import record
+from orchestrator.stages.score import is_complete, score
+from orchestrator.stages.search_finetune import open_space, tidy, training_group
+from tune.racing import front_of
+from tune.run import run_search
+from tune.rungs import cut
+from tune.scheduler import RaceScheduler
+from tune.space import SearchSpace
+from tune.standings import Standing, read_notes
 
 
-def run_search(path: Path, out: Path) -> Board:
-    """Search, or go on with a search, and write its report.
+@dataclass(frozen=True)
+class Race:
+    """A search as its files and the ledger know it."""
+
+    space: SearchSpace
+    scheduler: RaceScheduler
+    round: Round
+    """The questions; its recipes are the grid's."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether candidates were proposed, and the parents that they are measured against have their scores."""
+        return bool(self.scheduler.proposals) and not self.unscored_parents
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the budget is spent and no candidate is under way."""
+        return self.scheduler.exhausted and all(s.status != RecipeStatus.OPEN for s in self.scheduler.proposals)
+
+    @property
+    def unscored_parents(self) -> list[Recipe]:
+        return [
+            standing.recipe
+            for standing in self.scheduler.standings.values()
+            if standing.recipe.points[0].method == "parent" and standing.status != RecipeStatus.SCORED
+        ]
+
+    def finalists(self) -> list[Recipe]:
+        """Recipes for the held-out questions: the front of all, the front of the grid (both of those that keep the
+        constraints), and the parents."""
+        full = {key: s for key, s in self.scheduler.standings.items() if s.status == RecipeStatus.SCORED}
+        chosen = [key for key, s in full.items() if s.recipe.points[0].method == "parent"]
+        kept = {key: s for key, s in full.items() if self.scheduler.feasible(s)}
+        for group in (kept, {key: s for key, s in kept.items() if s.number is None}):
+            chosen += front_of({key: s.answers for key, s in group.items()})
+        return [full[key].recipe for key in dict.fromkeys(chosen)]
+
+
+def open_race(sweep: Sweep, *, starts: bool = False) -> Race | None:
+    """The search of a sweep with what is known of it; None where there is none.
+
+    Args:
+        starts: whether a search may begin now; else one counts that has begun before.
 
     Raises:
-        UserError: the sweep file has no search or leaves no questions to confirm with, or what `run_sweep` raises.
-        KeyboardInterrupt: interrupted; all finished blocks are stored.
+        UserError: a joint search's learning task has too few training examples.
     """
-    config = load_config(path)
-    check(config, path)
-    with locked(out), driving(out):
-        sweep = open_sweep(config, out)
-        learning = with_learning(sweep)
-        confirm, space = confirming(learning), open_space(learning)
-        write_questions(out, {"sweep": learning.suites, "confirm": confirm.suites})
-        work(learning, open_referee(learning, space), confirm, space)
-        return publish_search(sweep)
-
-
-def check(config: SweepConfig, path: Path) -> None:
-    """A search needs its section, and held-out questions for every axis.
-
-    Raises:
-        UserError: one is missing.
-    """
-    if config.search is None:
-        raise UserError(f"{path}: has no search section; add one (examples/search.yaml), or use `mergefront run`")
-    named = {f"objectives.{name}": objective for name, objective in config.objectives.items()}
-    learned = {f"finetune.tasks.{name}": objective for name, objective in config.learned.items()}
-    for where, objective in {**named, **learned}.items():
-        if objective.front and objective.split != "search":
-            raise UserError(
-                f"{where}.split: is {objective.split}, but a search is confirmed on questions that it never "
-                "saw; write split: search (the others are then asked of the final front)"
-            )
-
-
-# -------------------------------------------------------------------- what there is
-def open_referee(sweep: Sweep, space: SearchSpace) -> Referee:
-    """The race as the ledger knows it."""
-    from tune.rungs import cut
-    from tune.scheduler import Referee
-    from tune.standings import Standing, stored
-
-    config = sweep.config
-    assert config.search is not None
-    folder = make_private(sweep.out / "search" / "candidates")
+    config, layout = sweep.config, sweep.layout
+    if config.search is None or not (starts or layout.proposals()):
+        return None
+    space = open_space(sweep)
     standings = {recipe.id: Standing(recipe, None, None) for recipe in sweep.recipes}
-    for note in stored(folder):
+    for note in read_notes(layout.proposals()):
         recipe = space.recipe(note["params"])
-        note["rivals"] = None if note["rivals"] is None else tuple(note["rivals"])
         standings.setdefault(recipe.id, Standing(recipe, **note))
-    return Referee(
-        config.search, config.workers, cut(config, sweep.suites, sweep.lm), sweep.lm,
-        sweep.ledger, folder, standings, keep=lambda result: keep(sweep, result), tell=say,
+    searched = sweep.searched
+    rungs = cut(searched.objectives, config.search, searched.suites, sweep.tasks.lm)
+    scheduler = RaceScheduler(
+        config.search, config.workers, rungs, sweep.tasks.lm, sweep.ledger, layout.candidates, standings,
+        record=lambda result: record(sweep, layout, result), log=say,
     )  # fmt: skip
+    race = Race(space, scheduler, searched)
+    read_standings(race)
+    return race
 
 
-def read_standings(referee: Referee) -> None:
+def read_standings(race: Race) -> None:
     """Scores of what is answered; a candidate whose answers are no longer what its note says is raced again."""
-    for recipe_id in referee.ledger.ahead(referee.standings):
-        standing = referee.standings[recipe_id]
-        last = len(referee.rungs.rungs) - 1
-        wanted = last if standing.number is None or standing.status == "scored" else standing.rung
-        if wanted < 0 or standing.status in ("invalid", "failed"):
-            standing.status = "open" if standing.status == "failed" else standing.status
+    scheduler = race.scheduler
+    last = len(scheduler.rungs.rungs) - 1
+    for recipe_id in scheduler.ledger.ahead(scheduler.standings):
+        standing = scheduler.standings[recipe_id]
+        is_full = standing.number is None or standing.status == RecipeStatus.SCORED
+        wanted = last if is_full else standing.rung
+        if wanted < 0 or standing.status in (RecipeStatus.INVALID, RecipeStatus.FAILED):
+            standing.status = RecipeStatus.OPEN if standing.status == RecipeStatus.FAILED else standing.status
             continue
-        if referee.ledger.missing(standing.recipe.id, referee.rungs.rungs[wanted].questions, referee.workers):
-            standing.status, standing.rung = "open", -1
+        if scheduler.ledger.missing(recipe_id, scheduler.rungs.rungs[wanted].questions, scheduler.workers):
+            standing.status, standing.rung = RecipeStatus.OPEN, -1
             continue
-        referee.read(standing, wanted)
+        scheduler.read(standing, wanted)
         if standing.number is None:
-            standing.status = "scored"
+            standing.status = RecipeStatus.SCORED
 
 
-def confirming(sweep: Sweep) -> Sweep:
-    """The same sweep on the held-out questions; its recipes are still to be named."""
-    from tasks.evaluation.suites import load_suites
+def search(sweep: Sweep, race: Race, compute: Compute) -> None:
+    """Evaluate the grid, race candidates against it, and evaluate the front on the held-out questions, all on the same
+    engines. With nothing left to do, nothing is started.
 
-    objectives = {
-        name: objective.model_copy(update={"split": "confirm"})
-        for name, objective in sweep.config.objectives.items()
-        if objective.front
-    }
-    config = sweep.config.model_copy(update={"objectives": objectives, "search": None, "finetune": None})
-    suites = load_suites(config, sweep.lm)
-    return replace(sweep, config=config, suites=suites, recipes=[], out=make_private(sweep.out / "confirmed"))
-
-
-# -------------------------------------------------------------------- asking
-def work(sweep: Sweep, referee: Referee, confirm: Sweep, space: SearchSpace) -> None:
-    """Grid, search and confirmation, on the same engines. With nothing to ask, nothing is started."""
-    from cluster.pool import Pool
-    from cluster.session import session
-
-    if not open_blocks(sweep):
-        read_standings(referee)
-        if is_over(referee) and not open_blocks(replace(confirm, recipes=finalists(referee))):
-            return
-    with engines(sweep), session(sweep.out / "ray"), Pool(worker_spec(sweep), limit=WORKERS) as pool:
-        answer(sweep, pool, open_blocks(sweep))
-        read_standings(referee)
-        hunt(sweep, referee, pool, space)
-        chosen = replace(confirm, recipes=finalists(referee))
-        answer(chosen, pool, open_blocks(chosen))
-    if space.tuner:
-        tidy(sweep, space, referee, {recipe.id for recipe in chosen.recipes})
-
-
-def answer(sweep: Sweep, pool: Pool, blocks: Sequence[Block]) -> None:
-    """All of these blocks, with a progress bar."""
-    if not blocks:
+    Raises:
+        UserError: a parent has no score, or what `evaluate` raises.
+    """
+    evaluate(sweep, race.round, compute)
+    read_standings(race)
+    if compute.is_exhausted():
         return
-    recipes = {recipe.id: recipe for recipe in sweep.recipes}
-    with Progress(list(blocks)) as progress, recording(sweep, [], progress) as record:
-        for result in pool.run(recipes, blocks):
-            record(result)
-
-
-def hunt(sweep: Sweep, referee: Referee, pool: Pool, space: SearchSpace) -> None:
-    from tune.run import search
-
-    for standing in referee.standings.values():
-        if standing.recipe.points[0].method == "parent" and standing.status != "scored":
-            raise UserError(
-                f"{standing.recipe.label} has no score, and a search is measured against its parents; "
-                f"{sweep.out / 'failures'} says why; the same command tries again"
-            )
-    if not is_over(referee):
-        search(referee, space, pool, sweep.out / "search", say, training_group(sweep))
-
-
-def is_over(referee: Referee) -> bool:
-    """The budget is spent, and every candidate's race is run."""
-    return referee.exhausted and all(standing.status != "open" for standing in referee.proposals)
-
-
-def finalists(referee: Referee) -> list[Recipe]:
-    """Who is asked the held-out questions: the front of all, the front of the grid (both of those that keep the
-    constraints), and the parents."""
-    from tune.racing import front_of
-
-    full = {key: s for key, s in referee.standings.items() if s.status == "scored"}
-    chosen = [key for key, s in full.items() if s.recipe.points[0].method == "parent"]
-    kept = {key: s for key, s in full.items() if referee.feasible(s)}
-    for group in (kept, {key: s for key, s in kept.items() if s.number is None}):
-        chosen += front_of({key: s.answers for key, s in group.items()})
-    return [full[key].recipe for key in dict.fromkeys(chosen)]
+    if unscored := race.unscored_parents:
+        raise UserError(
+            f"{unscored[0].label} has no score, and a search is measured against its parents; "
+            f"{sweep.layout.failure(unscored[0].id)} says why; the same command tries again"
+        )
+    if not race.is_over:
+        make_private(sweep.layout.candidates)
+        pool = compute.pool(race.scheduler.candidates)
+        group = training_group(sweep)
+        run_search(race.scheduler, race.space, pool, sweep.layout.search, say, group, compute.is_exhausted)
+    finalists = race.finalists()
+    evaluate(sweep, sweep.held_out.of(finalists), compute)
+    if race.space.tuner:
+        tidy(sweep, race.space, race.scheduler, {recipe.id for recipe in finalists})
 
 
 # -------------------------------------------------------------------- what came of it
-def publish_search(sweep: Sweep, beside: Published | None = None) -> Board:
-    """The report of the whole search, and in DIR/confirmed that of the front on the held-out questions, both from the
-    stored answers."""
-    from orchestrator.report.page import write_report
-    from orchestrator.stages.search_summary import summarise
+def race_board(sweep: Sweep, race: Race | None) -> Board:
+    """The sweep's recipes, and the candidates of its search where one has begun, on the questions that were searched
+    on."""
+    if race is None or not race.has_begun:
+        return score(sweep, sweep.grid)
+    standings = race.scheduler.standings
+    board = score(sweep, race.round.of([standing.recipe for standing in standings.values()]))
+    partial = (RecipeStatus.STOPPED_EARLY, RecipeStatus.DEFERRED)
+    rows = tuple(
+        dataclasses.replace(row, status=status) if (status := standings[row.recipe.id].status) in partial else row
+        for row in board.rows
+    )
+    return dataclasses.replace(board, rows=rows)
 
-    sweep = with_learning(sweep)
-    space = open_space(sweep)
-    referee = open_referee(sweep, space)
-    read_standings(referee)
-    confirm = confirming(sweep)
-    held_out = publish(replace(confirm, recipes=finalists(referee)))
-    board = make_board(replace(sweep, recipes=[standing.recipe for standing in referee.standings.values()]))
-    parts: tuple[Status, ...] = ("raced", "waiting")
-    states = {key: status for key, s in referee.standings.items() for status in parts if s.status == status}
-    rows = tuple(replace(row, status=states.get(row.recipe.id, row.status)) for row in board.rows)
-    board = replace(board, rows=rows, searched=summarise(space, referee, held_out))
-    write_board(board, sweep.out)
-    write_report(board, sweep.out, beside)
-    return board
+
+def confirmed_board(sweep: Sweep, race: Race) -> Board:
+    """The finalists on the held-out questions."""
+    make_private(sweep.layout.confirmed.root)
+    return score(sweep, sweep.held_out.of(race.finalists()))
+
+
+def is_ready(sweep: Sweep, race: Race | None) -> bool:
+    """Whether all that fine-tuning's starting points are chosen among is evaluated."""
+    return is_complete(score(sweep, sweep.grid)) and (race is None or race.is_over)

@@ -23,6 +23,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from orchestrator.core.errors import UserError
 from orchestrator.core.records import Answer, Decoding, Question, Serving
+from tasks.evaluation.requests import Cut, cut_of
 
 PROMPT_DATE = date(2024, 7, 26)
 """What templates that print today's date are told (the fallback of Llama 3's own): the same question tomorrow."""
@@ -120,7 +121,8 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
     def questions(self, request: Instance, repeat: int = 0) -> tuple[Question, ...]:
         """The questions behind one lm-eval request: one, or one per window of a rolling log-likelihood."""
         args = (arg if isinstance(arg, str) else json.dumps(arg, default=str) for arg in request.args)
-        key = (request.request_type, *args, repeat)
+        cut = cut_of(request)
+        key = (request.request_type, *args, cut, repeat)
         if key not in self._questions:
             match request.request_type:
                 case "loglikelihood":
@@ -129,7 +131,7 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
                     made = self._rolling(*request.args)
                 case "generate_until":
                     context, kwargs = request.args
-                    made = (self._generation(context, kwargs, repeat),)
+                    made = (self._generation(context, kwargs, cut, repeat),)
             self._questions[key] = made
         return self._questions[key]
 
@@ -161,9 +163,8 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
         )
         return tuple(self._pair(*make_disjoint_window(window)) for window in windows)
 
-    def _generation(self, context: str, gen_kwargs: dict[str, Any], repeat: int) -> Question:
+    def _generation(self, context: str, gen_kwargs: dict[str, Any], cut: Cut | None, repeat: int) -> Question:
         kwargs = dict(normalize_gen_kwargs(gen_kwargs, 256))
-        part = kwargs.pop("cut", None)
         unknown = sorted(set(kwargs) - GEN_KWARGS)
         if unknown:
             known = ", ".join(sorted(GEN_KWARGS))
@@ -176,7 +177,7 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
             )
         room = min(room, kwargs.get("max_context_toks", room))
         tokens = self.tok_encode(context)
-        kept = self.shorten(context, part[0], part[1], room) if part and len(tokens) > room else tokens[-room:]
+        kept = self.shorten(context, cut, room) if cut and len(tokens) > room else tokens[-room:]
         if len(kept) > room:
             raise UserError(
                 f"workers.engine.max_model_len: a prompt has {len(kept)} tokens without its input, but room for "
@@ -194,19 +195,19 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
         )
         return Question(tuple(kept), decoding=decoding, truncated=len(tokens) - len(kept))
 
-    def shorten(self, context: str, part: str, side: str, room: int) -> list[int]:
-        """The prompt with `part` shortened at its `side` (left or right) until it fits: what asks stays whole. Without
-        the part it may still be too long."""
-        before, found, after = context.partition(part)
+    def shorten(self, context: str, cut: Cut, room: int) -> list[int]:
+        """Tokens of the prompt with as much of the cut's part as fits into `room` tokens; the instructions around it
+        stay whole. Without the part the prompt may still be too long."""
+        before, found, after = context.partition(cut.part)
         assert found, "the input stands in its prompt as it is"
-        low, high = 0, len(part)  # characters kept: the most that fit lie in [low, high)
+        low, high = 0, len(cut.part)  # characters kept: the most that fit lie in [low, high)
         while high - low > 1:
             middle = (low + high) // 2
-            if len(self.tok_encode(before + _keep(part, middle, side) + after)) <= room:
+            if len(self.tok_encode(before + cut.kept(middle) + after)) <= room:
                 low = middle
             else:
                 high = middle
-        return self.tok_encode(before + _keep(part, low, side) + after)
+        return self.tok_encode(before + cut.kept(low) + after)
 
     # ---------------------------------------------------------------- answers
     def _with_repeats(self, requests: Sequence[Instance]) -> list[tuple[Question, ...]]:
@@ -236,10 +237,6 @@ def generated_text(request: Instance, answer: Answer) -> str:
     """The answer as lm-eval's filters get it."""
     stop = request.args[1].get("until", [])
     return str(postprocess_generated_text(answer.text or "", stop=stop, think_end_token=None))
-
-
-def _keep(text: str, count: int, side: str) -> str:
-    return text[len(text) - count :] if side == "left" else text[:count]
 
 
 def _seed(seed: int, repeat: int, tokens: Sequence[int]) -> int:

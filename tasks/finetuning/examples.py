@@ -68,11 +68,10 @@ def labelled(
     )
     found = []
     for example, instance in zip(chosen, prompts.instances, strict=True):
-        context, settings = instance.args
+        context, _ = instance.args
         response = _response(lm, context, example.reference)
         room, tokens = max_length - len(response), lm.tok_encode(context)
-        part, side = settings["cut"]
-        kept = lm.shorten(context, part, side, room) if len(tokens) > room > 0 else tokens
+        kept = lm.shorten(context, instance.cut, room) if len(tokens) > room > 0 else tokens
         if len(kept) > room:
             raise UserError(
                 f"{where}: max_length is {max_length}, but a training example has {len(response)} tokens of response "

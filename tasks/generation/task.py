@@ -22,6 +22,7 @@ from lm_eval.utils import apply_template
 
 from orchestrator.config.generation import Generation
 from orchestrator.core.errors import UserError
+from tasks.evaluation.requests import Cut, CuttableInstance, Edge
 from tasks.generation.metrics import COMPOSITE, FAITHFULNESS, METRICS, NEED_ENCODER, OPTED_OUT, Measured, Values
 from tasks.generation.sources import FILES, READERS, Example, Examples, Reader, own_examples
 
@@ -45,7 +46,7 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
         has_encoder: whether the sweep names BERTScore's encoder.
     """
 
-    def __init__(self, settings: dict[str, Any], truncate: str, examples: Examples, has_encoder: bool) -> None:
+    def __init__(self, settings: dict[str, Any], truncate: Edge, examples: Examples, has_encoder: bool) -> None:
         from datasets import Dataset
 
         self.settings, self.truncate = settings, truncate
@@ -77,12 +78,17 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
         """The same task with other examples in the place of the test split: fine-tuning prompts like serving."""
         return GenerationTask(self.settings, self.truncate, Examples(chosen, 0), self.has_encoder)
 
-    def construct_requests(self, doc: dict[str, Any], ctx: Any, **kwargs: Any) -> Instance:
-        """Adds to lm-eval's own what may be cut from the prompt, and from which side."""
-        instance: Instance = super().construct_requests(doc, ctx, **kwargs)
-        context, settings = instance.arguments
-        instance.arguments = (context, {**settings, "cut": (doc["input"], self.truncate)})
-        return instance
+    def construct_requests(self, doc: dict[str, Any], ctx: Any, **kwargs: Any) -> CuttableInstance:
+        """lm-eval's own request, with what may be cut from its prompt, and from which side."""
+        made: Instance = super().construct_requests(doc, ctx, **kwargs)
+        return CuttableInstance(
+            request_type=made.request_type,
+            doc=made.doc,
+            arguments=made.arguments,
+            idx=made.idx,
+            metadata=made.metadata,
+            cut=Cut(doc["input"], self.truncate),
+        )
 
     def judge(self, doc: dict[str, Any], results: list[str]) -> Values:
         """Every metric of one generated text."""

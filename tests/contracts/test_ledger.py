@@ -23,8 +23,9 @@ from orchestrator.config.workers import Engine, Workers
 from orchestrator.core.records import Answer, Asked, Block, Decoding, Profile, Question, Serving
 from orchestrator.core.store import StorageError, Store, patiently
 from orchestrator.ledger.ledger import Ledger
+from tests.helpers.paths import ROOT
+from tests.helpers.storage import moto
 
-ROOT = Path(__file__).resolve().parents[2]
 SERVING = Serving("tokenizer", None, (0,), 512, "x", (), "a", "/nowhere")
 PROFILE = Profile("fake", "float32", 1, "cpu")
 QUESTIONS = [Question((i,), (i + 1,)) for i in range(40)]
@@ -305,7 +306,6 @@ def test_a_bucket_that_is_not_there_is_said(bucket: Any) -> None:
 
 
 def test_wrong_credentials_are_said(tmp_path: Path) -> None:
-    from tests.conftest import moto
 
     with (
         moto(tmp_path / "log", INITIAL_NO_AUTH_ACTION_COUNT="0") as port,

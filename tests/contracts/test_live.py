@@ -6,100 +6,22 @@ import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 
 from orchestrator.config.methods import METHODS
-from orchestrator.core.records import Decoding, Question
 from orchestrator.recipes.recipe import Recipe, Source
-from tasks.merging.checkpoint import MergeRefused, headers, materialise
+from tasks.merging.checkpoint import MergeRefused, materialise
 from tasks.merging.lazy import PIECE, Merged, Tally
 from tasks.merging.live import Merger, materialise_random
 from tasks.serving.engine import InvalidWeights, VllmEngine
-
-ARCHITECTURES = ["llama", "llama-tied", "mistral", "qwen2", "qwen2-tied", "qwen3"]
-Models = Callable[[str, str], dict[str, Path]]
-BOTH = {"a": {"weight": 0.6, "density": 0.5}, "b": {"weight": 0.5, "density": 0.7}}
-WAYS: dict[str, dict[str, Any]] = {
-    "passthrough": {"models": {"a": {}}},
-    "linear": {"models": {"a": {"weight": 0.7}, "b": {"weight": 0.3}}},
-    "linear, weights that do not sum to one": {"models": {"a": {"weight": 0.7}, "b": {"weight": 0.4}}},
-    "linear, not normalised": {
-        "models": {"a": {"weight": 0.7}, "b": {"weight": 0.4}},
-        "parameters": {"normalize": False},
-    },
-    "linear, three parents": {"models": {"a": {"weight": 0.2}, "b": {"weight": 0.3}, "base": {"weight": 0.4}}},
-    "linear, a gradient": {"models": {"a": {"weight": [0.2, 0.8]}, "b": {"weight": 0.5}}},
-    "slerp": {"models": {"a": {}, "b": {}}, "base": "a", "parameters": {"t": 0.3}},
-    "slerp, the base second": {"models": {"b": {}, "a": {}}, "base": "a", "parameters": {"t": 0.3}},
-    "slerp, filters": {
-        "models": {"a": {}, "b": {}},
-        "base": "a",
-        "parameters": {
-            "t": [{"filter": "self_attn", "value": [0.0, 0.9]}, {"filter": "mlp", "value": 0.5}, {"value": 0.1}]
-        },
-    },
-    "nuslerp": {"models": {"a": {"weight": 0.7}, "b": {"weight": 0.3}}},
-    "multislerp": {"models": {"a": {"weight": 0.7}, "b": {"weight": 0.3}}},
-    "karcher": {"models": {"a": {}, "b": {}}},
-    "nearswap": {"models": {"a": {}, "b": {}}, "base": "a", "parameters": {"t": 0.01}},
-    "model_stock": {"models": {"a": {}, "b": {}}, "base": "base"},
-    "task_arithmetic": {
-        "models": {"a": {"weight": 0.6}, "b": {"weight": 0.5}},
-        "base": "base",
-        "parameters": {"lambda": 0.9},
-    },
-    "task_arithmetic, five of them": {
-        "models": {name: {"weight": 0.3} for name in ("a", "b", "c", "d", "e")},
-        "base": "base",
-    },
-    "ties": {"models": BOTH, "base": "base"},
-    "breadcrumbs": {"models": BOTH, "base": "base"},
-    "breadcrumbs_ties": {"models": BOTH, "base": "base"},
-    "sce": {"models": {"a": {}, "b": {}}, "base": "base", "parameters": {"select_topk": 0.5}},
-    "ram": {"models": {"a": {}, "b": {}}, "base": "base"},
-    "ramplus_tl": {"models": {"a": {}, "b": {}}, "base": "base"},
-    "dare_linear": {"models": BOTH, "base": "base"},
-    "dare_ties": {"models": BOTH, "base": "base"},
-    "della": {"models": BOTH, "base": "base"},
-    "della_linear": {"models": BOTH, "base": "base"},
-    "arcee_fusion": {"models": {"a": {}, "b": {}}, "base": "a"},
-}
-
-
-def recipe(way: str, folders: dict[str, Path], dtype: str) -> Recipe:
-    method, plan = way.split(",")[0], WAYS[way]
-    sources = {name: Source(f"digest-{name}", name, str(folder)) for name, folder in folders.items()}
-    return Recipe(
-        method,
-        tuple((sources[name], parameters) for name, parameters in plan["models"].items()),
-        sources[plan["base"]] if "base" in plan else None,
-        plan.get("parameters", {}),
-        dtype,
-        7 if METHODS[method].random else None,
-    )
-
-
-def live(wanted: Recipe, scratch: Path) -> dict[str, torch.Tensor]:
-    return dict(Merger(scratch).whole(wanted))
-
-
-def stored(folder: Path) -> dict[str, torch.Tensor]:
-    found = {}
-    for name, (file, _) in headers(folder).items():
-        with safe_open(file, framework="pt") as opened:
-            found[name] = opened.get_tensor(name)
-    return found
+from tests.helpers.merges import ARCHITECTURES, DETERMINED, QUESTIONS, WAYS, live, recipe, stored
+from tests.helpers.models import Models
 
 
 def test_every_method_is_tried() -> None:
     assert {way.split(",")[0] for way in WAYS} == set(METHODS)
-
-
-DETERMINED = [way for way in WAYS if not METHODS[way.split(",")[0]].random]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
@@ -229,13 +151,6 @@ def test_an_impossible_recipe_is_refused_before_the_engine_is_touched(models: Mo
 
 
 # -------------------------------------------------------------------- inside vLLM
-PROMPTS = [tuple(range(20 + i, 50 + i)) for i in range(4)]
-QUESTIONS = [
-    *(Question(prompt, decoding=Decoding(24, ())) for prompt in PROMPTS),
-    *(Question(prompt, (30, 31, 32)) for prompt in PROMPTS),
-]
-
-
 Start = Callable[..., VllmEngine]
 
 

@@ -19,7 +19,7 @@ import pytest
 
 from benchmarks.campaign import KINDS, campaign, leaderboard, markers, questions, write_demo
 from benchmarks.common import ROOT
-from tests.test_second_phase import FINETUNE, GENERATION
+from tests.helpers.sweeps import FINETUNE, GENERATION
 
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(3600)]
 

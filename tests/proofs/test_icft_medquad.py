@@ -9,7 +9,6 @@ instructions that it learned before.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -37,10 +36,9 @@ from tasks.finetuning.rows import Example, difficulties, encode, load, pad_of
 from tasks.finetuning.train import Run, train
 from tasks.finetuning.weak_labels import write
 from tasks.generation.metrics import distinct, lexical
-from tests.conftest import DEMO
+from tests.helpers.paths import DATA, INSTRUCT
 
-DATA = Path(os.environ["MERGEFRONT_DATA"]) / "medquad"
-PARENT = DEMO / "parents" / "instruct"
+MEDQUAD = DATA / "medquad"
 LABELLED, ASKED, WORDS = 64, 60, 16
 STEPS = 40
 FINETUNE = Finetune.model_validate(
@@ -55,18 +53,18 @@ RATES: dict[Method, float] = {"full": 5e-4, "lora": 2e-3, "icft": 2e-3}
 
 pytestmark = [
     pytest.mark.prove,
-    pytest.mark.skipif(not DATA.is_dir(), reason="needs the data sets in MERGEFRONT_DATA"),
+    pytest.mark.skipif(not MEDQUAD.is_dir(), reason="needs the data sets in MERGEFRONT_DATA"),
 ]
 
 
 def tune(method: Method, examples: tuple[Example, ...], kept: tuple[Example, ...], folder: Path) -> float:
     """One run, as a sweep makes it; its seconds of training."""
-    tokenizer = AutoTokenizer.from_pretrained(PARENT)
+    tokenizer = AutoTokenizer.from_pretrained(INSTRUCT)
     learned, general = (tuple(encode(each, tokenizer) for each in texts) for texts in (examples, kept))
     given = {**settings(FINETUNE, STEPS, method, digest(general)), "learning_rate": RATES[method]}
-    start = Recipe("passthrough", ((Source("demo", "instruct", str(PARENT)), {}),), None, {}, "bfloat16")
+    start = Recipe("passthrough", ((Source("demo", "instruct", str(INSTRUCT)), {}),), None, {}, "bfloat16")
     tuning = Tuning(start, digest(learned), method, 0, given, "medquad", "instruct", len(learned), "all")
-    run = Run(tuning, PARENT, folder, PARENT, learned, "bfloat16", 50, False, general if method == "icft" else ())
+    run = Run(tuning, INSTRUCT, folder, INSTRUCT, learned, "bfloat16", 50, False, general if method == "icft" else ())
     train(run)
     return float(json.loads((folder / "RESULT.json").read_text())["seconds"])
 
@@ -87,7 +85,7 @@ def judge(folder: Path, asked: list[Answered], pool: list[Answered], shown: tupl
     """One row of the table."""
     from lm_eval.tasks.ifeval.utils import process_results
 
-    model, tokenizer = load(folder), AutoTokenizer.from_pretrained(PARENT)
+    model, tokenizer = load(folder), AutoTokenizer.from_pretrained(INSTRUCT)
     row: dict[str, Any] = {}
     for name, choices in (
         ("QA", question_answering(asked, pool, seed=0)),
@@ -121,11 +119,11 @@ def judge(folder: Path, asked: list[Answered], pool: list[Answered], shown: tupl
 
 @pytest.mark.timeout(3600)
 def test_one_table_with_plain_sft_lora_and_icft(tmp_path: Path) -> None:
-    data = read_medquad(DATA)
+    data = read_medquad(MEDQUAD)
     pool, asked = shorten(data.train[:600], WORDS), shorten(data.test[:ASKED], WORDS)
     shown, kept = labelled(pool[:LABELLED]), general(0, 64)
     weak = tuple(map(label_by_overlap, preferences(pool[100 : 100 + LABELLED], pool, seed=2)))
-    table = {"start": judge(PARENT, asked, pool, shown)}
+    table = {"start": judge(INSTRUCT, asked, pool, shown)}
     ways: dict[str, tuple[Method, tuple[Example, ...]]] = {
         "full SFT": ("full", shown),
         "LoRA": ("lora", shown),

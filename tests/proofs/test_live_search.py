@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from tests.test_main_job import command_line, finished
-from tests.test_search import OBJECTIVES, ROOT, SEARCH, WORKERS, command, notes
+from tests.helpers.commands import command, command_line
+from tests.helpers.paths import EXAMPLES, ROOT
+from tests.helpers.results import finished, notes
+from tests.helpers.sweeps import FAKE, OBJECTIVES, SEARCH
 from tune.study import load_study
 
-EXAMPLE = ROOT / "examples" / "joint_search.yaml"
+EXAMPLE = EXAMPLES / "joint_search.yaml"
 
 
 @pytest.mark.prove
@@ -53,7 +55,7 @@ def test_candidates_that_cannot_be_are_infeasible_and_the_search_goes_on(
     space = [{**invalid, "parameters": {"lambda": spread}}, {"method": "linear", "alpha": {"low": 0, "high": 1}}]
     search = {**SEARCH, "space": space, "sampler": "tpe"}
     out = tmp_path / "out"
-    path = sweep(objectives=OBJECTIVES, search=search, dtype="float32", workers={**WORKERS, "backend": "vllm"})
+    path = sweep(objectives=OBJECTIVES, search=search, dtype="float32", workers={**FAKE, "backend": "vllm"})
     done = command_line("search", path, "--out", out, expect=1)  # recipes without a score are named
     states = [note["status"] for note in notes(out).values()]
     print(states)

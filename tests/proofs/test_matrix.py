@@ -13,7 +13,8 @@ import torch
 
 from benchmarks.common import mergekit_yaml
 from tasks.serving.engine import VllmEngine
-from tests.contracts.test_live import ARCHITECTURES, DETERMINED, QUESTIONS, Models, live, recipe, stored
+from tests.helpers.merges import ARCHITECTURES, DETERMINED, QUESTIONS, live, recipe, stored
+from tests.helpers.models import Models
 
 pytestmark = pytest.mark.prove
 

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers.paths import EXAMPLES, ROOT
+
 RANKS: dict[str, tuple[dict[str, int], dict[str, int]]] = {
     "one": ({"count": 1, "cpus": 1}, {}),
     "two ranks on each node": ({"cpus": 1}, {"tensor_parallel_size": 2}),
@@ -39,7 +40,7 @@ def cluster() -> Iterator[str]:
 
 def run(out: Path, address: str, workers: dict[str, int], engine: dict[str, int]) -> dict[str, dict[str, Any]]:
     """The leaderboard, by recipe, of the demo with four recipes and 24 documents of each task."""
-    sweep = yaml.safe_load((ROOT / "examples" / "demo.yaml").read_text())
+    sweep = yaml.safe_load((EXAMPLES / "demo.yaml").read_text())
     sweep["parents"] = {name: {"model": str(ROOT / "tasks" / "demo" / "parents" / name)} for name in sweep["parents"]}
     sweep["include_path"] = [str(ROOT / "tasks" / "demo" / "lm_eval")]
     sweep["recipes"] = [{"method": "linear", "alpha": [0, 0.5, 1]}, {"method": "slerp", "t": [0.3]}]

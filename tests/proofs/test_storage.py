@@ -11,16 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from orchestrator.core.store import Store
 from orchestrator.results.status import read_status
+from tests.helpers.paths import DEMO, EXAMPLES, ROOT
+from tests.helpers.results import leaderboard
 
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(1800)]
-ROOT = Path(__file__).resolve().parents[2]
-DEMO = ROOT / "tasks" / "demo"
 # So slow that the sweep is not over when the storage comes back: the workers do not wait for it.
 SLOW = {"backend": "fake", "fake_seconds": 0.2, "block": 8, "count": 2, "engine": {"max_model_len": 512}}
 
@@ -45,12 +44,6 @@ def wait_for_answers(out: Path, count: int) -> None:
             return
         time.sleep(0.5)
     raise AssertionError("no answers came")
-
-
-def scores(out: Path) -> list[Any]:
-    timings = {"swap_s", "answer_s"}
-    rows = pq.read_table(out / "leaderboard.parquet").to_pylist()
-    return [{key: value for key, value in row.items() if key not in timings} for row in rows]
 
 
 def test_sweeps_share_a_bucket_that_goes_away_and_comes_back(
@@ -79,18 +72,18 @@ def test_sweeps_share_a_bucket_that_goes_away_and_comes_back(
     before = {entry.name for entry in Store(bucket("team")).list() if entry.name.endswith("SUCCESS")}
     told = finish(start("run", path, "--out", first))
     assert "cannot be" not in told
-    assert scores(first) == scores(calm)
+    assert leaderboard(first) == leaderboard(calm)
     done = {entry.name for entry in Store(bucket("team")).list() if entry.name.endswith("SUCCESS")}
     assert before < done
     assert read_status(first).answered == read_status(first).questions
 
     told = finish(start("run", path, "--out", second))
     assert "starting engines" not in told, "what another sweep asked is not asked again"
-    assert scores(second) == scores(calm)
+    assert leaderboard(second) == leaderboard(calm)
 
 
 def test_real_engines_over_parents_in_a_bucket(bucket: Any, tmp_path: Path) -> None:
-    config = yaml.safe_load((ROOT / "examples" / "demo.yaml").read_text())
+    config = yaml.safe_load((EXAMPLES / "demo.yaml").read_text())
     for name in config["parents"]:
         store = Store(bucket(f"models/{name}"))
         for file in (DEMO / "parents" / name).iterdir():
@@ -105,7 +98,7 @@ def test_real_engines_over_parents_in_a_bucket(bucket: Any, tmp_path: Path) -> N
     path, node = tmp_path / "sweep.yaml", tmp_path / "node"
     path.write_text(yaml.safe_dump(config))
     finish(start("run", path, "--out", tmp_path / "out", XDG_CACHE_HOME=str(node)))
-    assert {row["status"] for row in scores(tmp_path / "out")} == {"scored"}
+    assert {row["status"] for row in leaderboard(tmp_path / "out")} == {"scored"}
     lines = [line for line in bucket.log.read_text().splitlines() if '"GET /bucket/models/' in line]
     assert sum("model.safetensors" in line for line in lines) == len(config["parents"]), "one download each"
 

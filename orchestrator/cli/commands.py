@@ -1,0 +1,63 @@
+"""`mergefront compare`, `promote` and `status`: what is done with the results of a sweep."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from orchestrator.cli.arguments import Commands, folder
+
+
+def add_commands(commands: Commands) -> None:
+    compare = commands.add_parser("compare", help="two recipes: paired differences per task, and what flipped")
+    compare.add_argument("dir", type=folder, metavar="DIR")
+    compare.add_argument("a", metavar="A", help="recipe id, parent's name, or label such as 'linear alpha=0.4'")
+    compare.add_argument("b", metavar="B")
+    compare.set_defaults(execute=_compare)
+    promote = commands.add_parser(
+        "promote", help="write a recipe's checkpoint, with what it was served with and a card"
+    )
+    promote.add_argument("dir", type=folder, metavar="DIR")
+    promote.add_argument("recipe", metavar="RECIPE", help="as for compare")
+    promote.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="a folder that does not exist yet")
+    promote.set_defaults(execute=_promote)
+    status = commands.add_parser("status", help="where a sweep is, live or dead, from its files, on any machine")
+    status.add_argument("dir", type=Path, metavar="DIR")
+    status.add_argument("--json", action="store_true", help="for machines")
+    status.set_defaults(execute=_status)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from orchestrator.report.terminal import console, print_difference
+    from orchestrator.results.layout import Layout
+    from orchestrator.stages.open import reopen_sweep
+    from orchestrator.stages.search import open_race, race_board
+
+    sweep = reopen_sweep(Layout(args.dir))
+    board = race_board(sweep, open_race(sweep))
+    print_difference(board, board.find(args.a), board.find(args.b), console())
+    return 0
+
+
+def _promote(args: argparse.Namespace) -> int:
+    from orchestrator.promote import promote
+    from orchestrator.results.layout import Layout
+    from orchestrator.stages.open import reopen_sweep
+    from orchestrator.stages.search import open_race, race_board
+
+    sweep = reopen_sweep(Layout(args.dir))
+    row = promote(sweep, race_board(sweep, open_race(sweep)), args.recipe, args.to)
+    print(f"{row.recipe.label} ({row.recipe.id}): {args.to.resolve()}")
+    return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    import dataclasses
+    import json
+
+    from orchestrator.results.layout import Layout
+    from orchestrator.results.status import describe, read_status
+
+    status = read_status(Layout(args.dir))
+    print(json.dumps(dataclasses.asdict(status), indent=1) if args.json else describe(status))
+    return 0

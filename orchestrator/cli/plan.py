@@ -1,0 +1,39 @@
+"""`mergefront plan`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from orchestrator.cli.arguments import Commands
+
+
+def add_commands(commands: Commands) -> None:
+    plan = commands.add_parser(
+        "plan", help="what would run: recipes, questions, tokens, memory, disk; starts no engine"
+    )
+    plan.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
+    plan.add_argument("--json", action="store_true", help="for machines")
+    plan.add_argument("--shape", type=Path, metavar="CONFIG.json", help="stands in for the parents, with no hub")
+    plan.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="goes with --shape")
+    plan.add_argument(
+        "--cluster", metavar="NODES", help="such as '2 nodes of 8x H100-80GB + 2000GB'; default: RAY_ADDRESS's"
+    )
+    plan.set_defaults(execute=_plan)
+
+
+def _plan(args: argparse.Namespace) -> int:
+    import dataclasses
+    import json
+
+    from orchestrator.config.load import load_config
+    from orchestrator.core.errors import UserError
+    from orchestrator.planning.plan import describe, make_plan
+
+    if (args.shape is None) != (args.tokenizer is None):
+        raise UserError(
+            "--shape and --tokenizer go together: a model's config.json and a tokenizer's folder; give both"
+        )
+    plan = make_plan(load_config(args.sweep), args.shape, args.tokenizer, args.cluster)
+    print(json.dumps(dataclasses.asdict(plan), indent=1) if args.json else describe(plan))
+    return 0

@@ -1,0 +1,135 @@
+"""What a command holds of the cluster: Ray, and one pool of engines; each is started when it is first needed."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from cluster.pool import Pool
+from cluster.session import session
+from cluster.spec import WorkerSpec
+from cluster.workers import EngineStartError
+from orchestrator.core.errors import UserError
+from orchestrator.core.files import write_atomic
+from orchestrator.core.progress import say
+from orchestrator.results.layout import Layout
+from orchestrator.stages.open import Sweep
+
+MOST_WORKERS = 1000
+"""Of a search, if there is room for them: how much work there will be is not known beforehand."""
+
+
+class Compute:
+    """Use `computing`.
+
+    Args:
+        max_gpu_hours: no further work is handed out once the workers have been held for so long; None for no limit.
+        most_workers: None for as many as the first round has blocks.
+    """
+
+    def __init__(self, sweep: Sweep, max_gpu_hours: float | None, most_workers: int | None) -> None:
+        self.sweep, self.max_gpu_hours, self.most_workers = sweep, max_gpu_hours, most_workers
+        self.log: Callable[[str], None] = say
+        self._ray, self._engines = contextlib.ExitStack(), contextlib.ExitStack()
+        self._is_joined = False
+        self._pool: Pool | None = None
+        self._spent_hours = 0.0
+
+    def join(self) -> None:
+        """Join or start Ray."""
+        if not self._is_joined:
+            self._ray.enter_context(session(self.sweep.layout.ray))
+            self._is_joined = True
+
+    def pool(self, blocks: int) -> Pool:
+        """The engines, the same ones until `release`.
+
+        Args:
+            blocks: that there are to evaluate now.
+
+        Raises:
+            EngineStartError: no node has room for one.
+        """
+        self.join()
+        if self._pool is None:
+            limit = self.most_workers or blocks
+            pool = Pool(worker_spec(self.sweep), limit, lambda line: self.log(line))
+            self._pool = self._engines.enter_context(pool)
+        return self._pool
+
+    def release(self) -> None:
+        """End the engines: fine-tuning needs their GPUs."""
+        self._spent_hours, pool, self._pool = self.gpu_hours, self._pool, None
+        if pool is not None:
+            self._engines.close()
+
+    def close(self) -> None:
+        self.release()
+        self._ray.close()
+        self._is_joined = False
+
+    # ---------------------------------------------------------------- the limit
+    @property
+    def gpu_hours(self) -> float:
+        """Hours that this command has held GPUs for; a worker without a GPU counts as one."""
+        held_s = self._pool.workers.held_s() if self._pool else 0.0
+        return self._spent_hours + self.sweep.config.workers.gpu_hours(held_s)
+
+    def spend(self, hours: float) -> None:
+        """Count hours that something else than the pool has held GPUs for."""
+        self._spent_hours += hours
+
+    def is_exhausted(self) -> bool:
+        return self.max_gpu_hours is not None and self.gpu_hours >= self.max_gpu_hours
+
+
+@contextlib.contextmanager
+def computing(sweep: Sweep, max_gpu_hours: float | None, *, searches: bool) -> Iterator[Compute]:
+    """Everything that a command holds of the cluster is given back on leaving, and the engines' scratch is gone.
+
+    Args:
+        max_gpu_hours: see `Compute`.
+        searches: whether a search follows, which makes work as it goes.
+
+    Raises:
+        UserError: no engine could be started; what vLLM said is kept in a file.
+    """
+    compute = Compute(sweep, max_gpu_hours, MOST_WORKERS if searches else None)
+    _clear(sweep.layout)
+    try:
+        yield compute
+    except EngineStartError as error:
+        if not error.detail:
+            raise
+        write_atomic(sweep.layout.engine_error, error.detail)
+        raise UserError(f"{error} (all of it: {sweep.layout.engine_error})") from None
+    finally:
+        compute.close()
+        _clear(sweep.layout)
+
+
+def _clear(layout: Layout) -> None:
+    """What workers that were killed left half-written, too."""
+    for folder in (layout.scratch, *layout.checkpoints.glob(".*.tmp")):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def worker_spec(sweep: Sweep) -> WorkerSpec:
+    """What every worker is given."""
+    layout, config = sweep.layout, sweep.config
+    return WorkerSpec(
+        serving=sweep.serving,
+        tokenizer_files={file.name: file.read_bytes() for file in sorted(Path(sweep.serving.folder).iterdir())},
+        boot=sweep.sources[next(iter(config.parents))],
+        sources={
+            f"{'parents' if name in config.parents else 'candidates'}.{name}": source
+            for name, source in sweep.sources.items()
+        },
+        dtype=config.dtype,
+        workers=config.workers,
+        models=len(config.parents),
+        scratch=str(layout.scratch),
+        keep=str(layout.checkpoints) if config.checkpoints.keep else None,
+    )

@@ -1,0 +1,111 @@
+"""What fine-tuning is to do: the starting points, and every run of training from them; nothing is trained here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.finetuning.run import Run
+
+from orchestrator.config.finetune import Baseline, Finetune
+from orchestrator.recipes.recipe import Recipe
+from orchestrator.recipes.tuning import BASELINE, Start, Tuning, baseline_as_finetune, settings
+from orchestrator.results.board import Board
+from orchestrator.stages.finetune_starts import choose_starts, find_start
+from orchestrator.stages.open import Round, Sweep
+from tasks.finetuning.examples import Labelled, digest
+
+
+@dataclass(frozen=True)
+class FinetuneRuns:
+    starts: list[Start]
+    runs: list[Run]
+    """The tasks', start by start."""
+    baseline: Run | None
+    """Comes before the others; it may be where they start."""
+
+    @property
+    def all(self) -> list[Run]:
+        return [*([self.baseline] if self.baseline else []), *self.runs]
+
+    @property
+    def recipes(self) -> list[Recipe]:
+        """The starts, then what comes of the runs; each once."""
+        found = {recipe.id: recipe for recipe in (*(s.recipe for s in self.starts), *(r.recipe for r in self.runs))}
+        return list(found.values())
+
+
+def plan_runs(sweep: Sweep, board: Board) -> FinetuneRuns:
+    """Choose the starting points, and work out every run.
+
+    Args:
+        board: of the recipes that the rules choose among, all of them scored.
+
+    Raises:
+        UserError: a start or a rule that nothing meets.
+    """
+    finetune = sweep.config.finetune
+    assert finetune is not None, "the caller looks"
+    baseline = _baseline_run(sweep, board, finetune, finetune.baseline) if finetune.baseline else None
+    starts = choose_starts(sweep.config, board, baseline.recipe if baseline else None)
+    runs = [run for task in finetune.tasks for run in _task_runs(sweep, finetune, task, starts, baseline)]
+    return FinetuneRuns(starts, runs, baseline)
+
+
+def finetuned_round(sweep: Sweep, runs: FinetuneRuns) -> Round:
+    """Starts and runs on the questions of all objectives and fine-tuning tasks."""
+    return sweep.finetuned.of(runs.recipes)
+
+
+def _task_runs(sweep: Sweep, finetune: Finetune, task: str, starts: list[Start], baseline: Run | None) -> Iterator[Run]:
+    """Every start, method, budget and seed of one task."""
+    general = sweep.tasks.training.general
+    for seed in finetune.seeds:
+        examples = sweep.tasks.training.by_task[task, seed]
+        for budget in finetune.examples:
+            part = examples if budget == "all" else examples[:budget]
+            for start in starts:
+                for method in (each for each in finetune.method if budget in finetune.budgets(each)):
+                    given = settings(finetune, finetune.steps(len(part), budget, method), method, digest(general))
+                    tuning = Tuning(
+                        start.recipe, digest(part), method, seed, given, task, start.label, len(part), str(budget)
+                    )
+                    from_baseline = baseline is not None and start.recipe.id == baseline.recipe.id
+                    folder = baseline.folder.model if baseline and from_baseline else None
+                    yield make_run(sweep, finetune, tuning, part, folder, general if method == "icft" else ())
+
+
+def _baseline_run(sweep: Sweep, board: Board, finetune: Finetune, baseline: Baseline) -> Run:
+    start = find_start(board, baseline.start, "finetune.baseline.start")
+    examples = sweep.tasks.training.baseline
+    own = baseline_as_finetune(finetune, baseline)
+    given = settings(own, own.steps(len(examples), "all", "full"), "full")
+    tuning = Tuning(start, digest(examples), "full", 0, given, BASELINE, baseline.start, len(examples), "all")
+    return make_run(sweep, finetune, tuning, examples, None)
+
+
+def make_run(
+    sweep: Sweep,
+    finetune: Finetune,
+    tuning: Tuning,
+    examples: tuple[Labelled, ...],
+    start: Path | None,
+    general: tuple[Labelled, ...] = (),
+) -> Run:
+    """
+    Args:
+        start: the checkpoint that it starts from; None for that of its recipe among the starting checkpoints.
+        general: ICFT's general instructions.
+    """
+    return Run(
+        tuning,
+        start or sweep.layout.starts / tuning.start.id,
+        sweep.layout.run(tuning.id),
+        Path(sweep.serving.folder),
+        examples,
+        sweep.config.dtype,
+        finetune.save_steps,
+        finetune.gradient_checkpointing,
+        general,
+    )

@@ -1,0 +1,109 @@
+"""lm-eval's tasks, groups and tags: found by name, and loaded with their data sets."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import datasets.config
+import lm_eval
+from lm_eval.tasks import TaskManager
+
+from orchestrator.core.errors import UserError
+from orchestrator.core.text import one_line
+from tasks.benchmarks import splits
+
+
+def open_index(names: Iterable[str], include_path: Sequence[str]) -> TaskManager:
+    """lm-eval's index of its own tasks, mergefront's, and those of the folders in `include_path`.
+
+    lm-eval's 14,000 entries take seconds to read; they are left out where all of `names` are found without them.
+    """
+    wanted = set(names)
+    if include_path or not wanted:
+        own = _index(tuple(include_path), False)
+        if wanted <= set(own.all_tasks):
+            return own
+    return _index((str(splits.FOLDER), *include_path), True)
+
+
+@cache
+def _index(folders: tuple[str, ...], defaults: bool) -> TaskManager:
+    return TaskManager(include_path=list(folders), include_defaults=defaults)
+
+
+def load_named(index: TaskManager, where: str, name: str, data_root: str | None) -> list[tuple[Any, float]]:
+    """The tasks behind a name, each with its share of it: the members of a group share equally.
+
+    Args:
+        where: the sweep file's key, for messages.
+
+    Raises:
+        UserError: the task or its data set cannot be loaded.
+    """
+    spec: Any = name
+    if name in splits.laid_over() and _is_lm_evals(index, name):
+        spec = {"group": f"{name} alone", "task": [splits.laid_over()[name]]}
+    with loading(where, name, data_root):
+        loaded = index.load([spec])
+    members = loaded["group_map"]
+
+    def below(member: str, share: float) -> list[tuple[Any, float]]:
+        if member not in members:
+            return [(loaded["tasks"][member], share)]
+        return [leaf for each in members[member] for leaf in below(each, share / len(members[member]))]
+
+    tops = [top for top in (name, f"{name} alone") if top in members] or list(loaded["tasks"])
+    return [leaf for top in tops for leaf in below(top, 1 / len(tops))]
+
+
+def _is_lm_evals(index: TaskManager, name: str) -> bool:
+    """Whether the task's file is lm-eval's, and not one of that name in include_path."""
+    return bool(index.task_index[name].yaml_path.is_relative_to(Path(lm_eval.__file__).parent))
+
+
+@contextlib.contextmanager
+def loading(where: str, name: str, data_root: str | None) -> Iterator[None]:
+    """Around lm-eval while it reads a task's data set: from `data_root` where it is given.
+
+    datasets takes `org/name` from the working directory when there is such a folder. lm-eval and datasets raise
+    whatever their loaders meet; to the user it is one thing: this task has no data.
+
+    Raises:
+        UserError: anything went wrong.
+    """
+    try:
+        with _inside(data_root) if data_root else contextlib.nullcontext():
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = one_line(error) or "no reason given"
+        place = f"under data_root {data_root}" if data_root else "on the hub"
+        raise UserError(
+            f"{where}: task {name!r} could not be loaded ({type(error).__name__}: {reason}); its data is looked for "
+            f"{place}; check the data set and num_fewshot, or set data_root to a folder that holds it as org/name"
+        ) from error
+
+
+@contextlib.contextmanager
+def _inside(data_root: str) -> Iterator[None]:
+    """The working directory is `data_root`, and datasets' cache is one that belongs to the state of its files.
+
+    datasets keeps a copy of what it reads under the data set's name alone, and would continue to read that copy when
+    the files have changed.
+    """
+    files = sorted(path for path in Path(data_root).rglob("*") if path.is_file())
+    state = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    usual = datasets.config.HF_DATASETS_CACHE
+    folder = f"mergefront-{hashlib.sha256(repr(state).encode()).hexdigest()[:20]}"
+    datasets.config.HF_DATASETS_CACHE = usual / folder
+    try:
+        with contextlib.chdir(data_root):
+            yield
+    finally:
+        datasets.config.HF_DATASETS_CACHE = usual

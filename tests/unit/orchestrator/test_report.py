@@ -1,0 +1,332 @@
+"""The report is complete, self-contained and the same twice, for sweeps of every shape."""
+
+import io
+import re
+import stat
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+from rich.console import Console
+
+from orchestrator.config.load import load_published
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.errors import UserError
+from orchestrator.core.records import Failure, Profile, Serving
+from orchestrator.recipes.expand import expand
+from orchestrator.recipes.recipe import Point, Source
+from orchestrator.report import figures
+from orchestrator.report.page import escape_markdown, write_report
+from orchestrator.report.terminal import print_board, print_difference
+from orchestrator.report.words import FAKE, slerp_words
+from orchestrator.results.board import Board, Row, Status, Suite, mark
+from orchestrator.stats.scores import Score, TaskScore, combine, difference
+
+RATIOS = {"start": 0.0, "stop": 1.0, "step": 0.1}
+GRIDS: list[dict[str, Any]] = [{"method": "linear", "alpha": RATIOS}, {"method": "slerp", "t": RATIOS}]
+TIES = {
+    "method": "dare_ties",
+    "base_model": "clinical",
+    "models": {"clinical": {"weight": {"grid": [0.3, 0.7]}}, "instruct": {"weight": 0.5}},
+}
+MEDICAL = {"tasks": ["medqa_4options", "medmcqa", "mmlu_anatomy"], "metric": "acc"}
+INSTRUCTION = {"tasks": ["ifeval"], "metric": ["prompt_level_strict_acc", "inst_level_strict_acc"]}
+PERPLEXITY = {"tasks": ["wikitext"], "direction": "minimize", "front": False}
+EVIL = '<script>alert("x")</script> | [b]bold[/b] `a` <b>&amp;\nsecond line'
+
+
+def make_config(objectives: dict[str, Any], recipes: list[dict[str, Any]], **extra: Any) -> SweepConfig:
+    parents = {"clinical": {"model": "org/clinical"}, "instruct": {"model": "/home/someone/instruct"}}
+    return SweepConfig.model_validate({"parents": parents, "recipes": recipes, "objectives": objectives} | extra)
+
+
+def make_score(config: SweepConfig, name: str, mean: float, seed: int) -> Score:
+    """Every recipe is asked the same documents, so half of the luck is shared."""
+    objective = config.objectives[name]
+    metrics = objective.metric if isinstance(objective.metric, list) else [objective.metric or "word_perplexity"]
+    tasks = []
+    for i, task in enumerate(objective.tasks):
+        shared, own = np.random.default_rng([i, 7]).random(400), np.random.default_rng([i, seed]).random(400)
+        right = (0.5 * shared + 0.5 * own < mean).astype(float)
+        value = float(right.mean()) if objective.direction == "maximize" else 10 * mean
+        values = dict.fromkeys(metrics, value)
+        tasks.append(TaskScore(name, str(task), values, value, right - right.mean(), right))
+    return combine(objective, tasks)
+
+
+def make_board(objectives: dict[str, Any], recipes: list[dict[str, Any]], **extra: Any) -> Board:
+    """A sweep whose merges bend outwards between a good clinical and a good instruct parent."""
+    config = make_config(objectives, recipes, **extra)
+    names = [*config.parents, *config.candidates]
+    sources = {n: Source(f"digest-{n}", n, (config.parents | config.candidates)[n].model) for n in names}
+    rows = []
+    for i, recipe in enumerate(expand(config, sources)):
+        ratio = next((float(v) for p in recipe.points for k, v in p.parameters if k in ("alpha", "t")), 0.5)
+        bend = 0.10 * ratio * (1 - ratio) * 4 * (0.7 if recipe.method == "slerp" else 1)
+        means = {"medical": 0.55 - 0.25 * ratio**1.5 + bend, "perplexity": 0.8 + 0.3 * ratio}
+        scores = {n: make_score(config, n, means.get(n, 0.25 + 0.4 * ratio + bend), i) for n in config.objectives}
+        rows.append(Row(recipe, "scored", scores, {"swap_s": 2.0, "answer_s": 38.0}))
+    suites = tuple(
+        Suite(t.objective, t.task, tuple(t.metrics), 400, 1600, 3)
+        for score in rows[0].scores.values()
+        for t in score.tasks
+    )
+    return Board(
+        config,
+        Serving(
+            tokenizer="0123abc",
+            chat_template=None,
+            stop_token_ids=(2, 151645),
+            max_model_len=2048,
+            architecture="0456def",
+            engine=(("max_num_seqs", 128), ("max_num_batched_tokens", None)),
+            parent="instruct",
+            folder="/srv/tok",
+        ),
+        Profile("vllm 0.32.0", "bfloat16", 1, "H100"),
+        suites,
+        tuple(mark(config, rows)),
+        {"clinical/instruct": {"tensors": 290, "curved": 0.0, "lowest_cosine": 0.99971}},
+    )
+
+
+def break_some(board: Board, message: str = EVIL) -> Board:
+    """One recipe is invalid, one failed, one pending."""
+    rows = list(board.rows)
+    for i, status in ((4, "invalid"), (8, "failed"), (12, "pending")):
+        known = {"invalid": "invalid", "failed": "failed"}.get(status)
+        failure = known and Failure(rows[i].recipe.id, known, "merge", message, "Traceback: secret")  # type: ignore[arg-type]
+        rows[i] = replace(rows[i], status=status, scores={}, costs={}, failure=failure or None)  # type: ignore[arg-type]
+    clean = [replace(row, on_front=False, near_front=False) for row in rows]
+    return replace(board, rows=tuple(mark(board.config, clean)))
+
+
+BOARDS = {
+    "paper": lambda: make_board({"medical": MEDICAL, "instruction": INSTRUCTION}, GRIDS),
+    "broken": lambda: break_some(
+        make_board({"medical": MEDICAL, "instruction": INSTRUCTION, "perplexity": PERPLEXITY}, GRIDS)
+    ),
+    "one objective": lambda: make_board({"medical": MEDICAL}, GRIDS),
+    "three objectives": lambda: make_board(
+        {"medical": MEDICAL, "instruction": INSTRUCTION, "perplexity": PERPLEXITY | {"front": True}},
+        [*GRIDS, TIES],
+    ),
+    "no ratio": lambda: make_board({"medical": MEDICAL, "instruction": INSTRUCTION}, [TIES]),
+    "rehearsal": lambda: make_board(
+        {"medical": MEDICAL, "instruction": INSTRUCTION}, GRIDS, workers={"backend": "fake"}
+    ),
+}
+
+
+class Loads(HTMLParser):
+    """What a browser would fetch or run, and every id."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for key, value in attrs if key in ("src", "href", "srcset", "data")]
+        self.ids += [value or "" for key, value in attrs if key == "id"]
+
+
+@pytest.mark.parametrize("shape", BOARDS)
+def test_a_report_is_complete_and_self_contained(shape: str, tmp_path: Path) -> None:
+    board = BOARDS[shape]()
+    page = write_report(board, tmp_path)
+    html, markdown = page.read_text(), (tmp_path / "report.md").read_text()
+    loads = Loads()
+    loads.feed(html)
+    assert page == tmp_path / "report.html"
+    assert not {"script", "link", "iframe", "object"} & set(loads.tags)
+    assert all(address.startswith(("data:image/svg+xml;base64,", "#")) for address in loads.addresses)
+    assert {address[1:] for address in loads.addresses if address.startswith("#")} <= set(loads.ids)
+    assert len(loads.ids) == len(set(loads.ids)) and "url(" not in html and "@import" not in html
+    for row in board.rows:
+        assert row.recipe.id in html and row.recipe.id in markdown
+    for picture in re.findall(r"\]\((figures/[^)]+)\)", markdown):
+        assert (tmp_path / picture).stat().st_size > 5000
+    for picture in (tmp_path / "figures").glob("*.png"):
+        assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert "arXiv 2604.01538" in html and "arXiv 2604.01538" in markdown
+    assert "/home/someone" not in html + markdown and "/srv/tok" not in html + markdown
+
+
+@pytest.mark.parametrize("shape", BOARDS)
+def test_the_same_board_gives_the_same_bytes(shape: str, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_report(BOARDS[shape](), tmp_path / name)
+    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.*"))
+    assert len(files) >= 4
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
+        assert stat.S_IMODE((tmp_path / "a" / file).stat().st_mode) == 0o600
+
+
+def test_the_paper_sweep_has_both_figures(tmp_path: Path) -> None:
+    board = BOARDS["paper"]()
+    assert len(board.rows) == 20
+    write_report(board, tmp_path)
+    names = sorted(p.name for p in (tmp_path / "figures").iterdir())
+    assert names == ["front.png", "front.svg", "trajectories.png", "trajectories.svg"]
+    markdown = (tmp_path / "report.md").read_text()
+    assert "20 recipes, 20 scored" in markdown and "SLERP is linear here" in markdown
+    assert "The 22 merges asked for and the 2 models taken as they are make 20 recipes" in markdown
+    assert "clinical (parent) = linear alpha=0.0 = slerp t=0.0" in markdown
+    assert "unweighted mean over 3 tasks (average: tasks) of acc" in markdown
+    assert "mean of its metrics" in markdown and FAKE not in markdown
+
+
+def test_a_picture_that_cannot_be_drawn_any_more_is_removed(tmp_path: Path) -> None:
+    write_report(BOARDS["paper"](), tmp_path)
+    write_report(BOARDS["no ratio"](), tmp_path)
+    assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == ["front.png", "front.svg"]
+    assert "no scored recipe lies between two parents" in (tmp_path / "report.md").read_text()
+
+
+def test_broken_recipes_are_told_and_not_scored(tmp_path: Path) -> None:
+    board = BOARDS["broken"]()
+    html = write_report(board, tmp_path).read_text()
+    markdown = (tmp_path / "report.md").read_text()
+    for text in (html, markdown):
+        assert "17 scored, 1 invalid, 1 failed and 1 pending" in text
+        assert "The front may still move" in text
+        assert "Traceback" not in text and "<script>" not in text and "<b>" not in text
+    assert "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;" in html
+    # Read back as Markdown, the message is one cell that shows exactly what was written.
+    rendered = MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown)
+    assert (
+        "<td>&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt; | [b]bold[/b] `a` &lt;b&gt;&amp;amp; second" in rendered
+    )
+
+
+def test_nothing_scored_yet(tmp_path: Path) -> None:
+    board = BOARDS["paper"]()
+    rows = tuple(
+        replace(row, status="pending", scores={}, costs={}, on_front=False, near_front=False) for row in board.rows
+    )
+    board = replace(board, rows=rows, slerp={}, notes=("block 7 is damaged",))
+    text = write_report(board, tmp_path).read_text()
+    assert "Nothing is scored yet" in text and "block 7 is damaged" in text and "20 pending" in text
+    assert not list((tmp_path / "figures").iterdir())
+
+
+def test_a_rehearsal_says_so_everywhere(tmp_path: Path) -> None:
+    board = BOARDS["rehearsal"]()
+    html = write_report(board, tmp_path).read_text()
+    assert 'class="watermark"' in html
+    assert FAKE in html and FAKE in (tmp_path / "report.md").read_text() and FAKE in _printed(board)
+    for figure in (figures.front(board), figures.trajectories(board)):
+        assert figure is not None and "nothing was measured" in figure.get_suptitle()
+
+
+def test_less_is_better_is_up() -> None:
+    figure = figures.trajectories(BOARDS["broken"]())
+    assert figure is not None
+    axes = {axes.get_ylabel().split()[0]: axes for axes in figure.axes}
+    assert axes["perplexity"].yaxis_inverted() and not axes["medical"].yaxis_inverted()
+
+
+def test_three_parents_have_a_line_a_pair() -> None:
+    """The points of two grids are called the same; the models tell them apart."""
+    parents = {name: {"model": name} for name in ("a", "b", "c")}
+    grids = [{"method": "linear", "alpha": [0.0, 0.5, 1.0], "between": pair} for pair in (["a", "b"], ["b", "c"])]
+    board = make_board({"medical": MEDICAL}, grids, parents=parents)
+    lines = figures._lines(board)
+    assert set(lines) == {("linear", "a", "b"), ("linear", "b", "c")}
+    assert [[ratio for ratio, _ in line] for line in lines.values()] == [[0.0, 0.5, 1.0]] * 2
+    assert figures.trajectories(board) is not None
+
+
+def test_labels_of_a_front_are_legible() -> None:
+    """No two labels overlap, and all are inside the axes, at the size of the paper's own sweep."""
+    figure = figures.front(BOARDS["paper"]())
+    assert figure is not None
+    axes = figure.axes[0]
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert {text.get_text() for text in axes.texts} >= {"clinical", "instruct"} and len(boxes) > 5
+    for i, box in enumerate(boxes):
+        assert axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
+        assert not any(box.overlaps(other) for other in boxes[i + 1 :])
+
+
+def _printed(board: Board) -> str:
+    sink = io.StringIO()
+    print_board(board, Console(file=sink, width=100))
+    return sink.getvalue()
+
+
+def test_the_board_in_a_terminal() -> None:
+    board = BOARDS["broken"]()
+    text = _printed(board)
+    for row in board.rows:
+        assert row.recipe.id[:8] in text
+    assert text.count("●") == len(board.front) + 1 and "Traceback" not in text
+
+
+def test_only_what_went_wrong_is_red() -> None:
+    """A search's candidates that were beaten, or wait, are no failures."""
+    board, sink = BOARDS["broken"](), io.StringIO()
+    scored = [row for row in board.rows if row.status == "scored" and not row.on_front and row.method != "parent"]
+    ended: dict[str, Status] = {scored[0].recipe.id: "raced", scored[1].recipe.id: "waiting"}
+    rows = tuple(replace(row, status=ended.get(row.recipe.id, row.status)) for row in board.rows)
+    console = Console(file=sink, width=200, force_terminal=True, color_system="standard")
+    print_board(replace(board, rows=rows), console)
+    lines = {row.recipe.id: line for row in rows for line in sink.getvalue().splitlines() if row.recipe.id[:8] in line}
+    for style, statuses in (("31", {"invalid", "failed"}), ("2", {"pending", "raced", "waiting"})):
+        assert {row.status for row in rows if lines[row.recipe.id].startswith(f"\x1b[{style}m")} == statuses
+
+
+def test_a_difference_in_a_terminal() -> None:
+    board = BOARDS["broken"]()
+    a, b = board.find("linear alpha=0.2"), board.find("instruct")
+    sink = io.StringIO()
+    print_difference(board, a, b, Console(file=sink, width=100))
+    text = sink.getvalue()
+    found = difference(a.scores["medical"].tasks[0], b.scores["medical"].tasks[0])
+    assert a.recipe.id in text and "instruct (parent)" in text and "yes" in text
+    assert f"{found.low:+.3f} to {found.high:+.3f}" in text and str(len(found.won) + len(found.lost)) in text
+    assert re.search(
+        r"medqa_4options: only a has right: \d+ \(documents (\d+, ){7}\d+ and \d+ more\)", " ".join(text.split())
+    )
+
+
+def test_a_recipe_without_scores_cannot_be_compared() -> None:
+    board = BOARDS["broken"]()
+    with pytest.raises(UserError, match="is pending and has no scores"):
+        print_difference(board, board.find("slerp t=0.2"), board.find("clinical"), Console(file=io.StringIO()))
+
+
+def test_words() -> None:
+    assert escape_markdown("a_b|c\n<d> & &lt; <= \\") == "a_b\\|c &lt;d> & &amp;lt; <= \\\\"
+    share = {"tensors": 290.0, "curved": 0.25, "lowest_cosine": 0.9}
+    assert "follows the arc in 25.0 % of the 290 tensors" in slerp_words("a/b", share)
+    assert Point("linear", (("alpha", 0.4),)).label == "linear alpha=0.4"
+
+
+def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
+    """Also those of recipes that the run does not have; nothing is made up for them."""
+    board = BOARDS["paper"]()
+    (tmp_path / "figures.yaml").write_text(
+        "source: A paper, table 2\n"
+        "rows:\n  clinical: {medical: 0.5}\n  slerp t=0.4: {medical: 0.61, other: 0.2}\n  A model of theirs: {medical: 0.7}\n"
+    )
+    text = write_report(board, tmp_path, load_published(tmp_path / "figures.yaml")).with_suffix(".md").read_text()
+    assert "A paper, table 2" in text
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    value = board.find("slerp t=0.4").scores["medical"].value
+    (ours,) = [row for row in rows if row[:3] == ["slerp t=0.4", "medical", "0.610"]]
+    assert ours[3].startswith(f"{value:.3f} ±")
+    assert ours[4] == f"{value - 0.61:+.3f}"
+    assert ["slerp t=0.4", "other", "0.200", "–", "–"] in rows
+    assert ["A model of theirs", "medical", "0.700", "–", "–"] in rows
+    with pytest.raises(UserError, match=r"figures\.yaml: source: this key is missing"):
+        (tmp_path / "figures.yaml").write_text("rows: {clinical: {medical: 0.5}}")
+        load_published(tmp_path / "figures.yaml")

@@ -1,0 +1,55 @@
+"""What is asked for a request of lm-eval: truncation and seeds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestrator.core.errors import UserError
+from orchestrator.core.records import Serving
+from tasks.evaluation.ledger_lm import LedgerLM
+from tests.helpers.paths import INSTRUCT
+
+
+@pytest.fixture(scope="module")
+def lm() -> LedgerLM:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(INSTRUCT)
+    return LedgerLM(Serving("t", None, (0,), 512, "x", (), "a", "/nowhere"), tokenizer, seed=5)
+
+
+def request(context: str, **settings: Any) -> Any:
+    from lm_eval.api.instance import Instance
+
+    return Instance("generate_until", {}, (context, {"until": [], "max_gen_toks": 100, **settings}), 0, ("t", 0, 1))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_only_the_input_is_cut_from_the_side_that_the_task_says(side: str, lm: LedgerLM) -> None:
+    text = " ".join(f"word{i}" for i in range(300))
+    prompt = f"Summarize.\n\n{text}\n\nSummary:"
+    (question,) = lm.questions(request(prompt, max_context_toks=120, cut=(text, side)))
+    kept = lm.tokenizer.decode(question.context)
+    assert len(question.context) <= 120 < len(question.context) + 5, "as much as fits"
+    assert question.truncated == len(lm.tok_encode(prompt)) - len(question.context)
+    assert kept.startswith("Summarize.\n\n") and kept.endswith("\n\nSummary:")
+    assert ("word0 " in kept) == (side == "right") and ("word299" in kept) == (side == "left")
+
+
+def test_a_prompt_that_fits_is_not_cut_and_one_that_never_fits_is_refused(lm: LedgerLM) -> None:
+    (question,) = lm.questions(request("A: b c", cut=("b", "left")))
+    assert question.truncated == 0
+    with pytest.raises(UserError, match=r"tokens without its input, but room for 3"):
+        lm.questions(request("Summarize this letter: b c", max_context_toks=3, cut=("b", "left")))
+
+
+def test_every_prompt_has_a_seed_of_its_own_and_the_same_tomorrow(lm: LedgerLM) -> None:
+    def seed(prompt: str, repeat: int = 0) -> int | None:
+        (question,) = lm.questions(request(prompt, do_sample=True, temperature=0.3), repeat)
+        assert question.decoding is not None
+        return question.decoding.seed
+
+    assert len({seed("a"), seed("b"), seed("a", 1)}) == 3
+    assert seed("a") == 2885444909, "the same in every process: rerun and resume find the stored answers"
