@@ -37,6 +37,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.common import small_demo
 from benchmarks.kills import Machines, strike_actor_in_checkpoint, strike_driver_in_ledger
+from orchestrator.config.backends import BACKENDS
 
 TIMINGS = {"swap_s", "answer_s"}
 KINDS = ("actor", "raylet", "driver", "ledger", "checkpoint")
@@ -70,7 +71,7 @@ def write_demo(folder: Path, backend: str) -> Path:
         "backend": backend, "block": 20, "fake_seconds": 0.01, "patience": 120,
         "engine": {"max_model_len": 512, "enforce_eager": True, "kv_cache_gib": 0.25},
     }  # fmt: skip
-    return small_demo(folder / "sweep.yaml", recipes, workers, checkpoints={"keep": backend == "vllm"})
+    return small_demo(folder / "sweep.yaml", recipes, workers, checkpoints={"keep": BACKENDS[backend].measures})
 
 
 # -------------------------------------------------------------------- one run
@@ -235,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--nodes", type=int, default=3, help="with room for a worker each (default: 3)")
-    parser.add_argument("--backend", choices=("fake", "vllm"), default="fake", help="of the demo")
+    parser.add_argument("--backend", choices=sorted(BACKENDS), default="fake", help="of the demo")
     parser.add_argument("--kinds", default="actor,raylet,driver,ledger", help=f"of {', '.join(KINDS)}")
     args = parser.parse_args(arguments)
     kinds = args.kinds.split(",")

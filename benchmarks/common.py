@@ -16,16 +16,17 @@ from typing import Any, TypeVar
 import yaml
 
 from orchestrator.config.load import load_config
+from orchestrator.config.methods import METHODS
 from orchestrator.config.workers import Engine, Workers
 from orchestrator.core.records import Question, Serving
 from orchestrator.models.resolve import resolve
 from orchestrator.models.serving import make_serving
-from orchestrator.recipes.recipe import Recipe, Source
+from orchestrator.recipes.recipe import Recipe, Source, between
 from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.evaluation.suites import SuiteTask, load_suites, open_lm
 from tasks.merging.checkpoint import merged_folder
 from tasks.serving.boot import Boot
-from tasks.serving.engine import VllmEngine
+from tasks.serving.vllm_engine import VllmEngine
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,14 +98,9 @@ def questions(tasks: list[str], limit: int, shots: int | None, scratch: Path) ->
 def recipe(method: str, parents: list[Path], ratio: float) -> Recipe:
     """A merge of two folders at a ratio of the second."""
     first, second = (Source(f"digest-{index}", f"p{index}", str(folder)) for index, folder in enumerate(parents))
-    match method:
-        case "linear":
-            models = ((first, {"weight": 1 - ratio}), (second, {"weight": ratio}))
-            return Recipe(method, models, first, {}, "bfloat16")
-        case "slerp":
-            return Recipe(method, ((first, {}), (second, {})), first, {"t": ratio}, "bfloat16")
-        case _:
-            return Recipe(method, ((second, {"weight": ratio, "density": 0.5}),), first, {}, "bfloat16")
+    if METHODS[method].ratio:
+        return between(method, first, second, ratio, {}, "bfloat16")
+    return Recipe(method, ((second, {"weight": ratio, "density": 0.5}),), first, {}, "bfloat16")
 
 
 def mergekit_yaml(wanted: Recipe, folder: Path) -> Path:

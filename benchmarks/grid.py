@@ -25,7 +25,7 @@ from orchestrator.recipes.expand import expand
 from orchestrator.recipes.recipe import Recipe
 from tasks.evaluation.suites import load_suites, open_lm
 from tasks.serving.boot import Boot
-from tasks.serving.engine import VllmEngine
+from tasks.serving.vllm_engine import VllmEngine
 
 DEMO = ROOT / "examples" / "demo.yaml"
 ONE = """

@@ -47,7 +47,7 @@ def main() -> None:
         before = resident("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # VmHWM counts from now on
         for index in range(args.swaps):
-            engine.hold(recipe(args.method, parents, (index + 1) / (args.swaps + 1)))
+            engine.load(recipe(args.method, parents, (index + 1) / (args.swaps + 1)))
         peak = resident("VmHWM")
         parameters = sum(math.prod(shape) for _, shape in headers(parents[0]).values())
         shape = shape_of(normal(read_json("parents", parents[0] / "config.json")), parameters, "bfloat16")

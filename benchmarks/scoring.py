@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.common import questions, smollm2, start, tell, timed
 from orchestrator.core.records import Answer, Question
-from tasks.serving.engine import VllmEngine
+from tasks.serving.vllm_engine import VllmEngine
 
 
 def per_choice(engine: VllmEngine, asked: Sequence[Question]) -> list[float]:

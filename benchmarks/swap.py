@@ -47,16 +47,16 @@ def reload_ready(worker: Any) -> float:
 def measure(args: argparse.Namespace, scratch: Path) -> dict[str, list[float]]:
     engine = start(args.parents[0], args.parents[1], scratch / "engine")
     recipes = [recipe(args.method, args.parents, round(0.1 + 0.8 * i / args.repeat, 3)) for i in range(args.repeat)]
-    engine.hold(recipe(args.method, args.parents, 0.95))  # opens the parents and, for SLERP, measures their angles
+    engine.load(recipe(args.method, args.parents, 0.95))  # opens the parents and, for SLERP, measures their angles
     times: dict[str, list[float]] = {name: [] for name in ("ours", "floor", "reload", "restart")}
     # Side by side, before what takes minutes: an engine in a sweep comes from answering, not from a long sleep.
     for wanted in recipes:
-        times["ours"].append(seconds(lambda wanted=wanted: engine.hold(wanted)))
+        times["ours"].append(seconds(lambda wanted=wanted: engine.load(wanted)))
         times["floor"].append(engine.llm.collective_rpc(reload_ready)[0])
     for index, wanted in enumerate(recipes):
         folder = scratch / f"merged-{index}"
         merging = seconds(lambda wanted=wanted, folder=folder: mergekit_yaml(wanted, folder))
-        times["reload"].append(merging + seconds(lambda folder=folder: engine.load(folder)))
+        times["reload"].append(merging + seconds(lambda folder=folder: engine.load_checkpoint(folder)))
         command = [sys.executable, "-c", START, str(folder), str(args.parents[1]), str(scratch / "fresh")]
         booting = seconds(lambda command=command: subprocess.run(command, check=True, capture_output=True))
         times["restart"].append(merging + booting)

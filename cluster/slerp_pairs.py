@@ -11,6 +11,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from orchestrator.config.backends import BACKENDS
+from orchestrator.config.methods import METHODS
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.files import write_json
 from orchestrator.recipes.recipe import Source
@@ -19,10 +21,11 @@ from tasks.merging.checkpoint import slerp_share
 
 def unknown_shares(config: SweepConfig, sources: dict[str, Source], out: Path) -> dict[str, tuple[Source, Source]]:
     """The SLERP pairs of the sweep that are not in `out/slerp.json` yet, or were measured on other weights."""
-    if config.workers.backend == "fake":
+    if not BACKENDS[config.workers.backend].measures:
         return {}
     known = _known(out)
-    pairs = [grid.between or list(config.parents)[:2] for grid in config.recipes if grid.t is not None]
+    arcs = {name for name, method in METHODS.items() if method.ratio and method.ratio.arc}
+    pairs = [grid.between or list(config.parents)[:2] for grid in config.recipes if grid.ratio and grid.method in arcs]
     wanted = {f"{first}/{second}": (sources[first], sources[second]) for first, second in pairs}
     return {pair: both for pair, both in wanted.items() if known.get(pair, {}).get("digests") != _digests(both)}
 

@@ -272,9 +272,7 @@ def write_starts(recipes: Sequence[Recipe], folder: Path) -> None:
 
 
 def _materialise(recipes: Sequence[Recipe], folder: Path) -> None:
-    from tasks.merging.checkpoint import materialise
-    from tasks.merging.live import materialise_random
+    from tasks.merging.live import write_checkpoint  # a guard: torch takes seconds
 
     for recipe in recipes:
-        write = materialise if recipe.seed is None else materialise_random
-        write(recipe, folder / recipe.id, folder / "scratch")
+        write_checkpoint(recipe, folder / recipe.id, folder / "scratch")

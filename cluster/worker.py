@@ -19,8 +19,9 @@ from cluster.spec import Place, WorkerSpec
 from orchestrator.core.records import Asked, Block, Failure
 from orchestrator.recipes.recipe import Recipe
 from tasks.merging.checkpoint import MergeRefused
-from tasks.serving.engine import Engine, InvalidWeights, VllmEngine
-from tasks.serving.fake import FakeEngine
+from tasks.serving.backends import Opening, open_engine
+from tasks.serving.boot import Boot
+from tasks.serving.engine import Engine, InvalidWeights
 
 
 class TooLarge(Exception):
@@ -52,16 +53,12 @@ class Worker:
         from cluster.session import check_packages
 
         check_packages()
-        if self.spec.workers.backend == "fake":
-            self.engine = FakeEngine(self.spec.workers.fake_seconds, self.spec.workers.fake_gib)
-        else:
-            self.engine = self._vllm()
+        own, keep = self.scratch / "stage-0", Path(self.spec.keep) if self.spec.keep else None
+        self.engine = open_engine(Opening(self.spec.workers, self.spec.serving, lambda: self._boot(own), own, keep))
 
-    def _vllm(self) -> Engine:
+    def _boot(self, scratch: Path) -> Boot:
         span = open_stages(self.spec, self.scratch)
-        own = self.scratch / "stage-0"
-        keep = Path(self.spec.keep) if self.spec.keep else None
-        return VllmEngine(boot_of(self.spec, own, span), self.spec.serving, own, keep)
+        return boot_of(self.spec, scratch, span)
 
     def ask(self, recipe: Recipe, block: Block) -> Asked | Failure:
         """Hold the recipe, if it is not held yet, and ask a block of questions.
@@ -77,7 +74,7 @@ class Worker:
             if self.held != recipe.id:
                 self.held = None
                 start = time.perf_counter()
-                self.engine.hold(recipe)
+                self.engine.load(recipe)
                 self.held, swapped = recipe.id, time.perf_counter() - start
             stage = "ask"
             start = time.perf_counter()

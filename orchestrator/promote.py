@@ -35,8 +35,8 @@ def promote(sweep: Sweep, board: Board, name: str, folder: Path) -> Row:
         UserError: the folder exists, the recipe has no scores, a parent is gone or has changed, or the checkpoint is
             not what was served.
     """
-    from tasks.merging.checkpoint import appearing, materialise
-    from tasks.merging.live import materialise_random
+    from tasks.merging.checkpoint import appearing
+    from tasks.merging.live import write_checkpoint
 
     row = board.find(name)
     if row.status != "scored":
@@ -45,8 +45,7 @@ def promote(sweep: Sweep, board: Board, name: str, folder: Path) -> Row:
     check_parents(sweep, row.recipe)
     with tempfile.TemporaryDirectory() as scratch, appearing(folder) as temporary:
         assert temporary is not None, "the folder does not exist yet"
-        write = materialise if row.recipe.seed is None else materialise_random
-        checkpoint = write(row.recipe, temporary / "checkpoint", Path(scratch))
+        checkpoint = write_checkpoint(row.recipe, temporary / "checkpoint", Path(scratch))
         check_served(row.recipe, checkpoint, Path(scratch))
         for file in checkpoint.iterdir():
             file.rename(temporary / file.name)

@@ -16,7 +16,7 @@ from orchestrator.cli.main import main
 from orchestrator.config.workers import Engine, Workers
 from orchestrator.core.records import Serving
 from tasks.serving.boot import Boot
-from tasks.serving.engine import VllmEngine
+from tasks.serving.vllm_engine import VllmEngine
 from tests.helpers.models import make_model
 from tests.helpers.paths import DATA, DEMO, ROOT
 from tests.helpers.results import state
@@ -58,9 +58,11 @@ def parents(models: Callable[[str, str], dict[str, Path]]) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def start_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., VllmEngine]]:
+def start_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
     """Start a real engine on a model; it serves 256 tokens and stops at id 0. All live to the end of the session: the
     first that ended would take vLLM's process groups, and so the others, with it."""
+    from tasks.serving.vllm_engine import VllmEngine  # a guard: it imports torch, which most tests do without
+
     started = []
 
     def start(folder: Path, dtype: str, **settings: Any) -> VllmEngine:
@@ -75,7 +77,7 @@ def start_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 
 
 @pytest.fixture(scope="session")
-def vllm(parents: dict[str, Path], start_engine: Callable[..., VllmEngine]) -> VllmEngine:
+def vllm(parents: dict[str, Path], start_engine: Callable[..., Any]) -> Any:
     """One engine for all tests, started with parent `a` in float32."""
     return start_engine(parents["a"], "float32")
 

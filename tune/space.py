@@ -97,7 +97,7 @@ class SearchSpace:
         return {METHOD: CategoricalDistribution(labels)} if len(labels) > 1 else {}
 
     def suggest(self, trial: Trial) -> Params:
-        """Ask Optuna for a point of the space."""
+        """Have Optuna propose a point of the space."""
         labels = list(self.entries)
         label = trial.suggest_categorical(METHOD, labels) if len(labels) > 1 else labels[0]
         for name, span in self.floats(label).items():
@@ -120,7 +120,7 @@ class SearchSpace:
         return replace(run.recipe, points=(point,))
 
     def run(self, params: Params) -> Run | None:
-        """What is to be trained before the recipe can be asked anything."""
+        """The run to train before the recipe can be evaluated; None where the search does not fine-tune."""
         if self.tuner is None:
             return None
         return self.tuner(self.merge(params), self._own(params))
@@ -136,34 +136,29 @@ class SearchSpace:
         entry = self.entries[label]
         own = {name.removeprefix(f"{label}."): round(params[name], DIGITS) for name in self.floats(label)}
         point = Point(label, tuple(own.items()))
-        ratio = entry.alpha or entry.t
-        if ratio is None:
-            return self._general(entry, own, point)
+        parameters = self._settle("", entry.parameters, own)
+        if entry.ratio is None:
+            return self._general(entry, parameters, own, point)
         first, second = (self.sources[name] for name in entry.between or list(self.config.parents)[:2])
-        key = "alpha" if entry.alpha else "t"
-        value = _setting(key, ratio, own)
-        if isinstance(value, float):
-            return replace(
-                between(entry.method, first, second, value, entry.parameters, self.config.dtype), points=(point,)
-            )
-        if key == "t":
-            models: Any = ((first, {}), (second, {}))
-            return Recipe("slerp", models, first, {"t": value, **entry.parameters}, self.config.dtype, points=(point,))
-        models = ((first, {"weight": _complement(value)}), (second, {"weight": value}))
-        return Recipe("linear", models, first, entry.parameters, self.config.dtype, points=(point,))
+        ratio = _setting(_ratio_key(entry), entry.ratio, own)
+        recipe = between(entry.method, first, second, ratio, parameters, self.config.dtype)
+        return replace(recipe, points=(point,))
 
-    def _general(self, entry: Space, own: Params, point: Point) -> Recipe:
-        def settle(prefix: str, given: dict[str, Any]) -> dict[str, Any]:
-            return {
-                key: _setting(prefix + key, value, own) if isinstance(value, Range) else value
-                for key, value in given.items()
-            }
-
-        models = tuple((self.sources[name], settle(f"{name}.", given)) for name, given in entry.models.items())
+    def _general(self, entry: Space, parameters: Params, own: Params, point: Point) -> Recipe:
+        models = tuple(
+            (self.sources[name], self._settle(f"{name}.", given, own)) for name, given in entry.models.items()
+        )
         base = self.sources[entry.base_model] if entry.base_model else None
         seed = self.config.seed if METHODS[entry.method].random else None
-        parameters = settle("", entry.parameters)
         return Recipe(entry.method, models, base, parameters, self.config.dtype, seed, (point,))
+
+    @staticmethod
+    def _settle(prefix: str, given: Mapping[str, Any], own: Params) -> Params:
+        """The parameters with values in place of ranges."""
+        return {
+            key: _setting(prefix + key, value, own) if isinstance(value, Range) else value
+            for key, value in given.items()
+        }
 
     def params_of(self, recipe: Recipe) -> Params | None:
         """The point of the space that a recipe of the grid (or a parent) is, if it is one: a warm start. In a joint
@@ -171,27 +166,36 @@ class SearchSpace:
         if self.tuned:
             return None
         for label, entry in self.entries.items():
-            ratio = entry.alpha or entry.t
-            value = self._ratio_of(entry, recipe) if ratio else None
+            ratio, value = entry.ratio, self._ratio_of(entry, recipe)
             if ratio and value is not None and ratio.low <= value <= ratio.high:
                 method = {METHOD: label} if len(self.entries) > 1 else {}
                 return {**method, **dict.fromkeys(self.floats(label), value)}
         return None
 
     def _ratio_of(self, entry: Space, recipe: Recipe) -> float | None:
+        """The ratio of a recipe between the entry's two parents, a parent itself included; None of any other."""
+        meaning = METHODS[entry.method].ratio
         pair = entry.between or list(self.config.parents)[:2]
         names = [source.name for source, _ in recipe.models]
-        if len(names) == 1 and recipe.method == "passthrough":
+        if meaning is None or any(isinstance(value, Range) for value in entry.parameters.values()):
+            return None
+        if recipe.is_copy:
             return float(pair.index(names[0])) if names[0] in pair else None
         if recipe.method != entry.method or names != pair:
             return None
-        value = recipe.parameters.get("t") if entry.t else recipe.models[1][1].get("weight")
+        value = meaning.read(recipe.models[1][1], recipe.parameters)
         return float(value) if isinstance(value, int | float) else None
+
+
+def _ratio_key(entry: Space) -> str:
+    meaning = METHODS[entry.method].ratio
+    assert meaning is not None, f"{entry.method} has no ratio"
+    return meaning.key
 
 
 def _ranges(entry: Space) -> Iterator[tuple[str, Range]]:
     """Where the entry searches for numbers: (`alpha`, range), (`clinical.weight`, range), …"""
-    named = {"alpha": entry.alpha, "t": entry.t}
+    named: dict[str, Any] = {_ratio_key(entry): entry.ratio} if entry.ratio else {}
     named |= {f"{model}.{key}": value for model, given in entry.models.items() for key, value in given.items()}
     for path, value in {**named, **entry.parameters}.items():
         if isinstance(value, Range):
@@ -220,12 +224,3 @@ def _setting(path: str, value: Range, own: Params) -> Any:
     named = zip(value.modules, settings, strict=False)
     filters = [{"filter": part, "value": setting} for module, setting in named for part in FILTERS[module]]
     return [*filters, {"value": settings[-1]}]
-
-
-def _complement(setting: Any) -> Any:
-    """1 - setting, in whatever form mergekit's parameter has."""
-    if isinstance(setting, list):
-        return [_complement(item) for item in setting]
-    if isinstance(setting, dict):
-        return {**setting, "value": _complement(setting["value"])}
-    return round(1.0 - setting, 10)

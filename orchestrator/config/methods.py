@@ -1,51 +1,155 @@
-"""mergekit's merge methods: their parameters, whether they need a base model, whether they draw random numbers.
+"""mergekit's merge methods, one entry each: all that this program knows of a method, but for its arithmetic.
 
 Written down because importing mergekit takes eight seconds and a wrong sweep file should be refused at once. A test
-holds the table against mergekit's own registry.
+holds the table against mergekit's own registry. To add a method, add an entry; where it works element by element, say
+so, and register its form under the same name in `tasks.merging.elementwise`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Literal
+
+from orchestrator.core.errors import hint
+
+COPY = "passthrough"
+"""The method of a recipe that is one model as it is."""
+DELTAS = ("int8_mask", "normalize", "rescale", "lambda")
+"""Parameters of the methods that add up differences from a base model."""
 
 
 @dataclass(frozen=True)
-class Method:
-    whole: str
+class MixingRatio:
+    """A number in [0, 1] that alone describes a merge of two models: 0 is the first, 1 the second."""
+
+    key: Literal["alpha", "t"]
+    """Its key in the sweep file and in a recipe's label."""
+    weight: str | None = None
+    """The parameter of each model that it sets: to the ratio for the second, to the rest of one for the first. None
+    where the ratio is a parameter of the whole merge, of the name `key`."""
+    arc: bool = False
+    """It runs along the arc between two tensors, which is the straight line where they are nearly parallel."""
+
+    def settings(self, ratio: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """The parameters of the first model, of the second, and of the whole merge.
+
+        Args:
+            ratio: a number, or mergekit's gradient or filters over numbers.
+        """
+        if self.weight is None:
+            return {}, {}, {self.key: ratio}
+        return {self.weight: _complement(ratio)}, {self.weight: ratio}, {}
+
+    def read(self, second: dict[str, Any], whole: dict[str, Any]) -> Any:
+        """The ratio that `settings` wrote into the parameters of the second model and of the whole merge, or None."""
+        return whole.get(self.key) if self.weight is None else second.get(self.weight)
+
+
+@dataclass(frozen=True)
+class MergeMethod:
+    """What there is to know of a merge method before any tensor is read."""
+
+    name: str
+    """mergekit's."""
+    whole: tuple[str, ...] = ()
     """Parameters of the whole merge."""
-    each: str
+    each: tuple[str, ...] = ()
     """Parameters that each model may have of its own (or all together, under `parameters`)."""
-    base: bool = True
+    needs_base: bool = False
     """Needs a base_model."""
     random: bool = False
     """Draws from torch's global random state, so that its seed is part of the recipe."""
+    ratio: MixingRatio | None = None
+    """The short form for two models, where the method has one."""
+    unit: tuple[str, ...] = ()
+    """The parameters that lie in [0, 1]."""
+    elementwise: bool = False
+    """A slice of the merge needs that slice of the models alone (and perhaps an angle between whole tensors):
+    `tasks.merging.elementwise.FORMS` has its arithmetic."""
 
     @property
     def parameters(self) -> list[str]:
-        return [*self.whole.split(), *self.each.split()]
+        return [*self.whole, *self.each]
+
+    def parameters_beside(self, ratio: bool) -> list[str]:
+        """The parameters that `parameters` of a sweep file may set.
+
+        Args:
+            ratio: whether the merge is written with a ratio, which sets some itself.
+        """
+        taken = {self.ratio.key, self.ratio.weight} if ratio and self.ratio else set()
+        return [name for name in self.parameters if name not in taken]
+
+    def check_ratio(self, given: dict[str, Any]) -> str | None:
+        """The key of the method's ratio, where a sweep file gives it.
+
+        Args:
+            given: the keys that ratios have in a sweep file, with their values; None where the file has none.
+
+        Raises:
+            ValueError: a ratio that the method does not have.
+        """
+        keys = [key for key, value in given.items() if value is not None]
+        for key in keys:
+            if self.ratio is None or self.ratio.key != key:
+                raise ValueError(f"{key} belongs to method {_with_ratio(key)}, but the method here is {self.name!r}")
+        return keys[0] if keys else None
 
 
-DELTAS = "int8_mask normalize rescale lambda"
+_ENTRIES = (
+    MergeMethod("linear", ("normalize",), ("weight",), ratio=MixingRatio("alpha", weight="weight"), elementwise=True),
+    MergeMethod("slerp", ("t",), needs_base=True, ratio=MixingRatio("t", arc=True), unit=("t",), elementwise=True),
+    MergeMethod("nuslerp", ("nuslerp_row_wise", "nuslerp_flatten"), ("weight",), elementwise=True),
+    MergeMethod("multislerp", ("normalize_weights", "eps"), ("weight",)),
+    MergeMethod("karcher", ("max_iter", "tol")),
+    MergeMethod("nearswap", ("t",), needs_base=True, unit=("t",)),
+    MergeMethod("model_stock", ("filter_wise",), needs_base=True),
+    MergeMethod("arcee_fusion", needs_base=True, random=True),
+    MergeMethod(COPY, each=("scale",), elementwise=True),
+    MergeMethod("task_arithmetic", DELTAS, ("weight", "density"), needs_base=True, unit=("density",), elementwise=True),
+    MergeMethod("ties", DELTAS, ("weight", "density"), needs_base=True, unit=("density",)),
+    MergeMethod("breadcrumbs", DELTAS, ("weight", "density", "gamma"), needs_base=True, unit=("density",)),
+    MergeMethod("breadcrumbs_ties", DELTAS, ("weight", "density", "gamma"), needs_base=True, unit=("density",)),
+    MergeMethod("dare_linear", DELTAS, ("weight", "density"), needs_base=True, random=True, unit=("density",)),
+    MergeMethod("dare_ties", DELTAS, ("weight", "density"), needs_base=True, random=True, unit=("density",)),
+    MergeMethod("della", DELTAS, ("weight", "density", "epsilon"), needs_base=True, random=True, unit=("density",)),
+    MergeMethod(
+        "della_linear", DELTAS, ("weight", "density", "epsilon"), needs_base=True, random=True, unit=("density",)
+    ),
+    MergeMethod("sce", ("int8_mask", "select_topk"), needs_base=True),
+    MergeMethod("ram", ("epsilon",), needs_base=True),
+    MergeMethod("ramplus_tl", ("r", "alpha", "epsilon"), needs_base=True),
+)
+METHODS = {method.name: method for method in _ENTRIES}
 
-METHODS = {
-    "linear": Method("normalize", "weight", base=False),
-    "slerp": Method("t", ""),
-    "nuslerp": Method("nuslerp_row_wise nuslerp_flatten", "weight", base=False),
-    "multislerp": Method("normalize_weights eps", "weight", base=False),
-    "karcher": Method("max_iter tol", "", base=False),
-    "nearswap": Method("t", ""),
-    "model_stock": Method("filter_wise", ""),
-    "arcee_fusion": Method("", "", random=True),
-    "passthrough": Method("", "scale", base=False),
-    "task_arithmetic": Method(DELTAS, "weight density"),
-    "ties": Method(DELTAS, "weight density"),
-    "breadcrumbs": Method(DELTAS, "weight density gamma"),
-    "breadcrumbs_ties": Method(DELTAS, "weight density gamma"),
-    "dare_linear": Method(DELTAS, "weight density", random=True),
-    "dare_ties": Method(DELTAS, "weight density", random=True),
-    "della": Method(DELTAS, "weight density epsilon", random=True),
-    "della_linear": Method(DELTAS, "weight density epsilon", random=True),
-    "sce": Method("int8_mask select_topk", ""),
-    "ram": Method("epsilon", ""),
-    "ramplus_tl": Method("r alpha epsilon", ""),
-}
+
+def merge_method(name: str) -> MergeMethod:
+    """The entry of a method that a sweep file names.
+
+    Raises:
+        ValueError: mergekit has no such method.
+    """
+    if name not in METHODS:
+        known = ", ".join(sorted(METHODS))
+        raise ValueError(f"mergekit has no merge method {name!r}{hint(name, METHODS)} (it has: {known})")
+    return METHODS[name]
+
+
+def ratio_words() -> str:
+    """The ratios and the methods that have them: `alpha (linear) or t (slerp)`."""
+    keys = dict.fromkeys(method.ratio.key for method in METHODS.values() if method.ratio)
+    return " or ".join(f"{key} ({_with_ratio(key)})" for key in keys)
+
+
+def _with_ratio(key: str) -> str:
+    return " or ".join(method.name for method in METHODS.values() if method.ratio and method.ratio.key == key)
+
+
+def _complement(setting: Any) -> Any:
+    """1 - setting, in whatever form mergekit's parameter has: a number, a gradient, or filters."""
+    if isinstance(setting, list):
+        return [_complement(item) for item in setting]
+    if isinstance(setting, dict):
+        return {**setting, "value": _complement(setting["value"])}
+    # Rounded like a span of the sweep file, so that the recipe says 0.7 and not 0.7000000000000001.
+    return round(1.0 - setting, 10)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from orchestrator.config.methods import METHODS
+from orchestrator.config.methods import MergeMethod, merge_method
 from orchestrator.config.types import Strict
 from orchestrator.core.errors import hint
 
@@ -56,9 +57,13 @@ def grid_values(value: Any) -> list[Any]:
     return values
 
 
-def _check_parameter(where: str, key: str, value: Any, known: list[str]) -> None:
-    """Refuse a parameter that the method does not have (mergekit would ignore it), a grid that is none, and fractions
-    outside [0, 1]."""
+def _check_parameter(where: str, key: str, value: Any, method: MergeMethod, known: Sequence[str]) -> None:
+    """Refuse a parameter that the method does not have (mergekit would ignore it), a grid that is none, and values
+    outside [0, 1] of a parameter that lies there.
+
+    Args:
+        known: the method's parameters that may stand at this place.
+    """
     if key not in known:
         raise ValueError(
             f"{where}.{key}: the method has no such parameter{hint(key, known)} (it has: {', '.join(known)})"
@@ -72,7 +77,7 @@ def _check_parameter(where: str, key: str, value: Any, known: list[str]) -> None
     except ValueError as error:
         raise ValueError(f"{where}.{key}: {error}") from None
     for number in values:
-        if key in {"density", "t"} and isinstance(number, int | float) and not 0 <= number <= 1:
+        if key in method.unit and isinstance(number, int | float) and not 0 <= number <= 1:
             raise ValueError(f"{where}.{key}: this parameter lies in [0, 1], but got {number}")
 
 
@@ -101,41 +106,37 @@ class RecipeGrid(Strict):
 
     @model_validator(mode="after")
     def _one_form(self) -> RecipeGrid:
-        if self.method not in METHODS:
-            known = ", ".join(sorted(METHODS))
-            raise ValueError(
-                f"mergekit has no merge method {self.method!r}{hint(self.method, METHODS)} (it has: {known})"
-            )
-        short = {"linear": "alpha", "slerp": "t"}
-        given = [key for key in ("alpha", "t") if getattr(self, key) is not None]
-        for key in given:
-            if short.get(self.method) != key:
-                owner = next(method for method, own in short.items() if own == key)
-                raise ValueError(f"{key} belongs to method {owner}, but the method here is {self.method!r}")
-        if given and (self.models is not None or self.base_model is not None):
+        method = merge_method(self.method)
+        ratio = method.check_ratio({"alpha": self.alpha, "t": self.t})
+        if ratio and (self.models is not None or self.base_model is not None):
             extra = "models" if self.models is not None else "base_model"
-            raise ValueError(f"give either {given[0]} (with between, if you like) or {extra}, not both")
-        if not given and self.models is None:
-            way = f"{short[self.method]} (a list of ratios) or models" if self.method in short else "models"
+            raise ValueError(f"give either {ratio} (with between, if you like) or {extra}, not both")
+        if not ratio and self.models is None:
+            way = f"{method.ratio.key} (a list of ratios) or models" if method.ratio else "models"
             raise ValueError(f"method {self.method!r} needs {way}: which parents, with which parameters")
         if self.models is not None and self.between is not None:
             raise ValueError("between goes with alpha or t; models says itself which parents take part")
         if self.between is not None and self.between[0] == self.between[1]:
             raise ValueError(f"between takes two different parents, but got {self.between}")
-        self._check_parameters(given)
+        self._check_parameters(method)
         return self
 
-    def _check_parameters(self, given: list[str]) -> None:
-        method = METHODS[self.method]
-        if method.base and not given and self.base_model is None:
+    @property
+    def ratio(self) -> list[float] | None:
+        """The values of alpha or t, whichever is the method's; None where the entry names models."""
+        return self.alpha if self.alpha is not None else self.t
+
+    def _check_parameters(self, method: MergeMethod) -> None:
+        if method.needs_base and self.ratio is None and self.base_model is None:
             raise ValueError(
                 f"method {self.method!r} needs base_model: the parent that the others are measured against"
             )
         for name, parameters in (self.models or {}).items():
             for key, value in parameters.items():
-                _check_parameter(f"models.{name}", key, value, method.each.split())
+                _check_parameter(f"models.{name}", key, value, method, method.each)
+        beside = method.parameters_beside(ratio=self.ratio is not None)
         for key, value in self.parameters.items():
-            _check_parameter("parameters", key, value, [p for p in method.parameters if p not in given])
+            _check_parameter("parameters", key, value, method, beside)
         every = [*self.parameters.values(), *(v for own in (self.models or {}).values() for v in own.values())]
         points = math.prod(len(grid_values(value)) for value in every)
         if points > MAX_POINTS:

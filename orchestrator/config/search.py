@@ -5,12 +5,14 @@ Checked here alone, without optuna: `tune.space` makes recipes of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from orchestrator.config.methods import METHODS
+from orchestrator.config.methods import MergeMethod, merge_method, ratio_words
 from orchestrator.config.types import Strict
+from orchestrator.core.errors import hint
 
 Module = Literal["attention", "mlp", "norms", "embeddings"]
 
@@ -75,41 +77,46 @@ class Space(Strict):
 
     @model_validator(mode="after")
     def _one_form(self) -> Space:
-        if self.method not in METHODS:
-            raise ValueError(f"mergekit has no merge method {self.method!r} (it has: {', '.join(sorted(METHODS))})")
-        for key, owner in (("alpha", "linear"), ("t", "slerp")):
-            if getattr(self, key) is not None and (self.method != owner or self.models or self.base_model):
-                raise ValueError(f"{key} belongs to method {owner}, and goes without models and base_model")
-        ratio = self.alpha or self.t
-        if ratio is None and not self.models:
-            raise ValueError(f"method {self.method!r} needs models (or alpha with linear, t with slerp)")
-        method = METHODS[self.method]
-        if method.base and ratio is None and self.base_model is None:
+        method = merge_method(self.method)
+        key = method.check_ratio({"alpha": self.alpha, "t": self.t})
+        if key and (self.models or self.base_model):
+            extra = "models" if self.models else "base_model"
+            raise ValueError(f"give either {key} (with between, if you like) or {extra}, not both")
+        if not key and not self.models:
+            raise ValueError(f"method {self.method!r} needs models; only {ratio_words()} go without")
+        if method.needs_base and not key and self.base_model is None:
             raise ValueError(
                 f"method {self.method!r} needs base_model: the parent that the others are measured against"
             )
         for name, given in self.models.items():
-            self._check(f"models.{name}", given, method.each.split())
-        self._check("parameters", self.parameters, method.parameters)
-        if not (ratio or any(isinstance(value, Range) for value in self._values())):
+            _check_parameters(f"models.{name}", given, method, method.each)
+        _check_parameters("parameters", self.parameters, method, method.parameters_beside(ratio=key is not None))
+        if not (key or any(isinstance(value, Range) for value in self._values())):
             raise ValueError("there is nothing to search for here: give a parameter {low, high}")
         return self
 
     def _values(self) -> list[Any]:
         return [*self.parameters.values(), *(value for given in self.models.values() for value in given.values())]
 
-    @staticmethod
-    def _check(where: str, given: dict[str, Range | Any], known: list[str]) -> None:
-        for key, value in given.items():
-            if key not in known:
-                raise ValueError(f"{where}.{key}: the method has no such parameter (it has: {', '.join(known)})")
-            if isinstance(value, dict) and not set(value) <= {"value", "filter"}:
-                raise ValueError(
-                    f"{where}.{key}: takes a value, {{low, high}} (with knots or modules) or mergekit's lists and "
-                    f"filters, but got {value}"
-                )
-            if key in {"density", "t"} and isinstance(value, Range):
-                _ratio(value)
+    @property
+    def ratio(self) -> Range | None:
+        """The range of alpha or t, whichever is the method's; None where the entry names models."""
+        return self.alpha or self.t
+
+
+def _check_parameters(where: str, given: dict[str, Range | Any], method: MergeMethod, known: Sequence[str]) -> None:
+    for key, value in given.items():
+        if key not in known:
+            raise ValueError(
+                f"{where}.{key}: the method has no such parameter{hint(key, known)} (it has: {', '.join(known)})"
+            )
+        if isinstance(value, dict) and not set(value) <= {"value", "filter"}:
+            raise ValueError(
+                f"{where}.{key}: takes a value, {{low, high}} (with knots or modules) or mergekit's lists and "
+                f"filters, but got {value}"
+            )
+        if key in method.unit and isinstance(value, Range):
+            _ratio(value)
 
 
 class Tuned(Strict):

@@ -77,7 +77,7 @@ class SweepConfig(Strict):
                 *([grid.base_model] if grid.base_model else []),
             ]
             _known(f"recipes[{index}]", used, self.parents)
-            if grid.between is None and (grid.alpha or grid.t) and len(self.parents) > 2:
+            if grid.between is None and grid.ratio and len(self.parents) > 2:
                 raise ValueError(
                     f"recipes[{index}].between is needed: with {len(self.parents)} parents it is open which two "
                     f"the ratio runs between; write between: {list(self.parents)[:2]}"

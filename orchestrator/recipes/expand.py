@@ -35,16 +35,22 @@ def _as_they_are(config: SweepConfig, sources: dict[str, Source]) -> Iterator[Re
 
 def _grids(config: SweepConfig, sources: dict[str, Source]) -> Iterator[Recipe]:
     for grid in config.recipes:
-        if grid.models is None:
-            first, second = (sources[name] for name in (grid.between or list(config.parents)[:2]))
-            for ratio in grid.alpha or grid.t or ():
-                recipe = between(grid.method, first, second, float(ratio), grid.parameters, config.dtype)
-                if len(config.parents) > 2:  # else it goes without saying
-                    pair = ("between", f"{first.name}/{second.name}")
-                    recipe = replace(recipe, points=tuple(p.told(*pair) for p in recipe.points))
-                yield recipe
-        else:
-            yield from _product(config, sources, grid)
+        yield from _along(config, sources, grid) if grid.models is None else _product(config, sources, grid)
+
+
+def _along(config: SweepConfig, sources: dict[str, Source], grid: RecipeGrid) -> Iterator[Recipe]:
+    """The merges of two parents along the ratio, for every combination of the other parameters of the entry."""
+    first, second = (sources[name] for name in (grid.between or list(config.parents)[:2]))
+    axes = {key: grid_values(value) for key, value in grid.parameters.items()}
+    for ratio in grid.ratio or ():
+        for chosen in itertools.product(*axes.values()):
+            parameters = dict(zip(axes, chosen, strict=True))
+            recipe = between(grid.method, first, second, float(ratio), parameters, config.dtype)
+            (point,) = recipe.points
+            if len(config.parents) > 2:  # else it goes without saying
+                point = point.with_first("between", f"{first.name}/{second.name}")
+            more = tuple((key, _plain(value)) for key, value in parameters.items() if len(axes[key]) > 1)
+            yield replace(recipe, points=(replace(point, parameters=(*point.parameters, *more)),))
 
 
 def _product(config: SweepConfig, sources: dict[str, Source], grid: RecipeGrid) -> Iterator[Recipe]:

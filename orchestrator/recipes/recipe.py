@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from orchestrator.config.methods import COPY, METHODS
 from orchestrator.core.errors import UserError, hint
 from orchestrator.core.locations import is_remote
 from orchestrator.core.records import Identified, identity, provenance
@@ -44,8 +45,8 @@ class Point:
     method: str
     parameters: tuple[tuple[str, Any], ...] = ()
 
-    def told(self, key: str, value: Any) -> Point:
-        """The same point with one more parameter said."""
+    def with_first(self, key: str, value: Any) -> Point:
+        """The same point with one more parameter, before the others."""
         return replace(self, parameters=((key, value), *self.parameters))
 
     @property
@@ -64,6 +65,11 @@ class Recipe(Identified):
     seed: int | None = identity(None)
     """Only for the methods that draw random numbers."""
     points: tuple[Point, ...] = provenance(())
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether it is one model, copied; all others are merges."""
+        return self.method == COPY
 
     @property
     def label(self) -> str:
@@ -89,7 +95,7 @@ class Recipe(Identified):
         return config
 
     def to_yaml(self) -> str:
-        """The file in DIR/recipes: plain mergekit YAML, its comments telling what the YAML cannot."""
+        """The file in DIR/recipes: plain mergekit YAML, its comments say what the YAML cannot."""
         lines = [f"# mergefront recipe {self.id}: {', '.join(point.label for point in self.points)}"]
         if self.seed is not None:
             lines.append(
@@ -125,18 +131,21 @@ def find_recipe(recipes: Sequence[Recipe], name: str) -> Recipe:
 
 def single(source: Source, dtype: str, point: Point) -> Recipe:
     """A model as it is, cast to the sweep's dtype."""
-    return Recipe("passthrough", ((source, {}),), None, {}, dtype, points=(point,))
+    return Recipe(COPY, ((source, {}),), None, {}, dtype, points=(point,))
 
 
-def between(method: str, first: Source, second: Source, ratio: float, parameters: dict[str, Any], dtype: str) -> Recipe:
-    """Linear: (1 - alpha)·first + alpha·second. SLERP: mergekit's, with the first as base model."""
-    key = "alpha" if method == "linear" else "t"
-    point = Point(method, ((key, ratio),))
+def between(method: str, first: Source, second: Source, ratio: Any, parameters: dict[str, Any], dtype: str) -> Recipe:
+    """A merge of two models by a method that has a ratio, with the first as base model.
+
+    Args:
+        ratio: 0 is the first model and 1 the second; a number, or mergekit's gradient or filters over numbers.
+        parameters: of the whole merge, beside the ratio.
+    """
+    meaning = METHODS[method].ratio
+    assert meaning is not None, f"{method} has no ratio"
+    point = Point(method, ((meaning.key, ratio),))
     if ratio in (0.0, 1.0) and not parameters:
         return single(second if ratio else first, dtype, point)
-    if method == "linear":
-        # Rounded like the span, so that the file says 0.7 and not 0.7000000000000001.
-        weights = (round(1.0 - ratio, 10), ratio)
-        models = tuple((source, {"weight": w}) for source, w in zip((first, second), weights, strict=True))
-        return Recipe(method, models, first, parameters, dtype, points=(point,))
-    return Recipe(method, ((first, {}), (second, {})), first, {"t": ratio, **parameters}, dtype, points=(point,))
+    of_first, of_second, whole = meaning.settings(ratio)
+    models = ((first, of_first), (second, of_second))
+    return Recipe(method, models, first, {**whole, **parameters}, dtype, points=(point,))

@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from orchestrator.config.methods import METHODS
 from orchestrator.report.labels import Label, place
 from orchestrator.report.style import INK, PARENT, STYLE, Look, legend, looks, new_figure, objective_axis, settle
 from orchestrator.report.words import parent_name, ranked, scored, sign, title
@@ -150,6 +151,7 @@ def _ranking(board: Board, objective: str) -> Figure:
     return figure
 
 
+RATIO_KEYS = {name: method.ratio.key for name, method in METHODS.items() if method.ratio}
 Line = tuple[str, str, str]
 """Method, first parent, second parent."""
 
@@ -161,11 +163,11 @@ def _lines(board: Board) -> dict[Line, list[tuple[float, Row]]]:
     alone and belongs to each line that begins or ends there.
     """
     points = [
-        (point.method, float(dict(point.parameters)[key]), row)
+        (point.method, float(ratio), row)
         for row in scored(board)
         for point in row.recipe.points
-        for key in ({"linear": "alpha", "slerp": "t"}.get(point.method),)
-        if key in dict(point.parameters)
+        for ratio in (dict(point.parameters).get(RATIO_KEYS.get(point.method, "")),)
+        if isinstance(ratio, int | float)  # a gradient over the layers is a text here
     ]
     names = {id(row): [source.name for source, _ in row.recipe.models] for _, _, row in points}
     lines: dict[Line, list[tuple[float, Row]]] = {}

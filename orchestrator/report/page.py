@@ -21,7 +21,7 @@ from orchestrator.report import search as searched
 from orchestrator.report.finetune import learning_curves
 from orchestrator.report.sections import sections
 from orchestrator.report.style import render
-from orchestrator.report.words import listed, summary, warnings
+from orchestrator.report.words import listed, summary, unmeasured, warnings
 from orchestrator.results.board import Board
 
 
@@ -50,7 +50,7 @@ def write_report(board: Board, out: Path, published: Published | None = None) ->
     content = {
         "title": f"Merges of {listed(board.config.parents)}",
         "warnings": warnings(board),
-        "rehearsal": board.config.workers.backend == "fake",
+        "unmeasured": unmeasured(board),
         "summary": summary(board),
         "sections": sections(board, set(pictures), published),
         "pictures": {name: base64.b64encode(files["svg"]).decode() for name, files in pictures.items()},

@@ -14,7 +14,7 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from orchestrator.report.words import FAKE
+from orchestrator.report.words import unmeasured
 from orchestrator.results.board import Board
 
 # Okabe & Ito's colours, told apart by the colour-blind; their yellow is too pale on paper and left out. The
@@ -71,8 +71,8 @@ def new_figure(board: Board, width: float, height: float) -> Figure:
     """In inches. A rehearsal says so in the picture: pictures travel without their page."""
     figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    if board.config.workers.backend == "fake":
-        figure.suptitle(FAKE.split(":")[0] + ": nothing was measured", color="#B00020", fontsize=9, fontweight="bold")
+    if words := unmeasured(board):
+        figure.suptitle(words + ": nothing was measured", color="#B00020", fontsize=9, fontweight="bold")
     return figure
 
 

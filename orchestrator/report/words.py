@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
+from orchestrator.config.backends import BACKENDS
 from orchestrator.config.generation import Encoder
 from orchestrator.ledger.ledger import COSTS
 from orchestrator.recipes.recipe import Point, Source
 from orchestrator.results.board import Board, Row, Status, Suite
 from orchestrator.stats.scores import Score
 
-FAKE = "Fake backend: the answers came from a hash, no model was asked, and nothing was measured."
 STATUSES: tuple[Status, ...] = ("scored", "waiting", "raced", "invalid", "failed", "pending")
 AS_IT_IS = ("parent", "candidate")
 LISTED = 12
@@ -129,7 +129,14 @@ def _best(board: Board, rows: Sequence[Row], objective: str) -> str:
 
 
 def warnings(board: Board) -> list[str]:
-    return [*([FAKE] if board.config.workers.backend == "fake" else []), *board.notes]
+    backend = BACKENDS[board.config.workers.backend]
+    return [*([backend.warning] if backend.warning else []), *board.notes]
+
+
+def unmeasured(board: Board) -> str | None:
+    """The backend, where it measures nothing, for marks on pictures and pages."""
+    warning = BACKENDS[board.config.workers.backend].warning
+    return warning.split(":")[0] if warning else None
 
 
 def slerp_words(pair: str, share: dict[str, float]) -> str:

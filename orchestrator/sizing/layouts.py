@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from orchestrator.config.backends import BACKENDS
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.config.workers import Engine, Workers
 from orchestrator.core.errors import UserError
@@ -110,7 +111,7 @@ def check(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> None:
     """
     if config.workers.gpus:
         _check_gpus(config, shape, usable_nodes(config, nodes), nodes)
-    elif config.workers.backend == "vllm":
+    elif BACKENDS[config.workers.backend].loads_weights:
         _check_host(config, shape, nodes)
 
 
@@ -166,5 +167,5 @@ def host_words(config: SweepConfig, shape: Shape) -> str:
 def host_engines(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> int:
     """How many engines on cores the nodes hold: by their cores, and by their memory where it is known."""
     each, need = config.workers.cpus * config.workers.engine.ranks, host_need(config.workers, shape)
-    fake = config.workers.backend == "fake"
-    return sum(min(int((n.cpus or 0) / each), int(n.host / need) if n.host and not fake else 1 << 30) for n in nodes)
+    by_memory = BACKENDS[config.workers.backend].loads_weights
+    return sum(min(int((n.cpus or 0) / each), int(n.host / need) if n.host and by_memory else 1 << 30) for n in nodes)

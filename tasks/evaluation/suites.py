@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets.config
-from transformers import AutoTokenizer
 
 from orchestrator.config.objectives import Objective, TaskUse
 from orchestrator.config.sweep import SweepConfig
@@ -25,6 +24,7 @@ from orchestrator.core.text import one_line
 from tasks.benchmarks import splits
 from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.evaluation.task_index import load_named, loading, open_index
+from tasks.evaluation.tokenizer import open_tokenizer
 from tasks.evaluation.trust import check_trusted, close_templates
 from tasks.generation.metrics import Measured, open_encoder
 from tasks.generation.sources import FILES, check_names, knows
@@ -70,7 +70,7 @@ def open_lm(config: SweepConfig, serving: Serving) -> LedgerLM:
     """
     offline(config)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(serving.folder, trust_remote_code=False)
+        tokenizer = open_tokenizer(Path(serving.folder))
     except Exception as error:  # tokenizers raises nothing more special
         raise UserError(
             f"parents.{serving.parent}.model: its tokenizer cannot be loaded ({type(error).__name__}: "

@@ -2,6 +2,8 @@
 
 mergekit's own functions where they are so; where they are not because of what they look up in whole tensors on the way
 (SLERP's and NuSLERP's angles), the same arithmetic after that. Each gives mergekit's bytes on a CPU.
+
+`FORMS` has one entry for each method of `orchestrator.config.methods` that is marked elementwise.
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ from tasks.merging.lazy import Merge, Tensors
 class Angle:
     """What a method has to know of two whole tensors, whatever the ratio."""
 
-    method: str
     first: Any
     second: Any
     """mergekit's references."""
@@ -28,54 +29,52 @@ class Angle:
     """The cosine, one element."""
 
     def key(self, task: Any, name: str) -> tuple[str, ...]:
-        return self.method, str(self.first), str(self.second), str(task.gather_tensors.dtype), name
+        """What the cosine depends on: methods that measure alike share it.
+
+        Args:
+            task: mergekit's, for the tensor.
+            name: the tensor's.
+        """
+        dtype = str(task.gather_tensors.dtype)
+        return self.measure.__qualname__, str(self.first), str(self.second), dtype, name
 
 
-def is_elementwise(method: str, task: Any, inputs: Tensors) -> bool:
-    """Whether merging a slice of every input gives that slice of the merge. Not where the method has to see whole
-    tensors, nor where mergekit has to say what is wrong with tensors that are missing or do not fit one another.
+@dataclass(frozen=True)
+class Form:
+    """How a method merges a slice of every input into that slice of the merge. Each function takes mergekit's task for
+    the tensor."""
+
+    merge: Callable[[Any, torch.Tensor | None], Merge]
+    """Given the cosine too, where the form has an angle."""
+    angle: Callable[[Any], Angle] | None = None
+    """What has to be measured of whole tensors first."""
+    applies: Callable[[Any, Tensors], bool] = lambda task, inputs: True
+    """Whether the method is elementwise with the parameters of this task, over these inputs."""
+
+
+def form_of(method: str, task: Any, inputs: Tensors) -> Form | None:
+    """The form that merges this tensor slice by slice. None where the method has to see whole tensors, and where
+    mergekit has to say what is wrong with tensors that are missing or do not fit one another.
 
     Args:
         task: mergekit's, for the tensor.
     """
+    form = FORMS.get(method)
     tensors = list(inputs.values())
-    if len(inputs) < len(task.model_order) or len({t.shape for t in tensors}) > 1 or not tensors[0].dim():
-        return False
-    if not all(tensor.is_floating_point() for tensor in tensors):
-        return False
-    match method:
-        case "task_arithmetic":
-            return len(inputs) <= 5  # more task vectors torch sums in an order that depends on the shape
-        case "nuslerp":
-            return bool(task.parameters["nuslerp_flatten"]) and task.base_model is None
-    return method in {"passthrough", "linear", "slerp"}
+    if form is None or len(inputs) < len(task.model_order):
+        return None
+    if len({tensor.shape for tensor in tensors}) > 1 or not tensors[0].dim():
+        return None
+    floating = all(tensor.is_floating_point() for tensor in tensors)
+    return form if floating and form.applies(task, inputs) else None
 
 
-def angle(method: str, task: Any) -> Angle | None:
-    """What an elementwise method has to know first."""
-    if method == "slerp":
-        (other,) = (model for model in task.model_order if model != task.base_model)
-        return Angle(method, task.base_model, other, cosine)
-    if method == "nuslerp":
-        first, second = task.model_order
-        return Angle(method, first, second, flat_cosine)
-    return None
+def _mergekits(task: Any, _: torch.Tensor | None) -> Merge:
+    """mergekit's own function, which is elementwise as it is."""
+    return lambda parts: task.execute(tensors=parts)
 
 
-def merge_of(method: str, task: Any, known: torch.Tensor | None) -> Merge:
-    """What merges a slice of every input.
-
-    Args:
-        known: what `angle` asked for.
-    """
-    if method == "linear":
-        return _linear(task)
-    if known is None:
-        return lambda parts: task.execute(tensors=parts)
-    return (_slerp if method == "slerp" else _nuslerp)(task, known)
-
-
-def _linear(task: Any) -> Merge:
+def _linear(task: Any, _: torch.Tensor | None) -> Merge:
     """mergekit's linear: float32 sums in the order of the models, divided by the sum of the weights."""
     weights = torch.tensor([task.input_parameters[m]["weight"] for m in task.model_order], dtype=torch.float32)
     total = weights.sum().item() if task.parameters["normalize"] else 1.0
@@ -92,8 +91,14 @@ def _linear(task: Any) -> Merge:
     return merge
 
 
-def _slerp(task: Any, dot: torch.Tensor) -> Merge:
+def _slerp_angle(task: Any) -> Angle:
+    (other,) = (model for model in task.model_order if model != task.base_model)
+    return Angle(task.base_model, other, cosine)
+
+
+def _slerp(task: Any, dot: torch.Tensor | None) -> Merge:
     """mergekit's slerp: two coefficients from t and the angle between the tensors."""
+    assert dot is not None, "slerp has an angle"
     base = task.base_model
     (other,) = (model for model in task.model_order if model != base)
     t = torch.tensor([[task.parameters["t"]]], dtype=torch.float32)
@@ -105,8 +110,14 @@ def _slerp(task: Any, dot: torch.Tensor) -> Merge:
     return lambda parts: ((parts[base].float() * a).add_(parts[other].float() * b)).to(parts[base].dtype)
 
 
-def _nuslerp(task: Any, dot: torch.Tensor) -> Merge:
+def _nuslerp_angle(task: Any) -> Angle:
+    first, second = task.model_order
+    return Angle(first, second, flat_cosine)
+
+
+def _nuslerp(task: Any, dot: torch.Tensor | None) -> Merge:
     """mergekit's nuslerp over flattened tensors without a base: as `_slerp`, but in the tensors' own dtype."""
+    assert dot is not None, "nuslerp has an angle"
     first, second = task.model_order
     weights = [task.input_parameters[model]["weight"] for model in task.model_order]
     t = 0.5 if abs(sum(weights)) < 1e-6 else weights[1] / sum(weights)
@@ -129,3 +140,18 @@ def flat_cosine(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     a = a / torch.norm(a, dim=-1, keepdim=True).clamp(min=1e-7)
     b = b / torch.norm(b, dim=-1, keepdim=True).clamp(min=1e-7)
     return torch.sum(a * b, dim=-1, keepdim=True).clamp(-1, 1)
+
+
+FORMS = {
+    "passthrough": Form(_mergekits),
+    "linear": Form(_linear),
+    "slerp": Form(_slerp, _slerp_angle),
+    "nuslerp": Form(
+        _nuslerp,
+        _nuslerp_angle,
+        applies=lambda task, _: bool(task.parameters["nuslerp_flatten"]) and task.base_model is None,
+    ),
+    # More task vectors torch sums in an order that depends on the shape.
+    "task_arithmetic": Form(_mergekits, applies=lambda _, inputs: len(inputs) <= 5),
+}
+"""Method → its form."""

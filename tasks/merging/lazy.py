@@ -38,7 +38,7 @@ class Merged(torch.Tensor):  # type: ignore[misc]
     """vLLM's loaders narrow a tensor to the shard of their rank and copy that to its place. For a method that works
     element by element, narrowing the parents gives the same bytes. Anything else that is done to it makes it whole.
 
-    Nothing raises: an exception inside vLLM's loading would leave it with half a model. The tally tells.
+    Nothing raises: an exception inside vLLM's loading would leave it with half a model. The tally has what failed.
     """
 
     title: str
@@ -64,7 +64,7 @@ class Merged(torch.Tensor):  # type: ignore[misc]
             merge: for a slice of every input, that slice of the result.
             near: for a model and (a shard of) its tensor, the same where it is kept.
             dtype: the result's.
-            tally: where to say what was done, and what went wrong.
+            tally: where to note what was done, and what failed.
         """
         shape = next(iter(inputs.values())).shape
         self: Merged = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype)

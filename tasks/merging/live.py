@@ -22,8 +22,8 @@ import torch
 
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.sizing.placement import Place
-from tasks.merging.checkpoint import REFUSALS, MergeRefused, appearing, localise
-from tasks.merging.elementwise import Angle, angle, is_elementwise, merge_of
+from tasks.merging.checkpoint import REFUSALS, MergeRefused, appearing, localise, materialise
+from tasks.merging.elementwise import Angle, Form, form_of
 from tasks.merging.lazy import Merged, Tally, Tensors, refusal
 from tasks.merging.ranks import Ranks
 
@@ -51,10 +51,13 @@ class Opened:
     inputs: Tensors
     dtypes: dict[Any, torch.dtype]
     """What mergekit casts each to before it merges."""
-    cut: bool
-    """Whether it can be merged shard by shard; else the method has to see all of it."""
-    angle: Angle | None
-    """What has to be measured of the whole tensors first."""
+    form: Form | None
+    """How it is merged shard by shard; None where the method has to see all of it."""
+
+    @property
+    def angle(self) -> Angle | None:
+        """What has to be measured of the whole tensors first."""
+        return self.form.angle(self.item.task) if self.form and self.form.angle else None
 
     def cast(self, parts: Tensors) -> Tensors:
         return {model: part.to(self.dtypes[model]) for model, part in parts.items()}
@@ -62,8 +65,9 @@ class Opened:
     @property
     def key(self) -> tuple[str, ...]:
         """Of what is known of its angle."""
-        assert self.angle is not None
-        return self.angle.key(self.item.task, self.item.name)
+        angle = self.angle
+        assert angle is not None, "its form has an angle"
+        return angle.key(self.item.task, self.item.name)
 
     @property
     def size(self) -> int:
@@ -86,13 +90,13 @@ class Merger:
     device: torch.device = torch.device("cpu")
     """The engine's, where elementwise methods merge; the others merge on the CPU."""
     ranks: Ranks = Ranks()
-    """With whom to share what has to see whole tensors."""
+    """The ranks that share the work on whole tensors."""
     parents: dict[Any, torch.Tensor | None] = field(default_factory=dict)
     """mergekit's task that loads a tensor → the tensor as it is stored; None for an optional one that is not there."""
     kept: dict[tuple[Any, ...], torch.Tensor] = field(default_factory=dict)
     """(parent, tensor, dtype, shard) → that shard in the memory that `place` names."""
     cosines: dict[tuple[str, ...], torch.Tensor] = field(default_factory=dict)
-    """(method, first, second, dtype, tensor) → cosine, one element."""
+    """`Angle.key` → cosine, one element."""
 
     def plan(self, recipe: Recipe) -> list[Planned]:
         """
@@ -133,7 +137,7 @@ class Merger:
             some = [self._open(recipe, item) for item in planned[start : start + window]]
             seen = self._look(recipe, some, tally)
             for each in some:
-                tensor = self._lazy(recipe, each, tally) if each.cut else seen[each.item.name]
+                tensor = self._lazy(recipe, each, each.form, tally) if each.form else seen[each.item.name]
                 if tensor is not None:
                     yield each.item.name, tensor
 
@@ -152,14 +156,13 @@ class Merger:
 
     def _open(self, recipe: Recipe, item: Planned) -> Opened:
         # A checkpoint that takes part as it is comes once, and is not kept.
-        keep = recipe.method != "passthrough"
+        keep = not recipe.is_copy
         loads = {load.model: load for load in item.task.gather_tensors.arguments().values()}
         try:
             stored = {model: self._stored(load, keep) for model, load in loads.items()}
             inputs = {model: tensor for model, tensor in stored.items() if tensor is not None}
             dtypes = {model: dtype_of(loads[model], tensor) for model, tensor in inputs.items()}
-            cut = is_elementwise(recipe.method, item.task, inputs)
-            return Opened(item, inputs, dtypes, cut, angle(recipe.method, item.task) if cut else None)
+            return Opened(item, inputs, dtypes, form_of(recipe.method, item.task, inputs))
         except Exception as error:
             raise refusal(item.name, error) from error
 
@@ -182,14 +185,14 @@ class Merger:
         """
 
         def is_open(each: Opened) -> bool:
-            return not each.cut or (each.angle is not None and each.key not in self.cosines)
+            return each.form is None or (each.angle is not None and each.key not in self.cosines)
 
         def look(each: Opened) -> torch.Tensor | None:
             tally.read += each.size
             try:
-                if each.angle is not None:
+                if (angle := each.angle) is not None:
                     whole = each.whole
-                    return each.angle.measure(whole[each.angle.first], whole[each.angle.second])
+                    return angle.measure(whole[angle.first], whole[angle.second])
                 merged = _by_mergekit(recipe, each)
             except Exception as error:
                 raise refusal(each.item.name, error) from error
@@ -200,21 +203,21 @@ class Merger:
         found = self.ranks.share(wanted, [each.size for each in wanted], look) if wanted else []
         seen = {}
         for each, value in zip(wanted, found, strict=True):
-            if each.cut:
-                self.cosines[each.key] = value
-            else:
+            if each.form is None:
                 seen[each.item.name] = value
+            else:
+                self.cosines[each.key] = value
         return seen
 
-    def _lazy(self, recipe: Recipe, each: Opened, tally: Tally) -> Merged:
-        task, dtypes = each.item.task, each.dtypes
-        merge = merge_of(recipe.method, task, self.cosines[each.key] if each.angle else None)
+    def _lazy(self, recipe: Recipe, each: Opened, form: Form, tally: Tally) -> Merged:
+        dtypes = each.dtypes
+        merge = form.merge(each.item.task, self.cosines[each.key] if form.angle else None)
         dtype = each.item.dtype or next(iter(dtypes.values()))
-        near = self._near(each) if recipe.method != "passthrough" else lambda _, tensor: tensor
+        near = (lambda _, tensor: tensor) if recipe.is_copy else self._near(each)
         return Merged(each.item.name, each.inputs, lambda parts: merge(each.cast(parts)), near, dtype, tally)
 
     def _near(self, each: Opened) -> Callable[[Any, torch.Tensor], torch.Tensor]:
-        """Keeps what is asked for of the parents, the shards of this rank, in the memory that `place` names."""
+        """Keep the shards of the parents that this rank needs in the memory that `place` names."""
 
         def near(model: Any, tensor: torch.Tensor) -> torch.Tensor:
             if self.place == "mapped":
@@ -226,6 +229,20 @@ class Merger:
             return self.kept[key]
 
         return near
+
+
+def write_checkpoint(recipe: Recipe, folder: Path, scratch: Path) -> Path:
+    """Write the checkpoint of the tensors that are served to `folder`; keep it if it is there already.
+
+    Args:
+        scratch: where adapters are merged in.
+
+    Raises:
+        MergeRefused: an impossible recipe, in mergekit's own words.
+        Exception: whatever else goes wrong: a full disk, a lack of memory, a damaged file.
+    """
+    write = materialise if recipe.seed is None else materialise_random
+    return write(recipe, folder, scratch)
 
 
 def materialise_random(recipe: Recipe, folder: Path, scratch: Path) -> Path:
@@ -250,7 +267,7 @@ def materialise_random(recipe: Recipe, folder: Path, scratch: Path) -> Path:
 
 def _by_mergekit(recipe: Recipe, each: Opened) -> torch.Tensor | None:
     """Any method, through mergekit's own function. A method that draws random numbers draws each tensor's from a seed
-    of its own, so that the result does not depend on the order of the tensors, nor on who works it out."""
+    of its own, so that the result does not depend on the order of the tensors, nor on the rank that works it out."""
     item = each.item
     with torch.random.fork_rng(enabled=recipe.seed is not None):
         if recipe.seed is not None:

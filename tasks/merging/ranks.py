@@ -1,6 +1,6 @@
 """The ranks of an engine that hold shards of the same layers, and how they share work on whole tensors.
 
-A merge that has to see whole tensors cannot be cut into shards. So each rank takes some of the tensors, and tells the
+A merge that has to see whole tensors cannot be cut into shards. So each rank takes some of the tensors, and sends the
 others what came of them.
 """
 
@@ -44,14 +44,14 @@ class Ranks:
             for index, item in enumerate(items):
                 if owners[index] == self.rank:
                     mine[index] = function(item)
-        except Exception as raised:  # told to the others first: they wait
+        except Exception as raised:  # sent to the others first: they wait
             error = raised
-        self._tell(error)
-        told = self._gather({index: _like(value) for index, value in mine.items()})
-        found = {index: like for each in told for index, like in each.items()}
+        self._raise_together(error)
+        gathered = self._gather({index: _like(value) for index, value in mine.items()})
+        found = {index: like for each in gathered for index, like in each.items()}
         return [self._receive(owners[index], mine.get(index), found[index]) for index in range(len(items))]
 
-    def _tell(self, error: Exception | None) -> None:
+    def _raise_together(self, error: Exception | None) -> None:
         """Raise everywhere what went wrong anywhere."""
         note = error and (isinstance(error, MergeRefused), str(error) or type(error).__name__)
         for other in filter(None, self._gather(note)):
@@ -59,9 +59,9 @@ class Ranks:
             raise error or (MergeRefused(message) if refused else RuntimeError(message))
 
     def _gather(self, value: Any) -> list[Any]:
-        told: list[Any] = [None] * self.size
-        torch.distributed.all_gather_object(told, value, group=self.group)
-        return told
+        gathered: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(gathered, value, group=self.group)
+        return gathered
 
     def _receive(self, source: int, mine: Any, like: Any) -> Any:
         if not isinstance(like, _Like):

@@ -1,7 +1,7 @@
 """Starting vLLM: its settings, the same in every process of an engine.
 
 An engine whose stages are on several nodes has a process of ours on each: the first is the engine
-(`tasks.serving.engine`), the others keep vLLM's ranks of their stage running (`run_stage`). They meet at the first
+(`tasks.serving.vllm_engine`), the others keep vLLM's ranks of their stage running (`run_stage`). They meet at the first
 one's address (vLLM's `nnodes`).
 """
 

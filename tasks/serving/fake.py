@@ -15,7 +15,8 @@ from orchestrator.recipes.recipe import Recipe
 
 
 class FakeEngine:
-    """
+    """An engine without a model.
+
     Args:
         seconds: that a question takes.
         gib: of memory that a question takes, while the block is answered.
@@ -25,7 +26,7 @@ class FakeEngine:
         self.seconds, self.gib = seconds, gib
         self.recipe_id = ""
 
-    def hold(self, recipe: Recipe) -> None:
+    def load(self, recipe: Recipe) -> None:
         self.recipe_id = recipe.id
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:

@@ -1,4 +1,4 @@
-"""Teacher forcing in vLLM: a request writes the tokens that it is told to, and vLLM says how probable each was.
+"""Teacher forcing in vLLM: a request writes the tokens that it is given, and vLLM says how probable each was.
 
 vLLM scores the tokens of a prompt only with its prefix cache switched off for that prompt, and computes the logits of
 the whole context for it. A continuation that is written instead shares its context with the other choices of its
@@ -13,17 +13,17 @@ import torch
 from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
 
-KEY = "forced_token_ids"
+from tasks.serving.vllm_requests import FORCED
 
 
 class Forced(AdapterLogitsProcessor):  # type: ignore[misc]
-    """Registered with the engine (`logits_processors`); touches only requests that carry tokens under `KEY`."""
+    """Registered with the engine (`logits_processors`); touches only requests that carry tokens under `FORCED`."""
 
     def is_argmax_invariant(self) -> bool:
         return False
 
     def new_req_logits_processor(self, params: SamplingParams) -> Any:
-        tokens: list[int] | None = (params.extra_args or {}).get(KEY)
+        tokens: list[int] | None = (params.extra_args or {}).get(FORCED)
         if tokens is None:
             return None
 
@@ -33,15 +33,3 @@ class Forced(AdapterLogitsProcessor):  # type: ignore[misc]
             return logits
 
         return force
-
-
-def forced(tokens: tuple[int, ...]) -> SamplingParams:
-    """Greedy sampling that writes `tokens`; each comes with its log-probability and its rank."""
-    return SamplingParams(
-        max_tokens=len(tokens),
-        temperature=0.0,
-        logprobs=0,
-        ignore_eos=True,
-        detokenize=False,
-        extra_args={KEY: list(tokens)},
-    )

@@ -6,7 +6,7 @@ Where the engine's parameters are as checkpoints have them (CUDA), they are writ
 vLLM only warns about a tensor that it did not get, and keeps the old one. So what it was started with is the list of
 what must arrive; and because a reload that is broken off leaves vLLM with half a model for good, every reload is
 carried through: what is missing or refused is filled from the parent that the engine was started with, and the recipe
-is told as invalid.
+is reported as invalid.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class Weights:
         """Merge a recipe straight into the engine.
 
         Returns:
-            What makes it invalid, a phrase each; the engine then holds nothing of use, but takes the next recipe.
+            What makes it invalid, a phrase each; what is loaded is then of no use, but the engine takes the next
+            recipe.
         """
         try:
             planned = self._merger.plan(recipe)
@@ -77,7 +78,7 @@ class Weights:
         return self._pour(((name, read_tensor(file, name)) for name, (file, _) in stored if self._is_here(name)), [])
 
     def checksums(self) -> dict[str, str]:
-        """Module or parameter → SHA-256 of what the engine holds there.
+        """Module or parameter → SHA-256 of what is loaded there.
 
         Where vLLM packs a layer's weight away (CPU), of what the layer makes of a fixed input: different weights make
         something different of it.

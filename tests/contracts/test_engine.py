@@ -12,8 +12,9 @@ import pytest
 from orchestrator.core.records import Answer, Decoding, Question
 from orchestrator.recipes.recipe import Point, Recipe, Source, single
 from tasks.merging.checkpoint import materialise
-from tasks.serving.engine import Engine, InvalidWeights, VllmEngine
+from tasks.serving.engine import Engine, InvalidWeights
 from tasks.serving.fake import FakeEngine
+from tasks.serving.vllm_engine import VllmEngine
 
 PROMPT = tuple(range(20, 60))
 LETTERS = [Question(PROMPT, (token,)) for token in (30, 31, 32, 33)]
@@ -42,7 +43,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 
 
 def test_answers_come_in_the_order_asked_and_of_the_kind_asked(engine: Engine, parents: dict[str, Path]) -> None:
-    engine.hold(recipes(parents)["a"])
+    engine.load(recipes(parents)["a"])
     answers = engine.answer(QUESTIONS)
     assert [answer.question_id for answer in answers] == [question.id for question in QUESTIONS]
     for question, answer in zip(QUESTIONS, answers, strict=True):
@@ -55,12 +56,12 @@ def test_answers_come_in_the_order_asked_and_of_the_kind_asked(engine: Engine, p
 
 def test_the_same_block_gets_the_same_answers_whatever_came_before(engine: Engine, parents: dict[str, Path]) -> None:
     held = recipes(parents)
-    engine.hold(held["a"])
+    engine.load(held["a"])
     first = engine.answer(QUESTIONS)
     engine.answer(QUESTIONS[:3])
-    engine.hold(held["b"])
+    engine.load(held["b"])
     other = engine.answer(QUESTIONS)
-    engine.hold(held["a"])
+    engine.load(held["a"])
     assert engine.answer(QUESTIONS) == first
     assert other != first
 
@@ -89,7 +90,7 @@ def test_the_engine_answers_as_the_recipes_weights_do(
     vllm: VllmEngine, parents: dict[str, Path], name: str, tmp_path: Path
 ) -> None:
     recipe = recipes(parents)[name]
-    vllm.hold(recipe)
+    vllm.load(recipe)
     expected = reference(materialise(recipe, tmp_path / "merged", tmp_path / "scratch"))
     for mine, theirs in zip(vllm.answer(QUESTIONS)[:6], expected, strict=True):
         assert mine.logprob == pytest.approx(theirs.logprob, abs=1e-3)
@@ -107,19 +108,19 @@ def test_logits_that_are_nan_are_told_and_not_tripped_over(
     tensors["model.norm.weight"].fill_(3e38)
     tensors["lm_head.weight"].fill_(3e38)
     save_file(tensors, tmp_path / "overflowing" / "model.safetensors", {"format": "pt"})
-    vllm.load(tmp_path / "overflowing")
+    vllm.load_checkpoint(tmp_path / "overflowing")
     answers = vllm.answer([question for question in QUESTIONS if question.decoding is None])
     assert all(answer.logprob is not None and math.isnan(answer.logprob) for answer in answers)
 
 
 def test_a_continuation_of_nothing_is_certain(vllm: VllmEngine, parents: dict[str, Path]) -> None:
-    vllm.hold(recipes(parents)["a"])
+    vllm.load(recipes(parents)["a"])
     (answer,) = vllm.answer([Question(PROMPT, ())])
     assert answer.logprob == 0 and answer.is_greedy
 
 
 def test_more_choices_than_vllm_takes_at_once(vllm: VllmEngine, parents: dict[str, Path]) -> None:
-    vllm.hold(recipes(parents)["a"])
+    vllm.load(recipes(parents)["a"])
     many = [Question(PROMPT, (token,)) for token in range(1, 90)]
     more = [*many, *(Question(PROMPT[1:], (token,)) for token in range(1, 90))]
     apart = {question.id: vllm.answer([question])[0].logprob for question in (more[0], more[100])}
@@ -130,12 +131,12 @@ def test_more_choices_than_vllm_takes_at_once(vllm: VllmEngine, parents: dict[st
 
 def test_checkpoints_are_written_only_to_be_kept(vllm: VllmEngine, parents: dict[str, Path], tmp_path: Path) -> None:
     recipe = recipes(parents)["half"]
-    vllm.hold(recipe)
+    vllm.load(recipe)
     answers = vllm.answer(QUESTIONS)
     assert not list(vllm.scratch.rglob("*.safetensors"))
     vllm.keep = tmp_path / "kept"
     try:
-        vllm.hold(recipe)
+        vllm.load(recipe)
         assert (tmp_path / "kept" / recipe.id / "model.safetensors").exists()
         assert vllm.answer(QUESTIONS) == answers
         assert len(list((tmp_path / "kept").iterdir())) == 1
@@ -174,11 +175,11 @@ def test_weights_that_do_not_arrive_whole_are_refused_and_leave_the_engine_usabl
     vllm: VllmEngine, parents: dict[str, Path], tmp_path: Path, change: str, message: str
 ) -> None:
     held = recipes(parents)["a"]
-    vllm.hold(held)
+    vllm.load(held)
     before = vllm.answer(QUESTIONS)
     with pytest.raises(InvalidWeights, match=message):
-        vllm.load(spoilt(parents, tmp_path / "spoilt", change))
-    vllm.hold(held)
+        vllm.load_checkpoint(spoilt(parents, tmp_path / "spoilt", change))
+    vllm.load(held)
     assert vllm.answer(QUESTIONS) == before
 
 
@@ -188,5 +189,5 @@ def test_an_impossible_merge_is_refused_in_mergekits_words(
     a, b = sources(parents)
     impossible = Recipe("nearswap", ((a, {}), (b, {})), None, {}, "float32")
     with pytest.raises(InvalidWeights, match="requires a base input"):
-        vllm.hold(impossible)
+        vllm.load(impossible)
     assert not list(vllm.scratch.rglob("*.safetensors"))

@@ -11,8 +11,8 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.records import Answer, Question, Serving
 from orchestrator.recipes.recipe import Point, Source, single
 from tasks.evaluation.ledger_lm import LedgerLM, Unanswered
-from tasks.serving.engine import VllmEngine
 from tasks.serving.fake import FakeEngine
+from tasks.serving.vllm_engine import VllmEngine
 
 LONG = "the dose of the drug is taken twice a day with water, and not more than that; " * 12
 LOGLIKELIHOODS = [
@@ -44,7 +44,7 @@ def tokenizer(parents: dict[str, Path]) -> Any:
 
 @pytest.fixture
 def ours(vllm: VllmEngine, parents: dict[str, Path], tokenizer: Any) -> LedgerLM:
-    vllm.hold(single(Source("digest-a", "a", str(parents["a"])), "float32", Point("parent")))
+    vllm.load(single(Source("digest-a", "a", str(parents["a"])), "float32", Point("parent")))
     return LedgerLM(vllm.serving, tokenizer, ask=vllm.answer)
 
 

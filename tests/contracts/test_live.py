@@ -15,7 +15,8 @@ from orchestrator.recipes.recipe import Recipe, Source
 from tasks.merging.checkpoint import MergeRefused, materialise
 from tasks.merging.lazy import PIECE, Merged, Tally
 from tasks.merging.live import Merger, materialise_random
-from tasks.serving.engine import InvalidWeights, VllmEngine
+from tasks.serving.engine import InvalidWeights
+from tasks.serving.vllm_engine import VllmEngine
 from tests.helpers.merges import ARCHITECTURES, DETERMINED, QUESTIONS, WAYS, live, recipe, stored
 from tests.helpers.models import Models
 
@@ -193,7 +194,7 @@ def test_a_swap_leaves_the_engine_as_a_fresh_start_would(
     checkpoint = materialise(wanted, tmp_path / "checkpoint", tmp_path)
     for file in folders["a"].glob("tokenizer*"):
         (checkpoint / file.name).write_bytes(file.read_bytes())
-    swapped.hold(wanted)
+    swapped.load(wanted)
     fresh = start(checkpoint, in_place)
     assert swapped.checksums() == fresh.checksums()
     assert swapped.answer(QUESTIONS) == fresh.answer(QUESTIONS)
@@ -211,7 +212,7 @@ def test_a_tied_head_that_a_file_carries_never_reaches_the_embedding(
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
     save_file(tensors, boot / "model.safetensors", {"format": "pt"})
     swapped, fresh = start_engine(boot, "bfloat16"), start_engine(folders["b"], "bfloat16")
-    swapped.hold(recipe("passthrough", {**folders, "a": folders["b"]}, "bfloat16"))
+    swapped.load(recipe("passthrough", {**folders, "a": folders["b"]}, "bfloat16"))
     assert swapped.checksums() == fresh.checksums()
     assert swapped.answer(QUESTIONS) == fresh.answer(QUESTIONS)
 
@@ -239,20 +240,20 @@ def test_the_engine_holds_and_answers_what_a_checkpoint_would_make_it(
 ) -> None:
     architecture, _, vllm = engine
     wanted = recipe(way, models(architecture, "bfloat16"), "bfloat16")
-    vllm.hold(wanted)
+    vllm.load(wanted)
     answers, held = vllm.answer(QUESTIONS), vllm.checksums()
     if wanted.seed is None:
-        vllm.load(materialise(wanted, tmp_path / "checkpoint", tmp_path))
+        vllm.load_checkpoint(materialise(wanted, tmp_path / "checkpoint", tmp_path))
         assert vllm.checksums() == held
         assert vllm.answer(QUESTIONS) == answers
     other = recipe(
         "passthrough", {**models(architecture, "bfloat16"), "a": models(architecture, "bfloat16")["b"]}, "bfloat16"
     )
-    vllm.hold(other)
+    vllm.load(other)
     changed = vllm.checksums()
     assert all(changed[0][name] != digest for name, digest in held[0].items()), "every part of the engine was replaced"
     assert vllm.answer(QUESTIONS) != answers
-    vllm.hold(wanted)
+    vllm.load(wanted)
     assert vllm.checksums() == held
     assert vllm.answer(QUESTIONS) == answers
 
@@ -271,9 +272,9 @@ def test_a_merged_tensor_with_nan_makes_the_recipe_invalid_and_is_named(
     spoilt = {**folders, "b": tmp_path / "spoilt"}
     for way in ("linear", "slerp", "task_arithmetic", "ties"):
         with pytest.raises(InvalidWeights, match=f"^{name} holds NaN or Inf$"):
-            vllm.hold(recipe(way, spoilt, "float32"))
+            vllm.load(recipe(way, spoilt, "float32"))
     sound = recipe("linear", folders, "float32")
-    vllm.hold(sound)
+    vllm.load(sound)
     held = vllm.checksums()
-    vllm.load(materialise(sound, tmp_path / "sound", tmp_path))
+    vllm.load_checkpoint(materialise(sound, tmp_path / "sound", tmp_path))
     assert vllm.checksums() == held

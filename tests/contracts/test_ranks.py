@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save_file
 from orchestrator.core.records import Decoding, Question
 from orchestrator.recipes.recipe import Recipe, Source
 from tasks.merging.checkpoint import headers, materialise
-from tasks.merging.live import materialise_random
+from tasks.merging.live import write_checkpoint
 from tasks.merging.ranks import deal
-from tasks.serving.engine import InvalidWeights, VllmEngine
+from tasks.serving.engine import InvalidWeights
+from tasks.serving.vllm_engine import VllmEngine
 
 PROMPTS = [tuple(range(20 + i, 50 + i)) for i in range(4)]
 QUESTIONS = [
@@ -69,17 +70,16 @@ def work(engine: VllmEngine) -> list[tuple[int, int]]:
 def test_two_ranks_hold_and_answer_what_one_does(
     method: str, folders: Folders, ranks: VllmEngine, vllm: VllmEngine, tmp_path: Path
 ) -> None:
-    ranks.hold(Recipe("passthrough", ((source(folders["b"]), {}),), None, {}, "float32"))
+    ranks.load(Recipe("passthrough", ((source(folders["b"]), {}),), None, {}, "float32"))
     before = ranks.checksums()
     assert len(before) == 2 and before[0] != before[1]
     wanted = recipe(method, folders)
-    ranks.hold(wanted)
+    ranks.load(wanted)
     held = ranks.checksums()
     assert all(held[rank][name] != digest for rank in (0, 1) for name, digest in before[rank].items())
-    write = materialise if wanted.seed is None else materialise_random
-    ranks.load(write(wanted, tmp_path / "checkpoint", tmp_path))
+    ranks.load_checkpoint(write_checkpoint(wanted, tmp_path / "checkpoint", tmp_path))
     assert ranks.checksums() == held, "what mergekit makes of it, shard by shard"
-    vllm.hold(wanted)
+    vllm.load(wanted)
     for mine, theirs in zip(ranks.answer(QUESTIONS), vllm.answer(QUESTIONS), strict=True):
         assert mine.text == theirs.text
         assert mine.logprob == pytest.approx(theirs.logprob, abs=1e-3)
@@ -91,14 +91,14 @@ def test_a_rank_works_out_its_own_shards_alone(folders: Folders, ranks: VllmEngi
     repeated = sum(size for name, size in sizes.items() if "norm" in name or "k_proj" in name or "v_proj" in name)
     everything = sum(sizes.values())
     shard = repeated + (everything - repeated) // 2
-    vllm.hold(recipe("linear", folders))
+    vllm.load(recipe("linear", folders))
     assert work(vllm) == [(everything, 2 * ITEM * everything)]
-    ranks.hold(recipe("linear", folders))
+    ranks.load(recipe("linear", folders))
     assert work(ranks) == [(shard, 2 * ITEM * shard)] * 2
     wanted = recipe("slerp", folders)
     turned = Recipe("slerp", wanted.models[::-1], wanted.models[1][0], {"t": 0.4}, "float32")
     for read_for_angles in (everything, 0):  # measured by one rank or the other, and only once
-        ranks.hold(turned)
+        ranks.load(turned)
         assert [elements for elements, _ in work(ranks)] == [shard] * 2
         angles = [read - 2 * ITEM * shard for _, read in work(ranks)]
         assert sum(angles) == 2 * ITEM * read_for_angles
@@ -107,7 +107,7 @@ def test_a_rank_works_out_its_own_shards_alone(folders: Folders, ranks: VllmEngi
 
 def test_whole_tensors_are_shared_out(folders: Folders, ranks: VllmEngine) -> None:
     everything = sum(math.prod(shape) for _, shape in headers(folders["a"]).values())
-    ranks.hold(recipe("ties", folders))
+    ranks.load(recipe("ties", folders))
     elements, read = zip(*work(ranks), strict=True)
     assert sum(elements) == everything and max(elements) <= UNEVEN * everything
     assert sum(read) == 3 * ITEM * everything and max(read) <= UNEVEN * 3 * ITEM * everything
@@ -126,9 +126,9 @@ def test_an_adapter_is_merged_in_once_for_both(
     both = ((adapted, {"weight": 0.5}), (source(folders["b"]), {"weight": 0.5}))
     wanted = Recipe("linear", both, None, {}, "float32")
     shutil.rmtree(ranks.scratch / "lora", ignore_errors=True)
-    ranks.hold(wanted)
+    ranks.load(wanted)
     held = ranks.checksums()
-    ranks.load(materialise(wanted, tmp_path / "checkpoint", tmp_path / "stored"))
+    ranks.load_checkpoint(materialise(wanted, tmp_path / "checkpoint", tmp_path / "stored"))
     assert ranks.checksums() == held
     merged = list(ranks.scratch.rglob("model.safetensors"))
     assert len(merged) == 1, "one copy for the ranks of a node"
@@ -136,7 +136,7 @@ def test_an_adapter_is_merged_in_once_for_both(
 
 def test_what_one_rank_is_refused_the_other_hears_of(folders: Folders, ranks: VllmEngine, tmp_path: Path) -> None:
     held = recipe("linear", folders)
-    ranks.hold(held)
+    ranks.load(held)
     before = ranks.checksums()
     shutil.copytree(folders["b"], tmp_path / "longer")
     tensors = load_file(tmp_path / "longer" / "model.safetensors")
@@ -145,8 +145,8 @@ def test_what_one_rank_is_refused_the_other_hears_of(folders: Folders, ranks: Vl
     save_file(tensors, tmp_path / "longer" / "model.safetensors", {"format": "pt"})
     for method in ("slerp", "ties"):
         with pytest.raises(InvalidWeights, match=name):
-            ranks.hold(recipe(method, {**folders, "b": tmp_path / "longer"}))
-    ranks.hold(held)
+            ranks.load(recipe(method, {**folders, "b": tmp_path / "longer"}))
+    ranks.load(held)
     assert ranks.checksums() == before
 
 

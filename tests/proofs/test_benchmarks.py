@@ -16,7 +16,7 @@ from benchmarks.common import DATA, MODELS, WORKERS, start, suites
 from tasks.benchmarks.splits import FOLDER
 from tasks.evaluation.judge import score_task
 from tasks.evaluation.suites import SuiteTask
-from tasks.serving.engine import VllmEngine
+from tasks.serving.vllm_engine import VllmEngine
 
 pytestmark = [
     pytest.mark.prove,

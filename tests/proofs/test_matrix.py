@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks.common import mergekit_yaml
-from tasks.serving.engine import VllmEngine
+from tasks.serving.vllm_engine import VllmEngine
 from tests.helpers.merges import ARCHITECTURES, DETERMINED, QUESTIONS, live, recipe, stored
 from tests.helpers.models import Models
 
@@ -36,8 +36,8 @@ def test_live_merging_is_mergekit_yaml(
     merged, expected = live(wanted, tmp_path), stored(checkpoint)
     assert set(merged) == set(expected)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in merged.items())
-    vllm.hold(wanted)
+    vllm.load(wanted)
     held, answers = vllm.checksums(), vllm.answer(QUESTIONS)
-    vllm.load(checkpoint)
+    vllm.load_checkpoint(checkpoint)
     assert vllm.checksums() == held
     assert vllm.answer(QUESTIONS) == answers

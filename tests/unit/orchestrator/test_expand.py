@@ -118,6 +118,7 @@ def test_the_methods_are_mergekits() -> None:
     assert set(theirs) == set(METHODS)
     for name, method in METHODS.items():
         spec = theirs[name]
-        assert method.whole.split() == [parameter.name for parameter in spec.shared_parameters], name
-        assert method.each.split() == [parameter.name for parameter in spec.input_parameters], name
-        assert method.base == (spec.contract.base == BasePolicy.REQUIRED), name
+        assert list(method.whole) == [parameter.name for parameter in spec.shared_parameters], name
+        assert list(method.each) == [parameter.name for parameter in spec.input_parameters], name
+        assert method.needs_base == (spec.contract.base == BasePolicy.REQUIRED), name
+        assert set(method.unit) <= set(method.parameters), name

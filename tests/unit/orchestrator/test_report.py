@@ -13,6 +13,7 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
+from orchestrator.config.backends import BACKENDS
 from orchestrator.config.load import load_published
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
@@ -22,10 +23,11 @@ from orchestrator.recipes.recipe import Point, Source
 from orchestrator.report import figures
 from orchestrator.report.page import escape_markdown, write_report
 from orchestrator.report.terminal import print_board, print_difference
-from orchestrator.report.words import FAKE, slerp_words
-from orchestrator.results.board import Board, Row, Status, Suite, mark
+from orchestrator.report.words import slerp_words
+from orchestrator.results.board import Board, Row, Suite, mark
 from orchestrator.stats.scores import Score, TaskScore, combine, difference
 
+FAKE = BACKENDS["fake"].warning or ""
 RATIOS = {"start": 0.0, "stop": 1.0, "step": 0.1}
 GRIDS: list[dict[str, Any]] = [{"method": "linear", "alpha": RATIOS}, {"method": "slerp", "t": RATIOS}]
 TIES = {
@@ -225,6 +227,13 @@ def test_a_rehearsal_says_so_everywhere(tmp_path: Path) -> None:
     assert FAKE in html and FAKE in (tmp_path / "report.md").read_text() and FAKE in _printed(board)
     for figure in (figures.front(board), figures.trajectories(board)):
         assert figure is not None and "nothing was measured" in figure.get_suptitle()
+
+
+def test_a_gradient_over_the_layers_is_no_place_along_the_ratio() -> None:
+    board = BOARDS["paper"]()
+    point = Point("slerp", (("t", "[0.2, 0.8]"),))
+    rows = (*board.rows[:-1], replace(board.rows[-1], recipe=replace(board.rows[-1].recipe, points=(point,))))
+    assert figures.trajectories(replace(board, rows=rows)) is not None
 
 
 def test_less_is_better_is_up() -> None:

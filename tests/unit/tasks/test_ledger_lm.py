@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from lm_eval.api.instance import Instance
 
 from orchestrator.core.errors import UserError
 from orchestrator.core.records import Serving
 from tasks.evaluation.ledger_lm import LedgerLM
+from tasks.evaluation.requests import Cut, CuttableInstance, Edge
 from tests.helpers.paths import INSTRUCT
 
 
@@ -20,17 +22,18 @@ def lm() -> LedgerLM:
     return LedgerLM(Serving("t", None, (0,), 512, "x", (), "a", "/nowhere"), tokenizer, seed=5)
 
 
-def request(context: str, **settings: Any) -> Any:
-    from lm_eval.api.instance import Instance
-
-    return Instance("generate_until", {}, (context, {"until": [], "max_gen_toks": 100, **settings}), 0, ("t", 0, 1))
+def request(context: str, cut: Cut | None = None, **settings: Any) -> Instance:
+    arguments = (context, {"until": [], "max_gen_toks": 100, **settings})
+    if cut is None:
+        return Instance("generate_until", {}, arguments, 0, ("t", 0, 1))
+    return CuttableInstance("generate_until", {}, arguments, 0, ("t", 0, 1), cut=cut)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_only_the_input_is_cut_from_the_side_that_the_task_says(side: str, lm: LedgerLM) -> None:
+def test_only_the_input_is_cut_from_the_side_that_the_task_says(side: Edge, lm: LedgerLM) -> None:
     text = " ".join(f"word{i}" for i in range(300))
     prompt = f"Summarize.\n\n{text}\n\nSummary:"
-    (question,) = lm.questions(request(prompt, max_context_toks=120, cut=(text, side)))
+    (question,) = lm.questions(request(prompt, max_context_toks=120, cut=Cut(text, side)))
     kept = lm.tokenizer.decode(question.context)
     assert len(question.context) <= 120 < len(question.context) + 5, "as much as fits"
     assert question.truncated == len(lm.tok_encode(prompt)) - len(question.context)
@@ -39,10 +42,10 @@ def test_only_the_input_is_cut_from_the_side_that_the_task_says(side: str, lm: L
 
 
 def test_a_prompt_that_fits_is_not_cut_and_one_that_never_fits_is_refused(lm: LedgerLM) -> None:
-    (question,) = lm.questions(request("A: b c", cut=("b", "left")))
+    (question,) = lm.questions(request("A: b c", cut=Cut("b", "left")))
     assert question.truncated == 0
     with pytest.raises(UserError, match=r"tokens without its input, but room for 3"):
-        lm.questions(request("Summarize this letter: b c", max_context_toks=3, cut=("b", "left")))
+        lm.questions(request("Summarize this letter: b c", max_context_toks=3, cut=Cut("b", "left")))
 
 
 def test_every_prompt_has_a_seed_of_its_own_and_the_same_tomorrow(lm: LedgerLM) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from orchestrator.config.generation import Generation
+from tasks.evaluation.requests import cut_of
 from tasks.generation.sources import FILES, READERS
 from tasks.generation.task import GenerationTask, load_task, share
 from tests.helpers.clinical import make_problem_list
@@ -24,7 +25,8 @@ def test_the_tasks_generate_as_the_paper_does(tmp_path: Path) -> None:
         "max_gen_toks": 8192,
         "max_context_toks": 8192,
     }
-    assert {key: settings[key] for key in wanted} == wanted
+    assert settings == {"until": [], "do_sample": True, **wanted}
+    assert cut_of(instance) == (instance.doc["input"], "right")
     assert set(FILES) == set(READERS)
 
 
