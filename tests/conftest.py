@@ -16,7 +16,6 @@ from orchestrator.cli.main import main
 from orchestrator.config.workers import Engine, Workers
 from orchestrator.core.records import Serving
 from tasks.serving.boot import Boot
-from tasks.serving.vllm_engine import VllmEngine
 from tests.helpers.models import make_model
 from tests.helpers.paths import DATA, DEMO, ROOT
 from tests.helpers.results import state
