@@ -24,7 +24,7 @@ help:  ## list these targets
 demo: $(READY)  ## two tiny parents, a small sweep, a report: about a minute after set-up
 	$(BIN)/mergefront run examples/demo.yaml --out runs/demo
 
-sft: $(READY)  ## the demo's second phase: fine-tune one merge and the instruct parent on 8 to 512 examples
+sft: $(READY)  ## the demo's fine-tuning: one merge and the instruct parent, on 8 to 512 examples
 	$(BIN)/mergefront sft examples/demo_sft.yaml --out runs/demo_sft
 
 sftall: $(READY)  ## the same for every budget and every starting point: some hours
@@ -59,7 +59,7 @@ check: $(READY)  ## ruff, mypy, the import rule, and whether the documentation i
 	$(BIN)/python docs/configuration.py --check
 	$(BIN)/python docs/check_links.py
 
-format: $(READY)  ## let ruff mend what it can
+format: $(READY)  ## let ruff correct what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -27,6 +27,7 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from orchestrator.config.backends import BACKENDS
 from orchestrator.config.sweep import SweepConfig
 
 PAGE = Path(__file__).with_name("configuration.md")
@@ -49,6 +50,7 @@ PLAIN = {str: "text", int: "whole number", float: "number", bool: "`true` or `fa
 PLURALS = {"text": "texts", "whole number": "whole numbers", "number": "numbers"}
 CHECKED = {
     "check_location": "path or address",
+    "_check_backend": " or ".join(f"`{name}`" for name in BACKENDS),
     "_check_name": "name",
     "_expand_span": "number, list of numbers, or `{start, stop, step}`",
 }

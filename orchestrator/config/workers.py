@@ -45,8 +45,8 @@ class Workers(Strict):
     accelerator_type: str | None = None
     """Ray's name of the kind of GPU (`H100`, …): pins the workers to it and becomes part of the profile."""
     backend: BackendName = "vllm"
-    """What answers: one of `orchestrator.config.backends`. `fake` answers from a hash, to rehearse a sweep without a
-    model; its report says so on every page."""
+    """What answers the questions. `fake` answers from a hash, to rehearse a sweep without a model; its report says so
+    on every page."""
     block: int = Field(default=512, ge=1)
     """Questions per block, the unit of work that is stored, resumed and retried; where texts are generated, four
     times `max_num_seqs` at most."""

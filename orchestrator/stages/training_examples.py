@@ -61,7 +61,9 @@ def _examples(
 ) -> tuple[Labelled, ...]:
     where = f"finetune.tasks.{suite.objective}"
     if not isinstance(suite.task, GenerationTask):
-        raise UserError(f"{where}: {suite.name} is no generation task; take one of these, or write your own (README)")
+        raise UserError(
+            f"{where}: {suite.name} is no generation task; take one of these, or write your own (docs/generation.md)"
+        )
     training = suite.task.examples.training()
     count = largest_budget(budgets, suite.objective, suite.name, len(training))
     chat = finetune.tasks[suite.objective].apply_chat_template

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import sys
@@ -133,6 +134,13 @@ def test_a_page_has_a_section_a_model_and_a_row_a_key(monkeypatch: pytest.Monkey
 
 def test_every_key_of_a_sweep_file_is_described() -> None:
     assert configuration.undescribed(configuration.sections()) == []
+
+
+def test_the_page_for_python_has_every_name() -> None:
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    tree = ast.parse((ROOT / "mergefront" / "__init__.py").read_text(encoding="utf-8"))
+    (names,) = (ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign))
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == sorted(names)
 
 
 def test_a_validator_that_is_renamed_does_not_lose_its_words() -> None:
