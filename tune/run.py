@@ -105,12 +105,21 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         """Nothing: see `__getstate__`."""
 
 
-def search(scheduler: RaceScheduler, space: SearchSpace, pool: Pool, folder: Path, group: Group | None) -> None:
+def run_search(
+    scheduler: RaceScheduler,
+    space: SearchSpace,
+    pool: Pool,
+    folder: Path,
+    *,
+    group: Group | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
     """Propose and race candidates until the budget is spent, in a Ray session and with the grid scored.
 
     Args:
         folder: DIR/search; its candidates/ are kept, everything else is written anew.
         group: the worker group that trains the candidates of a joint search.
+        stop: once true, nothing more is evaluated and no candidate is proposed; what is under way is stored.
 
     Raises:
         UserError: no engine could be started.
@@ -119,29 +128,30 @@ def search(scheduler: RaceScheduler, space: SearchSpace, pool: Pool, folder: Pat
     choice = choose_sampler(space, scheduler.candidates, len(scheduler.rungs.objectives))
     scheduler.log(f"sampler: {choice.name}, because {choice.why}")
     mailbox = ray.remote(Mailbox).options(num_cpus=0).remote()
-    study = open_study(folder, scheduler.rungs.config, choice)
+    study = open_study(folder, scheduler.rungs.axes, choice)
     searcher = StudySearcher(study, space, scheduler, choice, mailbox)
     broken: list[BaseException] = []
 
     def work() -> None:
         try:
-            scheduler.work(pool, mailbox)
+            scheduler.work(pool, mailbox, stop)
         except BaseException as error:
             broken.append(error)
-            stop.set()
+        finally:
+            over.set()  # trials that still wait for a report would wait for ever
 
-    stop = threading.Event()
+    over = threading.Event()
     thread = threading.Thread(target=work, name="race-scheduler", daemon=True)
     thread.start()
     try:
         trial = ray_tune.with_parameters(CandidateTrial, mailbox=mailbox, group=group)
-        _tuner(searcher, trial, folder, len(pool.workers.slots) + 1, stop.is_set).fit()
+        _tuner(searcher, trial, folder, len(pool.workers.slots) + 1, over.is_set).fit()
     finally:
         scheduler.closed = True
         thread.join(timeout=60)
     if broken:
         raise broken[0]
-    scheduler.finish(pool)
+    scheduler.finish(pool, stop)
 
 
 def _tuner(
@@ -169,7 +179,7 @@ def _tuner(
 
 
 class _Stopped(ray_tune.Stopper):  # type: ignore[misc]
-    """Ends the experiment when the race scheduler has failed; `search` raises its error."""
+    """Ends the experiment when the race scheduler has: it failed, and `run_search` raises its error, or was stopped."""
 
     def __init__(self, stopped: Callable[[], bool]) -> None:
         self.stopped = stopped

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from orchestrator.config.sweep import SweepConfig
+from orchestrator.config.objectives import Objective
+from orchestrator.config.search import Search
 from orchestrator.core.records import Question
 from orchestrator.stats.scores import Floats, Score, combine, task_weights
 from tasks.evaluation.judge import score_task
@@ -41,13 +42,14 @@ class Rung:
 class Rungs:
     """All rungs of a search, the smallest first."""
 
-    config: SweepConfig
+    axes: Mapping[str, Objective]
+    """The front's objectives."""
     rungs: tuple[Rung, ...]
     """The last one has all questions."""
 
     @property
     def objectives(self) -> list[str]:
-        return [name for name, objective in self.config.objectives.items() if objective.front]
+        return list(self.axes)
 
     def documents(self, index: int) -> tuple[int, ...]:
         """The number of documents of each objective on a rung."""
@@ -64,7 +66,7 @@ class Rungs:
         """
         tasks = [score_task(suite, lm) for suite in self.rungs[index].suites]
         scores = {
-            name: combine(self.config.objectives[name], [task for task in tasks if task.objective == name])
+            name: combine(self.axes[name], [task for task in tasks if task.objective == name])
             for name in self.objectives
         }
         return tuple(self._values(name, scores[name]) for name in self.objectives), scores
@@ -72,7 +74,7 @@ class Rungs:
     def _values(self, name: str, score: Score) -> Floats:
         """A document's value is its part of the objective, so that the mean of all values is the score (of a mean of
         verdicts, the verdict); the tasks are interleaved as on the rungs."""
-        objective = self.config.objectives[name]
+        objective = self.axes[name]
         places = [place for place, suite in enumerate(self.rungs[-1].suites) if suite.objective == name]
         whole = [self.rungs[-1].suites[place] for place in places]
         numbers = [suite.documents for suite in whole]
@@ -88,15 +90,19 @@ class Rungs:
         return next(i for i, rung in enumerate(self.rungs) if document < rung.suites[place].documents)
 
 
-def cut(config: SweepConfig, suites: Sequence[SuiteTask], lm: LedgerLM) -> Rungs:
-    """The rungs of a sweep's front objectives, cut at the shares of `search.racing.rungs`."""
-    assert config.search is not None, "the sweep has a search"
-    ordered = [_ordered(suite, lm, config.search.seed) for suite in suites if config.objectives[suite.objective].front]
+def cut(objectives: Mapping[str, Objective], search: Search, suites: Sequence[SuiteTask], lm: LedgerLM) -> Rungs:
+    """The rungs of the front's objectives, cut at the shares of `search.racing.rungs`.
+
+    Args:
+        suites: the tasks of all these objectives.
+    """
+    axes = {name: objective for name, objective in objectives.items() if objective.front}
+    ordered = [_ordered(suite, lm, search.seed) for suite in suites if suite.objective in axes]
     rungs = [
         Rung(tuple(_first(suite, math.ceil(share * suite.documents), lm) for suite in ordered))
-        for share in config.search.racing.rungs
+        for share in search.racing.rungs
     ]
-    return Rungs(config, tuple(rungs))
+    return Rungs(axes, tuple(rungs))
 
 
 def _by_document(suite: SuiteTask) -> dict[int, list[Any]]:

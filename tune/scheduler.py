@@ -44,7 +44,7 @@ class RaceScheduler:
     """DIR/search/candidates."""
     standings: dict[str, Standing]
     """Recipe id → standing; of the grid, the parents and all proposals."""
-    keep: Callable[[Asked | Failure | None], None]
+    record: Callable[[Asked | Failure | None], None]
     """Stores the answers to a block, or its failure."""
     log: Callable[[str], None]
     closed: bool = False
@@ -92,42 +92,43 @@ class RaceScheduler:
         return known + self.search.budget.at_most(self.rungs.rungs[0].size, known)
 
     # ---------------------------------------------------------------- the work
-    def work(self, pool: Pool, mailbox: Any) -> None:
+    def work(self, pool: Pool, mailbox: Any, stop: Callable[[], bool]) -> None:
         """Evaluate what trials submit, until the search is closed and nothing is under way any more.
 
         Args:
             mailbox: the handle of a `tune.trial.Mailbox`.
+            stop: once true, nothing more is evaluated; what is under way is stored.
         """
 
         def advance(recipe_id: str) -> None:
             for report in self.advance(self.standings[recipe_id], pool):
                 mailbox.put_report.remote(recipe_id, report)
 
-        for result in pool.run(Recipes(self.standings), [], more=lambda: not self.closed, tick=TICK):
+        for result in pool.run(Recipes(self.standings), [], stop, lambda: not self.closed, TICK):
             for recipe_id, failure in ray.get(mailbox.get_submitted.remote()):
                 if failure is not None:  # its fine-tuning did not succeed
-                    self.keep(failure)
+                    self.record(failure)
                     self.standings[recipe_id].status = RecipeStatus(failure.status)
                 if recipe_id not in self._under_way:
                     advance(recipe_id)
             if result is not None and self.receive(result):
                 advance(result_id(result))
 
-    def finish(self, pool: Pool) -> None:
+    def finish(self, pool: Pool, stop: Callable[[], bool]) -> None:
         """Evaluate the deferred candidates on the remaining questions, the most promising first, within the budget."""
         deferred = [standing for standing in self.proposals if standing.status == RecipeStatus.DEFERRED]
         for standing in sorted(deferred, key=lambda each: each.evidence):
-            if self._reached("questions", "gpu_hours"):
+            if stop() or self._reached("questions", "gpu_hours"):
                 return
             standing.status = RecipeStatus.PENDING
             self.advance(standing, pool, defer_above=np.inf)
-            for result in pool.run(Recipes(self.standings), []):
+            for result in pool.run(Recipes(self.standings), [], stop):
                 if result is not None and self.receive(result):
                     self.advance(standing, pool, defer_above=np.inf)
 
     def receive(self, result: Asked | Failure) -> bool:
         """Store an answered block, and return whether it was the last of its recipe under way."""
-        self.keep(result)
+        self.record(result)
         recipe_id = result_id(result)
         if recipe_id not in self._under_way:
             return False  # another block of a recipe that has failed in the meantime
@@ -215,7 +216,7 @@ class RaceScheduler:
         for name, floor in self.search.constraints.items():
             parents = (s for s in self.standings.values() if parent_of(s.recipe, floor.parent))
             reached = next(parents).scores[name].value
-            sign = self.rungs.config.objectives[name].sign
+            sign = self.rungs.axes[name].sign
             limit = floor.share * reached if sign > 0 else reached / floor.share
             found[f"{name} at least {floor.share:g} of {floor.parent}"] = sign * (limit - values[name])
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class Standing:
     """log of the capital against it, at the last decision."""
 
     def save(self, folder: Path) -> None:
-        """Write what cannot be derived from the ledger; `stored` reads it."""
+        """Write what cannot be derived from the ledger; `read_notes` reads it."""
         names = ("number", "params", "status", "rung", "rivals", "evidence")
         note = {name: getattr(self, name) for name in names}
         write_json(folder / f"{self.recipe.id}.json", note)
@@ -48,13 +49,13 @@ def parent_of(recipe: Recipe, name: str) -> bool:
     return any(point.method == "parent" and dict(point.parameters)["name"] == name for point in recipe.points)
 
 
-def stored(folder: Path) -> list[dict[str, Any]]:
+def read_notes(files: Sequence[Path]) -> list[dict[str, Any]]:
     """The notes that `Standing.save` wrote, in the order of proposals.
 
     A status that is unknown here was written by an earlier version. Such a candidate is pending again from the first
     rung: its answers are in the ledger, so it is decided anew without another question.
     """
-    notes = [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("*.json")]
+    notes = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     for note in notes:
         if note["status"] not in set(RecipeStatus):
             note |= {"status": RecipeStatus.PENDING, "rung": -1}

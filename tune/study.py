@@ -19,7 +19,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from orchestrator.config.sweep import SweepConfig
+from orchestrator.config.objectives import Objective
 from orchestrator.core.records import RecipeStatus
 from tune.space import Params, SearchSpace
 
@@ -69,22 +69,21 @@ def choose_sampler(space: SearchSpace, candidates: int, objectives: int) -> Samp
         return SamplerChoice(samplers[name](), name, why)
 
 
-def open_study(folder: Path, config: SweepConfig, choice: SamplerChoice) -> optuna.Study:
+def open_study(folder: Path, axes: Mapping[str, Objective], choice: SamplerChoice) -> optuna.Study:
     """Create a new study in place of the stored one."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     file = folder / "study.log"
     file.unlink(missing_ok=True)
     storage = JournalStorage(JournalFileBackend(str(file)))
-    front = {name: objective for name, objective in config.objectives.items() if objective.front}
     study = optuna.create_study(
         storage=storage,
         sampler=choice.sampler,
         study_name=NAME,
-        directions=[objective.direction for objective in front.values()],
+        directions=[objective.direction for objective in axes.values()],
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        study.set_metric_names(list(front))
+        study.set_metric_names(list(axes))
     return study
 
 

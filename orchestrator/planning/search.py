@@ -37,15 +37,15 @@ def plan_search(config: SweepConfig, sources: Mapping[str, Source], tasks: Tasks
     suites = [suite for suite in (*tasks.suites, *tasks.learning) if suite.objective in objectives]
     rungs = cut(objectives, search, suites, tasks.lm)
     space = SearchSpace(config, sources)
-    asked = [rung.asked for rung in rungs.rungs]
-    candidates = search.budget.at_most(asked[0], recipes)
+    sizes = [rung.size for rung in rungs.rungs]
+    candidates = search.budget.at_most(sizes[0], recipes)
     choice = choose_sampler(space, recipes + candidates, len(rungs.objectives))
     return SearchPlan(
         {label: len(space.names(label)) for label in space.entries},
         search.finetune is not None,
         search.budget.model_dump(exclude_none=True),
         candidates,
-        asked,
+        sizes,
         f"{choice.name}, because {choice.why}",
     )
 
@@ -57,7 +57,7 @@ def describe_search(plan: SearchPlan) -> list[str]:
     kind = "fine-tuned merges" if plan.fine_tuned else "merges"
     return [
         f"search     {budget}; {kind} by method (parameters): {methods}",
-        f"             a candidate answers {', '.join(f'{asked:,}' for asked in plan.rungs)} questions rung by rung, "
+        f"             a candidate answers {', '.join(f'{size:,}' for size in plan.rungs)} questions rung by rung, "
         "unless it is stopped early,",
         f"             so {plan.candidates:,} candidates at most answer between {plan.candidates * plan.rungs[0]:,} and "
         f"{plan.candidates * plan.rungs[-1]:,}",

@@ -6,11 +6,12 @@ scored as every other recipe is, and what it will be asked is known before it is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.finetune import Baseline, Finetune, Method
+from orchestrator.config.finetune import Baseline, ExampleBudget, Finetune, Method
 from orchestrator.core.errors import UserError
 from orchestrator.core.records import Identified, identity, provenance
 from orchestrator.recipes.recipe import Point, Recipe, Source, single
@@ -142,7 +143,7 @@ def baseline_as_finetune(finetune: Finetune, baseline: Baseline) -> Finetune:
     return finetune.model_copy(update={**own, "min_steps": 1})
 
 
-def largest_budget(finetune: Finetune, objective: str, task: str, there: int) -> int:
+def largest_budget(budgets: Sequence[ExampleBudget], objective: str, task: str, there: int) -> int:
     """
     Args:
         there: how many training examples the task has.
@@ -153,7 +154,7 @@ def largest_budget(finetune: Finetune, objective: str, task: str, there: int) ->
     if not there:
         way = "name them with generation.own.<task>.train, or take a task that has a training split"
         raise UserError(f"finetune.tasks.{objective}: {task} has no training examples; {way}")
-    largest = max(there if budget == "all" else budget for budget in finetune.examples)
+    largest = max(there if budget == "all" else budget for budget in budgets)
     if largest > there:
         raise UserError(
             f"finetune.examples: {largest} are asked for, but {task} has {there} training examples; lower it, or "

@@ -32,9 +32,9 @@ def front(board: Board) -> Figure | None:
     if not scored(board):
         return None
     with matplotlib.rc_context(STYLE):
-        if len(board.objectives) == 1:
-            return _ranking(board, board.objectives[0])
-        pairs = list(itertools.combinations(board.objectives, 2))
+        if len(board.axes) == 1:
+            return _ranking(board, board.axes[0])
+        pairs = list(itertools.combinations(board.axes, 2))
         columns = min(len(pairs), 3)
         lines = -(-len(pairs) // columns)
         width, height = (6.6, 5.2) if len(pairs) == 1 else (4.0 * columns, 3.7 * lines + 0.5)
@@ -83,9 +83,9 @@ def _cloud(board: Board, axes: Any, x: str, y: str) -> None:
         [row.scores[x].value for row in near], [row.scores[y].value for row in near],
         s=130, facecolors="none", edgecolors=INK, linewidths=0.9, zorder=7, rasterized=crowd,
     )  # fmt: skip
-    if len(board.objectives) == 2:
+    if len(board.axes) == 2:
         # The edge of what the front dominates: from a member straight to the left, then up to the next.
-        members = sorted(board.front, key=lambda row: board.config.objectives[x].sign * row.scores[x].value)
+        members = sorted(board.front, key=lambda row: board.objectives[x].sign * row.scores[x].value)
         xs, ys = ([row.scores[name].value for row in members] for name in (x, y))
         axes.step(xs, ys, where="pre", color="0.35", linewidth=1.1, zorder=3)
     axes.margins(0.09)
@@ -119,7 +119,7 @@ def _legend(board: Board, figure: Figure) -> None:
         Line2D([], [], color=look.colour, marker=look.marker, linestyle="none", markersize=look.size, label=name)
         for name, (look, _) in _groups(board).items()
     ]
-    if len(board.objectives) == 2:
+    if len(board.axes) == 2:
         handles.append(Line2D([], [], color="0.35", linewidth=1.1, label="front"))
     if any(row.near_front for row in rows):
         handles.append(Line2D([], [], color=INK, marker="o", markerfacecolor="none", linestyle="none",
@@ -188,7 +188,7 @@ def trajectories(board: Board) -> Figure | None:
     if not lines:
         return None
     with matplotlib.rc_context(STYLE):
-        names = list(board.config.objectives)
+        names = list(board.objectives)
         columns = min(len(names), 3)
         rows = -(-len(names) // columns)
         figure = new_figure(board, 3.6 * columns + (1.2 if columns == 1 else 0), 3.1 * rows + 0.5)

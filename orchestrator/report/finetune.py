@@ -99,7 +99,7 @@ def forgotten_table(board: Board, results: FinetuneResults) -> Table:
         if run.row.status == before[run.tuning.start_label].status == RecipeStatus.SCORED:
             tuning = run.tuning
             groups[tuning.task, tuning.start_label, tuning.method, tuning.examples].append(run)
-    names = list(board.config.objectives)
+    names = list(board.objectives)
     cells = []
     for (task, start, method, size), runs in sorted(groups.items()):
         learned = signed(mean_score([run.row.scores[task] for run in runs]).value - before[start].scores[task].value)

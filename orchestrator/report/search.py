@@ -51,7 +51,7 @@ def parallel(board: Board) -> Figure | None:
     groups = {name: group for name, group in groups.items() if len(group[0].recipe.points[0].parameters) > 1}
     if not groups:
         return None
-    first = board.objectives[0]
+    first = board.axes[0]
     values = [candidate.values[first] for group in groups.values() for candidate in group]
     colours = ScalarMappable(Normalize(min(values), max(values)), "viridis")
     with matplotlib.rc_context(STYLE):
@@ -145,11 +145,11 @@ def candidates(board: Board) -> Table:
             "on" if c.recipe.id in found.confirmed else "near" if c.recipe.id in found.near else NONE,
             f"{100 * c.share:.0f} %",
             f"{100 * c.probability:.0f} %",
-            *(number(c.values[name]) for name in board.objectives),
+            *(number(c.values[name]) for name in board.axes),
         )
         for c in shown
     ]
-    head = ("recipe", "status", "held out", "answered", "P(on front)", *board.objectives)
+    head = ("recipe", "status", "held out", "answered", "P(on front)", *board.axes)
     return Table.of(head, cells, words=3)
 
 

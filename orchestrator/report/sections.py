@@ -62,7 +62,7 @@ def sections(board: Board, figures: set[str], published: Published | None) -> li
         *([_published(board, published)] if published else []),
         _trajectories("trajectories" in figures),
         *_finetuning(board, "learning" in figures),
-        Section("Tasks", parts=tuple(_tasks(board, name) for name in board.config.objectives)),
+        Section("Tasks", parts=tuple(_tasks(board, name) for name in board.objectives)),
         _slerp(board),
         _failures(board),
         _questions(board),
@@ -96,7 +96,7 @@ def _search(board: Board, figures: set[str]) -> list[Section]:
 
 
 def _leaderboard_words(board: Board) -> str:
-    sides = (f" {name}:{words}" for name in board.config.objectives if (words := side_words(board, name)))
+    sides = (f" {name}:{words}" for name in board.objectives if (words := side_words(board, name)))
     return "Sorted by the first objective, best first." + "".join(sides)
 
 
@@ -104,13 +104,13 @@ def _front(board: Board, drawn: bool) -> Section:
     if not drawn:
         return Section("The front", ("There is no front yet: no recipe is scored.",))
     caption = "Bars are one standard error. Stars are the parents; rings are near the front. "
-    if len(board.objectives) == 1:
+    if len(board.axes) == 1:
         caption += "In bold: the front, which is the best."
     else:
         caption += "Full colours are on the front, labelled by their ratio or by the values that vary. "
         caption += (
             "The line is the edge of what the front is better than."
-            if len(board.objectives) == 2
+            if len(board.axes) == 2
             else "A recipe on the front of all objectives need not lie on the edge of a panel, which shows two."
         )
     return Section("The front", table=tables.front(board), figure="front", caption=caption)

@@ -94,7 +94,7 @@ def settle(figure: Figure) -> None:
 
 def objective_axis(board: Board, axis: Any, objective: str) -> None:
     """Label an axis; where less is better it is turned around, so that better is always up or right."""
-    if board.config.objectives[objective].sign < 0:
+    if board.objectives[objective].sign < 0:
         axis.set_inverted(True)
         objective += "\n(less is better: axis turned)"
     axis.set_label_text(objective)

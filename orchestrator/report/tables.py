@@ -57,7 +57,7 @@ def kind(row: Row) -> str:
 
 def leaderboard(board: Board) -> Table:
     """All recipes with status and scores."""
-    names = list(board.config.objectives)
+    names = list(board.objectives)
     rows = ranked(board, board.rows)
     cells = [
         (row.recipe.id, full_title(row), row.status, mark(row), *_scores(row, names))
@@ -69,7 +69,7 @@ def leaderboard(board: Board) -> Table:
 
 def front(board: Board) -> Table:
     """The recipes on the front and near it."""
-    names = list(board.config.objectives)
+    names = list(board.objectives)
     chosen = [row for row in ranked(board, scored(board)) if row.on_front or row.near_front]
     cells = [(title(row), mark(row), row.recipe.id, *_scores(row, names)) for row in chosen]
     return Table(("recipe", "front", "id", *names), tuple(cells), tuple(map(kind, chosen)), words=3)
@@ -81,10 +81,10 @@ def differences(board: Board) -> Table:
     parents = [row for row in rows if parent_name(row)]
     cells = []
     for row, parent in ((row, parent) for row in rows if row.on_front for parent in parents if row is not parent):
-        for name in board.config.objectives:
+        for name in board.objectives:
             a, b = row.scores[name], parent.scores[name]
             low, high = interval(a, b)
-            better = "" if low <= 0 <= high else "better" if board.config.objectives[name].sign * low > 0 else "worse"
+            better = "" if low <= 0 <= high else "better" if board.objectives[name].sign * low > 0 else "worse"
             cells.append(
                 (title(row), title(parent), name, better, signed(a.value - b.value), f"{signed(low)} to {signed(high)}")
             )

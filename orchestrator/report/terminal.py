@@ -29,7 +29,7 @@ def print_board(board: Board, console: Console) -> None:
     """Print the leaderboard, best first; `●` is on the front, `○` near it."""
     for line in warnings(board):
         console.print(Text(line, style="bold red"))
-    names = list(board.config.objectives)
+    names = list(board.objectives)
     table = text_table("", "recipe", "id", "status", numbers=names)
     rows = ranked(board, board.rows)
     for row in rows[:LINES]:
@@ -67,7 +67,7 @@ def print_difference(board: Board, a: Row, b: Row, console: Console) -> None:
     for line in warnings(board):
         console.print(Text(line, style="bold red"))
     console.print(Text(f"a = {full_title(a)} ({a.recipe.id})\nb = {full_title(b)} ({b.recipe.id})"))
-    for objective in board.config.objectives:
+    for objective in board.objectives:
         pairs = zip(a.scores[objective].tasks, b.scores[objective].tasks, strict=True)
         _print_tasks(objective, [difference(x, y) for x, y in pairs], console)
 

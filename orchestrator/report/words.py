@@ -80,8 +80,8 @@ def scored(board: Board) -> list[Row]:
 
 def ranked(board: Board, rows: Iterable[Row]) -> list[Row]:
     """The rows sorted by the first objective, best first; those without scores last."""
-    first = board.objectives[0]
-    sign = board.config.objectives[first].sign
+    first = board.axes[0]
+    sign = board.objectives[first].sign
 
     def key(row: Row) -> tuple[int, float]:
         value = -sign * row.scores[first].value if row.status == RecipeStatus.SCORED else 0.0
@@ -103,18 +103,18 @@ def summary(board: Board) -> str:
         return text + "Nothing is scored yet, so there is no front."
     front, near = ranked(board, board.front), [row for row in board.rows if row.near_front]
     members = f"{count(len(front), 'recipe')}: {listed(map(title, front))}"
-    text += f"The front of {listed(board.objectives)} has {members}. "
+    text += f"The front of {listed(board.axes)} has {members}. "
     if near:
         text += f"{count(len(near), 'more recipe')} {'is' if len(near) == 1 else 'are'} near it. "
-    text += " ".join(_best(board, rows, name) for name in board.config.objectives)
+    text += " ".join(_best(board, rows, name) for name in board.objectives)
     return text + (" The front may still change: some recipes are pending." if counts[RecipeStatus.PENDING] else "")
 
 
 def _best(board: Board, rows: Sequence[Row], objective: str) -> str:
-    sign = board.config.objectives[objective].sign
+    sign = board.objectives[objective].sign
     best = max(sign * row.scores[objective].value for row in rows)
     ties = [row for row in rows if sign * row.scores[objective].value == best]
-    beyond = "" if board.config.objectives[objective].front else ", which is no axis of the front"
+    beyond = "" if board.objectives[objective].front else ", which is no axis of the front"
     return f"Best in {objective}{beyond}: {listed(map(title, ties))} ({score_text(ties[0].scores[objective])})."
 
 
@@ -154,7 +154,7 @@ def slerp_words(pair: str, share: dict[str, float]) -> str:
 
 def average_words(board: Board, objective: str) -> str:
     """How an objective's tasks become one number."""
-    settings = board.config.objectives[objective]
+    settings = board.objectives[objective]
     tasks = [task for task in board.tasks if task.objective == objective]
     over = {
         "tasks": f"the unweighted mean over {count(len(tasks), 'task')}",
@@ -179,7 +179,7 @@ def _weights(tasks: Sequence[TaskSummary]) -> str:
 
 def side_words(board: Board, objective: str) -> str:
     """Which questions an objective's numbers come from, where the sweep uses one side of them only."""
-    side = board.config.objectives[objective].split
+    side = board.objectives[objective].split
     if side is None:
         return ""
     splits = listed(dict.fromkeys(task.split for task in board.tasks if task.objective == objective))
@@ -212,7 +212,7 @@ def reading(board: Board) -> list[str]:
         "drawn anew from the same source. It says nothing about other kinds of questions, and nothing about the "
         "randomness of training.",
         "A recipe is on the front when no other scored recipe is at least as good in every objective and better "
-        f"in one. The front's objectives here: {listed(board.objectives)}.",
+        f"in one. The front's objectives here: {listed(board.axes)}.",
         "A recipe is near the front when it is off it, but in every objective within one paired standard error "
         "of one and the same recipe on it. Paired: both answered the same questions, and what makes a question "
         "hard for both cancels out; so these errors are smaller than the ± of the tables suggest.",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from orchestrator.config.objectives import Objective
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.records import Failure, Profile, RecipeStatus, Serving
 from orchestrator.recipes.recipe import Recipe, find_recipe
@@ -133,6 +135,9 @@ class Board:
     """All that the leaderboard, the report and the terminal show of a sweep."""
 
     config: SweepConfig
+    objectives: Mapping[str, Objective]
+    """Those that the rows are scored in: the sweep's, with a joint search's learning task, or a search's on the
+    held-out questions."""
     serving: Serving
     profile: Profile
     tasks: tuple[TaskSummary, ...]
@@ -147,9 +152,9 @@ class Board:
     """Where the sweep fine-tunes, and all recipes before it have their scores."""
 
     @property
-    def objectives(self) -> list[str]:
-        """The axes of the front, in the sweep's order."""
-        return [name for name, objective in self.config.objectives.items() if objective.front]
+    def axes(self) -> list[str]:
+        """The objectives that the front is drawn over, in the sweep's order."""
+        return [name for name, objective in self.objectives.items() if objective.front]
 
     @property
     def front(self) -> list[Row]:
@@ -161,9 +166,9 @@ class Board:
         return next(row for row in self.rows if row.recipe is recipe)
 
 
-def mark(config: SweepConfig, rows: list[Row]) -> list[Row]:
+def mark_front(objectives: Mapping[str, Objective], rows: Sequence[Row]) -> list[Row]:
     """Mark which of the scored rows are on the front and which are near it."""
-    signs = {name: objective.sign for name, objective in config.objectives.items() if objective.front}
+    signs = {name: objective.sign for name, objective in objectives.items() if objective.front}
     scored = {row.recipe.id: row.scores for row in rows if row.status == RecipeStatus.SCORED}
     points = {key: [signs[name] * scores[name].value for name in signs] for key, scores in scored.items()}
     front = pareto_front(points)

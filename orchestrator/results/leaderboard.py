@@ -19,7 +19,7 @@ from orchestrator.stats.scores import as_row
 def write_board(board: Board, out: Path) -> None:
     """Write leaderboard.parquet, front.json, the recipes as mergekit YAML and, of fine-tuning, tuning.parquet."""
     if board.finetuning and board.config.finetune:
-        write_finetuning(board.finetuning, [*board.config.objectives, *board.config.finetune.tasks], out)
+        write_finetuning(board.finetuning, [*board.objectives, *board.config.finetune.tasks], out)
     rows = [_leaderboard_row(board, row) for row in board.rows]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=_schema(board)), sink)
@@ -36,7 +36,7 @@ def write_board(board: Board, out: Path) -> None:
         }
         for row in board.front
     ]
-    directions = {name: board.config.objectives[name].direction for name in board.objectives}
+    directions = {name: board.objectives[name].direction for name in board.axes}
     near = [row.recipe.id for row in board.rows if row.near_front]
     write_json(out / "front.json", {"objectives": directions, "front": front, "near_front": near})
 
@@ -70,7 +70,7 @@ def write_finetuning(results: FinetuneResults, objectives: Iterable[str], out: P
 def _schema(board: Board) -> pa.Schema:
     columns = [("recipe_id", pa.string()), ("method", pa.string()), ("parameters", pa.string())]
     columns += [("status", pa.string()), ("on_front", pa.bool_()), ("near_front", pa.bool_())]
-    columns += [(key, pa.float64()) for name in board.config.objectives for key in (name, f"{name}_se")]
+    columns += [(key, pa.float64()) for name in board.objectives for key in (name, f"{name}_se")]
     return pa.schema([*columns, *((key, pa.float64()) for key in COSTS)])
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from cluster.pool import Pool
 from cluster.session import session
 from cluster.spec import WorkerSpec
-from cluster.workers import EngineStartError
+from cluster.errors import EngineStartError
 from orchestrator.core.errors import UserError
 from orchestrator.core.files import write_atomic
 from orchestrator.core.progress import say
@@ -74,7 +74,7 @@ class Compute:
     @property
     def gpu_hours(self) -> float:
         """Hours that this command has held GPUs for; a worker without a GPU counts as one."""
-        held_s = self._pool.workers.held_s() if self._pool else 0.0
+        held_s = self._pool.workers.seconds() if self._pool else 0.0
         return self._spent_hours + self.sweep.config.workers.gpu_hours(held_s)
 
     def spend(self, hours: float) -> None:

@@ -44,7 +44,7 @@ def finetune(sweep: Sweep, board: Board, compute: Compute) -> None:
         compute.join()
         train(sweep, planned, to_train, compute)
     there = {start.recipe.id for start in planned.starts}
-    there |= {run.recipe.id for run in planned.all if run.folder.model.exists()}
+    there |= {run.recipe.id for run in planned.all if run.files.model.exists()}
     evaluated = finetuned_round(sweep, planned)
     evaluated = evaluated.of([recipe for recipe in evaluated.recipes if recipe.id in there])
     evaluate(sweep, evaluated, compute)
@@ -61,14 +61,14 @@ def _untrained(sweep: Sweep, planned: FinetuneRuns) -> list[Run]:
         return failure is not None and failure.status == "invalid" and failure.context == invalid_context(sweep)
 
     def is_needed(run: Run) -> bool:
-        is_gone = not run.folder.model.exists()
+        is_gone = not run.files.model.exists()
         is_open = is_gone and bool(sweep.ledger.missing(run.recipe.id, questions, sweep.config.workers))
-        return not run.folder.is_finished or (is_open and run is not planned.baseline)
+        return not run.is_finished or (is_open and run is not planned.baseline)
 
     found = [run for run in planned.all if is_needed(run) and not is_invalid(run)]
     base = planned.baseline
-    if base and base not in found and not base.folder.model.exists():
-        found += [base] if any(run.start == base.folder.model for run in found) else []
+    if base and base not in found and not base.files.model.exists():
+        found += [base] if any(run.start == base.files.model for run in found) else []
     return found
 
 
@@ -80,7 +80,7 @@ def train(sweep: Sweep, planned: FinetuneRuns, runs: list[Run], compute: Compute
     for run in runs:
         # Answers belong to weights; those of weights that are made anew are given anew.
         sweep.forget(run.recipe.id)
-        run.folder.result.unlink(missing_ok=True)
+        run.files.result.unlink(missing_ok=True)
         sweep.layout.failure(run.recipe.id).unlink(missing_ok=True)
     starts = {r.tuning.start.id: r.tuning.start for r in runs if r.start.parent == sweep.layout.starts}
     say(f"{len(runs)} runs of fine-tuning; writing {len(starts)} starting checkpoints")
@@ -116,11 +116,11 @@ def _tidy(sweep: Sweep, planned: FinetuneRuns, evaluated: Round) -> None:
     settings = sweep.config.finetune
     assert settings is not None, "the caller looks"
     shutil.rmtree(sweep.layout.ray_train, ignore_errors=True)
-    if all(run.folder.is_finished for run in planned.all):
+    if all(run.is_finished for run in planned.all):
         shutil.rmtree(sweep.layout.starts, ignore_errors=True)
         if not settings.keep and not missing_blocks(sweep, evaluated):
             for run in planned.all:
-                shutil.rmtree(run.folder.model, ignore_errors=True)
+                shutil.rmtree(run.files.model, ignore_errors=True)
 
 
 # -------------------------------------------------------------------- what came of it
@@ -139,4 +139,4 @@ def finetune_results(sweep: Sweep, board: Board) -> FinetuneResults:
 
 def _finetuned_rows(planned: FinetuneRuns, rows: dict[str, Row]) -> Iterator[FinetunedRow]:
     for run in planned.runs:
-        yield FinetunedRow(run.tuning, rows[run.recipe.id], read_json_if_exists(run.folder.result))
+        yield FinetunedRow(run.tuning, rows[run.recipe.id], read_json_if_exists(run.files.result))

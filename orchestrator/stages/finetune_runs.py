@@ -72,7 +72,7 @@ def _task_runs(sweep: Sweep, finetune: Finetune, task: str, starts: list[Start],
                         start.recipe, digest(part), method, seed, given, task, start.label, len(part), str(budget)
                     )
                     from_baseline = baseline is not None and start.recipe.id == baseline.recipe.id
-                    folder = baseline.folder.model if baseline and from_baseline else None
+                    folder = baseline.files.model if baseline and from_baseline else None
                     yield make_run(sweep, finetune, tuning, part, folder, general if method == "icft" else ())
 
 
@@ -101,7 +101,7 @@ def make_run(
     return Run(
         tuning,
         start or sweep.layout.starts / tuning.start.id,
-        sweep.layout.run(tuning.id),
+        sweep.layout.run(tuning.id).path,
         Path(sweep.serving.folder),
         examples,
         sweep.config.dtype,

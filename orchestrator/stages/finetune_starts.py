@@ -72,7 +72,7 @@ def _rank(board: Board, rule: Rule, signs: dict[str, float], merges: Sequence[Ro
     if rule.best is not None:
         return -signs[rule.best] * row.scores[rule.best].value
     total = 0.0
-    for name in board.objectives:
+    for name in board.axes:
         values = [signs[name] * other.scores[name].value for other in merges]
         span = max(values) - min(values)
         total += ((max(values) - signs[name] * row.scores[name].value) / span) ** 2 if span else 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.core.files import read_json_if_exists
-from orchestrator.core.records import Failure
+from orchestrator.core.records import Failure, RecipeStatus
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.results.board import Board, Row, TaskSummary, mark_front
 from orchestrator.results.failures import read_failures
@@ -36,7 +36,7 @@ def score(sweep: Sweep, evaluated: Round) -> Board:
 
 def is_complete(board: Board) -> bool:
     """Whether no recipe is left to evaluate."""
-    return all(row.status != "pending" for row in board.rows)
+    return all(row.status != RecipeStatus.PENDING for row in board.rows)
 
 
 def _summary(suite: SuiteTask) -> TaskSummary:
@@ -58,12 +58,12 @@ def _row(sweep: Sweep, evaluated: Round, recipe: Recipe, failure: Failure | None
     try:
         scores = [_task_score(sweep, recipe, suite, lm) for suite in evaluated.suites]
     except Unanswered:
-        return Row(recipe, failure.status if failure else "pending", {}, costs, failure=failure)
+        return Row(recipe, RecipeStatus(failure.status) if failure else RecipeStatus.PENDING, {}, costs, failure=failure)
     combined = {
         name: combine(objective, [score for score in scores if score.objective == name])
         for name, objective in evaluated.objectives.items()
     }
-    return Row(recipe, "scored", combined, costs)
+    return Row(recipe, RecipeStatus.SCORED, combined, costs)
 
 
 def _task_score(sweep: Sweep, recipe: Recipe, suite: SuiteTask, lm: LedgerLM) -> TaskScore:

@@ -48,7 +48,7 @@ class Race:
     @property
     def is_over(self) -> bool:
         """Whether the budget is spent and no candidate is under way."""
-        return self.scheduler.exhausted and all(s.status != RecipeStatus.OPEN for s in self.scheduler.proposals)
+        return self.scheduler.exhausted and all(s.status != RecipeStatus.PENDING for s in self.scheduler.proposals)
 
     @property
     def unscored_parents(self) -> list[Recipe]:
@@ -103,13 +103,15 @@ def read_standings(race: Race) -> None:
     last = len(scheduler.rungs.rungs) - 1
     for recipe_id in scheduler.ledger.ahead(scheduler.standings):
         standing = scheduler.standings[recipe_id]
+        if standing.rung == last and standing.answers:
+            continue  # read before in this command
         is_full = standing.number is None or standing.status == RecipeStatus.SCORED
         wanted = last if is_full else standing.rung
         if wanted < 0 or standing.status in (RecipeStatus.INVALID, RecipeStatus.FAILED):
-            standing.status = RecipeStatus.OPEN if standing.status == RecipeStatus.FAILED else standing.status
+            standing.status = RecipeStatus.PENDING if standing.status == RecipeStatus.FAILED else standing.status
             continue
         if scheduler.ledger.missing(recipe_id, scheduler.rungs.rungs[wanted].questions, scheduler.workers):
-            standing.status, standing.rung = RecipeStatus.OPEN, -1
+            standing.status, standing.rung = RecipeStatus.PENDING, -1
             continue
         scheduler.read(standing, wanted)
         if standing.number is None:
@@ -136,10 +138,12 @@ def search(sweep: Sweep, race: Race, compute: Compute) -> None:
         make_private(sweep.layout.candidates)
         pool = compute.pool(race.scheduler.candidates)
         group = training_group(sweep)
-        run_search(race.scheduler, race.space, pool, sweep.layout.search, say, group, compute.is_exhausted)
+        run_search(race.scheduler, race.space, pool, sweep.layout.search, group=group, stop=compute.is_exhausted)
+    if compute.is_exhausted():
+        return
     finalists = race.finalists()
     evaluate(sweep, sweep.held_out.of(finalists), compute)
-    if race.space.tuner:
+    if sweep.config.joint:
         tidy(sweep, race.space, race.scheduler, {recipe.id for recipe in finalists})
 
 

@@ -74,6 +74,6 @@ def tidy(sweep: Sweep, space: SearchSpace, scheduler: RaceScheduler, finalists: 
     shutil.rmtree(sweep.layout.ray_train, ignore_errors=True)
     for standing in scheduler.proposals:
         run = space.run(standing.params or {})
-        is_done = standing.status not in (RecipeStatus.OPEN, RecipeStatus.DEFERRED)
+        is_done = standing.status not in (RecipeStatus.PENDING, RecipeStatus.DEFERRED)
         if run and is_done and standing.recipe.id not in finalists:
-            shutil.rmtree(run.folder.model, ignore_errors=True)
+            shutil.rmtree(run.files.model, ignore_errors=True)

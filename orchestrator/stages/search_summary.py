@@ -4,54 +4,56 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import optuna
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+from optuna.trial import TrialState
 
 from orchestrator.core.records import RecipeStatus
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.results.board import Board, Gain, SearchResults, SearchRow
 from orchestrator.stats.front import front_mask, hypervolume
+from orchestrator.stages.search import Race
 from orchestrator.stats.scores import Floats, interval
-
-if TYPE_CHECKING:
-    from tune.scheduler import RaceScheduler
-    from tune.space import SearchSpace
-    from tune.standings import Standing
+from tune.racing import estimates, front_of, resampled
+from tune.scheduler import RaceScheduler
+from tune.space import METHOD, SearchSpace
+from tune.standings import Standing
+from tune.study import add_finished, choose_sampler
 
 DRAWS = 1000
 ENOUGH = 10
-"""Candidates of a method from which on the importance of its parameters is told."""
+"""Candidates of a method from which on the importance of its parameters is reported."""
 
 
-def summarise(space: SearchSpace, referee: RaceScheduler, held_out: Board) -> SearchResults:
-    """
+def summarise(race: Race, held_out: Board) -> SearchResults:
+    """Summarise a search for the report.
+
     Args:
-        referee: its standings read.
+        race: one that has begun.
         held_out: the finalists on the held-out questions.
     """
-    from tune.racing import estimates, front_of, resampled
-    from tune.study import choose_sampler
-
-    choice = choose_sampler(space, referee.candidates, len(referee.rungs.objectives))
-    asked = [s for s in referee.standings.values() if s.answers]
-    full = {s.recipe.id: s for s in asked if s.status == RecipeStatus.SCORED}
+    space, scheduler = race.space, race.scheduler
+    choice = choose_sampler(space, scheduler.candidates, len(scheduler.rungs.objectives))
+    answered = [s for s in scheduler.standings.values() if s.answers]
+    full = {s.recipe.id: s for s in answered if s.status == RecipeStatus.SCORED}
     parents = [s for s in full.values() if s.recipe.points[0].method == "parent"]
     reference = np.min([estimates(s.answers) for s in parents], axis=0)
-    draws = resampled({s.recipe.id: s.answers for s in asked}, referee.rungs.documents(-1), DRAWS)
+    draws = resampled({s.recipe.id: s.answers for s in answered}, scheduler.rungs.documents(-1), DRAWS)
     on_front = np.mean([front_mask(draw) for draw in draws], axis=0)
-    volumes = [hypervolume(draw[[s.status == RecipeStatus.SCORED for s in asked]], reference) for draw in draws]
-    kept = {key: s for key, s in full.items() if referee.feasible(s)}
+    volumes = [hypervolume(draw[[s.status == RecipeStatus.SCORED for s in answered]], reference) for draw in draws]
+    kept = {key: s for key, s in full.items() if scheduler.feasible(s)}
     front = front_of({key: s.answers for key, s in kept.items()})
     best, gains = _winner(kept, front, reference, held_out)
     return SearchResults(
         sampler=f"{choice.name}, because {choice.why}",
-        candidates=tuple(_candidate(s, referee, float(p)) for s, p in zip(asked, on_front, strict=True)),
-        reference={name: abs(float(value)) for name, value in zip(referee.rungs.objectives, reference, strict=True)},
-        history=_history(referee, reference),
+        candidates=tuple(_candidate(s, scheduler, float(p)) for s, p in zip(answered, on_front, strict=True)),
+        reference={name: abs(float(value)) for name, value in zip(scheduler.rungs.objectives, reference, strict=True)},
+        history=_history(scheduler, reference),
         grid=_volume([s for s in full.values() if s.number is None], reference),
         interval=(float(np.quantile(volumes, 0.025)), float(np.quantile(volumes, 0.975))),
-        importance=importance(space, referee),
+        importance=importance(space, scheduler),
         front=tuple(front),
         confirmed=tuple(row.recipe.id for row in held_out.front if row.recipe.id in front),
         near=tuple(row.recipe.id for row in held_out.rows if row.near_front and row.recipe.id in front),
@@ -61,24 +63,22 @@ def summarise(space: SearchSpace, referee: RaceScheduler, held_out: Board) -> Se
     )
 
 
-def _candidate(standing: Standing, referee: RaceScheduler, probability: float) -> SearchRow:
-    share = sum(map(len, standing.answers)) / sum(referee.rungs.documents(-1))
+def _candidate(standing: Standing, scheduler: RaceScheduler, probability: float) -> SearchRow:
+    share = sum(map(len, standing.answers)) / sum(scheduler.rungs.documents(-1))
     values = {name: score.value for name, score in standing.scores.items()}
     return SearchRow(standing.recipe, standing.number, standing.status, share, values, probability)
 
 
 def _volume(standings: Sequence[Standing], reference: Floats) -> float:
-    from tune.racing import estimates
-
     return hypervolume(np.array([estimates(s.answers) for s in standings]), reference) if standings else 0.0
 
 
-def _history(referee: RaceScheduler, reference: Floats) -> tuple[tuple[int, float], ...]:
+def _history(scheduler: RaceScheduler, reference: Floats) -> tuple[tuple[int, float], ...]:
     """After each proposal, in their order."""
-    known = [s for s in referee.standings.values() if s.number is None and s.status == RecipeStatus.SCORED]
+    known = [s for s in scheduler.standings.values() if s.number is None and s.status == RecipeStatus.SCORED]
     spent, history = 0, [(0, _volume(known, reference))]
-    for standing in referee.proposals:
-        spent += referee.ledger.count(standing.recipe.id)
+    for standing in scheduler.proposals:
+        spent += scheduler.ledger.count(standing.recipe.id)
         known += [standing] if standing.status == RecipeStatus.SCORED else []
         history.append((spent, _volume(known, reference)))
     return tuple(history)
@@ -89,8 +89,6 @@ def _winner(
 ) -> tuple[tuple[Recipe, Recipe] | None, tuple[Gain, ...]]:
     """The best compromise: the recipe that alone dominates the largest volume. Both are chosen on the questions that
     were searched on and compared on the others, so that neither is flattered."""
-    from tune.racing import front_of
-
     def best(keys: Sequence[str]) -> Recipe:
         return full[max(keys, key=lambda key: _volume([full[key]], reference))].recipe
 
@@ -107,23 +105,16 @@ def _winner(
     return pair, tuple(gains)
 
 
-def importance(space: SearchSpace, referee: RaceScheduler) -> dict[str, dict[str, float]]:
+def importance(space: SearchSpace, scheduler: RaceScheduler) -> dict[str, dict[str, float]]:
     """Objective → parameter → importance by fANOVA (Hutter et al. 2014), method by method, for their parameters have
-    nothing in common. Estimates of candidates that were asked a part count as they are."""
-    import optuna
-    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-    from optuna.trial import TrialState
-
-    from tune.space import METHOD
-    from tune.study import add_finished
-
+    nothing in common. Estimates of candidates that answered a part of the questions count as they are."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    found: dict[str, dict[str, float]] = {name: {} for name in referee.rungs.objectives}
+    found: dict[str, dict[str, float]] = {name: {} for name in scheduler.rungs.objectives}
     for label in space.entries:
         study = optuna.create_study(directions=["maximize"] * len(found))
-        for standing in referee.proposals:
+        for standing in scheduler.proposals:
             if standing.params and standing.params.get(METHOD, label) == label and standing.scores:
-                add_finished(study, space, standing.params, referee.result_of(standing), "tpe")
+                add_finished(study, space, standing.params, scheduler.result_of(standing), "tpe")
         trials = study.get_trials(states=[TrialState.COMPLETE])
         names = space.names(label)
         for k, objective in enumerate(found):

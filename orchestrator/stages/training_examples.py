@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.config.finetune import Budget, Finetune
+from orchestrator.config.finetune import ExampleBudget, Finetune
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.recipes.tuning import largest_budget
@@ -57,7 +57,7 @@ def open_training_examples(config: SweepConfig, lm: LedgerLM, learning: Sequence
 
 
 def _examples(
-    lm: LedgerLM, finetune: Finetune, suite: SuiteTask, budgets: Sequence[Budget], seed: int
+    lm: LedgerLM, finetune: Finetune, suite: SuiteTask, budgets: Sequence[ExampleBudget], seed: int
 ) -> tuple[Labelled, ...]:
     where = f"finetune.tasks.{suite.objective}"
     if not isinstance(suite.task, GenerationTask):
