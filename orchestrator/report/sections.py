@@ -25,7 +25,7 @@ EQUAL = (
     "examples. The intervals come from documents and seeds drawn anew; with few seeds they are rough."
 )
 FORGOTTEN = (
-    "What fine-tuning changed in its task (learned) and in the sweep's other objectives: the mean over seeds minus the "
+    "What fine-tuning changed in its task (learned) and in the sweep's objectives: the mean over seeds minus the "
     "starting point, with the paired 95 % interval over questions."
 )
 COST = "Worker time: for merging that of loading and evaluating all recipes, for fine-tuning that of one training run."
