@@ -30,7 +30,6 @@ from orchestrator.core.files import make_private
 from orchestrator.core.records import Failure
 from orchestrator.recipes.recipe import Recipe
 from tasks.finetuning.run import Run
-from tasks.merging.checkpoint import materialise
 
 END_S = 30.0
 """Seconds that groups which are stopped have to end."""
@@ -54,6 +53,10 @@ class Group:
     def resources(self) -> dict[str, float]:
         """What each process needs, as Ray counts it."""
         return {"CPU": self.cpus, **({"GPU": 1} if self.gpu else {})}
+
+    def gpu_hours(self, seconds: float) -> float:
+        """Hours of GPU time that a group takes up in so many seconds; one without a GPU counts as one GPU."""
+        return seconds * (self.processes if self.gpu else 1) / 3600
 
 
 def group_of(finetune: Finetune, gpus: int, storage: Path, patience: float) -> Group:

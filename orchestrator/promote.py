@@ -13,16 +13,21 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from safetensors import safe_open
 
 from orchestrator.core.errors import UserError
 from orchestrator.core.files import check_new
+from orchestrator.core.records import RecipeStatus
 from orchestrator.models.fetch import fetch
 from orchestrator.models.resolve import open_model
 from orchestrator.models.serving import TOKENIZER_FILES
 from orchestrator.recipes.recipe import Recipe, Source
 from orchestrator.results.board import Board, Row
 from orchestrator.stages.open import Sweep
+from tasks.merging.checkpoint import appearing, headers
+from tasks.merging.live import Merger, write_checkpoint
 
 
 def promote(sweep: Sweep, board: Board, name: str, folder: Path) -> Row:
@@ -35,11 +40,8 @@ def promote(sweep: Sweep, board: Board, name: str, folder: Path) -> Row:
         UserError: the folder exists, the recipe has no scores, a parent is gone or has changed, or the checkpoint is
             not what was served.
     """
-    from tasks.merging.checkpoint import appearing
-    from tasks.merging.live import write_checkpoint
-
     row = board.find(name)
-    if row.status != "scored":
+    if row.status != RecipeStatus.SCORED:
         raise UserError(f"{row.recipe.label} is {row.status} and has no scores; promote a recipe that is scored")
     check_new(folder)
     check_parents(sweep, row.recipe)
@@ -71,12 +73,6 @@ def check_parents(sweep: Sweep, recipe: Recipe) -> None:
 
 def check_served(recipe: Recipe, checkpoint: Path, scratch: Path) -> None:
     """Every tensor of the checkpoint is, bit by bit, what live merging makes."""
-    import torch
-    from safetensors import safe_open
-
-    from tasks.merging.checkpoint import headers
-    from tasks.merging.live import Merger
-
     stored = headers(checkpoint)
     for name, tensor in Merger(scratch).whole(recipe):
         with safe_open(stored[name][0], framework="pt") as opened:
@@ -88,7 +84,7 @@ def check_served(recipe: Recipe, checkpoint: Path, scratch: Path) -> None:
 
 
 def add_serving(sweep: Sweep, folder: Path) -> None:
-    """The tokenizer and template that every recipe was asked with, and the stop ids of all parents."""
+    """The tokenizer and template that every recipe was evaluated with, and the stop ids of all parents."""
     for name in TOKENIZER_FILES:
         if (Path(sweep.serving.folder) / name).exists():
             shutil.copyfile(Path(sweep.serving.folder) / name, folder / name)

@@ -28,9 +28,10 @@ def _review(args: argparse.Namespace) -> int:
 
 def _read(args: argparse.Namespace) -> int:
     from orchestrator.core.errors import UserError
-    from orchestrator.report.terminal import console, print_ratings
+    from orchestrator.report.terminal import console
     from orchestrator.results.layout import Layout
     from orchestrator.review.ratings import read_review
+    from orchestrator.review.terminal import print_ratings
 
     if args.recipe or args.task or args.reference:
         raise UserError("--read: takes no recipes, --task or --reference: the review's key knows them; leave them out")

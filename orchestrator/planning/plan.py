@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from cluster.nodes import living_nodes
+from cluster.session import session
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.models.resolve import resolve
 from orchestrator.models.serving import make_profile, make_serving
@@ -22,8 +24,6 @@ from orchestrator.sizing.nodes import Node, assumed_nodes, describe_nodes, parse
 from orchestrator.sizing.placement import shape_of
 from orchestrator.stages.open import open_tasks
 from tasks.generation.metrics import open_encoder
-from cluster.nodes import living_nodes
-from cluster.session import session
 
 
 @dataclass(frozen=True)

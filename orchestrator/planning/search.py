@@ -59,7 +59,7 @@ def describe_search(plan: SearchPlan) -> list[str]:
         f"search     {budget}; {kind} by method (parameters): {methods}",
         f"             a candidate answers {', '.join(f'{size:,}' for size in plan.rungs)} questions rung by rung, "
         "unless it is stopped early,",
-        f"             so {plan.candidates:,} candidates at most answer between {plan.candidates * plan.rungs[0]:,} and "
-        f"{plan.candidates * plan.rungs[-1]:,}",
+        f"             so {plan.candidates:,} candidates at most answer between "
+        f"{plan.candidates * plan.rungs[0]:,} and {plan.candidates * plan.rungs[-1]:,}",
         f"             sampler: {plan.sampler}",
     ]

@@ -23,10 +23,11 @@ from orchestrator.report.sections import sections
 from orchestrator.report.style import render
 from orchestrator.report.words import summary, unmeasured, warnings
 from orchestrator.results.board import Board
+from orchestrator.results.layout import Layout
 
 
-def write_report(board: Board, out: Path, published: Published | None = None) -> Path:
-    """Write report.html, report.md and figures/ to `out`.
+def write_report(board: Board, layout: Layout, published: Published | None = None) -> Path:
+    """Write report.html, report.md and the figures.
 
     Args:
         published: published figures to compare the run's with.
@@ -42,10 +43,10 @@ def write_report(board: Board, out: Path, published: Published | None = None) ->
         "learning": learning_curves(board),
     }
     pictures = {name: render(figure) for name, figure in drawn.items() if figure is not None}
-    make_private(out / "figures")
+    make_private(layout.figures)
     for name in drawn:
         for kind in ("png", "svg"):
-            _write_picture(out / "figures" / f"{name}.{kind}", pictures.get(name, {}).get(kind))
+            _write_picture(layout.figures / f"{name}.{kind}", pictures.get(name, {}).get(kind))
     environment = _environment()
     content = {
         "title": f"Merges of {listed(board.config.parents)}",
@@ -55,9 +56,9 @@ def write_report(board: Board, out: Path, published: Published | None = None) ->
         "sections": sections(board, set(pictures), published),
         "pictures": {name: base64.b64encode(files["svg"]).decode() for name, files in pictures.items()},
     }
-    for name in ("report.md", "report.html"):
-        write_atomic(out / name, environment.get_template(f"{name}.jinja").render(content))
-    return out / "report.html"
+    for file in (layout.report_md, layout.report_html):
+        write_atomic(file, environment.get_template(f"{file.name}.jinja").render(content))
+    return layout.report_html
 
 
 def _write_picture(path: Path, data: bytes | None) -> None:

@@ -149,11 +149,10 @@ def _trajectories(drawn: bool) -> Section:
 
 def _finetuning(board: Board, drawn: bool) -> list[Section]:
     """Fine-tuning, where the sweep has it."""
-    if board.config.finetune is None:
-        return []
     results, name = board.finetuning, "Fine-tuning"
     if results is None:
-        return [Section(name, ("It begins when every recipe of the sweep is scored.",))]
+        waiting = Section(name, ("It begins when every recipe of the sweep is scored.",))
+        return [waiting] if board.awaits_finetuning else []
     parts = [Section("Starting points", table=finetune.starts_table(results))]
     for task in finetune.tasks(board):
         parts.append(Section(task, (finetune.learned_words(board, task),), finetune.learned_table(results, task)))

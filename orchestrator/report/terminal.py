@@ -5,6 +5,7 @@ Cells are `Text`, never markup: brackets in a name are printed as they are.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -23,6 +24,12 @@ LINES = 200
 SHOWN = 8
 """Number of flipped documents that are named."""
 STYLES = {RecipeStatus.SCORED: "", RecipeStatus.INVALID: "red", RecipeStatus.FAILED: "red"}
+
+
+def console() -> Console:
+    """The terminal, or a file or pipe wide enough for every name."""
+    # Nobody has chosen a width there, and rich's 80 columns would cut names.
+    return Console(width=None if sys.stdout.isatty() else 200)
 
 
 def print_board(board: Board, console: Console) -> None:

@@ -150,6 +150,8 @@ class Board:
     search: SearchResults | None = None
     finetuning: FinetuneResults | None = None
     """Where the sweep fine-tunes, and all recipes before it have their scores."""
+    awaits_finetuning: bool = False
+    """The sweep fine-tunes, but recipes before it still lack their scores."""
 
     @property
     def axes(self) -> list[str]:

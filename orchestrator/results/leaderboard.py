@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.core.files import write_atomic, write_json
+from orchestrator.core.files import make_private, write_atomic, write_json
 from orchestrator.ledger.ledger import COSTS
 from orchestrator.results.board import Board, FinetuneResults, Row
+from orchestrator.results.layout import Layout
 from orchestrator.stats.scores import as_row
 
 
-def write_board(board: Board, out: Path) -> None:
+def write_board(board: Board, layout: Layout) -> None:
     """Write leaderboard.parquet, front.json, the recipes as mergekit YAML and, of fine-tuning, tuning.parquet."""
     if board.finetuning and board.config.finetune:
-        write_finetuning(board.finetuning, [*board.objectives, *board.config.finetune.tasks], out)
+        write_finetuning(board.finetuning, {**board.objectives, **board.config.finetune.tasks}, layout)
     rows = [_leaderboard_row(board, row) for row in board.rows]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=_schema(board)), sink)
-    write_atomic(out / "leaderboard.parquet", sink.getvalue().to_pybytes())
-    (out / "recipes").mkdir(mode=0o700, exist_ok=True)
+    write_atomic(layout.leaderboard, sink.getvalue().to_pybytes())
+    make_private(layout.recipes)
     for row in board.rows:
-        write_atomic(out / "recipes" / f"{row.recipe.id}.yaml", row.recipe.to_yaml(), flush=False)
+        write_atomic(layout.recipe(row.recipe.id), row.recipe.to_yaml(), flush=False)
     front = [
         {
             "recipe_id": row.recipe.id,
@@ -38,10 +38,10 @@ def write_board(board: Board, out: Path) -> None:
     ]
     directions = {name: board.objectives[name].direction for name in board.axes}
     near = [row.recipe.id for row in board.rows if row.near_front]
-    write_json(out / "front.json", {"objectives": directions, "front": front, "near_front": near})
+    write_json(layout.front, {"objectives": directions, "front": front, "near_front": near})
 
 
-def write_finetuning(results: FinetuneResults, objectives: Iterable[str], out: Path) -> None:
+def write_finetuning(results: FinetuneResults, objectives: Iterable[str], layout: Layout) -> None:
     """Write tuning.parquet: a row for each run of fine-tuning."""
     rows = [
         {
@@ -64,7 +64,7 @@ def write_finetuning(results: FinetuneResults, objectives: Iterable[str], out: P
     columns += [(key, pa.float64()) for name in objectives for key in (name, f"{name}_se")]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(columns)), sink)
-    write_atomic(out / "tuning.parquet", sink.getvalue().to_pybytes())
+    write_atomic(layout.tuning_table, sink.getvalue().to_pybytes())
 
 
 def _schema(board: Board) -> pa.Schema:

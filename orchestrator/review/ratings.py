@@ -139,8 +139,8 @@ def _key(layout: Layout, folder: Path, items: set[str]) -> tuple[Path, dict[str,
         if items & key["items"].keys():
             return file.parent, key
     raise UserError(
-        f"--read {folder}: no sheet there was written from {layout.root} (its keys are in {layout.reviews}); name the results "
-        "folder that `review --to` was run on"
+        f"--read {folder}: no sheet there was written from {layout.root} (its keys are in {layout.reviews}); name the "
+        "results folder that `review --to` was run on"
     )
 
 

@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from cluster.errors import EngineStartError
 from cluster.pool import Pool
 from cluster.session import session
 from cluster.spec import WorkerSpec
-from cluster.errors import EngineStartError
 from orchestrator.core.errors import UserError
 from orchestrator.core.files import write_atomic
 from orchestrator.core.progress import say

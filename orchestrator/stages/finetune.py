@@ -1,8 +1,8 @@
 """Fine-tuning: chosen recipes are trained on labelled examples, and what comes of them is evaluated on everything.
 
-It is a further round over the same ledger: its recipes are the starting points and the tuned checkpoints, its objectives
-those of the sweep (what was forgotten) and the fine-tuning tasks (what was learned). Training and serving take the GPUs
-in turns: the engines are released while worker groups train, and start again, once, when all have.
+It is a further round over the same ledger: its recipes are the starting points and the tuned checkpoints, its
+objectives those of the sweep (what was forgotten) and the fine-tuning tasks (what was learned). Training and serving
+take the GPUs in turns: the engines are released while worker groups train, and start again, once, when all have.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-
-from tasks.finetuning.run import Run
 
 from cluster.training import Group, group_of, progress, room, train_runs, write_starts
 from orchestrator.core.files import make_private, read_json_if_exists
@@ -24,6 +22,7 @@ from orchestrator.stages.finetune_runs import FinetuneRuns, finetuned_round, pla
 from orchestrator.stages.open import Round, Sweep
 from orchestrator.stages.record import invalid_context, record
 from orchestrator.stages.score import score
+from tasks.finetuning.run import Run
 
 EVERY_S = 10.0
 """Seconds between lines of progress."""
@@ -52,7 +51,8 @@ def finetune(sweep: Sweep, board: Board, compute: Compute) -> None:
 
 
 def _untrained(sweep: Sweep, planned: FinetuneRuns) -> list[Run]:
-    """Runs that are not finished, and those whose weights are gone but are needed: to be evaluated, or to start from."""
+    """Runs that are not finished, and those whose weights are gone but are needed: to be evaluated, or to start
+    from."""
     failures, evaluated = read_failures(sweep.layout), finetuned_round(sweep, planned)
     questions = [suite.questions for suite in evaluated.suites]
 

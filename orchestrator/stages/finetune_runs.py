@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.finetuning.run import Run
-
 from orchestrator.config.finetune import Baseline, Finetune
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.recipes.tuning import BASELINE, Start, Tuning, baseline_as_finetune, settings
@@ -15,6 +13,7 @@ from orchestrator.results.board import Board
 from orchestrator.stages.finetune_starts import choose_starts, find_start
 from orchestrator.stages.open import Round, Sweep
 from tasks.finetuning.examples import Labelled, digest
+from tasks.finetuning.run import Run
 
 
 @dataclass(frozen=True)

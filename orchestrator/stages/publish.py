@@ -35,11 +35,13 @@ def make_board(sweep: Sweep, race: Race | None) -> Board:
     board = race_board(sweep, race)
     if race is not None and race.has_begun:
         board = dataclasses.replace(board, search=summarise(race, confirmed_board(sweep, race)))
-    if sweep.config.finetune and is_ready(sweep, race):
-        found = finetune_results(sweep, board)
-        notes = tuple(dict.fromkeys((*board.notes, *found.notes)))
-        board = dataclasses.replace(board, finetuning=found, notes=notes)
-    return board
+    if sweep.config.finetune is None:
+        return board
+    if not is_ready(sweep, race):
+        return dataclasses.replace(board, awaits_finetuning=True)
+    found = finetune_results(sweep, board)
+    notes = tuple(dict.fromkeys((*board.notes, *found.notes)))
+    return dataclasses.replace(board, finetuning=found, notes=notes)
 
 
 def read_board(out: Path) -> Board:

@@ -1,4 +1,5 @@
-"""What comes of a block, written down before anything else happens: answers into the ledger, failures into their files."""
+"""What comes of a block, written down before anything else happens: answers into the ledger, failures into their
+files."""
 
 from __future__ import annotations
 

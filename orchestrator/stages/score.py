@@ -58,7 +58,9 @@ def _row(sweep: Sweep, evaluated: Round, recipe: Recipe, failure: Failure | None
     try:
         scores = [_task_score(sweep, recipe, suite, lm) for suite in evaluated.suites]
     except Unanswered:
-        return Row(recipe, RecipeStatus(failure.status) if failure else RecipeStatus.PENDING, {}, costs, failure=failure)
+        return Row(
+            recipe, RecipeStatus(failure.status) if failure else RecipeStatus.PENDING, {}, costs, failure=failure
+        )
     combined = {
         name: combine(objective, [score for score in scores if score.objective == name])
         for name, objective in evaluated.objectives.items()

@@ -2,8 +2,8 @@
 
     grid → answers → study → candidates, rung by rung → front → held-out questions → report
 
-Everything is derived from the ledger and from DIR/search/candidates (the proposals, in their order). To resume is to run
-the same command.
+Everything is derived from the ledger and from DIR/search/candidates (the proposals, in their order). To resume is to
+run the same command.
 """
 
 from __future__ import annotations

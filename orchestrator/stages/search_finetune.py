@@ -11,8 +11,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.finetuning.run import Run
-
 from cluster.training import Group, group_of
 from orchestrator.core.files import make_private
 from orchestrator.core.records import RecipeStatus
@@ -21,6 +19,7 @@ from orchestrator.recipes.tuning import Tuning, settings
 from orchestrator.stages.finetune_runs import make_run
 from orchestrator.stages.open import Sweep
 from tasks.finetuning.examples import digest
+from tasks.finetuning.run import Run
 from tune.scheduler import RaceScheduler
 from tune.space import SearchSpace
 

@@ -13,8 +13,8 @@ from optuna.trial import TrialState
 from orchestrator.core.records import RecipeStatus
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.results.board import Board, Gain, SearchResults, SearchRow
-from orchestrator.stats.front import front_mask, hypervolume
 from orchestrator.stages.search import Race
+from orchestrator.stats.front import front_mask, hypervolume
 from orchestrator.stats.scores import Floats, interval
 from tune.racing import estimates, front_of, resampled
 from tune.scheduler import RaceScheduler
@@ -89,6 +89,7 @@ def _winner(
 ) -> tuple[tuple[Recipe, Recipe] | None, tuple[Gain, ...]]:
     """The best compromise: the recipe that alone dominates the largest volume. Both are chosen on the questions that
     were searched on and compared on the others, so that neither is flattered."""
+
     def best(keys: Sequence[str]) -> Recipe:
         return full[max(keys, key=lambda key: _volume([full[key]], reference))].recipe
 

@@ -1,4 +1,5 @@
-"""What fine-tuning learns from, as tokens, opened once: so what is wrong with it is said before anything is evaluated."""
+"""What fine-tuning learns from, as tokens, opened once: so what is wrong with it is said before anything is
+evaluated."""
 
 from __future__ import annotations
 

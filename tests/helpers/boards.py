@@ -8,9 +8,9 @@ import numpy as np
 
 from orchestrator.config.finetune import Finetune
 from orchestrator.config.sweep import SweepConfig
-from orchestrator.core.records import Profile, Serving
+from orchestrator.core.records import Profile, RecipeStatus, Serving
 from orchestrator.recipes.recipe import Point, Recipe, Source
-from orchestrator.results.board import Board, Row, mark
+from orchestrator.results.board import Board, Row, mark_front
 from orchestrator.stats.scores import Score, TaskScore
 
 TASKS = {"notes": {"tasks": ["clinical_mts_dialog"]}}
@@ -50,4 +50,12 @@ def board(values: dict[str, tuple[float, float]], *starts: object) -> Board:
         scores = {"medical": score(medical), "loss": score(loss)}
         rows.append(Row(made, RecipeStatus.SCORED, scores, {}))
     serving = Serving("t", None, (), 8, "x", (), "pa", "")
-    return Board(config, serving, Profile("fake", "float32", 1, "cpu"), (), tuple(mark(config, rows)), {})
+    return Board(
+        config,
+        config.objectives,
+        serving,
+        Profile("fake", "float32", 1, "cpu"),
+        (),
+        tuple(mark_front(config.objectives, rows)),
+        {},
+    )

@@ -24,7 +24,8 @@ from orchestrator.report import figures
 from orchestrator.report.page import escape_markdown, write_report
 from orchestrator.report.terminal import print_board, print_difference
 from orchestrator.report.words import slerp_words
-from orchestrator.results.board import Board, Row, TaskSummary, mark
+from orchestrator.results.board import Board, Row, TaskSummary, mark_front
+from orchestrator.results.layout import Layout
 from orchestrator.stats.scores import Score, TaskScore, combine, difference
 
 FAKE = BACKENDS["fake"].warning or ""
@@ -79,6 +80,7 @@ def make_board(objectives: dict[str, Any], recipes: list[dict[str, Any]], **extr
     )
     return Board(
         config,
+        config.objectives,
         Serving(
             tokenizer="0123abc",
             chat_template=None,
@@ -91,7 +93,7 @@ def make_board(objectives: dict[str, Any], recipes: list[dict[str, Any]], **extr
         ),
         Profile("vllm 0.32.0", "bfloat16", 1, "H100"),
         tasks,
-        tuple(mark(config, rows)),
+        tuple(mark_front(config.objectives, rows)),
         {"clinical/instruct": {"tensors": 290, "curved": 0.0, "lowest_cosine": 0.99971}},
     )
 
@@ -104,7 +106,7 @@ def break_some(board: Board, message: str = EVIL) -> Board:
         failure = known and Failure(rows[i].recipe.id, known, "merge", message, "Traceback: secret")  # type: ignore[arg-type]
         rows[i] = replace(rows[i], status=RecipeStatus(status), scores={}, costs={}, failure=failure or None)
     clean = [replace(row, on_front=False, near_front=False) for row in rows]
-    return replace(board, rows=tuple(mark(board.config, clean)))
+    return replace(board, rows=tuple(mark_front(board.objectives, clean)))
 
 
 BOARDS = {
@@ -142,7 +144,7 @@ class Loads(HTMLParser):
 @pytest.mark.parametrize("shape", BOARDS)
 def test_a_report_is_complete_and_self_contained(shape: str, tmp_path: Path) -> None:
     board = BOARDS[shape]()
-    page = write_report(board, tmp_path)
+    page = write_report(board, Layout(tmp_path))
     html, markdown = page.read_text(), (tmp_path / "report.md").read_text()
     loads = Loads()
     loads.feed(html)
@@ -175,7 +177,7 @@ def test_the_same_board_gives_the_same_bytes(shape: str, tmp_path: Path) -> None
 def test_the_paper_sweep_has_both_figures(tmp_path: Path) -> None:
     board = BOARDS["paper"]()
     assert len(board.rows) == 20
-    write_report(board, tmp_path)
+    write_report(board, Layout(tmp_path))
     names = sorted(p.name for p in (tmp_path / "figures").iterdir())
     assert names == ["front.png", "front.svg", "trajectories.png", "trajectories.svg"]
     markdown = (tmp_path / "report.md").read_text()
@@ -195,7 +197,7 @@ def test_a_picture_that_cannot_be_drawn_any_more_is_removed(tmp_path: Path) -> N
 
 def test_broken_recipes_are_reported_and_not_scored(tmp_path: Path) -> None:
     board = BOARDS["broken"]()
-    html = write_report(board, tmp_path).read_text()
+    html = write_report(board, Layout(tmp_path)).read_text()
     markdown = (tmp_path / "report.md").read_text()
     for text in (html, markdown):
         assert "17 scored, 1 invalid, 1 failed and 1 pending" in text
@@ -216,14 +218,14 @@ def test_nothing_scored_yet(tmp_path: Path) -> None:
         for row in board.rows
     )
     board = replace(board, rows=rows, slerp={}, notes=("block 7 is damaged",))
-    text = write_report(board, tmp_path).read_text()
+    text = write_report(board, Layout(tmp_path)).read_text()
     assert "Nothing is scored yet" in text and "block 7 is damaged" in text and "20 pending" in text
     assert not list((tmp_path / "figures").iterdir())
 
 
 def test_a_rehearsal_says_so_everywhere(tmp_path: Path) -> None:
     board = BOARDS["rehearsal"]()
-    html = write_report(board, tmp_path).read_text()
+    html = write_report(board, Layout(tmp_path)).read_text()
     assert 'class="watermark"' in html
     assert FAKE in html and FAKE in (tmp_path / "report.md").read_text() and FAKE in _printed(board)
     for figure in (figures.front(board), figures.trajectories(board)):
@@ -282,15 +284,18 @@ def test_the_board_in_a_terminal() -> None:
 
 
 def test_only_what_went_wrong_is_red() -> None:
-    """A search's candidates that were beaten, or wait, are no failures."""
+    """A search's candidates that were stopped early or deferred are no failures."""
     board, sink = BOARDS["broken"](), io.StringIO()
     scored = [row for row in board.rows if row.status == "scored" and not row.on_front and row.method != "parent"]
-    ended: dict[str, Status] = {scored[0].recipe.id: "raced", scored[1].recipe.id: "waiting"}
+    ended = {
+        scored[0].recipe.id: RecipeStatus.STOPPED_EARLY,
+        scored[1].recipe.id: RecipeStatus.DEFERRED,
+    }
     rows = tuple(replace(row, status=ended.get(row.recipe.id, row.status)) for row in board.rows)
     console = Console(file=sink, width=200, force_terminal=True, color_system="standard")
     print_board(replace(board, rows=rows), console)
     lines = {row.recipe.id: line for row in rows for line in sink.getvalue().splitlines() if row.recipe.id[:8] in line}
-    for style, statuses in (("31", {"invalid", "failed"}), ("2", {"pending", "raced", "waiting"})):
+    for style, statuses in (("31", {"invalid", "failed"}), ("2", {"pending", "stopped early", "deferred"})):
         assert {row.status for row in rows if lines[row.recipe.id].startswith(f"\x1b[{style}m")} == statuses
 
 
@@ -328,7 +333,9 @@ def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
         "source: A paper, table 2\n"
         "rows:\n  clinical: {medical: 0.5}\n  slerp t=0.4: {medical: 0.61, other: 0.2}\n  A model of theirs: {medical: 0.7}\n"
     )
-    text = write_report(board, tmp_path, load_published(tmp_path / "figures.yaml")).with_suffix(".md").read_text()
+    text = (
+        write_report(board, Layout(tmp_path), load_published(tmp_path / "figures.yaml")).with_suffix(".md").read_text()
+    )
     assert "A paper, table 2" in text
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     value = board.find("slerp t=0.4").scores["medical"].value
