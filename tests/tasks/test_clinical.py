@@ -25,7 +25,8 @@ from orchestrator.sweep import run_sweep
 from tasks.benchmarks.splits import choose_side
 from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.evaluation.requests import Cut, CuttableInstance, Edge, cut_of
-from tasks.generation.sources import FILES, READERS, Examples, Reader, is_test, own_examples
+from tasks.generation.reader import Reader
+from tasks.generation.sources import FILES, READERS, Examples, is_test, own_examples
 from tasks.generation.task import GenerationTask, load_task, share
 from tests.conftest import DEMO
 
@@ -195,7 +196,7 @@ def test_what_is_wrong_is_told_without_the_text(tmp_path: Path) -> None:
 def test_two_files_of_one_name_are_not_guessed_between(tmp_path: Path) -> None:
     for folder in ("v1", "v2"):
         make_bhc(tmp_path / folder)
-    with pytest.raises(UserError, match="stands there 2 times"):
+    with pytest.raises(UserError, match="exists there 2 times"):
         read("clinical_bhc", tmp_path)
 
 
