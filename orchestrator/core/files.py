@@ -56,6 +56,7 @@ def write_atomic(path: Path, data: str | bytes, mode: int = 0o600, flush: bool =
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON; raises as `write_atomic`."""
     write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 

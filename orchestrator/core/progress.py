@@ -12,17 +12,22 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from orchestrator.core.records import Asked, Block, Failure
+from orchestrator.core.text import duration
 
-EVERY = 10.0
+EVERY_S = 10.0
 """Seconds between plain lines."""
 
 
 class Progress:
-    """Counts what is asked; `update` takes what the pool yields."""
+    """Counts the answered questions of a run, and shows them on a bar or in lines.
+
+    Args:
+        blocks: all that is to be evaluated.
+    """
 
     def __init__(self, blocks: list[Block]) -> None:
         self.left: Counter[str] = Counter()
-        """Recipe → its open questions."""
+        """Recipe → number of its questions that have no answer yet."""
         for block in blocks:
             self.left[block.recipe_id] += len(block.questions)
         self.open = len(self.left)
@@ -30,7 +35,7 @@ class Progress:
         self.total = sum(len(block.questions) for block in blocks)
         self.done = self.failed = 0
         self.started = self.first = time.monotonic()
-        self.told = 0.0
+        self.said = 0.0
         self.bar: Bar | None = None
 
     def __enter__(self) -> Progress:
@@ -57,6 +62,7 @@ class Progress:
             self._say(self.line())
 
     def update(self, result: Asked | Failure | None) -> None:
+        """Count what the pool yields: a block's answers, a recipe's failure, or None where it only lets others work."""
         if isinstance(result, Asked):
             if not self.done:
                 self.first = time.monotonic() - result.answer_s
@@ -68,19 +74,19 @@ class Progress:
             self.note(f"recipe {result.recipe_id} {result.status} at {result.stage}: {result.message}")
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done, description=self.line())
-        elif time.monotonic() - self.told >= EVERY:
+        elif time.monotonic() - self.said >= EVERY_S:
             self._say(self.line())
 
     def line(self) -> str:
-        """Recipes done, questions per second, time left."""
+        """The state in one line: recipes done, questions per second, time left."""
         finished = self.recipes - self.open
         if not self.done:
-            waited = time.monotonic() - self.started
-            return f"{finished}/{self.recipes} recipes, starting engines and asking the first block ({waited:.0f} s)"
+            waited = duration(time.monotonic() - self.started)
+            return f"{finished}/{self.recipes} recipes, starting engines and evaluating the first block ({waited})"
         rate = self.done / max(time.monotonic() - self.first, 1e-9)
-        minutes, seconds = divmod(int((self.total - self.done) / rate), 60)
+        left = duration((self.total - self.done) / rate)
         broken = f", {self.failed} without a score" if self.failed else ""
-        return f"{finished}/{self.recipes} recipes{broken}, {rate:.1f} questions/s, {minutes}:{seconds:02d} left"
+        return f"{finished}/{self.recipes} recipes{broken}, {rate:.1f} questions/s, {left} left"
 
     def _less(self, recipe_id: str, questions: int) -> None:
         if self.left[recipe_id] > 0:
@@ -88,17 +94,17 @@ class Progress:
             self.open -= self.left[recipe_id] <= 0
 
     def note(self, text: str) -> None:
-        """A line of its own, beside the bar."""
+        """Print a line of its own, beside the bar."""
         if self.bar is not None:
             self.bar.console.print(text, highlight=False, markup=False)
         else:
             self._say(text)
 
     def _say(self, text: str) -> None:
-        self.told = time.monotonic()
+        self.said = time.monotonic()
         say(text)
 
 
 def say(text: str) -> None:
-    """A line for the person who waits, apart from what the command prints as its result."""
+    """Print a line for the person in front of the terminal, apart from what the command prints as its result."""
     print(f"mergefront: {text}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Where files of a ledger lie: a folder, on this machine or NFS, or a prefix in object storage (`s3://`, `gs://`).
+"""The place of files: a folder, on this machine or NFS, or a prefix in object storage (`s3://`, `gs://`).
 
 One set of operations for both, through pyarrow's filesystems. A file is there as a whole or not at all: in a folder it
 is written under another name, flushed and renamed; an object appears when its upload is complete. Credentials are
@@ -21,26 +21,29 @@ from typing import Any, TypeVar
 from orchestrator.core.errors import UserError
 from orchestrator.core.files import make_private, write_atomic
 from orchestrator.core.locations import check_location, is_remote
+from orchestrator.core.text import one_line
 
 AT_ONCE = 32
-"""Requests to object storage under way: what takes long there is the way to it."""
-PIECE = 16 << 20
-"""Bytes of a large file read at once."""
+"""Requests to object storage that are under way together; most of a request's time is latency."""
+PIECE_BYTES = 16 << 20
+"""Bytes of a large file that are read at once."""
 PATIENCE_S = 300.0
-"""How long storage may be away before a sweep stops."""
+"""Seconds for which storage may be unreachable before a sweep stops."""
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class StorageError(UserError):
-    """Object storage cannot be had, or refuses."""
+    """Object storage cannot be reached, or refuses."""
 
 
 @dataclass(frozen=True)
 class Entry:
+    """A file of a store."""
+
     name: str
-    """Relative to the store."""
+    """Its path, relative to the store."""
     size: int
     """Bytes."""
     written: float
@@ -48,14 +51,15 @@ class Entry:
 
 
 class Store:
-    """
+    """The files below one folder or address.
+
     Args:
-        location: a folder (created when it is written to, readable by its owner only; what is written into one that is
-            there is as readable as that is), or an address of object storage.
+        location: a folder (created when it is written to, readable by its owner only; what is written into one that
+            exists is as readable as that is), or an address of object storage.
         key: the sweep file's key that names it, for messages.
 
     Raises:
-        StorageError: there is no such bucket, or it cannot be reached, or the address is none.
+        StorageError: there is no such bucket, or it cannot be reached, or the address is malformed.
     """
 
     def __init__(self, location: Path | str, key: str = "ledger") -> None:
@@ -69,10 +73,10 @@ class Store:
             self._check_bucket()
 
     def prepare(self) -> int:
-        """Make sure that there is a folder to write to; returns its mode.
+        """Create the folder where it is missing, and return its mode; 0 for object storage.
 
         Raises:
-            UserError: there cannot be one.
+            UserError: it cannot be created.
         """
         if self.remote:
             return 0
@@ -93,31 +97,32 @@ class Store:
         address = self.location
         if address.startswith("s3:") and "allow_delayed_open" not in address:
             address += ("&" if "?" in address else "?") + "allow_delayed_open=true"  # one PUT a file instead of three
-        with self._told("opened"):
+        with self._explained("opened"):
             filesystem, path = FileSystem.from_uri(address)
         return filesystem, path.rstrip("/")
 
     # ---------------------------------------------------------------- files
     def read(self, name: str) -> bytes:
-        """
+        """The content of a file.
+
         Raises:
             FileNotFoundError: no such file.
-            StorageError: the storage cannot be had.
+            StorageError: the storage cannot be reached.
         """
         filesystem, base = self._found
-        with self._told("read"), filesystem.open_input_stream(f"{base}/{name}", compression=None) as stream:
+        with self._explained("read"), filesystem.open_input_stream(f"{base}/{name}", compression=None) as stream:
             return bytes(stream.read())
 
     def write(self, name: str, data: bytes) -> None:
-        """On return all of it is stored; else nothing of it is seen.
+        """Write a file: on return all of it is stored, after an error none of it can be seen.
 
         Raises:
             OSError: a folder's disk is full or not writable.
-            StorageError: the storage cannot be had.
+            StorageError: the storage cannot be reached.
         """
         if self.remote:
             filesystem, base = self._found
-            with self._told("written"):
+            with self._explained("written"):
                 stream = filesystem.open_output_stream(f"{base}/{name}", compression=None)
                 stream.write(data)
                 stream.close()
@@ -127,26 +132,30 @@ class Store:
             write_atomic(path, data, mode & 0o666)
 
     def copy(self, name: str, to: Path) -> str:
-        """Copy a file to this machine, however large, and return the SHA-256 of what came; raises as `read`, and
-        OSError where `to` cannot be written."""
+        """Copy a file of any size to this machine, and return the SHA-256 of what came.
+
+        Raises:
+            FileNotFoundError, StorageError: as `read`.
+            OSError: `to` cannot be written.
+        """
         filesystem, base = self._found
         digest = hashlib.sha256()
         with (
-            self._told("read"),
+            self._explained("read"),
             filesystem.open_input_stream(f"{base}/{name}", compression=None) as stream,
             to.open("xb") as target,
         ):
-            while piece := stream.read(PIECE):
+            while piece := stream.read(PIECE_BYTES):
                 target.write(piece)
                 digest.update(piece)
         return digest.hexdigest()
 
     def list(self, prefix: str = "") -> list[Entry]:
-        """All files, or those below a folder, in one sweep over the storage (a request for each 1,000 objects)."""
+        """All files, or those below a folder, from one listing of the storage (a request for each 1,000 objects)."""
         from pyarrow.fs import FileSelector, FileType
 
         filesystem, base = self._found
-        with self._told("listed"):
+        with self._explained("listed"):
             selector = FileSelector(f"{base}/{prefix}".rstrip("/"), recursive=True, allow_not_found=True)
             found = filesystem.get_file_info(selector)
         cut = len(base) + 1
@@ -154,17 +163,19 @@ class Store:
         return [Entry(each.path[cut:], each.size, (each.mtime_ns or 0) / 1e9) for each in files]
 
     def delete(self, name: str) -> None:
+        """Delete a file, where there is one."""
         filesystem, base = self._found
-        with self._told("deleted"), contextlib.suppress(FileNotFoundError):
+        with self._explained("deleted"), contextlib.suppress(FileNotFoundError):
             filesystem.delete_file(f"{base}/{name}")
 
     def delete_folder(self, name: str) -> None:
+        """Delete a folder with all that is in it, where there is one."""
         filesystem, base = self._found
-        with self._told("deleted"), contextlib.suppress(FileNotFoundError):
+        with self._explained("deleted"), contextlib.suppress(FileNotFoundError):
             filesystem.delete_dir(f"{base}/{name}")
 
     def together(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """`work` for each item, in order; many at once where each is a request."""
+        """Yield `work(item)` for each item, in order; many are under way at once where each is a request."""
         if not self.remote:
             yield from map(work, items)
             return
@@ -175,18 +186,19 @@ class Store:
 
     # ---------------------------------------------------------------- what goes wrong
     def _check_bucket(self) -> None:
-        """Listing says nothing of a bucket that is not there."""
+        """Raise where there is no such bucket; a listing of it would only be empty."""
         from pyarrow.fs import FileType
 
         filesystem, base = self._found
         bucket = base.split("/")[0]
-        with self._told("opened"):
+        with self._explained("opened"):
             missing = filesystem.get_file_info(bucket).type == FileType.NotFound
         if missing:
             raise StorageError(f"{self.key}: {self.location}: there is no bucket {bucket!r}; create it, or correct it")
 
     @contextlib.contextmanager
-    def _told(self, what: str) -> Iterator[None]:
+    def _explained(self, what: str) -> Iterator[None]:
+        """Around a request: what object storage raises becomes a `StorageError` that says what could not be done."""
         try:
             yield
         except FileNotFoundError:
@@ -196,26 +208,26 @@ class Store:
             if not self.remote or getattr(error, "errno", None) is not None:
                 raise
             raise StorageError(
-                f"{self.key}: {self.location} cannot be {what} ({' '.join(str(error).split())[:300]}); check the "
-                "address, the network and the credentials; the same command goes on"
+                f"{self.key}: {self.location} cannot be {what} ({one_line(error, 300)}); check the "
+                "address, the network and the credentials; the same command resumes"
             ) from None
 
 
-def patiently(work: Callable[[], None], tell: Callable[[str], None], patience: float = PATIENCE_S) -> None:
-    """Try again while object storage is away, at most `patience` seconds.
+def patiently(work: Callable[[], None], say: Callable[[str], None], patience_s: float = PATIENCE_S) -> None:
+    """Do `work`, and try again while object storage cannot be reached, for at most `patience_s` seconds.
 
     Raises:
-        StorageError: it was away for longer.
+        StorageError: it could not be reached for longer.
     """
-    started, pause = time.monotonic(), 1.0
+    started, pause_s = time.monotonic(), 1.0
     while True:
         try:
             return work()
         except StorageError as error:
-            left = started + patience - time.monotonic()
-            if left <= 0:
+            left_s = started + patience_s - time.monotonic()
+            if left_s <= 0:
                 raise
-            if pause == 1.0:
-                tell(f"{error}; trying again for {patience:.0f} s")
-            time.sleep(min(pause, left))
-            pause = min(2 * pause, 30.0)
+            if pause_s == 1.0:
+                say(f"{error}; trying again for {patience_s:.0f} s")
+            time.sleep(min(pause_s, left_s))
+            pause_s = min(2 * pause_s, 30.0)

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.core.records import Answer
 from orchestrator.core.store import Store
+from orchestrator.core.text import one_line
 
 SUCCESS = "SUCCESS"
 
@@ -40,24 +41,24 @@ SCHEMA = pa.schema(
 
 
 READS = 5
-"""Of a marker, before it counts as damaged."""
+"""How often a marker is read before it counts as damaged."""
 
 
 class Damaged(Exception):
-    """A block that does not match its marker, or a marker that is none."""
+    """A block does not match its marker, or the marker is malformed."""
 
 
 class Marker(BaseModel):
-    """What SUCCESS holds."""
+    """The content of SUCCESS."""
 
     model_config = ConfigDict(frozen=True)
 
     file: str = Field(pattern=r"^answers-[0-9a-f]{8}\.parquet$")
-    """Beside the marker, and nowhere else."""
+    """Name of the Parquet file, which lies beside the marker."""
     sha256: str
     rows: int = Field(ge=0)
     serving: str
-    """Its id."""
+    """Id of the serving."""
     profile: dict[str, Any]
     profile_id: str
     worker: str
@@ -65,12 +66,14 @@ class Marker(BaseModel):
     written: float
     """Seconds since the epoch, by the driver's clock."""
     swap_s: float
+    """Seconds until the engine had the recipe's weights."""
     answer_s: float
+    """Seconds from then until the block was answered."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A block as it is stored, found sound."""
+    """A block as it is stored, checked against its marker."""
 
     folder: str
     """`<recipe>/<block>`"""
@@ -78,30 +81,33 @@ class Stored:
     data: bytes
     """The Parquet file."""
     table: pa.Table
-    """With `SCHEMA`."""
+    """The answers, with `SCHEMA`."""
 
     @property
     def recipe_id(self) -> str:
+        """Id of the recipe that was evaluated."""
         return self.folder.split("/")[0]
 
     @property
     def answers(self) -> list[Answer]:
+        """The answers, in the order of the block's questions."""
         ids, *others = (column.to_pylist() for column in self.table.columns)
         # Thousands of recipes answer the same questions: one copy of a question's id serves them all.
         return [Answer(sys.intern(key), *rest) for key, *rest in zip(ids, *others, strict=True)]
 
 
 def look(store: Store, folder: str, view: tuple[str, str] | None = None) -> Stored | Damaged | None:
-    """
+    """Read a block and check it.
+
     Args:
         folder: `<recipe>/<block>`.
         view: ids of a serving and a numeric profile.
 
     Returns:
-        The block; what is wrong with it; or None where it was asked through another serving or profile than `view`.
+        The block; what is wrong with it; or None where it was answered through another serving or profile than `view`.
 
     Raises:
-        StorageError: the storage cannot be had; nothing is known of the block then.
+        StorageError: the storage cannot be reached; nothing is known of the block then.
     """
     try:
         marker = _read_marker(store, folder)
@@ -117,8 +123,8 @@ def _read_marker(store: Store, folder: str) -> Marker:
         with _finding_damage():
             return Marker.model_validate_json(store.read(f"{folder}/{SUCCESS}"))
 
-    # Object storage is asked for the length first: of a marker that another writer replaces then, a part is read. What
-    # looks damaged is read again, a few times: others may be writing the same block over and over.
+    # A client of object storage requests the length first: of a marker that another writer replaces then, a part is
+    # read. What looks damaged is read again, a few times: others may be writing the same block over and over.
     for _ in range(READS - 1):
         with contextlib.suppress(Damaged):
             return read()
@@ -139,11 +145,12 @@ def _read_block(store: Store, folder: str, marker: Marker) -> Stored:
 
 @contextlib.contextmanager
 def _finding_damage() -> Iterator[None]:
-    """What reading a broken block raises becomes `Damaged`; storage that cannot be had says nothing of the block."""
+    """What reading a broken block raises becomes `Damaged`; storage that cannot be reached says nothing of the
+    block."""
     try:
         yield
     except ValueError as error:  # pydantic's and pyarrow's errors among them
-        raise Damaged(" ".join(str(error).split())[:200]) from None
+        raise Damaged(one_line(error, 200)) from None
     except OSError as error:
         if error.errno not in (None, errno.ENOENT, errno.EIO, errno.EISDIR):
             raise
@@ -151,12 +158,13 @@ def _finding_damage() -> Iterator[None]:
 
 
 def write_block(store: Store, folder: str, marker: Marker, data: bytes) -> None:
-    """The file, then its marker; raises as `Store.write`."""
+    """Write a block's file, then its marker; raises as `Store.write`."""
     store.write(f"{folder}/{marker.file}", data)
     store.write(f"{folder}/{SUCCESS}", marker.model_dump_json(indent=1).encode())
 
 
 def block_folders(store: Store) -> list[str]:
-    """All complete blocks as `<recipe>/<block>`, sorted: of two answers to a question, the later block's counts."""
+    """All complete blocks as `<recipe>/<block>`, sorted; of two answers to a question, the one in the later block
+    counts."""
     names = (entry.name.split("/") for entry in store.list())
     return sorted(f"{parts[0]}/{parts[1]}" for parts in names if len(parts) == 3 and parts[2] == SUCCESS)

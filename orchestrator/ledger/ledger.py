@@ -1,7 +1,8 @@
-"""Every answer ever given, block by block (`orchestrator.ledger.blocks`), in a folder or in object storage.
+"""Every answer ever generated, block by block (`orchestrator.ledger.blocks`), in a folder or in object storage.
 
 A ledger is one sweep's (DIR/answers) or shared by many. Scores are not stored: they are views over the answers
-(`orchestrator.stats.scores`). A block that does not match its marker counts as never asked, and is reported.
+(`orchestrator.stats.scores`). The questions of a block that does not match its marker count as unanswered,
+and the block is reported.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from orchestrator.core.store import Store
 from orchestrator.ledger.blocks import SCHEMA, SUCCESS, Damaged, Marker, Stored, block_folders, look, write_block
 
 COSTS = ("swap_s", "answer_s")
-"""What a block cost, in seconds of its worker's time: until the engine held its recipe, and until it was answered."""
+"""What a block cost, in seconds of its worker's time: until the engine had its recipe's weights, and from then until it
+was answered."""
 ROOM = 2_000_000
 """Answers kept in memory (some 300 bytes each): those of the recipes that were used last."""
 AHEAD = 64
-"""Recipes read at once."""
+"""Recipes whose blocks are read at once."""
 
 
 class Ledger:
@@ -37,7 +39,7 @@ class Ledger:
 
     Args:
         location: a folder, or an address of object storage.
-        room: see `ROOM`.
+        room: answers that are kept in memory.
     """
 
     def __init__(self, location: Path | str, serving: Serving, profile: Profile, room: int = ROOM) -> None:
@@ -51,23 +53,23 @@ class Ledger:
         """Of some recipes, the one used last at the end."""
         self._costs: dict[str, dict[str, float]] = {}
         self._counts: dict[str, int] = {}
-        self._held = 0
+        self._kept = 0
 
     @property
     def damaged(self) -> list[str]:
-        """What was found wrong, a sentence each."""
-        return [f"{told}; this block's questions are asked again" for told in self._damaged.values()]
+        """The blocks that were found damaged, a sentence each."""
+        return [f"{why}; this block's questions are evaluated again" for why in self._damaged.values()]
 
     @cached_property
     def _folders(self) -> dict[str, list[str]]:
-        """Recipe → its complete blocks, as `<recipe>/<block>`; from one listing, at the first question."""
+        """Recipe → its complete blocks, as `<recipe>/<block>`; from one listing, at the first use."""
         found: dict[str, list[str]] = {}
         for folder in block_folders(self.store):
             found.setdefault(folder.split("/")[0], []).append(folder)
         return found
 
     def ahead(self, recipe_ids: Iterable[str]) -> Iterator[str]:
-        """The recipes one by one, each read before it comes: from object storage many blocks at once."""
+        """Yield the recipes one by one, their answers in memory; from object storage many blocks are read at once."""
         left = iter(recipe_ids)
         while some := list(itertools.islice(left, AHEAD)):
             self._load([recipe_id for recipe_id in dict.fromkeys(some) if recipe_id not in self._answers])
@@ -81,7 +83,7 @@ class Ledger:
         return self._answers[recipe_id]
 
     def count(self, recipe_id: str) -> int:
-        """How many answers a recipe has."""
+        """Number of answers that a recipe has."""
         return self._counts[recipe_id] if recipe_id in self._counts else len(self.answers(recipe_id))
 
     def costs(self, recipe_id: str) -> dict[str, float]:
@@ -97,11 +99,11 @@ class Ledger:
     def missing_of(
         self, recipe_ids: Iterable[str], suites: Iterable[Iterable[Question]], workers: Workers
     ) -> list[Block]:
-        """The unanswered questions of several recipes, in blocks of at most `workers.block`, and of
-        `workers.text_block` where texts are to be written.
+        """The unanswered questions of several recipes, in blocks.
 
-        Blocks are cut suite by suite from all the questions first and then thinned, so that what is left after an
-        interruption is composed exactly as it would have been without one.
+        A block has at most `workers.block` questions, and `workers.text_block` where texts are generated. Blocks are
+        cut suite by suite from all the questions first and then thinned, so that what is left after an interruption is
+        composed exactly as it would have been without one.
         """
         parts, blocks = list(_cut(suites, workers)), []
         for recipe_id in self.ahead(recipe_ids):
@@ -117,14 +119,15 @@ class Ledger:
         """Store a block's answers; on return they are on the disk, or in the bucket.
 
         Raises:
-            OSError: the disk is full or not writable; the block is then not there at all.
-            StorageError: object storage cannot be had; likewise.
+            OSError: the disk is full or not writable; the block is then not stored at all.
+            StorageError: object storage cannot be reached; likewise.
         """
         self.put(asked)
         self.note(asked)
 
     def put(self, asked: Asked) -> None:
-        """The half of `write` that waits for the disk; threads may do it side by side."""
+        """Store a block's answers without counting them yet: the half of `write` that waits for the disk, for threads
+        side by side."""
         expected = [question.id for question in asked.block.questions]
         assert [answer.question_id for answer in asked.answers] == expected, "an answer for each question, in order"
         buffer = io.BytesIO()
@@ -145,7 +148,7 @@ class Ledger:
         write_block(self.store, self._folder(asked.block), marker, data)
 
     def note(self, asked: Asked) -> None:
-        """The other half: remember that it is stored."""
+        """Count a block that `put` has stored: the other half of `write`."""
         recipe_id, costs = asked.block.recipe_id, {key: getattr(asked, key) for key in COSTS}
         folders = self._folders.setdefault(recipe_id, [])
         if recipe_id in self._answers or not folders:
@@ -156,12 +159,13 @@ class Ledger:
         folders[:] = sorted({*folders, self._folder(asked.block)})
 
     def _folder(self, block: Block) -> str:
-        """The same questions asked through another serving or profile are another block."""
+        """The same questions, answered through another serving or profile, are another block."""
         name = hashlib.sha256(f"{block.id}{self.serving.id}{self.profile.id}".encode()).hexdigest()[:20]
         return f"{block.recipe_id}/{name}"
 
     def forget(self, recipe_id: str) -> None:
-        """Delete a recipe's answers: its weights are made anew. Markers go first, so no block is ever half there."""
+        """Delete a recipe's answers, because its weights are made anew. Markers are deleted first, so that no block is
+        ever incomplete."""
         for entry in self.store.list(recipe_id):
             if entry.name.endswith(f"/{SUCCESS}"):
                 self.store.delete(entry.name)
@@ -184,7 +188,7 @@ class Ledger:
         self._make_room(len(recipe_ids))
 
     def _read(self, folder: str) -> tuple[Sequence[Answer], dict[str, float]] | Damaged | None:
-        """None for what was asked through another serving or profile."""
+        """A block's answers and costs; None where it was answered through another serving or profile."""
         found = look(self.store, folder, (self.serving.id, self.profile.id))
         if isinstance(found, Stored):
             return found.answers, {key: getattr(found.marker, key) for key in COSTS}
@@ -195,20 +199,21 @@ class Ledger:
         before = len(known)
         known.update({answer.question_id: answer for answer in answers})
         self._counts[recipe_id] = len(known)
-        self._held += len(known) - before
+        self._kept += len(known) - before
         spent = self._costs.setdefault(recipe_id, dict.fromkeys(COSTS, 0.0))
         for key in COSTS:
             spent[key] += costs[key]
 
     def _drop(self, recipe_id: str) -> None:
-        self._held -= len(self._answers.pop(recipe_id, {}))
+        self._kept -= len(self._answers.pop(recipe_id, {}))
         self._costs.pop(recipe_id, None)
         self._counts.pop(recipe_id, None)
 
     def _make_room(self, keep: int) -> None:
-        """Let go of answers, not of what they cost: of the recipes used longest ago, but of none of the last `keep`."""
-        while self._held > self.room and len(self._answers) > keep:
-            self._held -= len(self._answers.pop(next(iter(self._answers))))
+        """Forget answers, but not what they cost: those of the recipes used longest ago, and of none of the last
+        `keep`."""
+        while self._kept > self.room and len(self._answers) > keep:
+            self._kept -= len(self._answers.pop(next(iter(self._answers))))
 
 
 def _cut(suites: Iterable[Iterable[Question]], workers: Workers) -> Iterator[tuple[Question, ...]]:

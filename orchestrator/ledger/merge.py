@@ -1,4 +1,4 @@
-"""Two ledgers made one."""
+"""Merging one ledger into another."""
 
 from __future__ import annotations
 
@@ -8,19 +8,23 @@ from orchestrator.core.store import Store
 from orchestrator.ledger.blocks import Stored, block_folders, look, write_block
 
 
-# -------------------------------------------------------------------- merge
 @dataclass(frozen=True)
 class Merged:
+    """What came of a merge."""
+
     copied: int
-    """Blocks."""
+    """Blocks that were copied."""
     there: int
-    """Blocks that both have; of two different ones the older stays."""
+    """Blocks that both ledgers have; of two different ones the older stays."""
     damaged: list[str]
+    """Blocks of the other ledger that were left out, a sentence each."""
 
 
 def merge(into: Store, other: Store) -> Merged:
-    """Copy every sound block of `other` that `into` lacks. Which of the two is merged into which makes no difference to
-    the answers, nor does doing it twice."""
+    """Copy every undamaged block of `other` that `into` lacks.
+
+    Which of the two is merged into which makes no difference to the answers, nor does doing it twice.
+    """
     mine, copied, there = set(block_folders(into)), 0, 0
     damaged: list[str] = []
 

@@ -1,7 +1,7 @@
 """A model's files on this node: a folder as it is, a hub model in the hub's cache, object storage copied to ours.
 
-Every worker asks for every parent before its engine starts (`bring`), but a node fetches and reads each only once: who
-comes second waits for a lock and finds it there. What a node has must be what the driver resolved, file by file.
+Every worker fetches every parent before its engine starts (`bring`), but a node downloads and reads each only once: the
+second worker waits for a lock and finds the files. What a node has must be what the driver resolved, file by file.
 """
 
 from __future__ import annotations
@@ -21,34 +21,31 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.files import make_private, write_atomic, write_json
 from orchestrator.core.locations import is_remote
 from orchestrator.core.store import Entry, Store
+from orchestrator.core.text import first_line, gigabytes
 from orchestrator.recipes.recipe import Source
 
 DESCRIBING = ("*.json", "*.jinja", "tokenizer.model", "README.md")
 WEIGHTS = "*.safetensors"
 LORA = "lora/"
-"""Before the names of an adapter's files in `Source.files`."""
-SMALL = 1 << 20
+"""Prefix of the names of an adapter's files in `Source.files`."""
+SMALL_BYTES = 1 << 20
 """Bytes up to which a file's hash is not worth remembering."""
 
 
 def cache() -> Path:
-    """What this user's runs on this node share; may be deleted while none is at work."""
+    """The folder that this user's runs on this node share; it may be deleted while none of them runs."""
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mergefront"
 
 
-def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def fetch(where: str, model: str, revision: str | None, weights: bool) -> tuple[Path, str | None]:
-    """The model's folder on this machine and, for hub models, the commit that it is at.
+    """Bring a model to this machine; returns its folder and, for a hub model, the commit that it is at.
 
     Args:
         where: the sweep file's key, for messages.
         weights: False leaves the weights of hub models where they are.
 
     Raises:
-        UserError: no such folder, or the hub or the object storage does not give it.
+        UserError: there is no such folder, or it cannot be had from the hub or the object storage.
     """
     kind = "an address" if is_remote(model) else "a folder" if _is_folder(model) else ""
     if kind and revision is not None:
@@ -87,7 +84,7 @@ def _from_hub(where: str, model: str, revision: str | None, weights: bool) -> tu
 
 # -------------------------------------------------------------------- object storage
 def _copy(where: str, address: str) -> Path:
-    """Copied once per node and state of the files there; renamed when all of it is here."""
+    """Copy the model once per node and state of its files; the folder is renamed into place when it is complete."""
     store = Store(address, where)
     entries = [entry for entry in store.list() if _is_wanted(entry.name)]
     if not entries:
@@ -116,20 +113,17 @@ def _is_wanted(name: str) -> bool:
     return "/" not in name and any(fnmatch.fnmatch(name, pattern) for pattern in (*DESCRIBING, WEIGHTS))
 
 
-def _check_room(where: str, home: Path, needed: int) -> None:
-    free = shutil.disk_usage(home).free
-    if needed > free:
+def _check_room(where: str, home: Path, needed_bytes: int) -> None:
+    free_bytes = shutil.disk_usage(home).free
+    if needed_bytes > free_bytes:
         raise UserError(
-            f"{where}: needs {needed / 1e9:.1f} GB in {home}, but {free / 1e9:.1f} GB are free; free some, or set "
-            "XDG_CACHE_HOME to a folder with more room"
+            f"{where}: needs {gigabytes(needed_bytes)} in {home}, but {gigabytes(free_bytes)} are free; free some, or "
+            "set XDG_CACHE_HOME to a folder with more room"
         )
 
 
 def _copy_files(where: str, store: Store, entries: list[Entry], folder: Path) -> dict[str, str]:
-    """
-    Returns:
-        Name → SHA-256.
-    """
+    """Copy files into a new folder; returns name → SHA-256."""
     shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
     make_private(folder)
 
@@ -148,13 +142,13 @@ def _copy_files(where: str, store: Store, entries: list[Entry], folder: Path) ->
 
 # -------------------------------------------------------------------- what the driver resolved
 def bring(sources: Mapping[str, Source]) -> None:
-    """Fetch models to this node and compare every file with what the driver found.
+    """Fetch models to this node and compare every file with what the driver resolved.
 
     Args:
         sources: the sweep file's key (such as parents.clinical) → the model.
 
     Raises:
-        UserError: a model cannot be had here, or is another one than the driver's.
+        UserError: a model cannot be had here, or is not the driver's.
     """
     for where, source in sources.items():
         folder, _ = fetch(f"{where}.model", source.model, source.revision, True)
@@ -177,10 +171,12 @@ def _compare(where: str, expected: Mapping[Path, str], way: str) -> None:
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file; that of a large one is remembered by path, size and modification time, and computed by one
-    process at a time."""
+    """SHA-256 of a file's content, in hexadecimal.
+
+    That of a large file is remembered by path, size and modification time, and computed by one process at a time.
+    """
     stat = path.stat()
-    if stat.st_size > SMALL:
+    if stat.st_size > SMALL_BYTES:
         key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
         note = cache() / "digests" / hashlib.sha256(key.encode()).hexdigest()
         with contextlib.suppress(OSError):  # a home that cannot be written costs time, not correctness

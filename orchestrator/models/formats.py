@@ -1,5 +1,7 @@
-"""Reading the files of a model's folder, which may come from anyone: JSON and safetensors headers, checked before they
-are believed."""
+"""Reading a model's folder: JSON and safetensors headers.
+
+The files may come from anyone, so they are checked before they are believed.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,12 @@ from orchestrator.core.errors import UserError
 
 
 def check_folder(where: str, folder: Path) -> None:
-    """A model's folder holds its own files only, and no code: what is read of it is kept and may be published.
+    """Refuse a model's folder that refers to other files than its own, or to code: what is read of it is kept and may
+    be published.
 
     Raises:
-        UserError: a link leads out of the folder (or, in the hub's cache, out of the model's part of it), or the model
-            asks for code of its own.
+        UserError: a link leads out of the folder (or, in the hub's cache, out of the model's part of it), or the config
+            names code of the model's own.
     """
     home = (folder.parent.parent if folder.parent.name == "snapshots" else folder).resolve()
     for file in sorted(folder.iterdir()):
@@ -26,14 +29,19 @@ def check_folder(where: str, folder: Path) -> None:
                 f"{where}: {file} links to a file outside {home}; copy it there, or name the folder it is in"
             )
     for name in ("config.json", "tokenizer_config.json"):
-        if (folder / name).exists() and (asked := read_json(where, folder / name).get("auto_map")):
+        if (folder / name).exists() and (code := read_json(where, folder / name).get("auto_map")):
             raise UserError(
-                f"{where}: {folder / name} asks for code of its own (auto_map: {str(asked)[:200]}), and no code of a "
+                f"{where}: {folder / name} asks for code of its own (auto_map: {str(code)[:200]}), and no code of a "
                 "model is run; remove auto_map if transformers knows the architecture, or take another model"
             )
 
 
 def read_json(where: str, path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model.
+
+    Raises:
+        UserError: there is none, with `where`, the key of the sweep file that names the model.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -50,7 +58,7 @@ def read_json(where: str, path: Path) -> dict[str, Any]:
 
 
 def read_model_config(where: str, path: Path) -> dict[str, Any]:
-    """config.json, `normal`."""
+    """A model's config.json in the form that `normal` gives it; raises as `read_json`."""
     try:
         return normal(read_json(where, path))
     except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -58,7 +66,8 @@ def read_model_config(where: str, path: Path) -> dict[str, Any]:
 
 
 def normal(config: dict[str, Any]) -> dict[str, Any]:
-    """Defaults filled in and RoPE's settings in one place: older and newer transformers write them differently."""
+    """A config with defaults filled in and RoPE's settings in one place: versions of transformers write them
+    differently."""
     heads = config.get("num_attention_heads")
     rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
     kind = rope.pop("rope_type", rope.pop("type", "default"))
@@ -77,7 +86,7 @@ def normal(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def count_parameters(where: str, path: Path) -> int:
-    """Elements of all tensors of a safetensors file, from its header, which safetensors checks against the file."""
+    """Number of weights in a safetensors file, from its header, which safetensors checks against the file."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -88,11 +97,13 @@ def count_parameters(where: str, path: Path) -> int:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that make up a model or adapter: those that its index names, else model.safetensors, else
-    all there are (some repositories carry the weights a second time under another name).
+    """The safetensors files that make up a model or adapter.
+
+    They are those that its index names, else model.safetensors, else all there are: some repositories have the weights
+    a second time under another name.
 
     Raises:
-        ValueError: the index is none, or names what is no safetensors file of this folder.
+        ValueError: the index is malformed, or names what is no safetensors file of this folder.
     """
     index, whole = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.exists():

@@ -1,7 +1,7 @@
 """From a parent's name in the sweep to files on disk: found, checked for compatibility, and identified.
 
 A source's digest is made of the SHA-256 of its safetensors files and its config, so the same weights are the
-same recipe wherever they lie. Nothing but JSON and safetensors headers is read here.
+same recipe in whatever folder they are. Nothing but JSON and safetensors headers is read here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 from orchestrator.config.models import Parent
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
-from orchestrator.models.fetch import LORA, content_hash, fetch, first_line
+from orchestrator.core.text import first_line
+from orchestrator.models.fetch import LORA, content_hash, fetch
 from orchestrator.models.formats import check_folder, count_parameters, read_json, read_model_config, weight_files
 from orchestrator.recipes.recipe import Source
 
@@ -28,23 +29,23 @@ SHAPES = (
 COMPUTING = (
     "hidden_act", "rms_norm_eps", "rope_theta", "rope_scaling", "attention_bias", "mlp_bias", "sliding_window",
 )  # fmt: skip
-"""… and for a merge to be computed as either of them is: one engine, with one config, serves them all."""
+"""Keys in which they must agree for a merge to compute as they do: one engine, with one config, serves them all."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """A parent on this machine."""
+    """A parent's files on this machine."""
 
     source: Source
     folder: Path
     config: dict[str, Any]
-    """config.json, with the keys that must agree written the same way whatever version wrote them."""
+    """config.json, `orchestrator.models.formats.normal`."""
     parameters: int
     """Number of weights, from the safetensors headers."""
 
 
 def resolve(config: SweepConfig, *, weights: bool = True) -> dict[str, Files]:
-    """Find every parent and candidate, fetch hub models, and check that they fit one another.
+    """Find every parent and candidate, fetch hub models, and check that they can be merged with one another.
 
     Args:
         weights: False fetches only the configs and tokenizers of hub models, for `plan`.
@@ -64,7 +65,7 @@ def resolve(config: SweepConfig, *, weights: bool = True) -> dict[str, Files]:
 
 
 def open_model(section: str, name: str, parent: Parent, *, weights: bool = True) -> Files:
-    """One model of the sweep's `parents` or `candidates`; raises as `resolve`."""
+    """Find one model of the sweep's `parents` or `candidates`; raises as `resolve`."""
     where = f"{section}.{name}"
     folder, revision = fetch(f"{where}.model", parent.model, parent.revision, weights)
     check_folder(f"{where}.model", folder)
@@ -93,9 +94,12 @@ def open_model(section: str, name: str, parent: Parent, *, weights: bool = True)
 
 @dataclass(frozen=True)
 class Shard:
+    """One safetensors file of a model."""
+
     name: str
     sha256: str
     parameters: int
+    """Number of its weights."""
 
 
 def _shards(where: str, folder: Path) -> list[Shard]:
@@ -103,12 +107,12 @@ def _shards(where: str, folder: Path) -> list[Shard]:
         files = weight_files(folder)
     except ValueError as error:
         raise UserError(f"{where}: {error}; download or save the model again") from None
-    # Its header first: what is no safetensors file at all is said as such.
+    # The header is read first, so that a file of another kind is refused for what it is.
     return [Shard(name=f.name, parameters=count_parameters(where, f), sha256=_sha256(f)) for f in files]
 
 
 def _shards_on_the_hub(where: str, model: str, revision: str) -> list[Shard]:
-    """What the hub says about weights that are not downloaded: their hashes, and their headers read from afar."""
+    """The files of a hub model whose weights are not downloaded: hashes and headers as the hub gives them."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import NotASafetensorsRepoError
 
@@ -120,7 +124,7 @@ def _shards_on_the_hub(where: str, model: str, revision: str) -> list[Shard]:
         return []
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{where}: the hub does not tell about the weights of {model!r} ({first_line(error)}); download it first"
+            f"{where}: the hub does not describe the weights of {model!r} ({first_line(error)}); download it first"
         ) from None
     return [
         Shard(file.rfilename, file.lfs.sha256, sum(headers[file.rfilename].parameter_count.values()))
@@ -130,7 +134,7 @@ def _shards_on_the_hub(where: str, model: str, revision: str) -> list[Shard]:
 
 
 def architecture(files: Files) -> str:
-    """Digest of what the config says about computing."""
+    """Digest of what the config says about how the model computes."""
     text = json.dumps({key: files.config.get(key) for key in (*SHAPES, *COMPUTING)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
@@ -153,7 +157,7 @@ def _check_same(where: str, files: Files, first_where: str, first: Files) -> Non
 
 
 def _vocabulary(folder: Path) -> dict[str, int] | None:
-    """Token → id, without the added tokens, which fine-tunes rename within the reserved rows."""
+    """Token → id without the added tokens, which fine-tuned models rename; None where there is no tokenizer.json."""
     path = folder / "tokenizer.json"
     if not path.exists():
         return None
@@ -162,6 +166,6 @@ def _vocabulary(folder: Path) -> dict[str, int] | None:
 
 
 def _sha256(path: Path) -> str:
-    """By name for large files in the hub's cache, which calls them by their SHA-256; workers look at the content."""
+    """SHA-256 of a file; for a large one in the hub's cache it is the file's name, and workers check the content."""
     blob = Path(os.path.realpath(path)).name
     return blob if len(blob) == 64 and set(blob) <= set("0123456789abcdef") else content_hash(path)

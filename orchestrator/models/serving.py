@@ -1,12 +1,13 @@
-"""What is served is fixed per sweep: one tokenizer, one chat template, one set of stop ids for every recipe.
+"""The serving of a sweep: one tokenizer, one chat template and one set of stop ids for every recipe.
 
-mergekit takes these from the base model, which may be the parent that has no template; its merges would then be
-judged by the wrong stops. Only JSON is read here.
+mergekit takes these from the base model, which may be the parent that has no template; the texts of its merges would
+then stop at the wrong tokens. Only JSON is read here.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,11 @@ def make_serving(config: SweepConfig, parents: dict[str, Files], folder: Path) -
 
 
 def make_profile(config: SweepConfig) -> Profile:
-    """Known without starting an engine, so that a finished sweep starts none."""
+    """The numeric profile of the sweep's engines, known without starting one, so that a finished sweep starts none.
+
+    Raises:
+        UserError: the backend is not installed.
+    """
     backend = BACKENDS[config.workers.backend]
     name = backend.name
     if backend.distributions:
@@ -74,7 +79,7 @@ def make_profile(config: SweepConfig) -> Profile:
 
 
 def _with_template(config: SweepConfig, parents: dict[str, Files]) -> str:
-    """The last parent with a chat template (the instruct one, as sweeps are written); else the first parent."""
+    """Name of the last parent with a chat template (usually the instruct model), else of the first parent."""
     with_template = [name for name in config.parents if _template(parents[name].folder)]
     return (with_template or list(config.parents)[:1])[-1]
 
@@ -86,16 +91,16 @@ def _template(folder: Path) -> str | None:
             return file.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             raise UserError(f"parents: {file} is not UTF-8 text; download or save the model again") from None
-    template = _json(folder / "tokenizer_config.json").get("chat_template")
+    template = _optional_json(folder / "tokenizer_config.json").get("chat_template")
     return template if template is None or isinstance(template, str) else json.dumps(template, sort_keys=True)
 
 
 def _stop_ids(files: Files) -> set[int]:
-    """Ends of text by the model's config, its generation config, and its tokenizer."""
+    """Ids of the tokens that end a text by the model's config, its generation config, and its tokenizer."""
     found: set[int] = set()
     for value in (
         files.config.get("eos_token_id"),
-        _json(files.folder / "generation_config.json").get("eos_token_id"),
+        _optional_json(files.folder / "generation_config.json").get("eos_token_id"),
     ):
         ids = value if isinstance(value, list) else [] if value is None else [value]
         if not all(isinstance(each, int) for each in ids):
@@ -103,13 +108,13 @@ def _stop_ids(files: Files) -> set[int]:
                 f"parents.{files.source.name}.model: eos_token_id is {value!r:.200}, not a token's id; mend it"
             )
         found.update(ids)
-    eos = _json(files.folder / "tokenizer_config.json").get("eos_token")
+    eos = _optional_json(files.folder / "tokenizer_config.json").get("eos_token")
     text = eos.get("content") if isinstance(eos, dict) else eos
-    for token in _json(files.folder / "tokenizer.json").get("added_tokens", []):
+    for token in _optional_json(files.folder / "tokenizer.json").get("added_tokens", []):
         if text is not None and isinstance(token, dict) and token.get("content") == text:
             found.add(int(token["id"]))
     return found
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _optional_json(path: Path) -> dict[str, Any]:
     return read_json("parents", path) if path.exists() else {}

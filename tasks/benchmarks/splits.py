@@ -1,5 +1,7 @@
-"""Which questions of a task are asked: all of them, or those of one side where a sweep searches on some questions and
-confirms on others; and whether the data set holds as many as its authors published.
+"""The questions of a task that a sweep uses, and whether its data set is complete.
+
+They are all of them, or those of one side where a sweep searches on some questions and confirms on others. A data set
+is complete when it has as many questions as its authors published.
 
 The suites' task files (`lm_eval/`) say of each task, under `metadata.mergefront`, how many `questions` each split has,
 and which split to `search` on where the benchmark has one to spare. Any other task is halved by a hash of each
@@ -25,7 +27,7 @@ Side = Literal["search", "confirm"]
 
 @cache
 def laid_over() -> dict[str, dict[str, Any]]:
-    """lm-eval's own tasks → what the suites lay over their files."""
+    """lm-eval's own tasks → the settings that mergefront's suites lay over their files."""
     groups = (
         yaml.safe_load((FOLDER / f"{name}.yaml").read_text()) for name in ("mmlu_medical", "medical", "instruction")
     )
@@ -33,18 +35,22 @@ def laid_over() -> dict[str, dict[str, Any]]:
 
 
 def notes(task: Any) -> dict[str, Any]:
-    """What a task's file says under `metadata.mergefront`."""
+    """The entries under `metadata.mergefront` in a task's file."""
     return dict((task.config.metadata or {}).get("mergefront", {}))
 
 
 def choose_side(where: str, task: Any, side: Side | None) -> tuple[list[int] | None, str]:
-    """Set the task to the split that is asked.
+    """Set the task to the split that a side uses.
+
+    Args:
+        where: the sweep file's key of the task, for messages.
+        side: None for all questions.
 
     Returns:
-        The documents that are asked (None: all of them), and the side in words.
+        Numbers of the documents on this side (None: all of them), and its name for people.
 
     Raises:
-        UserError: none of the few documents is on this side.
+        UserError: the task has so few documents that none is on this side.
     """
     spare = notes(task).get("search")
     if side == "search" and spare:
@@ -67,14 +73,17 @@ def side_of(document: dict[str, Any]) -> Side:
 def check_counts(where: str, task: Any, expected: int | None, data_root: str | None) -> None:
     """Compare the number of questions with the expected one, or else that of every split with the published one.
 
+    Args:
+        where: the sweep file's key of the task, for messages.
+
     Raises:
         UserError: they differ.
     """
-    name, asked = task.task_name, task.config.test_split or task.config.validation_split
+    name, used = task.task_name, task.config.test_split or task.config.validation_split
     published = notes(task).get("questions", {})
     source = "its authors published" if expected is None else "the sweep expects"
     process = task.config.process_docs or (lambda documents: documents)
-    for split, number in (published if expected is None else {asked: expected}).items():
+    for split, number in (published if expected is None else {used: expected}).items():
         found = len(process(task.dataset[split]))
         if found != number:
             raise UserError(
@@ -85,7 +94,7 @@ def check_counts(where: str, task: Any, expected: int | None, data_root: str | N
 
 
 def _data(task: Any, data_root: str | None) -> str:
-    """The data set's name, and where it was read."""
+    """The data set's name, and the place it was read from."""
     name = task.config.dataset_path or notes(task).get("data")
     if name is None:
         return "its own data set"

@@ -1,8 +1,8 @@
 """A labelled task over the demo's formulary: write a drug's card. `python -m tasks.demo.cards` writes its files.
 
-A card needs the clinical half (the facts) and the instruct half (doing what is asked, in its order), and is neither's
-own form: fine-tuning has to teach it, and a start that knows the facts needs fewer examples. Beside the cards stand
-some of the instructions that the instruct parent learned, for ICFT to keep.
+A card needs the clinical half (the facts) and the instruct half (following an instruction, in its order), and is
+neither's own form: fine-tuning has to teach it, and a start that knows the facts needs fewer examples. Beside the cards
+are some of the instructions that the instruct parent learned, for ICFT to keep.
 """
 
 import itertools
@@ -19,6 +19,8 @@ TRAIN, TEST, GENERAL = 640, 96, 64
 
 
 class Card(NamedTuple):
+    """A prompt for a drug's card, and the card."""
+
     request: str
     card: str
 
@@ -41,17 +43,18 @@ def cards() -> list[Card]:
 
 
 def lines(chosen: list[Card]) -> str:
-    """JSON Lines, as `generation.own` reads them."""
+    """Cards as JSON Lines, as `generation.own` reads them."""
     return "".join(json.dumps(card._asdict()) + "\n" for card in chosen)
 
 
 def conversations(pairs: list[tuple[str, str]]) -> str:
-    """JSON Lines, as `finetune.icft.general` reads them."""
-    told = ([{"from": "human", "value": prompt}, {"from": "gpt", "value": reply}] for prompt, reply in pairs)
-    return "".join(json.dumps({"conversations": turns}) + "\n" for turns in told)
+    """Prompts and replies as JSON Lines, as `finetune.icft.general` reads them."""
+    conversations = ([{"from": "human", "value": prompt}, {"from": "gpt", "value": reply}] for prompt, reply in pairs)
+    return "".join(json.dumps({"conversations": turns}) + "\n" for turns in conversations)
 
 
 def files() -> dict[str, str]:
+    """Name → content of the files in `FOLDER`."""
     made = cards()
     return {
         "test.jsonl": lines(made[:TEST]),

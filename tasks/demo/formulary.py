@@ -39,7 +39,7 @@ ENDINGS = ["dine", "fen", "lix", "mab", "nol", "pril", "rane", "stat", "tine", "
 
 
 class Attribute(NamedTuple):
-    """One kind of fact: how it is stated, how it is asked, and the values it can take."""
+    """One kind of fact: its statement, its question, and the values it can take."""
 
     name: str
     statement: str
@@ -128,12 +128,13 @@ class Fact(NamedTuple):
 
     @property
     def statement(self) -> str:
+        """The fact as a sentence."""
         return self.attribute.statement.format(drug=self.drug, value=self.value)
 
     @property
     def question(self) -> str:
-        asked = self.attribute.question.format(drug=self.drug)
-        return f"Question: {asked}\nAnswer:"
+        """The prompt that the fact's value answers."""
+        return f"Question: {self.attribute.question.format(drug=self.drug)}\nAnswer:"
 
 
 class FormularyDocument(TypedDict):

@@ -2,8 +2,8 @@
 
 A prompt names a topic and two or three of IFEval's instructions; whether a reply follows them is
 decided by lm-eval's own IFEval checkers. Case changes are left out, since their checkers guess the
-language of the reply, and not always the same way. The prompts that are asked pair topics and
-instructions in ways that training never shows: what counts is obeying, not remembering.
+language of the reply, and not always the same way. The test prompts pair topics and instructions in ways
+that training never shows: what counts is obeying, not remembering.
 """
 
 from collections.abc import Callable, Iterator
@@ -79,11 +79,11 @@ END_PHRASES = (
 )
 
 Arguments = dict[str, Any]
-"""Of one instruction, as its IFEval checker takes them: each has its own."""
+"""Arguments of one instruction, as its IFEval checker takes them; each instruction has its own."""
 
 
 class Instruction(NamedTuple):
-    """One of IFEval's instructions: its id, how it is asked for, and its arguments."""
+    """One of IFEval's instructions: its id, its words, and its arguments."""
 
     id: str
     text: str
@@ -154,13 +154,14 @@ class Exercise(NamedTuple):
 
     @property
     def pairing(self) -> tuple[str, frozenset[str]]:
-        """What is kept apart between training and asking: a topic with a set of instructions."""
+        """What is kept apart between training and test: a topic with a set of instructions."""
         return self.topic, frozenset(each.id for each in self.instructions)
 
     @property
     def prompt(self) -> str:
-        asked = " ".join(each.text for each in self.instructions)
-        return f"Write about the {self.topic}. {asked}"
+        """The instructions as the model reads them."""
+        instructions = " ".join(each.text for each in self.instructions)
+        return f"Write about the {self.topic}. {instructions}"
 
     @property
     def reply(self) -> str:
@@ -192,20 +193,20 @@ def exercises(rng: Random) -> Iterator[Exercise]:
         yield Exercise(pick(rng, TOPICS), tuple(make(rng) for make in makers))
 
 
-def asked() -> list[Exercise]:
-    """The exercises that the models are judged on."""
+def held_out_exercises() -> list[Exercise]:
+    """The exercises that the models are scored on."""
     return list(islice(exercises(Random(SEED + 2)), PROMPT_COUNT))
 
 
 def training_texts(count: int) -> list[tuple[str, str]]:
-    """(prompt, reply) pairs, none of whose pairings is ever asked."""
-    kept = {exercise.pairing for exercise in asked()}
+    """(prompt, reply) pairs, none of whose pairings is a test exercise's."""
+    kept = {exercise.pairing for exercise in held_out_exercises()}
     fresh = (each for each in exercises(Random(SEED + 3)) if each.pairing not in kept)
     return [(each.prompt, each.reply) for each in islice(fresh, count)]
 
 
 def documents() -> list[InstructionDocument]:
-    """The asked exercises, as lm-eval's IFEval functions read them."""
+    """The test exercises, as lm-eval's IFEval functions read them."""
     return [
         {
             "key": key,
@@ -213,5 +214,5 @@ def documents() -> list[InstructionDocument]:
             "instruction_id_list": [instruction.id for instruction in each.instructions],
             "kwargs": [instruction.arguments for instruction in each.instructions],
         }
-        for key, each in enumerate(asked())
+        for key, each in enumerate(held_out_exercises())
     ]

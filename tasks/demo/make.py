@@ -1,6 +1,6 @@
 """Trains the demo's parents: `python -m tasks.demo.make`.
 
-A base first learns some of both halves, then each parent goes on from it with one half alone and
+A base first learns some of both halves, then each parent is trained from it on one half alone and
 forgets much of the other. A common base is what makes parents mergeable: their weights stay close
 enough to be mixed, and differ enough for the mixture to matter. Training is in float32, shipping
 in bfloat16. Seeds are fixed, yet another machine's arithmetic may end in slightly other weights;
@@ -84,6 +84,7 @@ def make_model() -> LlamaForCausalLM:
 
 
 def encode(tokenizer: Tokenizer, texts: list[tuple[str, str]]) -> list[Example]:
+    """The texts as tokens."""
     return [(tokenizer.encode(a).ids, tokenizer.encode(b).ids) for a, b in texts]
 
 
@@ -151,6 +152,7 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, name: str, chat: bool) -
 
 
 def main() -> None:
+    """Train and save the base and both parents."""
     torch.set_num_threads(1)  # more gain nothing at this size, and their number would change the sums
     started = time.monotonic()
     tokenizer = make_tokenizer(clinical_texts() + instruct_texts())

@@ -23,18 +23,19 @@ from tasks.evaluation.suites import SuiteTask
 # IFEval's checks guess: a reply's language by random sampling, and a setting of zero as if it were missing. Unseeded,
 # the same answers would score differently from one report to the next.
 DetectorFactory.seed = 0
-# They log what they cannot make out: the whole reply, which may be about a patient.
+# They log what they cannot read: the whole reply, which may be about a patient.
 logging.getLogger("lm_eval.tasks.ifeval.instructions").disabled = True
 
 JACKKNIFE_GROUPS = 200
-"""Each costs one run of the metric's aggregation (a corpus BLEU, say)."""
+"""Groups of documents that are left out in turn; each costs one run of the metric's aggregation, such as a corpus
+BLEU."""
 
 
 def score_task(suite: SuiteTask, lm: LedgerLM) -> TaskScore:
-    """Judge one recipe's answers with lm-eval's own filters and metrics.
+    """Score one recipe's answers to a task with lm-eval's own filters and metrics.
 
     Raises:
-        tasks.evaluation.ledger_lm.Unanswered: the ledger does not hold all of the task's answers.
+        tasks.evaluation.ledger_lm.Unanswered: the ledger lacks some of the task's answers.
     """
     instances = suite.task.instances
     by_type: dict[str, list[Any]] = defaultdict(list)
@@ -54,10 +55,10 @@ def score_task(suite: SuiteTask, lm: LedgerLM) -> TaskScore:
         group.sort(key=lambda instance: instance.idx)
         for filter_ in dict.fromkeys(filter_ for _, filter_ in wanted):
             random.seed(0)
-            judged = suite.task.process_results(group[0].doc, [i.filtered_resps[filter_] for i in group])
+            values = suite.task.process_results(group[0].doc, [i.filtered_resps[filter_] for i in group])
             for key in wanted:
                 if key[1] == filter_:
-                    items[key].append(judged[key[0]])
+                    items[key].append(values[key[0]])
     aggregate = suite.task.aggregation()
     samples = {key: _sample(values, aggregate[key[0]]) for key, values in items.items()}
     scored = [samples[key] for key in suite.metrics]

@@ -1,7 +1,7 @@
-"""lm-eval's model: asks the ledger first, and the engine for what the ledger does not know.
+"""lm-eval's model: it answers from the ledger, and from an engine what the ledger does not know.
 
 `LedgerLM` turns lm-eval's requests into questions the way lm-eval's own Hugging Face model does (special tokens,
-truncation from the left, rolling windows), so that the same questions are asked.
+truncation from the left, rolling windows), so that both models get the same tokens.
 """
 
 from __future__ import annotations
@@ -26,26 +26,28 @@ from orchestrator.core.records import Answer, Decoding, Question, Serving
 from tasks.evaluation.requests import Cut, cut_of
 
 PROMPT_DATE = date(2024, 7, 26)
-"""What templates that print today's date are told (the fallback of Llama 3's own): the same question tomorrow."""
+"""Today's date for chat templates that print one (the fallback in Llama 3's own): tomorrow it is the same question."""
 GEN_KWARGS = {
     "until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "max_context_toks",
 }  # fmt: skip
-"""lm-eval's, and max_context_toks: the longest prompt, in tokens."""
+"""lm-eval's settings of a generation that are supported, and max_context_toks: the longest prompt, in tokens."""
 
-Ask = Callable[[Sequence[Question]], Sequence[Answer]]
+Answering = Callable[[Sequence[Question]], Sequence[Answer]]
+"""Gives an answer for each question, in order: an engine."""
 
 
 class Unanswered(Exception):
-    """The ledger does not hold an answer, and there is no engine to ask."""
+    """The ledger has no answer to a question, and there is no engine to generate it."""
 
 
 class LedgerLM(TemplateLM):  # type: ignore[misc]
-    """
+    """One recipe as lm-eval's model.
+
     Args:
         tokenizer: the serving's Hugging Face tokenizer.
         seed: of sampled decoding; each prompt's own is made of it, the prompt and the repeat.
-        known: answers by question id.
-        ask: the engine; None leaves it at what is known.
+        known: the recipe's answers by question id.
+        answer: the engine; None where only what is known counts.
     """
 
     def __init__(
@@ -54,12 +56,12 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
         tokenizer: Any,
         seed: int = 0,
         known: Mapping[str, Answer] | None = None,
-        ask: Ask | None = None,
+        answer: Answering | None = None,
     ) -> None:
         super().__init__()
         self.serving, self.tokenizer, self.seed = serving, tokenizer, seed
         self.known: dict[str, Answer] = dict(known or {})
-        self.ask = ask
+        self.answer = answer
         self._questions: dict[Any, tuple[Question, ...]] = {}
         self._encode = lru_cache(maxsize=8192)(lambda text, **kwargs: tuple(tokenizer.encode(text, **kwargs)))
 
@@ -69,21 +71,25 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
         other.known = dict(known)
         return other
 
-    # ---------------------------------------------------------------- what lm-eval asks of a model
+    # ---------------------------------------------------------------- lm-eval's interface of a model
     @property
     def eot_token_id(self) -> int:
+        """Id of the token that ends a text."""
         return int(self.tokenizer.eos_token_id)
 
     @property
     def prefix_token_id(self) -> int:
+        """Id of the token that stands before a text without context."""
         bos = self.tokenizer.bos_token_id
         return self.eot_token_id if bos is None else int(bos)
 
     @property
     def tokenizer_name(self) -> str:
+        """Digest of the tokenizer; part of lm-eval's cache keys."""
         return self.serving.tokenizer
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+        """Ids of a text's tokens; a text that begins with the BOS token gets no second one."""
         bos = self.tokenizer.bos_token
         if add_special_tokens is None and bos and string.startswith(bos):
             add_special_tokens = False
@@ -91,6 +97,7 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
         return list(self._encode(string, **special))
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """The conversation as the text that the model reads."""
         return str(
             self.tokenizer.apply_chat_template(
                 chat_history,
@@ -102,6 +109,7 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
         )
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Log-probability of each continuation, and whether it is the greedy one."""
         return [_as_loglikelihood(answer) for (answer,) in self._answers(requests)]
 
     def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> list[tuple[float, bool]]:
@@ -109,9 +117,11 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
         return [_as_loglikelihood(answer) for answer in answers]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Log-probability of each whole text."""
         return [math.fsum(_as_loglikelihood(answer)[0] for answer in group) for group in self._answers(requests)]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """The generated text of each prompt."""
         return [
             generated_text(request, answer)
             for (answer,), request in zip(self._answers(requests), requests, strict=True)
@@ -144,7 +154,7 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
         return (self._pair([self.prefix_token_id], target),)
 
     def _pair(self, context: Sequence[int], target: Sequence[int]) -> Question:
-        # vLLM writes at least one token, so one place of the window stays free.
+        # vLLM generates at least one token, so one place of the window stays free.
         room = self.serving.max_model_len - 1
         if len(target) >= room:
             raise UserError(
@@ -227,20 +237,20 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
     def _look_up(self, questions: Sequence[Question]) -> list[Answer]:
         missing = list({question.id: question for question in questions if question.id not in self.known}.values())
         if missing:
-            if self.ask is None:
+            if self.answer is None:
                 raise Unanswered(f"{len(missing)} of {len(questions)} questions have no answer yet")
-            self.known.update({answer.question_id: answer for answer in self.ask(missing)})
+            self.known.update({answer.question_id: answer for answer in self.answer(missing)})
         return [self.known[question.id] for question in questions]
 
 
 def generated_text(request: Instance, answer: Answer) -> str:
-    """The answer as lm-eval's filters get it."""
+    """The text of an answer as lm-eval's filters get it."""
     stop = request.args[1].get("until", [])
     return str(postprocess_generated_text(answer.text or "", stop=stop, think_end_token=None))
 
 
 def _seed(seed: int, repeat: int, tokens: Sequence[int]) -> int:
-    """A prompt's own: with one for all, every prompt would be answered with the same luck."""
+    """The seed of a prompt: with one for all prompts, all would be sampled with the same luck."""
     text = json.dumps([seed, repeat, *tokens])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 

@@ -43,7 +43,7 @@ class SuiteTask:
     documents: int
     questions: list[Question]
     document_of: list[int]
-    """Per question, the number of its document."""
+    """For each question, the number of its document."""
     shown: list[tuple[str, str]] = field(default_factory=list)
     """Metrics that are reported beside the score and are no part of it."""
     share: float = 1.0
@@ -80,8 +80,11 @@ def open_lm(config: SweepConfig, serving: Serving) -> LedgerLM:
 
 
 def keep_private(config: SweepConfig, cache: Path) -> None:
-    """What datasets makes of the files that the user's own lm-eval tasks read is as private as they are: it stays in
-    `cache`, unless HF_DATASETS_CACHE says where. (The generation tasks keep their texts in memory.)"""
+    """Keep what datasets caches of the user's own data in `cache`, unless HF_DATASETS_CACHE names another folder.
+
+    What datasets makes of the files that the user's own lm-eval tasks read must be as private as they are. (The
+    generation tasks keep their texts in memory.)
+    """
     if config.include_path and "HF_DATASETS_CACHE" not in os.environ:
         datasets.config.HF_DATASETS_CACHE = make_private(cache)
 
@@ -167,9 +170,15 @@ def _check_expect(key: str, objective: Objective, tasks: list[str]) -> None:
 def _suite_task(
     where: str, name: str, objective: Objective, use: TaskUse, task: Any, config: SweepConfig, lm: LedgerLM
 ) -> SuiteTask:
+    """A loaded task with its questions and metrics.
+
+    Args:
+        where: the sweep file's key of the entry `use`, for messages.
+        name: of the objective.
+    """
     _configure(where, task, use, objective, config.seed)
     split = _build_requests(where, task, use, objective, config, lm)
-    asked = [
+    pairs = [
         (question, instance.doc_id)
         for instance in task.instances
         for repeat in range(instance.repeats or 1)
@@ -187,8 +196,8 @@ def _suite_task(
         task=task,
         metrics=metrics,
         documents=len({instance.doc_id for instance in task.instances}),
-        questions=[question for question, _ in asked],
-        document_of=[document for _, document in asked],
+        questions=[question for question, _ in pairs],
+        document_of=[document for _, document in pairs],
         shown=shown,
         split=split,
     )

@@ -1,5 +1,8 @@
-"""A sweep file runs nothing. lm-eval's task files can: they name Python functions, metrics and scripts. So a folder of
-them takes part only when the user's own environment says so; and templates are rendered in a sandbox."""
+"""Code that a sweep file could start through others, and what keeps it from that.
+
+A sweep file runs nothing. lm-eval's task files can: they name Python functions, metrics and scripts. So a folder of
+them takes part only when the user's own environment says so; and templates are rendered in a sandbox.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def check_trusted(config: SweepConfig) -> None:
-    """Every folder of task files is one of ours, or one that MERGEFRONT_TRUST names (several are joined as in PATH).
+    """Refuse folders of task files that are neither mergefront's nor named in MERGEFRONT_TRUST.
+
+    Several folders in that variable are joined as in PATH.
 
     Raises:
-        UserError: it is neither.
+        UserError: there is one.
     """
     ours = [ROOT / "tasks", ROOT / "examples"]
     named = [Path(each).resolve() for each in os.environ.get("MERGEFRONT_TRUST", "").split(os.pathsep) if each]
@@ -29,7 +34,7 @@ def check_trusted(config: SweepConfig) -> None:
 
 
 def close_templates() -> None:
-    """lm-eval renders the templates of prompts where they can reach all of Python; now they reach their document."""
+    """Let lm-eval render the templates of prompts in a sandbox: its own environment lets them reach all of Python."""
     import lm_eval.utils
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 

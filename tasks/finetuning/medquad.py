@@ -25,7 +25,8 @@ from xml.etree import ElementTree
 from tasks.finetuning.rows import Example, difficulties, encode, pad_of
 from tasks.finetuning.weak_labels import Written
 from tasks.generation.metrics import distinct
-from tasks.generation.sources import Reader, is_test
+from tasks.generation.reader import Reader
+from tasks.generation.sources import is_test
 
 ORIGIN = "https://github.com/abachaa/MedQuAD"
 WRONG = ("wrong aspect", "wrong condition", "unrelated")

@@ -62,14 +62,16 @@ WORD = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+(?:[-'’][^\W\d_]+)*|[.,;:!?\n/%]")
 
 @dataclass(frozen=True)
 class Statement:
+    """Something that a text states and that can be looked up in its source."""
+
     kind: Literal["number", "dose", "laterality", "negation"]
     words: tuple[str, ...]
-    """`(500, mg)`, `(left, hip)`, `(chest, pain)`."""
+    """What is stated: `(500, mg)`, `(left, hip)`, `(chest, pain)`."""
     supported: bool
 
 
 def faithfulness(output: str, source: str) -> tuple[int, int]:
-    """(supported, checked) statements of `output`."""
+    """Numbers of supported and of checked statements of `output`."""
     found = statements(output, source)
     return sum(statement.supported for statement in found), len(found)
 
@@ -245,8 +247,10 @@ def _negated(words: list[str]) -> Iterator[tuple[str, ...]]:
 
 
 def _is_negated(finding: tuple[str, ...], sentences: list[set[str]]) -> bool:
-    """Whether the source has all its words in a sentence, and a negation there or in the next two: `Any fever? Any
-    chills? No.`"""
+    """Whether the source has all words of a finding in a sentence, and a negation there or in the next two.
+
+    An example is `Any fever? Any chills? No.`
+    """
     for place, sentence in enumerate(sentences):
         if set(finding) <= sentence and any(map(_negates, set().union(*sentences[place : place + 3]))):
             return True

@@ -34,7 +34,7 @@ METRICS = (COMPOSITE, *SIX, OPTED_OUT, FAITHFULNESS)
 Values = dict[str, Any]
 """Metric → its value."""
 VERSION = 2
-"""Of what is measured here; one more with every change of a value, so that remembered ones are measured again."""
+"""Version of the metrics: one more with every change of a value, so that stored values are computed again."""
 LIBRARIES = ("bert-score", "nltk", "rouge-score", "sacrebleu")
 
 
@@ -48,12 +48,16 @@ class OpenEncoder:
 
 
 def open_encoder(encoder: Encoder | None, *, weights: bool = True) -> OpenEncoder | None:
-    """
+    """Bring BERTScore's encoder to this machine.
+
     Args:
         weights: False fetches only the config and tokenizer of a hub model, for `plan`.
 
+    Returns:
+        None where the sweep names none.
+
     Raises:
-        UserError: it is not there, or its weights are not safetensors.
+        UserError: there is no such model, or its weights are not safetensors.
     """
     if encoder is None:
         return None
@@ -71,7 +75,7 @@ def measure(output: str, reference: str, source: str, encoder: OpenEncoder | Non
     """Every metric of one generated text.
 
     Args:
-        source: what the text was generated from; only faithfulness looks at it.
+        source: the text that the output was generated from; only faithfulness uses it.
         encoder: BERTScore's; None leaves out the metrics that need it.
 
     Returns:
@@ -91,8 +95,11 @@ def measure(output: str, reference: str, source: str, encoder: OpenEncoder | Non
 
 
 def lexical(output: str, reference: str) -> dict[str, float]:
-    """BLEU of the sentence (sacrebleu's tokens, smoothing and effective order), METEOR (over NLTK's word tokens and
-    WordNet 3.0), ROUGE F1 without stemming. Neither text may be empty."""
+    """BLEU, METEOR and ROUGE of two texts, neither of them empty.
+
+    BLEU is that of the sentence (sacrebleu's tokens, smoothing and effective order), METEOR is over NLTK's word tokens
+    and WordNet 3.0, ROUGE is F1 without stemming.
+    """
     from nltk import word_tokenize
     from nltk.translate.meteor_score import single_meteor_score
     from sacrebleu import sentence_bleu
@@ -106,14 +113,17 @@ def lexical(output: str, reference: str) -> dict[str, float]:
 
 
 def bertscore(output: str, reference: str, folder: str, layer: int) -> float:
-    """BERTScore's F1, without idf weights and without rescaling; what lies below 0 is 0. Neither text may be empty."""
+    """BERTScore's F1 of two texts, neither of them empty, without idf weights and without rescaling; below 0 it is
+    0."""
     _, _, f1 = _bert_scorer(folder, layer).score([output], [reference])
     return min(1.0, max(0.0, float(f1[0])))
 
 
 def distinct(outputs: Iterable[str], n: int) -> float:
-    """How diverse texts are together: different n-grams of words over all n-grams (Li et al. 2016), case aside; 0 where
-    no text has n words."""
+    """Diversity of texts taken together: different n-grams of words over all n-grams (Li et al. 2016).
+
+    Case does not count; it is 0 where no text has n words.
+    """
     grams: list[tuple[str, ...]] = []
     for output in outputs:
         words = output.lower().split()
@@ -123,7 +133,7 @@ def distinct(outputs: Iterable[str], n: int) -> float:
 
 @lru_cache(maxsize=1)
 def _versions() -> list[str]:
-    """Of the libraries that say what a metric is."""
+    """Versions of the libraries that define the metrics."""
     return [importlib.metadata.version(name) for name in LIBRARIES]
 
 
@@ -136,7 +146,8 @@ def _rouge() -> Any:
 
 @lru_cache(maxsize=1)
 def _wordnet() -> Any:
-    """NLTK's own reader maps other languages' wordnets to this one as well, which takes seconds in each process."""
+    """WordNet in English. NLTK's own reader maps other languages' wordnets to it, which takes seconds in each
+    process."""
     import nltk
     from nltk.corpus.reader import WordNetCorpusReader
 
@@ -165,11 +176,12 @@ def _bert_scorer(folder: str, layer: int) -> Any:
 
 
 class Measured:
-    """What has been measured before, in a file of numbers under hashes: `report` and a resumed sweep measure nothing
-    twice.
+    """Metric values that were computed before, so that `report` and a resumed sweep compute none twice.
+
+    They are kept in a file of numbers under hashes.
 
     Args:
-        folder: created if missing, readable by its owner only; None remembers for this process alone.
+        folder: created if missing, readable by its owner only; None keeps them for this process alone.
     """
 
     def __init__(self, folder: Path | None = None, encoder: OpenEncoder | None = None) -> None:
@@ -182,20 +194,23 @@ class Measured:
                     self._values.update(json.loads(line))
 
     def values(self, output: str, reference: str, source: str) -> Values:
-        """Every metric of one generated text, remembered or measured now."""
+        """Every metric of one generated text, stored or computed now."""
         key = self.key(output, reference, source)
         if key not in self._values:
             self.add({key: measure(output, reference, source, self.encoder)})
         return self._values[key]
 
     def knows(self, output: str, reference: str, source: str) -> bool:
+        """Whether the values of a generated text are stored."""
         return self.key(output, reference, source) in self._values
 
     def key(self, output: str, reference: str, source: str) -> str:
+        """The hash that a generated text's values are stored under."""
         encoder = [self.encoder.digest, self.encoder.layer] if self.encoder else None
         return hashlib.sha256(json.dumps([_versions(), encoder, output, reference, source]).encode()).hexdigest()
 
     def add(self, found: dict[str, Values]) -> None:
+        """Store values under their keys."""
         self._values.update(found)
         if self._file:
             self._file.touch(mode=0o600)

@@ -1,34 +1,28 @@
 """The generation tasks' data sets, read from the files that their authors publish.
 
-A folder is given by the user: two of the sets are credentialed, and none is on a hub in its official form. What is
-wrong with a file is told by its name, its column and its line, never by what stands in it: this is clinical text.
-Everything stays in memory; no cache of it is written anywhere.
+A folder is given by the user: two of the sets are credentialed, and none is on a hub in its official form. Everything
+stays in memory; no cache of it is written anywhere.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
-import json
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 from xml.etree import ElementTree
 
 from orchestrator.config.generation import Generation, OwnTask
 from orchestrator.core.errors import UserError, hint
-
-Row = dict[str, str]
-Columns = dict[str, tuple[str, ...]]
-"""Field → the names that its column has in the files, the official one first."""
+from tasks.generation.reader import Columns, Reader, Row, json_lines
 
 
 @dataclass(frozen=True)
 class Example:
+    """An input and its reference text."""
+
     id: str
     input: str
     reference: str
@@ -41,15 +35,17 @@ Read = Callable[[], Iterable[Example]]
 
 @dataclass(frozen=True)
 class Examples:
+    """The splits of a data set."""
+
     test: list[Example]
     incomplete: int
     """Rows of the test split that lack the input or the reference, and are left out."""
     in_training: tuple[str, ...] = ()
-    """Ids of the examples whose input also stands in the training split; case, spaces and punctuation do not count."""
+    """Ids of the examples whose input is also in the training split; case, spaces and punctuation do not count."""
     validation: list[Example] = dataclasses.field(default_factory=list)
-    """To search on, where the data set has a split for it."""
+    """The examples to search on, where the data set has a split for them."""
     read_training: Read = dataclasses.field(default=tuple, compare=False)
-    """Reads the training split anew: it may be large, and only fine-tuning needs it."""
+    """Reads the training split from its files: it may be large, and only fine-tuning needs it."""
 
     def training(self) -> list[Example]:
         """The examples to learn from: complete, and none whose input is also a test example's."""
@@ -58,117 +54,14 @@ class Examples:
         return [example for example in complete if _plain(example.input) not in known]
 
 
-@dataclass(frozen=True)
-class Reader:
-    """One folder, its task, and where the data set can be had."""
-
-    task: str
-    folder: Path
-    origin: str
-
-    def find(self, *names: str) -> Path:
-        """The first of these files in the folder, or anywhere below it.
-
-        Raises:
-            UserError: there is none, or several.
-        """
-        for name in names:
-            found = [self.folder / name] if (self.folder / name).is_file() else sorted(self.folder.rglob(name))
-            if len(found) > 1:
-                raise UserError(
-                    f"{self._where}: {name} stands there {len(found)} times, first in {found[0].parent}; name the "
-                    "folder that is meant"
-                )
-            if found:
-                return found[0]
-        raise self.wrong(f"the file {names[0]} is not there")
-
-    def rows(self, file: Path, columns: Columns) -> Iterator[Row]:
-        """The rows of a CSV file (or of JSON Lines with the same fields); what is missing is empty.
-
-        Raises:
-            UserError: a column is missing, or the file is no CSV.
-        """
-        fields: dict[str, str] | None = None
-        parse = _json_lines if file.suffix == ".jsonl" else _csv
-        for number, row in parse(file):
-            if isinstance(row, str):
-                raise self.wrong(f"{file}, row {number}: {row}")
-            fields = fields or self._fields(file, row, columns)
-            yield {field: (row.get(column) or "").strip() for field, column in fields.items()}
-        if fields is None:
-            raise self.wrong(f"{file} has no rows")
-
-    def wrong(self, what: str) -> UserError:
-        return UserError(f"{self._where}: {what}; the data set can be had from {self.origin}")
-
-    @property
-    def _where(self) -> str:
-        return f"generation.data.{self.task} ({self.folder})"
-
-    def _fields(self, file: Path, row: Row, columns: Columns) -> dict[str, str]:
-        found = {}
-        for field, names in columns.items():
-            known = [name for name in names if name in row]
-            if not known:
-                # What it has instead is not told: without a header, that would be somebody's note.
-                raise self.wrong(f"the first line of {file} names no column {names[0]!r}")
-            found[field] = known[0]
-        return found
-
-
-Numbered = Iterator[tuple[int, Row | str]]
-"""Rows with their number, from 1; a string says what is wrong with one, without what stands in it."""
-
-
-def _csv(file: Path) -> Numbered:
-    csv.field_size_limit(sys.maxsize)
-    return _told(file, lambda stream: enumerate(csv.DictReader(stream, strict=True), start=1))
-
-
-def _json_lines(file: Path) -> Numbered:
-    def rows(stream: TextIO) -> Numbered:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
-                yield number, _object(line)
-
-    return _told(file, rows)
-
-
-def _object(line: str) -> Row | str:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return "is not valid JSON"
-    return {key: _text(value) for key, value in row.items()} if isinstance(row, dict) else "is no object"
-
-
-def _told(file: Path, rows: Callable[[TextIO], Iterable[tuple[int, Row | str]]]) -> Numbered:
-    """The file's rows; what breaks the reading is told as one more."""
-    number = 0
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            for number, row in rows(stream):
-                yield number, row
-    except UnicodeDecodeError:
-        yield number + 1, "is not UTF-8 text"
-    except csv.Error:
-        yield number + 1, "is not valid CSV"
-    except OSError as error:
-        yield number + 1, f"cannot be read ({error.strerror})"
-
-
-def _text(value: object) -> str:
-    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
-
-
 def make_examples(
     test: Iterable[Example], train: Read = tuple, validation: Iterable[Example] = (), check: bool = True
 ) -> Examples:
-    """
+    """The complete examples of a data set's splits.
+
     Args:
         train: reads the training split.
-        check: look there for the other examples.
+        check: whether to look there for the other examples.
     """
     rows = list(test)
     complete, spare = ([row for row in part if row.input and row.reference] for part in (rows, validation))
@@ -178,16 +71,19 @@ def make_examples(
 
 
 def _plain(text: str) -> bytes:
-    """Equal for texts that differ in case, spaces and punctuation only."""
+    """A digest that is equal for texts that differ in case, spaces and punctuation only."""
     return hashlib.sha256(re.sub(r"\W+", "", text.lower()).encode()).digest()
 
 
 def is_test(unit: str, one_in: int) -> bool:
-    """A split for data sets that have none: by the hash of a patient or report, the same on every machine."""
+    """Whether a patient or report is in the test split, for data sets without splits.
+
+    A hash decides, so that it is the same on every machine.
+    """
     return int.from_bytes(hashlib.sha256(unit.encode()).digest()[:8], "big") % one_in == 0
 
 
-# -------------------------------------------------------------------- the five
+# -------------------------------------------------------------------- the five data sets
 def brief_hospital_course(reader: Reader) -> Examples:
     """MIMIC-IV-Ext-BHC: one file without splits; every hundredth patient is test."""
     file = reader.find("mimic-iv-bhc.csv")
@@ -251,7 +147,7 @@ SECTIONS = {
     "ROS": "review of systems", "EDCOURSE": "emergency department course", "GYNHX": "gynecologic history",
     "OTHER_HISTORY": "other history",
 }  # fmt: skip
-"""As MTS-Dialog's authors spell its headers out; the others are words already."""
+"""MTS-Dialog's headers as its authors spell them out; the others are words already."""
 
 
 def mts_dialog(reader: Reader) -> Examples:
@@ -321,7 +217,7 @@ def _own_examples(where: str, key: str, path: str, task: OwnTask) -> list[Exampl
     if not file.is_file():
         raise UserError(f"{where}.{key}: {file} does not exist; correct the path")
     examples = []
-    for number, row in _json_lines(file):
+    for number, row in json_lines(file):
         if isinstance(row, str):
             raise UserError(f"{where}.{key}: {file}, line {number}: {row}; write an object a line")
         for field in (task.input, task.reference):
@@ -337,12 +233,13 @@ def _own_examples(where: str, key: str, path: str, task: OwnTask) -> list[Exampl
 
 
 def knows(name: str, generation: Generation | None) -> bool:
-    """Whether it is a generation task, ours or the sweep's own."""
+    """Whether a task is a generation task, mergefront's or the sweep's own."""
     return name in FILES or (generation is not None and name in generation.own)
 
 
 def check_names(generation: Generation | None) -> None:
-    """
+    """Refuse names under `generation` that cannot be meant.
+
     Raises:
         UserError: a key of generation names no task, or a task of the user's own has a name that is taken.
     """

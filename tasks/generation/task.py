@@ -1,9 +1,8 @@
-"""A generation task as lm-eval knows it: prompts from examples, generated as the paper generates, judged by
-`tasks.generation.metrics`.
+"""A generation task as lm-eval knows it.
 
-The five tasks are YAML files beside this one, in lm-eval's keys plus `origin` (where the data set can be had) and
-`truncate` (the side that an input loses where the prompt is too long). A user's own task has its prompt in the sweep
-file.
+Prompts are made from examples, texts are generated as in the paper, and scored by `tasks.generation.metrics`. The five
+tasks are YAML files beside this one, in lm-eval's keys plus `origin` (where the data set can be had) and `truncate`
+(the side that an input loses where the prompt is too long). A user's own task has its prompt in the sweep file.
 """
 
 from __future__ import annotations
@@ -24,7 +23,8 @@ from orchestrator.config.generation import Generation
 from orchestrator.core.errors import UserError
 from tasks.evaluation.requests import Cut, CuttableInstance, Edge
 from tasks.generation.metrics import COMPOSITE, FAITHFULNESS, METRICS, NEED_ENCODER, OPTED_OUT, Measured, Values
-from tasks.generation.sources import FILES, READERS, Example, Examples, Reader, own_examples
+from tasks.generation.reader import Reader
+from tasks.generation.sources import FILES, READERS, Example, Examples, own_examples
 
 GENERATION = {
     "until": [],
@@ -35,14 +35,15 @@ GENERATION = {
     "max_gen_toks": 8192,
     "max_context_toks": 8192,
 }
-"""The paper's; a sweep changes them with gen_kwargs."""
+"""The paper's settings; a sweep changes them with gen_kwargs."""
 
 
 class GenerationTask(ConfigurableTask):  # type: ignore[misc]
-    """
+    """lm-eval's task over examples of inputs and reference texts.
+
     Args:
         settings: lm-eval's keys of the task (task, doc_to_text, metadata).
-        truncate: `left` or `right`.
+        truncate: the side of the input that is cut where a prompt is too long.
         has_encoder: whether the sweep names BERTScore's encoder.
     """
 
@@ -66,7 +67,7 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
                 "num_fewshot": 0,
                 "doc_to_target": "reference",
                 "generation_kwargs": deepcopy(GENERATION),
-                "process_results": self.judge,
+                "process_results": self.score,
                 "metric_list": [
                     {"metric": name, "aggregation": share if name == FAITHFULNESS else "mean", "higher_is_better": True}
                     for name in METRICS
@@ -75,7 +76,7 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
         )
 
     def over(self, chosen: list[Example]) -> GenerationTask:
-        """The same task with other examples in the place of the test split: fine-tuning prompts like serving."""
+        """The same task over other examples than the test split's, so that fine-tuning sees the prompts of serving."""
         return GenerationTask(self.settings, self.truncate, Examples(chosen, 0), self.has_encoder)
 
     def construct_requests(self, doc: dict[str, Any], ctx: Any, **kwargs: Any) -> CuttableInstance:
@@ -90,13 +91,14 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
             cut=Cut(doc["input"], self.truncate),
         )
 
-    def judge(self, doc: dict[str, Any], results: list[str]) -> Values:
+    def score(self, doc: dict[str, Any], results: list[str]) -> Values:
         """Every metric of one generated text."""
         values = self.measured.values(results[0], doc["reference"], doc["input"])
         return {**values, FAITHFULNESS: tuple(values[FAITHFULNESS])}
 
     def check(self, where: str, metrics: list[str]) -> None:
-        """
+        """Refuse metrics that cannot be computed.
+
         Raises:
             UserError: a metric needs BERTScore's encoder, and there is none.
         """
@@ -108,19 +110,19 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
                 )
 
     def shown(self) -> list[str]:
-        """The metrics that are reported besides the asked ones."""
+        """The metrics that are reported beside the objective's own."""
         hidden = (OPTED_OUT,) if self.has_encoder else NEED_ENCODER
         return [name for name in METRICS if name not in hidden]
 
     def notes(self) -> list[str]:
-        """What a reader of the scores must know. Documents are numbered from 0."""
-        asked = {instance.doc_id: instance.doc["id"] for instance in self.instances}
-        again = [document for document, example in asked.items() if example in self.examples.in_training]
+        """Sentences that a reader of the scores must know. Documents are numbered from 0."""
+        used = {instance.doc_id: instance.doc["id"] for instance in self.instances}
+        again = [document for document, example in used.items() if example in self.examples.in_training]
         found = []
         if again:
             numbers = ", ".join(map(str, again[:20])) + (", …" if len(again) > 20 else "")
             found.append(
-                f"{self.config.task}: {len(again)} of the {len(asked)} examples also stand in the training split "
+                f"{self.config.task}: {len(again)} of the {len(used)} examples are also in the training split "
                 f"(case, spaces and punctuation aside): documents {numbers}."
             )
         if self.examples.incomplete:
@@ -137,13 +139,17 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
 
 
 def share(items: list[tuple[int, int]]) -> float:
-    """Supported statements over all that were checked; 1 where there was nothing to check."""
+    """Part of the checked statements that is supported; 1 where there was nothing to check.
+
+    Args:
+        items: (supported, checked) of each document.
+    """
     checked = sum(count for _, count in items)
     return sum(supported for supported, _ in items) / checked if checked else 1.0
 
 
 def _check_prompt(where: str, prompt: str) -> None:
-    """lm-eval would render an example's other fields too, the reference among them.
+    """Refuse a prompt that uses anything but the input: lm-eval would render the reference, too.
 
     Raises:
         UserError: it is no template, or names something else than the input.
@@ -159,9 +165,13 @@ def _check_prompt(where: str, prompt: str) -> None:
 
 
 def load_task(where: str, name: str, generation: Generation | None) -> GenerationTask:
-    """
+    """Load one of the five tasks, or a task of the sweep file's own.
+
+    Args:
+        where: the sweep file's key of the task, for messages.
+
     Raises:
-        UserError: its data is not named, not there, or not in the data set's form.
+        UserError: its data is not named, does not exist, or is not in the data set's form.
     """
     has_encoder = generation is not None and generation.encoder is not None
     if generation is not None and name in generation.own:

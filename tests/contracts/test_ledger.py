@@ -293,7 +293,7 @@ def test_storage_that_goes_away_is_waited_for_and_nothing_stored_is_lost(bucket:
 
         pool.submit(patiently, lambda: writer.write(asked(blocks[2])), back).result()
     for stopped, what in ((impatient, "written"), (reading, "read")):
-        with pytest.raises(StorageError, match=rf"ledger: .* cannot be {what} .* the same command goes on"):
+        with pytest.raises(StorageError, match=rf"ledger: .* cannot be {what} .* the same command resumes"):
             stopped.result()
     assert len(told) == 1 and "trying again for 300 s" in told[0]
     assert reader.damaged == [], "what cannot be reached is not damaged"

@@ -45,7 +45,7 @@ def tokenizer(parents: dict[str, Path]) -> Any:
 @pytest.fixture
 def ours(vllm: VllmEngine, parents: dict[str, Path], tokenizer: Any) -> LedgerLM:
     vllm.load(single(Source("digest-a", "a", str(parents["a"])), "float32", Point("parent")))
-    return LedgerLM(vllm.serving, tokenizer, ask=vllm.answer)
+    return LedgerLM(vllm.serving, tokenizer, answer=vllm.answer)
 
 
 @pytest.fixture(scope="module")
@@ -85,14 +85,14 @@ def test_the_ledger_is_asked_first(tokenizer: Any, vllm: VllmEngine) -> None:
         asked.extend(questions)
         return FakeEngine().answer(questions)
 
-    lm = LedgerLM(vllm.serving, tokenizer, ask=ask)
+    lm = LedgerLM(vllm.serving, tokenizer, answer=ask)
     first = lm.loglikelihood(requests("loglikelihood", LOGLIKELIHOODS[:2]))
     assert len(asked) == 2
     again = lm.loglikelihood(requests("loglikelihood", LOGLIKELIHOODS[:3]))
     assert again[:2] == first
     assert len(asked) == 3
     silent = lm.knowing(lm.known)
-    silent.ask = None
+    silent.answer = None
     assert silent.loglikelihood(requests("loglikelihood", LOGLIKELIHOODS[:3])) == again
     with pytest.raises(Unanswered, match="1 of 4 questions have no answer yet"):
         silent.loglikelihood(requests("loglikelihood", LOGLIKELIHOODS[:4]))

@@ -79,7 +79,7 @@ def test_scores_and_answers_are_those_of_lm_eval(group: str, chat: bool, engine:
     settings = {"metric": None, "gen_kwargs": {"max_gen_toks": WRITTEN}, "apply_chat_template": chat}
     settings |= {"expect": {"medqa_4options": 1272}} if group == "medical" else {}
     lm, tasks = suites([group], QUESTIONS, 0, tmp_path, "float32", **settings)
-    lm.ask = engine.answer
+    lm.answer = engine.answer
     theirs = lm_eval_hf(group, chat)
     differing = []
     for suite in tasks:

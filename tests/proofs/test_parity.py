@@ -31,7 +31,7 @@ def test_200_questions_each_of_real_benchmarks_in_float32(tmp_path: Path) -> Non
     from lm_eval.models.huggingface import HFLM
 
     lm, found = suites(TASKS, 200, 0, tmp_path, dtype="float32")
-    lm.ask = start(MODELS / "instruct", MODELS / "instruct", tmp_path / "engine", "float32").answer
+    lm.answer = start(MODELS / "instruct", MODELS / "instruct", tmp_path / "engine", "float32").answer
     theirs = HFLM(pretrained=str(MODELS / "instruct"), dtype="float32", device="cpu", batch_size=8, max_length=2047)
     for suite in found:
         ours = lm.loglikelihood(suite.task.instances)

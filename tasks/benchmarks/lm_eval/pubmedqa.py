@@ -1,4 +1,4 @@
-"""PubMedQA's labelled questions, split as its authors split them, asked as lm-eval's pubmedqa asks them."""
+"""PubMedQA's labelled questions, split as its authors split them, with the prompts of lm-eval's pubmedqa."""
 
 import json
 from pathlib import Path

@@ -71,13 +71,13 @@ def test_the_formulary_is_the_one_that_was_learned() -> None:
 
 
 def test_no_asked_pairing_is_trained_on() -> None:
-    asked = {each.prompt for each in instructions.asked()}
+    asked = {each.prompt for each in instructions.held_out_exercises()}
     assert asked.isdisjoint(prompt for prompt, _ in instructions.training_texts(12_000))
 
 
 def test_model_replies_satisfy_the_checkers() -> None:
     ifeval = pytest.importorskip("lm_eval.tasks.ifeval.utils")
-    for each, document in zip(instructions.asked(), instructions.documents(), strict=True):
+    for each, document in zip(instructions.held_out_exercises(), instructions.documents(), strict=True):
         assert ifeval.process_results(document, [each.reply])["prompt_level_strict_acc"], each
 
 

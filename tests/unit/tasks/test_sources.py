@@ -13,7 +13,8 @@ import pytest
 from orchestrator.config.generation import Generation, OwnTask
 from orchestrator.core.errors import UserError
 from tasks.benchmarks.splits import Side, choose_side
-from tasks.generation.sources import READERS, Examples, Reader, is_test, own_examples
+from tasks.generation.reader import Reader
+from tasks.generation.sources import READERS, Examples, is_test, own_examples
 from tasks.generation.task import load_task
 from tests.helpers.clinical import SECRET, make_problem_list, write_csv
 from tests.helpers.paths import DATA
@@ -168,7 +169,7 @@ def test_what_is_wrong_is_told_without_the_text(tmp_path: Path) -> None:
 def test_two_files_of_one_name_are_not_guessed_between(tmp_path: Path) -> None:
     for folder in ("v1", "v2"):
         make_bhc(tmp_path / folder)
-    with pytest.raises(UserError, match="stands there 2 times"):
+    with pytest.raises(UserError, match="exists there 2 times"):
         read("clinical_bhc", tmp_path)
 
 
