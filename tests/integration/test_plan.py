@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
 from orchestrator.cli.main import main
+from tests.helpers.commands import refused
 from tests.helpers.paths import EXAMPLES, HUB_DATA, INSTRUCT, SHAPES
 
 
@@ -62,4 +64,14 @@ def test_shape_and_tokenizer_are_checked(shape: Path, tmp_path: Path, capsys: py
     shape.write_text('{"model_type": "llamma"}')
     assert "no causal language model that transformers knows" in refused(
         "--shape", str(shape), "--tokenizer", str(INSTRUCT)
+    )
+
+
+def test_an_unknown_task_is_refused_with_its_neighbour_among_all_of_lm_evals(
+    sweep: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused(
+        sweep(objectives={"clinical": {"tasks": ["demo_formulery"]}}),
+        capsys,
+        "objectives.clinical.tasks[0]: lm-eval knows no task, group or tag 'demo_formulery'; did you mean 'demo_formulary'?",
     )

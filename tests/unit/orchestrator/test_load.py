@@ -125,10 +125,6 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "unknown tokenizer parent": ({"tokenizer": "c"}, "tokenizer names 'c', which is not in parents: a, b"),
     "no axis for the front": (objective(front=False), "objectives: every one has front: false"),
-    "unknown task": (
-        objective(tasks=["demo_formulery"]),
-        "objectives.clinical.tasks[0]: lm-eval knows no task, group or tag 'demo_formulery'; did you mean 'demo_formulary'?",
-    ),
     "unknown metric": (
         objective(metric="accuracy"),
         "objectives.clinical.tasks[0]: has no metric 'accuracy' (it has: acc)",

@@ -1,8 +1,10 @@
 """The report is complete, self-contained and the same twice, for sweeps of every shape."""
 
+import functools
 import io
 import re
 import stat
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -126,6 +128,20 @@ BOARDS = {
 }
 
 
+Reports = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
+    """The folder of a board's report, which is written once; nobody may change its files."""
+
+    @functools.cache
+    def folder(shape: str) -> Path:
+        return write_report(BOARDS[shape](), tmp_path_factory.mktemp("report")).parent
+
+    return folder
+
+
 class Loads(HTMLParser):
     """What a browser would fetch or run, and every id."""
 
@@ -142,13 +158,11 @@ class Loads(HTMLParser):
 
 
 @pytest.mark.parametrize("shape", BOARDS)
-def test_a_report_is_complete_and_self_contained(shape: str, tmp_path: Path) -> None:
-    board = BOARDS[shape]()
-    page = write_report(board, Layout(tmp_path))
-    html, markdown = page.read_text(), (tmp_path / "report.md").read_text()
+def test_a_report_is_complete_and_self_contained(shape: str, reports: Reports) -> None:
+    board, folder = BOARDS[shape](), reports(shape)
+    html, markdown = (folder / "report.html").read_text(), (folder / "report.md").read_text()
     loads = Loads()
     loads.feed(html)
-    assert page == tmp_path / "report.html"
     assert not {"script", "link", "iframe", "object"} & set(loads.tags)
     assert all(address.startswith(("data:image/svg+xml;base64,", "#")) for address in loads.addresses)
     assert {address[1:] for address in loads.addresses if address.startswith("#")} <= set(loads.ids)
@@ -156,31 +170,30 @@ def test_a_report_is_complete_and_self_contained(shape: str, tmp_path: Path) -> 
     for row in board.rows:
         assert row.recipe.id in html and row.recipe.id in markdown
     for picture in re.findall(r"\]\((figures/[^)]+)\)", markdown):
-        assert (tmp_path / picture).stat().st_size > 5000
-    for picture in (tmp_path / "figures").glob("*.png"):
+        assert (folder / picture).stat().st_size > 5000
+    for picture in (folder / "figures").glob("*.png"):
         assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert "arXiv 2604.01538" in html and "arXiv 2604.01538" in markdown
     assert "/home/someone" not in html + markdown and "/srv/tok" not in html + markdown
 
 
 @pytest.mark.parametrize("shape", BOARDS)
-def test_the_same_board_gives_the_same_bytes(shape: str, tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        write_report(BOARDS[shape](), tmp_path / name)
-    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.*"))
+def test_the_same_board_gives_the_same_bytes(shape: str, reports: Reports, tmp_path: Path) -> None:
+    first = reports(shape)
+    assert write_report(BOARDS[shape](), Layout(tmp_path)) == tmp_path / "report.html"
+    files = sorted(path.relative_to(first) for path in first.rglob("*.*"))
     assert len(files) >= 4
     for file in files:
-        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
-        assert stat.S_IMODE((tmp_path / "a" / file).stat().st_mode) == 0o600
+        assert (first / file).read_bytes() == (tmp_path / file).read_bytes(), file
+        assert stat.S_IMODE((tmp_path / file).stat().st_mode) == 0o600
 
 
-def test_the_paper_sweep_has_both_figures(tmp_path: Path) -> None:
-    board = BOARDS["paper"]()
-    assert len(board.rows) == 20
-    write_report(board, Layout(tmp_path))
-    names = sorted(p.name for p in (tmp_path / "figures").iterdir())
+def test_the_paper_sweep_has_both_figures(reports: Reports) -> None:
+    assert len(BOARDS["paper"]().rows) == 20
+    folder = reports("paper")
+    names = sorted(path.name for path in (folder / "figures").iterdir())
     assert names == ["front.png", "front.svg", "trajectories.png", "trajectories.svg"]
-    markdown = (tmp_path / "report.md").read_text()
+    markdown = (folder / "report.md").read_text()
     assert "20 recipes, 20 scored" in markdown and "SLERP is linear here" in markdown
     assert "The 22 merges and the 2 unmerged models are 20 recipes" in markdown
     assert "clinical (parent) = linear alpha=0.0 = slerp t=0.0" in markdown
@@ -189,16 +202,14 @@ def test_the_paper_sweep_has_both_figures(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_cannot_be_drawn_any_more_is_removed(tmp_path: Path) -> None:
-    write_report(BOARDS["paper"](), tmp_path)
-    write_report(BOARDS["no ratio"](), tmp_path)
+    write_report(BOARDS["paper"](), Layout(tmp_path))
+    write_report(BOARDS["no ratio"](), Layout(tmp_path))
     assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == ["front.png", "front.svg"]
     assert "no scored recipe lies between two parents" in (tmp_path / "report.md").read_text()
 
 
-def test_broken_recipes_are_reported_and_not_scored(tmp_path: Path) -> None:
-    board = BOARDS["broken"]()
-    html = write_report(board, Layout(tmp_path)).read_text()
-    markdown = (tmp_path / "report.md").read_text()
+def test_broken_recipes_are_told_and_not_scored(reports: Reports) -> None:
+    html, markdown = ((reports("broken") / name).read_text() for name in ("report.html", "report.md"))
     for text in (html, markdown):
         assert "17 scored, 1 invalid, 1 failed and 1 pending" in text
         assert "The front may still change" in text
@@ -223,11 +234,11 @@ def test_nothing_scored_yet(tmp_path: Path) -> None:
     assert not list((tmp_path / "figures").iterdir())
 
 
-def test_a_rehearsal_says_so_everywhere(tmp_path: Path) -> None:
+def test_a_rehearsal_says_so_everywhere(reports: Reports) -> None:
     board = BOARDS["rehearsal"]()
-    html = write_report(board, Layout(tmp_path)).read_text()
+    html, markdown = ((reports("rehearsal") / name).read_text() for name in ("report.html", "report.md"))
     assert 'class="watermark"' in html
-    assert FAKE in html and FAKE in (tmp_path / "report.md").read_text() and FAKE in _printed(board)
+    assert FAKE in html and FAKE in markdown and FAKE in _printed(board)
     for figure in (figures.front(board), figures.trajectories(board)):
         assert figure is not None and "nothing was measured" in figure.get_suptitle()
 
