@@ -24,8 +24,10 @@ import pyarrow.parquet as pq
 from benchmarks.common import ROOT
 from orchestrator.config.load import load_config
 from orchestrator.recipes.recipe import Recipe
+from orchestrator.results.layout import Layout
 from orchestrator.results.lock import locked
-from orchestrator.stages.evaluate import ask, open_blocks
+from orchestrator.stages.compute import computing
+from orchestrator.stages.evaluate import evaluate
 from orchestrator.stages.open import Sweep, open_sweep
 from orchestrator.stats.scores import Floats
 from tasks.evaluation.judge import score_task
@@ -67,12 +69,12 @@ def points(space: SearchSpace) -> Iterator[Params]:
         yield space.suggest(study.ask())
 
 
-def open_landscape(out: Path) -> tuple[Sweep, dict[str, Params | None]]:
+def open_landscape(layout: Layout) -> tuple[Sweep, dict[str, Params | None]]:
     """The example's sweep on all questions of both splits, with the random points as recipes; recipe → its point."""
     config = load_config(SPACE)
     whole = {name: item.model_copy(update={"split": None}) for name, item in config.objectives.items()}
     workers = config.workers.model_copy(update={"count": 1})
-    sweep = open_sweep(config.model_copy(update={"objectives": whole, "workers": workers}), out)
+    sweep = open_sweep(config.model_copy(update={"objectives": whole, "workers": workers}), layout)
     space = SearchSpace(sweep.config, sweep.sources)
     found: dict[str, tuple[Recipe, Params | None]] = {r.id: (r, space.params_of(r)) for r in sweep.recipes}
     for params in points(space):
@@ -84,8 +86,8 @@ def open_landscape(out: Path) -> tuple[Sweep, dict[str, Params | None]]:
 def table(sweep: Sweep, params: dict[str, Params | None]) -> pa.Table:
     rows, asked = [], np.zeros(0, np.uint8)
     for recipe in sweep.recipes:
-        lm = sweep.lm.knowing(sweep.ledger.answers(recipe.id))
-        clinical, instruction = (score_task(suite, lm) for suite in sweep.suites)
+        lm = sweep.tasks.lm.knowing(sweep.ledger.answers(recipe.id))
+        clinical, instruction = (score_task(suite, lm) for suite in sweep.tasks.suites)
         followed, asked = followed_of(sweep)
         assert np.isclose(np.mean([np.mean(followed == asked), followed.sum() / asked.sum()]), instruction.value)
         rows.append(
@@ -105,7 +107,7 @@ def table(sweep: Sweep, params: dict[str, Params | None]) -> pa.Table:
 
 def followed_of(sweep: Sweep) -> tuple[np.ndarray, np.ndarray]:
     """Of the replies that were just judged: instructions followed and given, a prompt each."""
-    task = sweep.suites[1].task
+    task = sweep.tasks.suites[1].task
     verdicts = [
         task.process_results(instance.doc, list(instance.filtered_resps.values()))["inst_level_strict_acc"]
         for instance in task.instances
@@ -118,9 +120,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="results folder; kept, so that a killed run goes on")
     out = parser.parse_args().out
-    with locked(out):
-        sweep, params = open_landscape(out)
-        ask(sweep, open_blocks(sweep), None)
+    with locked(Layout(out)):
+        sweep, params = open_landscape(Layout(out))
+        with computing(sweep, None, searches=False) as compute:
+            evaluate(sweep, sweep.grid, compute)
         FILE.parent.mkdir(exist_ok=True)
         pq.write_table(table(sweep, params), FILE, compression="zstd")
     print(f"{len(sweep.recipes)} recipes: {FILE}")

@@ -37,10 +37,13 @@ from cluster.queue import Queue
 from cluster.session import quiet
 from orchestrator.config.load import load_config
 from orchestrator.core.progress import Progress
-from orchestrator.core.records import Asked, Block
-from orchestrator.stages.evaluate import keep, keeping, open_blocks
+from orchestrator.core.records import Asked, Block, RecipeStatus
+from orchestrator.results.layout import Layout
+from orchestrator.stages.compute import worker_spec
+from orchestrator.stages.evaluate import missing_blocks
 from orchestrator.stages.open import Sweep, open_sweep
 from orchestrator.stages.publish import publish
+from orchestrator.stages.record import record, storing
 from tasks.serving.fake import FakeEngine
 
 BLOCK_S, SIGMA, SWAP_S = 30.0, 0.5, 2.0
@@ -109,9 +112,9 @@ class Simulated:
 
 
 def drive(sweep: Sweep, workers: int, clock: Clock) -> None:
-    """`mergefront run` without Ray: what `orchestrator.stages.evaluate.ask` and `cluster.pool` do, part by part."""
+    """`mergefront run` without Ray: what `orchestrator.stages.evaluate` and `cluster.pool` do, part by part."""
     with clock.part("open_blocks"):
-        blocks = open_blocks(sweep)
+        blocks = missing_blocks(sweep, sweep.grid)
     with clock.part("queue"):
         queue = Queue()
         queue.add(blocks)
@@ -120,7 +123,7 @@ def drive(sweep: Sweep, workers: int, clock: Clock) -> None:
             simulated.hand_out(worker)
     engine = FakeEngine()
     with Progress(blocks) as progress, contextlib.ExitStack() as stack:
-        store = stack.enter_context(keeping(sweep))
+        store = stack.enter_context(storing(sweep, sweep.layout))
         while (done := simulated.next()) is not None:
             worker, block = done
             engine.recipe_id = block.recipe_id
@@ -151,14 +154,14 @@ def utilisation(recipes: int, each: int, workers: int, driver_s: float) -> float
 def measure(folder: Path, recipes: int, workers: int) -> dict[str, Any]:
     """One sweep of so many recipes, and its report."""
     clock, reporting = Clock(), Clock()
-    sweep = open_sweep(load_config(write_sweep(folder, recipes)), folder / f"out-{recipes}")
+    sweep = open_sweep(load_config(write_sweep(folder, recipes)), Layout(folder / f"out-{recipes}"))
     with contextlib.redirect_stderr(open(os.devnull, "w")):
         drive(sweep, workers, clock)
-    again = open_sweep(sweep.config, sweep.out)
+    again = open_sweep(sweep.config, sweep.layout)
     with reporting.part("report"):
-        board = publish(again)
-    assert len(board.rows) == recipes and all(row.status == "scored" for row in board.rows)
-    blocks = sum(1 for _ in sweep.out.glob("answers/*/*/SUCCESS"))
+        board = publish(again, None)
+    assert len(board.rows) == recipes and all(row.status == RecipeStatus.SCORED for row in board.rows)
+    blocks = sum(1 for _ in sweep.layout.answers.glob("*/*/SUCCESS"))
     parts = {name: round(1000 * spent / recipes, 3) for name, spent in clock.spent.items()}
     cost = f"driver {1000 * clock.total / recipes:.2f} ms a recipe, {1000 * clock.cpu / recipes:.2f} of them processor"
     report = f"report {reporting.total:.1f} s, {reporting.cpu:.1f} of them processor"
@@ -179,18 +182,17 @@ def real(path: Path, raylets: int, cpus: int) -> None:
     from ray.cluster_utils import Cluster
 
     from cluster.pool import Pool
-    from orchestrator.stages.evaluate import worker_spec
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(raylets):
         cluster.add_node(num_cpus=cpus)
     ray.init(cluster.address, log_to_driver=False)
-    sweep = open_sweep(load_config(path), path.parent / "real")
-    blocks, recipes = open_blocks(sweep), {recipe.id: recipe for recipe in sweep.recipes}
+    sweep = open_sweep(load_config(path), Layout(path.parent / "real"))
+    blocks, recipes = missing_blocks(sweep, sweep.grid), {recipe.id: recipe for recipe in sweep.recipes}
     busy, first, cpu, results = 0.0, 0.0, 0.0, 0
     with Pool(worker_spec(sweep), limit=len(blocks)) as pool:
         for result in pool.run(recipes, blocks):
-            keep(sweep, result)
+            record(sweep, sweep.layout, result)
             if isinstance(result, Asked):
                 if not first and all(slot.has_engine for slot in pool.workers.slots):
                     first, cpu, busy, results = time.perf_counter(), time.process_time(), -result.answer_s, 0

@@ -7,7 +7,6 @@ then stop at the wrong tokens. Only JSON is read here.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 from pathlib import Path
 from typing import Any

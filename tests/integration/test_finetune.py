@@ -16,9 +16,10 @@ import pytest
 from orchestrator.config.load import load_config
 from orchestrator.core.errors import UserError
 from orchestrator.planning.plan import make_plan
-from orchestrator.stages.finetune import open_phase
+from orchestrator.results.layout import Layout
+from orchestrator.stages.finetune_runs import finetuned_round, plan_runs
 from orchestrator.stages.open import open_sweep
-from orchestrator.stages.score import make_board
+from orchestrator.stages.score import score
 from tests.helpers.commands import Run, command_line
 from tests.helpers.paths import DEMO, INSTRUCT, ROOT
 from tests.helpers.results import finished
@@ -94,7 +95,7 @@ def test_what_is_wrong_with_finetune_is_said(sweep: Callable[..., Path], tmp_pat
     assert "icft.examples: 8 is not among examples, [4]" in error(icft={**ICFT, "examples": 8}, **both)
     assert "finetune.icft.stage: unknown key; did you mean 'stages'?" in error(icft={**ICFT, "stage": 2}, **both)
     assert "finetune.icft.general: this key is missing" in error(icft={}, **both)
-    assert "has no key finetune" in mergefront("sft", sweep(), "--out", tmp_path / "out", expect=2)[1]
+    assert "has no section finetune" in mergefront("sft", sweep(), "--out", tmp_path / "out", expect=2)[1]
 
 
 def test_every_start_learns_from_the_same_nested_examples_and_the_baseline_comes_first(
@@ -106,25 +107,29 @@ def test_every_start_learns_from_the_same_nested_examples_and_the_baseline_comes
     changes = {"starts": ["instruct", "baseline"], "examples": [4, 8, "all"], "baseline": baseline, "min_steps": None}
     parents = {name: {"model": str(DEMO / "parents" / name)} for name in ("clinical", "instruct")}
     config = load_config(sweep(generation=GENERATION, finetune={**FINETUNE, **changes}, parents=parents))
-    opened = open_sweep(config, tmp_path / "out")
-    phase = open_phase(opened, make_board(opened))
+    opened = open_sweep(config, Layout(tmp_path / "out"))
+    planned = plan_runs(opened, score(opened, opened.grid))
 
-    assert phase.baseline is not None and phase.all_runs[0] is phase.baseline
-    assert phase.baseline.tuning.settings["steps"] == 3 and phase.baseline.tuning.settings["learning_rate"] == 2e-5
-    assert len(phase.runs) == 2 * 3 * 2
-    by_key = {(run.tuning.start_label, run.tuning.budget, run.tuning.seed): run for run in phase.runs}
+    assert planned.baseline is not None and planned.all[0] is planned.baseline
+    assert planned.baseline.tuning.settings["steps"] == 3 and planned.baseline.tuning.settings["learning_rate"] == 2e-5
+    assert len(planned.runs) == 2 * 3 * 2
+    by_key = {(run.tuning.start_label, run.tuning.budget, run.tuning.seed): run for run in planned.runs}
     for (start, budget, seed), run in by_key.items():
         whole = by_key["instruct", "all", seed].examples
         assert run.examples == whole[: len(run.examples)], "nested, and the same for every start"
         assert len(run.examples) == {"4": 4, "8": 8, "all": 640}[budget] == run.tuning.examples
         assert run.tuning.settings["steps"] == {"4": 100, "8": 100, "all": 200}[budget]
         if start == "baseline":
-            assert run.start == phase.baseline.folder / "model"
-            assert run.tuning.start.id == phase.baseline.recipe.id
+            assert run.start == planned.baseline.files.model
+            assert run.tuning.start.id == planned.baseline.recipe.id
     firsts = [by_key["instruct", "4", seed].examples for seed in (0, 1)]
     assert firsts[0] != firsts[1], "each seed draws its own"
-    assert len({run.recipe.id for run in phase.runs}) == len(phase.runs)
-    assert {suite.objective for suite in phase.sweep.suites} == {"clinical", "instruction", "cards"}
+    assert len({run.recipe.id for run in planned.runs}) == len(planned.runs)
+    assert {suite.objective for suite in finetuned_round(opened, planned).suites} == {
+        "clinical",
+        "instruction",
+        "cards",
+    }
 
 
 def test_more_examples_than_there_are_is_refused_by_the_plan(sweep: Callable[..., Path]) -> None:
@@ -153,8 +158,8 @@ def test_icft_trains_on_its_budgets_alone_and_keeps_the_same_instructions(
     plan = make_plan(load_config(path)).finetune
     assert plan is not None and plan.general == 64
     assert plan.runs == 2 * 3 and plan.steps == 2 * (2 + 4 + 9), "ICFT takes 9 to show 64 examples in 3 stages"
-    opened = open_sweep(load_config(path), tmp_path / "out")
-    runs = {(run.tuning.method, run.tuning.budget): run for run in open_phase(opened, make_board(opened)).runs}
+    opened = open_sweep(load_config(path), Layout(tmp_path / "out"))
+    runs = {(run.tuning.method, run.tuning.budget): run for run in plan_runs(opened, score(opened, opened.grid)).runs}
     assert set(runs) == {("lora", "4"), ("lora", "64"), ("icft", "64")}
     tuned = runs["icft", "64"]
     assert tuned.examples == runs["lora", "64"].examples and tuned.tuning.id != runs["lora", "64"].tuning.id

@@ -12,6 +12,7 @@ import pytest
 from orchestrator.cli.main import main
 from orchestrator.config.load import load_config
 from orchestrator.core.errors import UserError
+from orchestrator.results.layout import Layout
 from orchestrator.stages.open import reopen_sweep
 from orchestrator.sweep import run_sweep
 from tests.helpers.clinical import SECRET
@@ -49,7 +50,7 @@ def test_a_sweep_over_an_own_task(sweep: Callable[..., Path], own: dict[str, Any
         assert text not in told and not any(text.encode() in file.read_bytes() for file in written)
     (remembered,) = (tmp_path / "out" / "metrics").iterdir()
     before = remembered.read_text()
-    reopen_sweep(tmp_path / "out")
+    reopen_sweep(Layout(tmp_path / "out"))
     assert run_sweep(path, tmp_path / "out").find("a").scores["notes"].tasks[0].metrics == values.metrics
     assert remembered.read_text() == before, "nothing was measured twice"
 

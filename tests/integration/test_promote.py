@@ -12,6 +12,7 @@ import torch
 from orchestrator.cli.main import main
 from orchestrator.promote import check_served
 from orchestrator.recipes.expand import expand
+from orchestrator.results.layout import Layout
 from orchestrator.stages.open import reopen_sweep
 
 
@@ -32,7 +33,7 @@ def test_a_promoted_recipe(finished: Path, tmp_path: Path, capsys: pytest.Captur
     assert main(["promote", str(finished), "linear alpha=0.25", "--to", str(folder)]) == 0
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert AutoTokenizer.from_pretrained(folder)("abc")["input_ids"]
-    sweep = reopen_sweep(finished)
+    sweep = reopen_sweep(Layout(finished))
     assert model.config.eos_token_id == sweep.serving.stop_token_ids[0]
     parts = [AutoModelForCausalLM.from_pretrained(sweep.sources[name].model).state_dict() for name in "ab"]
     for name, tensor in model.state_dict().items():
@@ -47,7 +48,7 @@ def test_a_promoted_recipe(finished: Path, tmp_path: Path, capsys: pytest.Captur
 
 
 def test_a_random_methods_promoted_weights_are_the_served_ones(finished: Path, tmp_path: Path) -> None:
-    sweep = reopen_sweep(finished)
+    sweep = reopen_sweep(Layout(finished))
     (recipe,) = (r for r in expand(sweep.config, sweep.sources) if r.seed is not None)
     assert main(["promote", str(finished), recipe.id, "--to", str(tmp_path / "model")]) == 0
     check_served(recipe, tmp_path / "model", tmp_path)

@@ -14,6 +14,7 @@ import yaml
 
 from orchestrator.cli.main import main
 from orchestrator.recipes.recipe import find_recipe
+from orchestrator.results.layout import Layout
 from orchestrator.review.sheets import CRITERIA
 from orchestrator.stages.open import Sweep, reopen_sweep
 from tasks import demo
@@ -101,7 +102,7 @@ def test_sheets_are_private_and_name_no_recipe(
     sheets = write(finished, folder, "--sample", "5", "--raters", "3")
     said = capsys.readouterr().out
     assert "patients' too" in said and "(0700, 0600)" in said and "fake answer" not in said
-    sweep = reopen_sweep(finished)
+    sweep = reopen_sweep(Layout(finished))
     files = {file.name: file for file in folder.iterdir()}
     assert set(files) == {"rater-1.csv", "rater-2.csv", "rater-3.csv", "rubric.txt"}
     key = next((finished / "reviews").glob("*/key.json"))
@@ -149,7 +150,7 @@ def test_filled_sheets_are_laid_to_their_recipes(
 ) -> None:
     """Raters who know the answers rate a with 5, b with 2 and the merge with 3; the second is one step stricter."""
     sheets, back = write(finished, tmp_path / "sheets"), tmp_path / "back"
-    sweep = reopen_sweep(finished)
+    sweep = reopen_sweep(Layout(finished))
     known = {text: value for label, value in zip(RECIPES, (5, 2, 3), strict=True) for text in answers(sweep, label)}
     back.mkdir()
     for rater, rows in enumerate(sheets):

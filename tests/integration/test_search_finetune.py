@@ -12,9 +12,9 @@ import pytest
 from orchestrator.config.load import load_config
 from orchestrator.core.errors import UserError
 from orchestrator.planning.plan import make_plan
+from orchestrator.results.layout import Layout
 from orchestrator.stages.open import open_sweep
-from orchestrator.stages.search import check, confirming, open_race
-from orchestrator.stages.search_finetune import open_space, with_learning
+from orchestrator.stages.search import open_race
 from tests.helpers.sweeps import FINETUNE, GENERATION, TASK
 from tune.study import choose_sampler
 
@@ -58,8 +58,7 @@ def test_a_joint_search_that_cannot_be_is_refused(
     sweep: Callable[..., Path], changes: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(UserError) as raised:
-        path = write(sweep, **changes)
-        check(load_config(path), path)
+        load_config(write(sweep, **changes))
     assert said in str(raised.value)
 
 
@@ -73,13 +72,15 @@ def test_the_plan_says_what_a_search_asks(sweep: Callable[..., Path]) -> None:
 
 
 def test_a_candidate_is_a_merge_and_a_run(sweep: Callable[..., Path], tmp_path: Path) -> None:
-    learning = with_learning(open_sweep(load_config(write(sweep)), tmp_path / "out"))
-    space = open_space(learning)
-    assert list(learning.config.objectives) == ["clinical", "cards"]
-    assert {suite.objective for suite in confirming(learning).suites} == {"clinical", "cards"}
-    assert open_race(learning, space).rungs.objectives == ["clinical", "cards"], "what is learned is an axis"
+    opened = open_sweep(load_config(write(sweep)), Layout(tmp_path / "out"))
+    race = open_race(opened, starts=True)
+    assert race is not None
+    space = race.space
+    assert list(opened.searched.objectives) == ["clinical", "cards"]
+    assert {suite.objective for suite in opened.held_out.suites} == {"clinical", "cards"}
+    assert race.scheduler.rungs.objectives == ["clinical", "cards"], "what is learned is an axis"
     assert choose_sampler(space, 3, 2).name == "tpe" and space.dimensions == 1 + 3
-    assert all(space.params_of(recipe) is None for recipe in learning.recipes), "nothing of the grid is tuned"
+    assert all(space.params_of(recipe) is None for recipe in opened.recipes), "nothing of the grid is tuned"
 
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     for _ in range(8):

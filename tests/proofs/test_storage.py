@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from orchestrator.core.store import Store
+from orchestrator.results.layout import Layout
 from orchestrator.results.status import read_status
 from tests.helpers.paths import DEMO, EXAMPLES, ROOT
 from tests.helpers.results import leaderboard
@@ -40,7 +41,7 @@ def finish(running: subprocess.Popen[str], expect: int = 0) -> str:
 
 def wait_for_answers(out: Path, count: int) -> None:
     for _ in range(600):
-        if (out / "questions.parquet").exists() and read_status(out).answered >= count:
+        if (out / "questions.parquet").exists() and read_status(Layout(out)).answered >= count:
             return
         time.sleep(0.5)
     raise AssertionError("no answers came")
@@ -58,7 +59,7 @@ def test_sweeps_share_a_bucket_that_goes_away_and_comes_back(
     )
     running = start("run", path, "--out", first)
     wait_for_answers(first, 60)
-    assert read_status(first).state == "at work"
+    assert read_status(Layout(first)).state == "at work"
     bucket.door.shut()
     time.sleep(12)
     assert running.poll() is None, "it waits"
@@ -67,7 +68,7 @@ def test_sweeps_share_a_bucket_that_goes_away_and_comes_back(
     running.kill()
     running.communicate()
     time.sleep(1)
-    dead = read_status(first)
+    dead = read_status(Layout(first))
     assert dead.state == "dead" and 150 <= dead.answered < dead.questions and dead.damaged == []
     before = {entry.name for entry in Store(bucket("team")).list() if entry.name.endswith("SUCCESS")}
     told = finish(start("run", path, "--out", first))
@@ -75,7 +76,7 @@ def test_sweeps_share_a_bucket_that_goes_away_and_comes_back(
     assert leaderboard(first) == leaderboard(calm)
     done = {entry.name for entry in Store(bucket("team")).list() if entry.name.endswith("SUCCESS")}
     assert before < done
-    assert read_status(first).answered == read_status(first).questions
+    assert read_status(Layout(first)).answered == read_status(Layout(first)).questions
 
     told = finish(start("run", path, "--out", second))
     assert "starting engines" not in told, "what another sweep asked is not asked again"

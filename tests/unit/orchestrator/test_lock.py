@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.main import main
+from orchestrator.results.layout import Layout
 
 
 def test_a_results_folder_in_use(
@@ -15,7 +16,7 @@ def test_a_results_folder_in_use(
 ) -> None:
     from orchestrator.results.lock import locked
 
-    with locked(tmp_path / "out"):
+    with locked(Layout(tmp_path / "out")):
         assert main(["run", str(sweep()), "--out", str(tmp_path / "out")]) == 2
     assert "another run is at work there" in capsys.readouterr().err
     assert main(["report", str(tmp_path)]) == 2

@@ -16,7 +16,7 @@ from orchestrator.core.records import Answer, Block
 from orchestrator.core.store import Store
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.merge import merge
-from orchestrator.results.gc import open_store
+from orchestrator.results.manifest import open_ledger_store
 from orchestrator.results.status import read_status
 from tests.helpers.answers import LETTERS, PROFILE, SERVING, Results, asked, damage
 
@@ -76,4 +76,4 @@ def test_a_ledger_moves_into_a_bucket_and_damage_is_mended_from_the_other(
     assert main(["ledger", "merge", str(results.out), team]) == 0
     assert "1 blocks copied, 2 were there" in capsys.readouterr().out
     assert read_status(results.layout).damaged == [] and read_status(results.layout).answered == 18
-    assert len(open_store(str(tmp_path / "out" / "answers")).list()) == 6
+    assert len(open_ledger_store(str(tmp_path / "out" / "answers")).list()) == 6

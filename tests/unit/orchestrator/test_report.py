@@ -137,7 +137,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
 
     @functools.cache
     def folder(shape: str) -> Path:
-        return write_report(BOARDS[shape](), tmp_path_factory.mktemp("report")).parent
+        return write_report(BOARDS[shape](), Layout(tmp_path_factory.mktemp("report"))).parent
 
     return folder
 

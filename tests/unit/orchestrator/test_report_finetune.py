@@ -11,6 +11,7 @@ from orchestrator.recipes.tuning import Start, Tuning, settings
 from orchestrator.report.finetune import equivalents_table, forgotten_table, learned_table, series
 from orchestrator.report.page import write_report
 from orchestrator.results.board import Board, FinetunedRow, FinetuneResults, Row
+from orchestrator.results.layout import Layout
 from orchestrator.stages.finetune_starts import choose_starts
 from tests.helpers.boards import VALUES, board, finetune, score
 
@@ -72,7 +73,7 @@ def test_tables_say_what_was_learned_what_it_is_worth_and_what_was_forgotten() -
 
 
 def test_the_page_has_fine_tuning(tmp_path: Path) -> None:
-    write_report(tuned_board(), tmp_path)
+    write_report(tuned_board(), Layout(tmp_path))
     page = (tmp_path / "report.md").read_text()
     for text in (
         "## Fine-tuning",
@@ -83,6 +84,6 @@ def test_the_page_has_fine_tuning(tmp_path: Path) -> None:
     ):
         assert text in page
     assert (tmp_path / "figures" / "learning.png").stat().st_size > 10_000
-    write_report(dataclasses.replace(tuned_board(), finetuning=None), tmp_path)
+    write_report(dataclasses.replace(tuned_board(), finetuning=None, awaits_finetuning=True), Layout(tmp_path))
     assert "It begins when every recipe" in (tmp_path / "report.md").read_text()
     assert not (tmp_path / "figures" / "learning.png").exists()

@@ -27,8 +27,8 @@ def test_status_counts_what_run_would_find(results: Results) -> None:
     failures = results.out / "failures"
     failures.mkdir()
     write_json(failures / f"{results.recipes[3]}.json", {"status": "invalid", "stage": "merge", "message": "NaN"})
-    with driving(results.out):
-        while read_driver(results.out) is None:
+    with driving(results.layout):
+        while read_driver(results.layout) is None:
             time.sleep(0.01)
         status = read_status(results.layout)
     assert status.state == "at work"
@@ -98,7 +98,7 @@ def test_gpu_hours_are_those_of_all_gpus_of_an_engine(
     results = Results(sweep(workers={"backend": "fake", "gpus": gpus, "engine": engine}), tmp_path / "out")
     results.answer(0, slice(1), swap_s=600.0, answer_s=3000.0)
     status = read_status(results.layout)
-    assert (status.worker_hours, status.gpu_hours) == (pytest.approx(1.0), pytest.approx(hours))
+    assert [status.worker_hours, status.gpu_hours] == pytest.approx([1.0, hours])
     assert f"1.00 worker hours{shown}\n" in describe(status) + "\n"
     workers = load_config(tmp_path / "sweep.yaml").workers
     assert workers.gpu_hours(3600.0) == (hours or 1.0), "in a budget a worker without a GPU counts as one"

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
 
 from tasks.evaluation.tokenizer import open_tokenizer
-from tests.conftest import DEMO, ROOT
+from tests.helpers.paths import DEMO, ROOT
 
 CLASSES = [
     "CohereTokenizer",

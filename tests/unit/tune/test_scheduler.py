@@ -12,12 +12,12 @@ import pytest
 
 from orchestrator.config.load import load_config
 from orchestrator.core.records import Answer, Asked, Block, RecipeStatus
+from orchestrator.results.layout import Layout
 from orchestrator.stages.open import Sweep, open_sweep
-from orchestrator.stages.search import open_race, read_standings
-from orchestrator.stages.search_finetune import open_space
+from orchestrator.stages.search import Race, open_race, read_standings
 from tune.rungs import Rungs
 from tune.scheduler import RaceScheduler
-from tune.standings import Standing, stored
+from tune.standings import Standing, read_notes
 
 OBJECTIVES = {
     "clinical": {"tasks": ["demo_formulary"], "split": "search"},
@@ -33,7 +33,14 @@ SEARCH = {
 @pytest.fixture
 def opened(sweep: Callable[..., Path], tmp_path: Path) -> Sweep:
     path = sweep(objectives=OBJECTIVES, search=SEARCH, recipes=[{"method": "linear", "alpha": [0.5]}])
-    return open_sweep(load_config(path), tmp_path / "out")
+    return open_sweep(load_config(path), Layout(tmp_path / "out"))
+
+
+def started(sweep: Sweep) -> Race:
+    race = open_race(sweep, starts=True)
+    assert race is not None
+    sweep.layout.candidates.mkdir(parents=True, exist_ok=True)
+    return race
 
 
 def answer(sweep: Sweep, recipe_id: str, rungs: Rungs, index: int, right: float) -> None:
@@ -51,10 +58,11 @@ def answer(sweep: Sweep, recipe_id: str, rungs: Rungs, index: int, right: float)
 
 
 def test_rungs_are_nested_and_a_prefix_of_the_values(opened: Sweep) -> None:
-    scheduler = open_race(opened, open_space(opened))
+    opened_race = started(opened)
+    scheduler = opened_race.scheduler
     rungs, recipe = scheduler.rungs, opened.recipes[0]
     answer(opened, recipe.id, rungs, len(rungs.rungs) - 1, right=0.7)
-    lm = opened.lm.knowing(opened.ledger.answers(recipe.id))
+    lm = opened.tasks.lm.knowing(opened.ledger.answers(recipe.id))
     whole, scores = rungs.read(lm, len(rungs.rungs) - 1)
     assert [len(values) for values in whole] == list(rungs.documents(-1))
     for name, values in zip(rungs.objectives, whole, strict=True):
@@ -73,11 +81,12 @@ def test_rungs_are_nested_and_a_prefix_of_the_values(opened: Sweep) -> None:
 
 
 def test_a_beaten_candidate_is_stopped_early_and_another_is_scored(opened: Sweep) -> None:
-    scheduler = open_race(opened, open_space(opened))
+    opened_race = started(opened)
+    scheduler = opened_race.scheduler
     last = len(scheduler.rungs.rungs) - 1
     for recipe, right in zip(opened.recipes, (0.95, 0.5, 0.4), strict=True):
         answer(opened, recipe.id, scheduler.rungs, last, right)
-    read_standings(scheduler)
+    read_standings(opened_race)
     assert {standing.status for standing in scheduler.standings.values()} == {RecipeStatus.SCORED}
     bad, good = (candidate(opened, scheduler, place, ratio) for place, ratio in ((0, 0.2), (1, 0.7)))
     raced = race(opened, scheduler, bad, right=0.1)
@@ -93,11 +102,12 @@ def test_a_beaten_candidate_is_stopped_early_and_another_is_scored(opened: Sweep
 
 def test_a_candidate_noted_with_an_unknown_status_is_decided_again_from_its_answers(opened: Sweep) -> None:
     """As versions before `stopped early` wrote it. Nothing is left to evaluate up to the rung that it had reached."""
-    scheduler = open_race(opened, open_space(opened))
+    opened_race = started(opened)
+    scheduler = opened_race.scheduler
     last = len(scheduler.rungs.rungs) - 1
     for recipe, right in zip(opened.recipes, (0.95, 0.5, 0.4), strict=True):
         answer(opened, recipe.id, scheduler.rungs, last, right)
-    read_standings(scheduler)
+    read_standings(opened_race)
     bad = candidate(opened, scheduler, 0, 0.2)
     race(opened, scheduler, bad, right=0.1)
     bad.save(scheduler.folder)
@@ -105,7 +115,7 @@ def test_a_candidate_noted_with_an_unknown_status_is_decided_again_from_its_answ
     assert json.loads(file.read_text())["status"] == "stopped early"
     file.write_text(file.read_text().replace("stopped early", "raced"))
 
-    (note,) = stored(scheduler.folder)
+    (note,) = read_notes(opened.layout.proposals())
     assert (note["status"], note["rung"], note["number"]) == (RecipeStatus.PENDING, -1, 0)
     again = Standing(bad.recipe, bad.params, 0, note["status"], note["rung"], rivals=tuple(note["rivals"]))
     scheduler.standings[bad.recipe.id] = again

@@ -107,7 +107,7 @@ def test_the_study_learns_from_what_was_there_and_can_be_looked_at(
 ) -> None:
     space = make_space(spaces)
     choice = choose_sampler(space, 50, 2)
-    study = open_study(tmp_path, space.config, choice)
+    study = open_study(tmp_path, space.config.objectives, choice)
     for recipe in expand(space.config, dict(space.sources)):
         if (params := space.params_of(recipe)) is not None:
             result = TrialResult(RecipeStatus.SCORED, (0.5, 0.5), {"floor": -1.0})
