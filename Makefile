@@ -14,7 +14,7 @@ BIN    := .venv/bin
 LOCK   := requirements/$(DEVICE).txt
 LOCKED := .venv/.locked-$(DEVICE)
 READY  := .venv/.ready-$(DEVICE)
-CODE   := mergefront orchestrator tasks tune cluster tests benchmarks examples docs
+CODE   := mergefront orchestrator tasks tune cluster tests benchmarks examples/analyse.py docs
 
 .PHONY: help demo sft sftall smollm2 setup test quick prove check format docs lock clean
 

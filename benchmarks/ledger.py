@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 
 from orchestrator.config.workers import Workers
-from orchestrator.core.records import Answer, Asked, Block, Profile, Question, Serving
+from orchestrator.core.records import Answer, Answered, Block, Profile, Question, Serving
 from orchestrator.ledger.blocks import block_folders
 from orchestrator.ledger.ledger import Ledger
 
@@ -26,9 +26,9 @@ SERVING = Serving("tokenizer", None, (0,), 512, "x", (), "a", "/nowhere")
 PROFILE = Profile("benchmark", "float32", 1, "cpu")
 
 
-def asked(block: Block) -> Asked:
+def asked(block: Block) -> Answered:
     answers = tuple(Answer(question.id, -1.5, True, None, 1) for question in block.questions)
-    return Asked(block, answers, 0.0, 1.0, "here:1")
+    return Answered(block, answers, 0.0, 1.0, "here:1")
 
 
 def measure(where: str, recipes: Sequence[str], questions: Sequence[Question]) -> dict[str, float]:

@@ -37,7 +37,7 @@ from cluster.queue import Queue
 from cluster.session import quiet
 from orchestrator.config.load import load_config
 from orchestrator.core.progress import Progress
-from orchestrator.core.records import Asked, Block, RecipeStatus
+from orchestrator.core.records import Answered, Block, RecipeStatus
 from orchestrator.results.layout import Layout
 from orchestrator.stages.compute import worker_spec
 from orchestrator.stages.evaluate import missing_blocks
@@ -127,7 +127,7 @@ def drive(sweep: Sweep, workers: int, clock: Clock) -> None:
         while (done := simulated.next()) is not None:
             worker, block = done
             engine.recipe_id = block.recipe_id
-            asked = Asked(block, tuple(engine.answer(block.questions)), SWAP_S, BLOCK_S, "simulated")
+            asked = Answered(block, tuple(engine.answer(block.questions)), SWAP_S, BLOCK_S, "simulated")
             with clock.part("ledger"):
                 store(asked)
             with clock.part("progress"):
@@ -193,7 +193,7 @@ def real(path: Path, raylets: int, cpus: int) -> None:
     with Pool(worker_spec(sweep), limit=len(blocks)) as pool:
         for result in pool.run(recipes, blocks):
             record(sweep, sweep.layout, result)
-            if isinstance(result, Asked):
+            if isinstance(result, Answered):
                 if not first and all(slot.has_engine for slot in pool.workers.slots):
                     first, cpu, busy, results = time.perf_counter(), time.process_time(), -result.answer_s, 0
                 busy, results = busy + result.answer_s + result.swap_s, results + 1

@@ -28,7 +28,7 @@ from cluster.spec import Place, WorkerSpec
 from cluster.timeouts import Timeouts
 from cluster.workers import WorkerSlots
 from orchestrator.core.progress import say
-from orchestrator.core.records import Asked, Block, Failure
+from orchestrator.core.records import Answered, Block, Failure
 from orchestrator.recipes.recipe import Recipe
 
 CHECK_S = 1.0
@@ -73,7 +73,7 @@ class Pool:
         stop: Callable[[], bool] = lambda: False,
         more: Callable[[], bool] = lambda: False,
         tick: float = 1.0,
-    ) -> Iterator[Asked | Failure | None]:
+    ) -> Iterator[Answered | Failure | None]:
         """Evaluate all blocks; yields each as it is done, and None after `tick` seconds in which none is.
 
         Args:
@@ -124,7 +124,7 @@ class Pool:
         ready, _ = ray.wait(calls, timeout=tick)
         return list(ray.wait(calls, num_returns=len(calls), timeout=0)[0]) if ready else []
 
-    def _receive(self, ref: Any, slot: Slot) -> Asked | Failure | None:
+    def _receive(self, ref: Any, slot: Slot) -> Answered | Failure | None:
         """What came of one call; None where that is no result of a block."""
         try:
             result = ray.get(ref, timeout=60)
@@ -146,13 +146,13 @@ class Pool:
                 slot.state, slot.failed_starts = slot.state.ready(), 0
         return None
 
-    def _finished(self, slot: Slot, state: Busy, result: Asked | Failure) -> Asked | Failure | None:
+    def _finished(self, slot: Slot, state: Busy, result: Answered | Failure) -> Answered | Failure | None:
         if isinstance(result, Failure) and result.status == "failed":
             # An engine that raised may be broken for good (CUDA errors are), and would fail every recipe from now on.
             return self._broke(slot, result.message, result.detail)
         slot.state, block = state.done(), state.block
         self.queue.done(block)
-        if isinstance(result, Asked):
+        if isinstance(result, Answered):
             self.timeouts.observe_block(result)
             return result
         was_lost = self.queue.is_lost(block.recipe_id)

@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.core.records import Answer, Asked, Failure
+from orchestrator.core.records import Answer, Answered, Failure
 from tasks.evaluation.ledger_lm import generated_text
 from tasks.evaluation.suites import SuiteTask
 from tasks.generation.metrics import Measured, OpenEncoder, Values, measure
@@ -38,7 +38,7 @@ def measure_all(texts: dict[str, Texts], encoder: OpenEncoder | None) -> dict[st
 @contextlib.contextmanager
 def measuring(
     suites: Sequence[SuiteTask], before: Sequence[Work], log: Callable[[str], None]
-) -> Iterator[Callable[[Asked | Failure | None], None]]:
+) -> Iterator[Callable[[Answered | Failure | None], None]]:
     """Give the function that takes what the pool yields, and wait for open tasks on leaving without an exception.
 
     Args:
@@ -64,8 +64,8 @@ def measuring(
             texts, measured = work.popleft()
             open_tasks[remote.remote(texts, measured.encoder)] = measured
 
-    def take(result: Asked | Failure | None) -> None:
-        if isinstance(result, Asked):
+    def take(result: Answered | Failure | None) -> None:
+        if isinstance(result, Answered):
             work.extend(_new_texts(result.answers, generated))
         advance(timeout=0)
 

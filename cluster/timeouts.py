@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.core.records import Asked, Block
+from orchestrator.core.records import Answered, Block
 
 TIMES = 10
 """A limit, as a multiple of the slowest so far."""
@@ -44,10 +44,10 @@ class Timeouts:
         self._rates: dict[bool, float] = {}
         """Whether texts were generated → seconds a token, of the slowest block."""
 
-    def observe_block(self, asked: Asked) -> None:
+    def observe_block(self, answered: Answered) -> None:
         """Note how long a block took."""
-        kind, rate = _generates(asked.block), asked.answer_s / _tokens(asked.block)
-        self._swap = max(self._swap, asked.swap_s)
+        kind, rate = _generates(answered.block), answered.answer_s / _tokens(answered.block)
+        self._swap = max(self._swap, answered.swap_s)
         self._rates[kind] = max(self._rates.get(kind, 0.0), rate)
 
     def block_limit(self, block: Block) -> float:

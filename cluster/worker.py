@@ -17,7 +17,7 @@ from cluster.nodes import oom_kills
 from cluster.pipeline import boot_of, open_stages
 from cluster.session import check_packages
 from cluster.spec import Place, WorkerSpec
-from orchestrator.core.records import Asked, Block, Failure
+from orchestrator.core.records import Answered, Block, Failure
 from orchestrator.recipes.recipe import Recipe
 from tasks.merging.checkpoint import MergeRefused
 from tasks.serving.backends import Opening, open_engine
@@ -59,7 +59,7 @@ class Worker:
         span = open_stages(self.spec, self.scratch)
         return boot_of(self.spec, scratch, span)
 
-    def evaluate(self, recipe: Recipe, block: Block) -> Asked | Failure:
+    def evaluate(self, recipe: Recipe, block: Block) -> Answered | Failure:
         """Load the recipe, if it is not loaded yet, and answer a block of questions.
 
         Raises:
@@ -67,7 +67,7 @@ class Worker:
             OSError: a disk is full, which is no fault of the block and would meet the next one too.
         """
         assert self.engine is not None, "start() comes first"
-        stage: Literal["merge", "ask"] = "merge"
+        stage: Literal["merge", "answer"] = "merge"
         try:
             swapped = 0.0
             if self.loaded != recipe.id:
@@ -75,13 +75,13 @@ class Worker:
                 start = time.perf_counter()
                 self.engine.load(recipe)
                 self.loaded, swapped = recipe.id, time.perf_counter() - start
-            stage = "ask"
+            stage = "answer"
             start = time.perf_counter()
             answers = self.engine.answer(block.questions)
             spent = time.perf_counter() - start
             if any(answer.logprob is not None and math.isnan(answer.logprob) for answer in answers):
                 raise InvalidWeights("the model's log-probabilities are NaN: it overflows in this dtype")
-            return Asked(block, tuple(answers), swapped, spent, self.place.name)
+            return Answered(block, tuple(answers), swapped, spent, self.place.name)
         except (MergeRefused, InvalidWeights) as error:
             return Failure(recipe.id, "invalid", stage, str(error).splitlines()[0], traceback.format_exc())
         except Exception as error:
@@ -89,7 +89,7 @@ class Worker:
                 raise
             # A worker must outlive what one recipe does to it; the pool decides where it is tried again.
             message = f"{type(error).__name__}: {error}".splitlines()[0]
-            if stage == "ask" and is_memory(error):
+            if stage == "answer" and is_memory(error):
                 raise TooLarge(message) from error
             return Failure(recipe.id, "failed", stage, message, traceback.format_exc())
 

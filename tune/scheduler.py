@@ -18,7 +18,7 @@ import ray
 from cluster.pool import Pool
 from orchestrator.config.search import Search
 from orchestrator.config.workers import Workers
-from orchestrator.core.records import Asked, Failure, RecipeStatus
+from orchestrator.core.records import Answered, Failure, RecipeStatus
 from orchestrator.ledger.ledger import COSTS, Ledger
 from orchestrator.recipes.recipe import Recipe
 from tasks.evaluation.ledger_lm import LedgerLM
@@ -44,7 +44,7 @@ class RaceScheduler:
     """DIR/search/candidates."""
     standings: dict[str, Standing]
     """Recipe id → standing; of the grid, the parents and all proposals."""
-    record: Callable[[Asked | Failure | None], None]
+    record: Callable[[Answered | Failure | None], None]
     """Stores the answers to a block, or its failure."""
     log: Callable[[str], None]
     closed: bool = False
@@ -126,7 +126,7 @@ class RaceScheduler:
                 if result is not None and self.receive(result):
                     self.advance(standing, pool, defer_above=np.inf)
 
-    def receive(self, result: Asked | Failure) -> bool:
+    def receive(self, result: Answered | Failure) -> bool:
         """Store an answered block, and return whether it was the last of its recipe under way."""
         self.record(result)
         recipe_id = result_id(result)
@@ -253,6 +253,6 @@ class Recipes(Mapping[str, Recipe]):
         return len(self.standings)
 
 
-def result_id(result: Asked | Failure) -> str:
+def result_id(result: Answered | Failure) -> str:
     """The id of the recipe that a result of the pool is of."""
-    return result.block.recipe_id if isinstance(result, Asked) else result.recipe_id
+    return result.block.recipe_id if isinstance(result, Answered) else result.recipe_id

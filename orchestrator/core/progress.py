@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from orchestrator.core.records import Asked, Block, Failure
+from orchestrator.core.records import Answered, Block, Failure
 from orchestrator.core.text import duration
 
 EVERY_S = 10.0
@@ -61,9 +61,9 @@ class Progress:
         elif kind is None:
             self._say(self.line())
 
-    def update(self, result: Asked | Failure | None) -> None:
+    def update(self, result: Answered | Failure | None) -> None:
         """Count what the pool yields: a block's answers, a recipe's failure, or None where it only lets others work."""
-        if isinstance(result, Asked):
+        if isinstance(result, Answered):
             if not self.done:
                 self.first = time.monotonic() - result.answer_s
             self.done += len(result.block.questions)

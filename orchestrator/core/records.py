@@ -1,7 +1,7 @@
 """What travels between driver and workers, and what is stored.
 
 Every record is frozen, and every field says whether it is part of the record's identity: the hash that the
-ledger's keys are made of. What changes an answer is identity; what only tells where it came from is not. A
+ledger's keys are made of. What changes an answer is identity; what only says where it came from is not. A
 test fails until a new field is classed.
 """
 
@@ -39,7 +39,7 @@ def identity(default: Any = dataclasses.MISSING) -> Any:
 
 
 def provenance(default: Any = dataclasses.MISSING) -> Any:
-    """A field that is told, but makes no difference to what is answered."""
+    """A field that is kept, but makes no difference to what is answered."""
     return field(default=default, metadata={"identity": False})
 
 
@@ -67,7 +67,7 @@ def content(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Serving(Identified):
-    """How every recipe of a sweep is asked: one tokenizer, one template, one set of stop ids."""
+    """How every recipe of a sweep is served: one tokenizer, one template, one set of stop ids."""
 
     tokenizer: str = identity()
     """Digest of the tokenizer's files."""
@@ -141,7 +141,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Block:
-    """Some questions for one recipe: the unit that is asked, stored, resumed and retried."""
+    """Some questions for one recipe: the unit that is evaluated, stored, resumed and retried."""
 
     recipe_id: str
     questions: tuple[Question, ...]
@@ -158,8 +158,8 @@ class Failure:
 
     recipe_id: str
     status: Literal["invalid", "failed"]
-    stage: Literal["merge", "ask", "worker", "train"]
-    """Getting the recipe into the engine, asking it, the worker itself, or its fine-tuning."""
+    stage: Literal["merge", "answer", "worker", "train"]
+    """Loading the recipe, answering its questions, the worker itself, or its fine-tuning."""
     message: str
     detail: str = ""
     """The traceback, for the person who looks into it."""
@@ -168,12 +168,12 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Answered:
     """A block with its answers, and what they cost in seconds of the worker's time."""
 
     block: Block
     answers: tuple[Answer, ...]
     swap_s: float
-    """Until the engine held the recipe; 0 where it did already."""
+    """Until the recipe was loaded; 0 where it was loaded already."""
     answer_s: float
     worker: str

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.config.workers import Workers
-from orchestrator.core.records import Answer, Asked, Block, Profile, Question, Serving
+from orchestrator.core.records import Answer, Answered, Block, Profile, Question, Serving
 from orchestrator.core.store import Store
 from orchestrator.ledger.blocks import SCHEMA, SUCCESS, Damaged, Marker, Stored, block_folders, look, write_block
 
@@ -115,48 +115,48 @@ class Ledger:
                     blocks.append(Block(recipe_id, left))
         return blocks
 
-    def write(self, asked: Asked) -> None:
+    def write(self, answered: Answered) -> None:
         """Store a block's answers; on return they are on the disk, or in the bucket.
 
         Raises:
             OSError: the disk is full or not writable; the block is then not stored at all.
             StorageError: object storage cannot be reached; likewise.
         """
-        self.put(asked)
-        self.note(asked)
+        self.put(answered)
+        self.note(answered)
 
-    def put(self, asked: Asked) -> None:
+    def put(self, answered: Answered) -> None:
         """Store a block's answers without counting them yet: the half of `write` that waits for the disk, for threads
         side by side."""
-        expected = [question.id for question in asked.block.questions]
-        assert [answer.question_id for answer in asked.answers] == expected, "an answer for each question, in order"
+        expected = [question.id for question in answered.block.questions]
+        assert [answer.question_id for answer in answered.answers] == expected, "an answer for each question, in order"
         buffer = io.BytesIO()
-        columns = {name: [getattr(answer, name) for answer in asked.answers] for name in SCHEMA.names}
+        columns = {name: [getattr(answer, name) for answer in answered.answers] for name in SCHEMA.names}
         pq.write_table(pa.table(columns, schema=SCHEMA), buffer)
         data = buffer.getvalue()
         marker = Marker(
             file=f"answers-{uuid.uuid4().hex[:8]}.parquet",
             sha256=hashlib.sha256(data).hexdigest(),
-            rows=len(asked.answers),
+            rows=len(answered.answers),
             serving=self.serving.id,
             profile=dataclasses.asdict(self.profile),
             profile_id=self.profile.id,
-            worker=asked.worker,
+            worker=answered.worker,
             written=time.time(),
-            **{key: getattr(asked, key) for key in COSTS},
+            **{key: getattr(answered, key) for key in COSTS},
         )
-        write_block(self.store, self._folder(asked.block), marker, data)
+        write_block(self.store, self._folder(answered.block), marker, data)
 
-    def note(self, asked: Asked) -> None:
+    def note(self, answered: Answered) -> None:
         """Count a block that `put` has stored: the other half of `write`."""
-        recipe_id, costs = asked.block.recipe_id, {key: getattr(asked, key) for key in COSTS}
+        recipe_id, costs = answered.block.recipe_id, {key: getattr(answered, key) for key in COSTS}
         folders = self._folders.setdefault(recipe_id, [])
         if recipe_id in self._answers or not folders:
-            self._add(recipe_id, asked.answers, costs)
+            self._add(recipe_id, answered.answers, costs)
             self._make_room(1)
         else:
             self._drop(recipe_id)
-        folders[:] = sorted({*folders, self._folder(asked.block)})
+        folders[:] = sorted({*folders, self._folder(answered.block)})
 
     def _folder(self, block: Block) -> str:
         """The same questions, answered through another serving or profile, are another block."""

@@ -46,7 +46,7 @@ class Plan:
     """What is left after deduplication: id and label."""
     tasks: list[TaskPlan]
     questions: int
-    """Over all recipes, each asked once."""
+    """Over all recipes, each once."""
     tokens: int
     tokenizer: str
     stop_token_ids: list[int]

@@ -1,4 +1,4 @@
-"""What a search would do: whom it proposes, and how many questions a race takes."""
+"""What a search would do: its candidates, and how many questions a race takes."""
 
 from __future__ import annotations
 

@@ -72,15 +72,15 @@ def plan_serving(
     workers, limit = config.workers, config.workers.count or 1 << 30
     if not workers.gpus:
         there = max(1, min(limit, host_engine_count(config, shape, nodes)))
-        told = "no estimate: nothing is known of the speed of these cores"
-        return ServingPlan(there, 0, [], host_arithmetic(workers, shape) + ", parents memory-mapped", None, None, told)
+        note = "no estimate: nothing is known of the speed of these cores"
+        return ServingPlan(there, 0, [], host_arithmetic(workers, shape) + ", parents memory-mapped", None, None, note)
     found = [kind for kind in node_kinds(config, shape, nodes) if kind.engines]
     there = min(limit, sum(kind.engines for kind in found)) if found else workers.count or 1
     if not found or config.dtype == "float32":
         known = ", ".join(ACCELERATORS)
-        told = f"no estimate: only for bfloat16 or float16 on GPUs that are known here ({known})"
+        note = f"no estimate: only for bfloat16 or float16 on GPUs that are known here ({known})"
         memory = f"{gigabytes(shape.weight_bytes)} of weights + KV cache"
-        return ServingPlan(there, there * workers.gpus_held, [_kind(k) for k in found], memory, None, None, told)
+        return ServingPlan(there, there * workers.gpus_held, [_kind(k) for k in found], memory, None, None, note)
     slowest = [estimate(questions, kind.own, there) for kind in found]
     each = max(slowest, key=lambda one: one.answer_s + one.merge_s)
     wall = recipes * (each.answer_s + each.merge_s) / there

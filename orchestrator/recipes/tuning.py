@@ -1,7 +1,7 @@
 """A run of fine-tuning as a record: what it starts from, what it learns from, how.
 
-A tuned checkpoint is a recipe again, a model as it is whose digest is the run's id. So it is served, asked, stored and
-scored as every other recipe is, and what it will be asked is known before it is trained.
+A tuned checkpoint is a recipe again, a model as it is whose digest is the run's id. So it is served, evaluated,
+stored and scored as every other recipe is, and its questions are known before it is trained.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Tuning(Identified):
 
     @property
     def point(self) -> Point:
-        told = (("start", self.start_label), ("task", self.task), ("examples", self.budget), ("seed", self.seed))
-        return Point(self.method, told)
+        shown = (("start", self.start_label), ("task", self.task), ("examples", self.budget), ("seed", self.seed))
+        return Point(self.method, shown)
 
     def recipe(self, folder: Path, dtype: str) -> Recipe:
         """What comes of it, as a recipe.
@@ -157,7 +157,6 @@ def largest_budget(budgets: Sequence[ExampleBudget], objective: str, task: str, 
     largest = max(there if budget == "all" else budget for budget in budgets)
     if largest > there:
         raise UserError(
-            f"finetune.examples: {largest} are asked for, but {task} has {there} training examples; lower it, or "
-            "write all"
+            f"finetune.examples: {largest} are wanted, but {task} has {there} training examples; lower it, or write all"
         )
     return largest

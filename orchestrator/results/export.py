@@ -27,7 +27,7 @@ SCHEMA = pa.schema(
         ("parents", pa.string()),  # names, in the recipe's order
         ("parameters", pa.string()),  # JSON
         ("question_id", pa.string()),
-        ("stage", pa.string()),  # as in orchestrator.results.manifest.QUESTIONS; null where the sweep no longer asks it
+        ("stage", pa.string()),  # as in orchestrator.results.manifest.QUESTIONS; null where the sweep no longer has it
         ("objective", pa.string()),
         ("task", pa.string()),
         ("document", pa.int64()),
@@ -102,7 +102,7 @@ def _recipes(layout: Layout, manifest: Manifest) -> dict[str, Recipe]:
 
 
 def _uses(layout: Layout) -> Uses:
-    """Question → where it is asked: stage, objective, task, document."""
+    """Question → what it is for: stage, objective, task, document."""
     found: Uses = {}
     for question, *use in zip(*(column.to_pylist() for column in read_questions(layout).columns), strict=True):
         found.setdefault(question, []).append(tuple(use))

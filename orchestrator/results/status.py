@@ -63,7 +63,7 @@ class Status:
     tuned: dict[str, int] = field(default_factory=dict)
     """Runs of fine-tuning: `finished`, `open`."""
     damaged: list[str] = field(default_factory=list)
-    """Blocks that do not match their marker; `run` asks them again."""
+    """Blocks that do not match their marker; `run` evaluates them again."""
 
 
 def read_status(layout: Layout) -> Status:
@@ -191,7 +191,7 @@ def describe(status: Status) -> str:
     if status.tuned:
         lines.append(("tuning", ", ".join(f"{count} {name}" for name, count in sorted(status.tuned.items()))))
     lines += [(each["status"], f"{each['recipe_id']} ({each['label']}): {each['message']}") for each in status.failures]
-    lines += [("damaged", f"{each}; run asks it again") for each in status.damaged]
+    lines += [("damaged", f"{each}; run evaluates it again") for each in status.damaged]
     return "\n".join(f"{name:8} {text}" for name, text in lines)
 
 
@@ -204,7 +204,7 @@ def _driver_words(status: Status, now: float) -> str:
         return f"at work on {where}, started {_ago(now - driver.started)}, last sign {_ago(now - driver.seen)}"
     if status.state == "ended":
         return f"none; the last one ({where}) left in good order {_ago(now - driver.seen)}"
-    return f"dead: {where} gave its last sign {_ago(now - driver.seen)}; the same command goes on"
+    return f"dead: {where} gave its last sign {_ago(now - driver.seen)}; the same command resumes"
 
 
 def _rate_words(status: Status, now: float) -> str:

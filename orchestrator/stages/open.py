@@ -35,7 +35,7 @@ from tasks.evaluation.suites import SuiteTask, keep_private, load_suites, open_l
 
 @dataclass(frozen=True)
 class Round:
-    """Some recipes and the questions that they are evaluated on: the sweep's own, those that a search asks of its
+    """Some recipes and the questions that they are evaluated on: the sweep's own, those of a search's
     candidates, its front on the held-out questions, or fine-tuned recipes."""
 
     objectives: Mapping[str, Objective]

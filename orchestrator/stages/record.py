@@ -13,7 +13,7 @@ from functools import partial
 
 from cluster.text_metrics import Work, measuring
 from orchestrator.core.progress import Progress, say
-from orchestrator.core.records import Asked, Failure
+from orchestrator.core.records import Answered, Failure
 from orchestrator.core.store import patiently
 from orchestrator.results.failures import write_failure
 from orchestrator.results.layout import Layout
@@ -22,7 +22,7 @@ from orchestrator.stages.open import Round, Sweep
 WRITERS, WAITING_BLOCKS = 16, 64
 """Threads that write blocks, and blocks that may wait for them."""
 
-Result = Asked | Failure | None
+Result = Answered | Failure | None
 """Of a block; None where nothing has come yet."""
 
 
@@ -40,7 +40,7 @@ def record(sweep: Sweep, layout: Layout, result: Result) -> None:
     Raises:
         OSError, StorageError: as `Ledger.write`.
     """
-    if isinstance(result, Asked):
+    if isinstance(result, Answered):
         patiently(lambda: sweep.ledger.write(result), say)
     elif isinstance(result, Failure):
         write_failure(layout, dataclasses.replace(result, context=invalid_context(sweep)))
@@ -76,16 +76,16 @@ def storing(sweep: Sweep, layout: Layout) -> Iterator[Callable[[Result], None]]:
     Raises:
         OSError, StorageError: as `Ledger.write`, at a later call or on leaving.
     """
-    writing: deque[tuple[Future[None], Asked]] = deque()
+    writing: deque[tuple[Future[None], Answered]] = deque()
 
     def settle(most: int) -> None:
         while writing and (len(writing) > most or writing[0][0].done()):
-            future, asked = writing.popleft()
+            future, answered = writing.popleft()
             future.result()
-            sweep.ledger.note(asked)
+            sweep.ledger.note(answered)
 
     def store(result: Result) -> None:
-        if isinstance(result, Asked):
+        if isinstance(result, Answered):
             writing.append((threads.submit(patiently, partial(sweep.ledger.put, result), say), result))
         else:
             record(sweep, layout, result)

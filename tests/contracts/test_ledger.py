@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config.workers import Engine, Workers
-from orchestrator.core.records import Answer, Asked, Block, Decoding, Profile, Question, Serving
+from orchestrator.core.records import Answer, Answered, Block, Decoding, Profile, Question, Serving
 from orchestrator.core.store import StorageError, Store, patiently
 from orchestrator.ledger.ledger import Ledger
 from tests.helpers.paths import ROOT
@@ -40,9 +40,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     return lambda: bucket(uuid.uuid4().hex)
 
 
-def asked(block: Block, logprob: float = -1.0) -> Asked:
+def asked(block: Block, logprob: float = -1.0) -> Answered:
     answers = tuple(Answer(question.id, logprob, True, None, 1) for question in block.questions)
-    return Asked(block, answers, 2.0, 3.0, "here")
+    return Answered(block, answers, 2.0, 3.0, "here")
 
 
 def logprobs(where: str) -> set[float | None]:
@@ -60,7 +60,7 @@ def test_what_is_written_is_read_back_exactly(place: Place) -> None:
     questions = [Question((i,), decoding=Decoding(8, ())) for i in range(len(texts))]
     answers = tuple(Answer(q.id, None, None, text, 3) for q, text in zip(questions, texts, strict=True))
     where = place()
-    Ledger(where, SERVING, PROFILE).write(Asked(Block("r", tuple(questions)), answers, 0, 0, "w"))
+    Ledger(where, SERVING, PROFILE).write(Answered(Block("r", tuple(questions)), answers, 0, 0, "w"))
     again = Ledger(where, SERVING, PROFILE)
     assert again.answers("r") == {answer.question_id: answer for answer in answers}
     assert again.damaged == []
@@ -226,14 +226,14 @@ def test_a_shared_folder_is_as_readable_as_who_made_it_said(tmp_path: Path) -> N
 WRITER = """
 import sys
 from orchestrator.ledger.ledger import Ledger
-from orchestrator.core.records import Answer, Asked, Block, Profile, Question, Serving
+from orchestrator.core.records import Answer, Answered, Block, Profile, Question, Serving
 where, number = sys.argv[1], int(sys.argv[2])
 ledger = Ledger(where, Serving("tokenizer", None, (0,), 512, "x", (), "a", "/nowhere"), Profile("fake", "float32", 1, "cpu"))
 for start in range(0, 40, 4):
     questions = tuple(Question((i,), (i + 1,)) for i in range(start, start + 4))
     answers = tuple(Answer(question.id, -1.0 - number, True, None, 1) for question in questions)
     for recipe in ("shared", f"own{number}"):
-        ledger.write(Asked(Block(recipe, questions), answers, 0.1 * number, 3.0, "here"))
+        ledger.write(Answered(Block(recipe, questions), answers, 0.1 * number, 3.0, "here"))
 """
 
 

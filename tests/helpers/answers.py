@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.config.load import load_config
 from orchestrator.config.workers import Workers
-from orchestrator.core.records import Answer, Asked, Block, Decoding, Profile, Question, Serving
+from orchestrator.core.records import Answer, Answered, Block, Decoding, Profile, Question, Serving
 from orchestrator.core.store import Store
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.models.resolve import resolve
@@ -28,12 +28,12 @@ TEXTS = [Question((i,), decoding=Decoding(8, ())) for i in range(6)]
 
 def asked(
     block: Block, logprob: float = -1.0, worker: str = "node:1", swap_s: float = 1.0, answer_s: float = 3.0
-) -> Asked:
+) -> Answered:
     answers = tuple(
         Answer(q.id, None, None, "a patient's text", 3) if q.decoding else Answer(q.id, logprob, True, None, 0)
         for q in block.questions
     )
-    return Asked(block, answers, swap_s, answer_s, worker)
+    return Answered(block, answers, swap_s, answer_s, worker)
 
 
 class Results:

@@ -98,7 +98,7 @@ def test_a_budget_stops_cleanly_and_the_same_command_goes_on(
     workers = {"backend": "fake", "fake_seconds": 0.02, "block": 8, "count": 1, "engine": {"max_model_len": 512}}
     path, out = sweep(workers=workers), tmp_path / "out"
     _, stopped = mergefront("run", path, "--out", out, "--max-gpu-hours", 4 / 3600)
-    assert "recipes are not finished; the same command goes on" in stopped
+    assert "recipes are not finished; the same command resumes" in stopped
     assert "pending" in {row["status"] for row in leaderboard(out)}
     before = finished(out)
     mergefront("run", path, "--out", out)
@@ -114,7 +114,7 @@ def test_an_interrupt_exits_with_130_and_keeps_what_is_finished(sweep: Callable[
     running.send_signal(signal.SIGINT)
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert b"interrupted; the same command goes on from here" in errors
+    assert b"interrupted; the same command resumes from here" in errors
     assert b"Traceback" not in errors
     assert len(finished(out)) >= 2
 

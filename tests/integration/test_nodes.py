@@ -16,7 +16,7 @@ from cluster.pool import Pool
 from cluster.queue import ATTEMPTS
 from cluster.spec import WorkerSpec
 from orchestrator.config.workers import Workers
-from orchestrator.core.records import Asked, Block, Failure, Question, Serving
+from orchestrator.core.records import Answered, Block, Failure, Question, Serving
 from orchestrator.recipes.recipe import Point, Recipe, Source, single
 
 SERVING = Serving("t", None, (), 64, "x", (), "a", "/nowhere")
@@ -59,7 +59,7 @@ def drain(node: Any) -> None:
 
 
 def test_nodes_are_killed_drained_and_added_and_each_block_is_asked_once(cluster: Cluster) -> None:
-    work, told, done, where = blocks(RECIPES, 4), list[str](), list[Asked](), set[str]()
+    work, told, done, where = blocks(RECIPES, 4), list[str](), list[Answered](), set[str]()
     doomed, leaving = list(cluster.worker_nodes)
     steps: list[tuple[int, Callable[[], object]]] = [
         (3, lambda: kill_node(doomed)),
@@ -69,7 +69,7 @@ def test_nodes_are_killed_drained_and_added_and_each_block_is_asked_once(cluster
     with Pool(spec(0.05), limit=len(work), log=told.append) as pool:
         for result in pool.run(BY_ID, work, tick=0.1):
             if result is not None:
-                assert isinstance(result, Asked), result
+                assert isinstance(result, Answered), result
                 done.append(result)
             where |= {slot.node for slot in pool.workers.slots if slot.block}
             if steps and len(done) >= steps[0][0]:
@@ -85,7 +85,7 @@ def test_nodes_are_killed_drained_and_added_and_each_block_is_asked_once(cluster
 def test_a_block_that_kills_is_tried_on_two_nodes_and_the_failure_names_them(cluster: Cluster) -> None:
     cluster.add_node(num_cpus=1)
     work, told = blocks(RECIPES[:5], 2), list[str]()
-    deadly, done, killed = work[0], list[Asked | Failure](), set[int]()
+    deadly, done, killed = work[0], list[Answered | Failure](), set[int]()
     with Pool(spec(0.1), limit=len(work), log=told.append) as pool:
         for result in pool.run(BY_ID, work, tick=0.05):
             done += [result] if result is not None else []
@@ -97,4 +97,4 @@ def test_a_block_that_kills_is_tried_on_two_nodes_and_the_failure_names_them(clu
     assert failure.recipe_id == deadly.recipe_id and f"broke {ATTEMPTS} workers" in failure.message
     named = {part.split()[0].rstrip(",;)") for part in failure.message.split("on node ")[1:]}
     assert len(named) >= 2
-    assert {r.block.recipe_id for r in done if isinstance(r, Asked)} >= {block.recipe_id for block in work[2:]}
+    assert {r.block.recipe_id for r in done if isinstance(r, Answered)} >= {block.recipe_id for block in work[2:]}

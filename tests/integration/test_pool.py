@@ -21,7 +21,7 @@ from cluster.session import session
 from cluster.slots import Slot
 from cluster.spec import WorkerSpec
 from orchestrator.config.workers import Workers
-from orchestrator.core.records import Asked, Block, Failure, Question, Serving
+from orchestrator.core.records import Answered, Block, Failure, Question, Serving
 from orchestrator.recipes.recipe import Point, Recipe, Source, single
 
 SERVING = Serving("t", None, (), 64, "x", (), "a", "/nowhere")
@@ -49,24 +49,24 @@ def cluster() -> Iterator[None]:
         yield
 
 
-Meddle = Callable[[Pool, list[Asked | Failure]], None]
+Meddle = Callable[[Pool, list[Answered | Failure]], None]
 
 
-def run(pool: Pool, work: list[Block], meddle: Meddle) -> list[Asked | Failure]:
+def run(pool: Pool, work: list[Block], meddle: Meddle) -> list[Answered | Failure]:
     """All that comes of the work; `meddle` may do harm each time that the pool gives a sign of life."""
-    done: list[Asked | Failure] = []
+    done: list[Answered | Failure] = []
     for result in pool.run(BY_ID, work, tick=0.1):
         done += [result] if result is not None else []
         meddle(pool, done)
     return done
 
 
-def nothing(pool: Pool, done: list[Asked | Failure]) -> None:
+def nothing(pool: Pool, done: list[Answered | Failure]) -> None:
     """Does no harm."""
 
 
-def asked(done: list[Asked | Failure]) -> list[Block]:
-    return [result.block for result in done if isinstance(result, Asked)]
+def asked(done: list[Answered | Failure]) -> list[Block]:
+    return [result.block for result in done if isinstance(result, Answered)]
 
 
 def pid(slot: Slot) -> int:
@@ -81,7 +81,7 @@ def test_every_block_is_asked_once_and_workers_keep_to_their_recipe() -> None:
     assert questions(asked(done)) == questions(work)
     workers: dict[str, set[str]] = {}
     for result in done:
-        assert isinstance(result, Asked)
+        assert isinstance(result, Answered)
         workers.setdefault(result.block.recipe_id, set()).add(result.worker)
     assert sum(len(w) for w in workers.values()) <= len(RECIPES) + 1, "at most the last recipe is shared"
 
@@ -92,7 +92,7 @@ def test_a_worker_that_dies_or_hangs_is_replaced_and_its_block_asked_again(how: 
     told: list[str] = []
     harmed: list[int] = []
 
-    def harm(pool: Pool, done: list[Asked | Failure]) -> None:
+    def harm(pool: Pool, done: list[Answered | Failure]) -> None:
         slot = pool.workers.slots[0]
         if not harmed and done and slot.block:
             harmed.append(pid(slot))
@@ -110,7 +110,7 @@ def test_a_block_that_kills_its_workers_fails_its_recipe_and_nobody_elses() -> N
     work = blocks(RECIPES[:2], each=1)
     killed: list[int] = []
 
-    def harm(pool: Pool, done: list[Asked | Failure]) -> None:
+    def harm(pool: Pool, done: list[Answered | Failure]) -> None:
         slot = pool.workers.slots[0]
         if slot.block == work[0] and pid(slot) not in killed:  # a death is heard of later
             killed.append(pid(slot))
@@ -185,7 +185,7 @@ def test_the_ranks_of_a_worker_are_held_together() -> None:
     for engine in ({"tensor_parallel_size": 2}, {"pipeline_parallel_size": 2}):
         with Pool(spec(engine=engine), limit=len(work)) as pool:
             assert len(pool.workers.slots) == 1, "the machine's two cores are one worker's"
-            assert all(isinstance(r, Asked) for r in pool.run(BY_ID, work) if r is not None)
+            assert all(isinstance(r, Answered) for r in pool.run(BY_ID, work) if r is not None)
             groups = [group for group in placement_group_table().values() if group["state"] == "CREATED"]
             bundles = [bundle["CPU"] for group in groups for bundle in group["bundles"].values()]
             assert bundles == [1.0] * (engine.get("pipeline_parallel_size", 0))
@@ -212,7 +212,7 @@ def test_a_place_where_no_engine_starts_is_given_up_and_the_others_go_on() -> No
     with Pool(spec(seconds=0.2, count=2), limit=len(work), log=told.append) as pool:
         bad = pool.workers.slots[1]
 
-        def harm(pool: Pool, done: list[Asked | Failure]) -> None:
+        def harm(pool: Pool, done: list[Answered | Failure]) -> None:
             if bad in pool.workers.slots and not bad.has_engine:
                 ray.kill(bad.actor)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cluster.queue import ATTEMPTS, Break, Queue
 from cluster.timeouts import TIMES, UNKNOWN, Timeouts
-from orchestrator.core.records import Answer, Asked, Block, Decoding, Question
+from orchestrator.core.records import Answer, Answered, Block, Decoding, Question
 
 
 def block(recipe: str, number: int, size: int = 4) -> Block:
@@ -91,10 +91,10 @@ def test_limits_grow_with_what_was_measured_and_texts_have_another_than_choices(
     timeouts.start.observe(2.0)
     assert timeouts.start.limit() == TIMES * 3.0, "of the slowest"
     answers = tuple(Answer(q.id) for q in choices.questions)
-    timeouts.observe_block(Asked(choices, answers, 0.5, 2.0, "w"))
+    timeouts.observe_block(Answered(choices, answers, 0.5, 2.0, "w"))
     assert timeouts.block_limit(choices) == TIMES * 2.5
     assert timeouts.block_limit(block("a", 0, 1)) == TIMES * (0.5 + 0.2)
     texts = Block("a", (Question((1,), decoding=Decoding(8, ())),))
     assert timeouts.block_limit(texts) == UNKNOWN
-    timeouts.observe_block(Asked(texts, answers[:1], 0.0, 0.01, "w"))
+    timeouts.observe_block(Answered(texts, answers[:1], 0.0, 0.01, "w"))
     assert timeouts.block_limit(texts) == TIMES * (0.5 + 0.01)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from orchestrator.config.load import load_config
-from orchestrator.core.records import Answer, Asked, Block, RecipeStatus
+from orchestrator.core.records import Answer, Answered, Block, RecipeStatus
 from orchestrator.results.layout import Layout
 from orchestrator.stages.open import Sweep, open_sweep
 from orchestrator.stages.search import Race, open_race, read_standings
@@ -54,7 +54,7 @@ def answer(sweep: Sweep, recipe_id: str, rungs: Rungs, index: int, right: float)
             answers[question] = Answer(question.id, -1.0 if good else -5.0, False, tokens=1)
         new = {q: a for q, a in answers.items() if q.id not in sweep.ledger.answers(recipe_id)}
         if new:
-            sweep.ledger.write(Asked(Block(recipe_id, tuple(new)), tuple(new.values()), 0.0, 0.0, "test"))
+            sweep.ledger.write(Answered(Block(recipe_id, tuple(new)), tuple(new.values()), 0.0, 0.0, "test"))
 
 
 def test_rungs_are_nested_and_a_prefix_of_the_values(opened: Sweep) -> None:
