@@ -238,5 +238,6 @@ def _draw_lines(board: Board, axes: Any, lines: dict[Line, list[tuple[float, Row
     axes.set_xlim(-0.04, 1.04)
     axes.set_xticks(np.linspace(0, 1, 6))
     ends = next(iter(pairs)) if len(pairs) == 1 else ("first parent", "second")
-    axes.set_xlabel(textwrap.fill(f"alpha or t: 0 is {ends[0]}, 1 is {ends[1]}", 44), fontsize=9)
+    keys = " or ".join(dict.fromkeys(RATIO_KEYS[method] for method, _, _ in lines))
+    axes.set_xlabel(textwrap.fill(f"{keys}: 0 is {ends[0]}, 1 is {ends[1]}", 44), fontsize=9)
     objective_axis(board, axes.yaxis, objective)

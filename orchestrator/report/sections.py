@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.config.methods import ratio_words
 from orchestrator.config.published import Published
 from orchestrator.core.text import count
 from orchestrator.report import finetune, search, tables
@@ -141,7 +142,7 @@ def _trajectories(drawn: bool) -> Section:
     if not drawn:
         return Section(name, ("There is nothing to draw: no scored recipe lies between two parents at an alpha or t.",))
     caption = (
-        "Each objective along alpha (Linear) or t (SLERP), from the first parent to the second. Bands are one "
+        f"Each objective along {ratio_words()}, from the first parent to the second. Bands are one "
         "standard error to either side; dotted lines are the parents' own scores."
     )
     return Section(name, figure="trajectories", caption=caption)
