@@ -23,11 +23,11 @@ EVERY: dict[str, Any] = {
     "parents": {"a": {"model": "org/a"}, "b": {"model": "org/b"}},
     "candidates": {"theirs": {"model": "org/theirs"}},
     "recipes": [{"method": "linear", "alpha": [0.5]}],
-    "objectives": {"medical": TASKS},
+    "objectives": {"medical": {**TASKS, "split": "search"}},
     "generation": {"own": {"cards": {"file": "f", "prompt": "{{input}}"}}, "encoder": {"model": "org/e", "layer": 1}},
     "finetune": {
         "starts": ["baseline", {"best": "medical"}],
-        "tasks": {"notes": {"tasks": [{"task": "cards"}]}},
+        "tasks": {"notes": {"tasks": [{"task": "cards"}], "split": "search"}},
         "method": ["full", "icft"],
         "baseline": {"start": "b", "file": "f"},
         "lora": {"rank": 8},
