@@ -36,6 +36,11 @@ def listed(names: Iterable[str], most: int = LISTED) -> str:
     return " and ".join(([", ".join(names[:-1])] if names[1:] else []) + names[-1:])
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def one_line(error: object, most: int = 500) -> str:
     """The text of an error on one line, cut after `most` characters; it may be empty."""
     return " ".join(str(error).split())[:most]
