@@ -73,7 +73,7 @@ class Race:
     candidates: int
 
     def evidence(self, own: Answers, rivals: Sequence[Answers]) -> float:
-        """log of the capital won against "no rival beats this recipe in every objective"; 0 without a rival.
+        """Log of the capital won against "no rival beats this recipe in every objective"; 0 without a rival.
 
         Args:
             rivals: their values over all documents.
@@ -102,7 +102,7 @@ class Race:
 
 
 def log_capital(gained: Floats, total: int, bound: float) -> Floats:
-    """log of the capital of betting that the mean over all `total` values is above 0; shape (...).
+    """Log of the capital of betting that the mean over all `total` values is above 0; shape (...).
 
     Args:
         gained: the values drawn so far, without replacement, each within [-bound, bound]; shape (..., n).

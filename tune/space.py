@@ -213,7 +213,7 @@ def _names(path: str, value: Range) -> list[str]:
 
 
 def _setting(path: str, value: Range, own: Params) -> Any:
-    """mergekit's parameter: a number, a gradient (list of numbers), or filters. What is the same everywhere is said
+    """Mergekit's parameter: a number, a gradient (list of numbers), or filters. What is the same everywhere is said
     once, so that it is the same recipe."""
     numbers = [own[name] for name in _names(path, value)]
     if len(set(numbers)) == 1:

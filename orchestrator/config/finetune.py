@@ -211,9 +211,8 @@ class Finetune(Strict):
                     )
 
     def gpus_of_a_run(self, workers: float) -> int:
-        """
-        Args:
-            workers: GPUs of a serving worker.
+        """Args:
+        workers: GPUs of a serving worker.
         """
         return int(workers > 0) if self.gpus is None else self.gpus
 

@@ -38,8 +38,7 @@ class _Careful(yaml.SafeLoader):
 
 
 def read_yaml(path: Path, expected: str) -> dict[Any, Any]:
-    """
-    Args:
+    """Args:
         expected: what the file should hold, in words.
 
     Raises:

@@ -23,9 +23,8 @@ def is_remote(location: str) -> bool:
 
 
 def check_location(location: str) -> str:
-    """
-    Raises:
-        ValueError: an address of a kind that is not supported, without a bucket, or with credentials in it.
+    """Raises:
+    ValueError: an address of a kind that is not supported, without a bucket, or with credentials in it.
     """
     if not is_remote(location):
         return location

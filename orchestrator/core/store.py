@@ -89,7 +89,7 @@ class Store:
 
     @cached_property
     def _found(self) -> tuple[Any, str]:
-        """pyarrow's filesystem, and the path of the store in it."""
+        """Pyarrow's filesystem, and the path of the store in it."""
         from pyarrow.fs import FileSystem, LocalFileSystem
 
         if not self.remote:

@@ -38,8 +38,7 @@ class FinetunePlan:
 
 
 def plan_finetune(config: SweepConfig, tasks: Tasks, parameters: int) -> FinetunePlan:
-    """
-    Args:
+    """Args:
         parameters: weights of a model.
 
     Raises:

@@ -67,8 +67,7 @@ class Plan:
 def make_plan(
     config: SweepConfig, shape: Path | None = None, tokenizer: Path | None = None, cluster: str | None = None
 ) -> Plan:
-    """
-    Args:
+    """Args:
         shape, tokenizer: a config.json and a tokenizer's folder to take in place of the parents' own files.
         cluster: as `parse_cluster` takes it; default: the Ray cluster that RAY_ADDRESS names, else `assumed_nodes`.
 

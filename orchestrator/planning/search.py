@@ -27,9 +27,8 @@ class SearchPlan:
 
 
 def plan_search(config: SweepConfig, sources: Mapping[str, Source], tasks: Tasks, recipes: int) -> SearchPlan:
-    """
-    Args:
-        recipes: of the grid, parents included.
+    """Args:
+    recipes: of the grid, parents included.
     """
     search = config.search
     assert search is not None, "the caller looks"

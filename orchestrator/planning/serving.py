@@ -61,8 +61,7 @@ class ServingPlan:
 def plan_serving(
     config: SweepConfig, shape: Shape, nodes: Sequence[Node], questions: Collection[Question], recipes: int
 ) -> ServingPlan:
-    """
-    Args:
+    """Args:
         questions: of one recipe.
 
     Raises:

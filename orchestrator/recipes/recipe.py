@@ -33,7 +33,7 @@ class Source(Identified):
 
     @property
     def reference(self) -> str:
-        """mergekit's notation: `model@revision+lora`."""
+        """Mergekit's notation: `model@revision+lora`."""
         revision = f"@{self.revision}" if self.revision else ""
         return self.model + revision + (f"+{self.lora}" if self.lora else "")
 

@@ -144,8 +144,7 @@ def baseline_as_finetune(finetune: Finetune, baseline: Baseline) -> Finetune:
 
 
 def largest_budget(budgets: Sequence[ExampleBudget], objective: str, task: str, there: int) -> int:
-    """
-    Args:
+    """Args:
         there: how many training examples the task has.
 
     Raises:

@@ -73,9 +73,8 @@ def write_manifest(layout: Layout, manifest: Manifest) -> None:
 
 
 def read_manifest(layout: Layout) -> Manifest:
-    """
-    Raises:
-        UserError: there is none, or it cannot be read.
+    """Raises:
+    UserError: there is none, or it cannot be read.
     """
     try:
         content = json.loads(layout.manifest.read_text(encoding="utf-8"))
@@ -138,8 +137,7 @@ def write_questions(layout: Layout, uses: Sequence[QuestionUse]) -> None:
 
 
 def read_questions(layout: Layout) -> pa.Table:
-    """
-    Returns:
+    """Returns:
         With the columns of `QUESTIONS`, in the order in which they are evaluated.
 
     Raises:

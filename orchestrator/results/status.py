@@ -67,9 +67,8 @@ class Status:
 
 
 def read_status(layout: Layout) -> Status:
-    """
-    Raises:
-        UserError: no sweep was started there, or its ledger cannot be had.
+    """Raises:
+    UserError: no sweep was started there, or its ledger cannot be had.
     """
     manifest, driver = read_manifest(layout), read_driver(layout)
     recipes = expand(manifest.config, manifest.sources)

@@ -92,10 +92,9 @@ def make_run(
     start: Path | None,
     general: tuple[Labelled, ...] = (),
 ) -> Run:
-    """
-    Args:
-        start: the checkpoint that it starts from; None for that of its recipe among the starting checkpoints.
-        general: ICFT's general instructions.
+    """Args:
+    start: the checkpoint that it starts from; None for that of its recipe among the starting checkpoints.
+    general: ICFT's general instructions.
     """
     return Run(
         tuning,

@@ -50,7 +50,7 @@ def find_start(board: Board, name: str, where: str) -> Recipe:
 def _by_rule(config: SweepConfig, board: Board, rule: Rule, where: str) -> list[Start]:
     signs = {name: objective.sign for name, objective in config.objectives.items()}
     # Not models as they are: parents, checkpoints from elsewhere, and what a joint search has fine-tuned.
-    merges = [row for row in board.rows if row.status == RecipeStatus.SCORED and row.recipe.method != "passthrough"]
+    merges = [row for row in board.rows if row.status == RecipeStatus.SCORED and not row.recipe.is_copy]
 
     def passes(row: Row) -> bool:
         return all(signs[name] * (row.scores[name].value - worst) >= 0 for name, worst in rule.floor.items())

@@ -37,9 +37,8 @@ class CandidateTuner:
     sweep: Sweep
 
     def __call__(self, merge: Recipe, point: Mapping[str, Any]) -> Run:
-        """
-        Args:
-            point: `learning_rate`, `epochs`, `rank`, `examples`, those that are searched for.
+        """Args:
+        point: `learning_rate`, `epochs`, `rank`, `examples`, those that are searched for.
         """
         config, examples = self.sweep.config, self.sweep.tasks.training.search
         assert config.search is not None and config.joint is not None

@@ -70,12 +70,12 @@ def form_of(method: str, task: Any, inputs: Tensors) -> Form | None:
 
 
 def _mergekits(task: Any, _: torch.Tensor | None) -> Merge:
-    """mergekit's own function, which is elementwise as it is."""
+    """Mergekit's own function, which is elementwise as it is."""
     return lambda parts: task.execute(tensors=parts)
 
 
 def _linear(task: Any, _: torch.Tensor | None) -> Merge:
-    """mergekit's linear: float32 sums in the order of the models, divided by the sum of the weights."""
+    """Mergekit's linear: float32 sums in the order of the models, divided by the sum of the weights."""
     weights = torch.tensor([task.input_parameters[m]["weight"] for m in task.model_order], dtype=torch.float32)
     total = weights.sum().item() if task.parameters["normalize"] else 1.0
     terms = list(zip(task.model_order, weights.tolist(), strict=True))
@@ -97,7 +97,7 @@ def _slerp_angle(task: Any) -> Angle:
 
 
 def _slerp(task: Any, dot: torch.Tensor | None) -> Merge:
-    """mergekit's slerp: two coefficients from t and the angle between the tensors."""
+    """Mergekit's slerp: two coefficients from t and the angle between the tensors."""
     assert dot is not None, "slerp has an angle"
     base = task.base_model
     (other,) = (model for model in task.model_order if model != base)
@@ -116,7 +116,7 @@ def _nuslerp_angle(task: Any) -> Angle:
 
 
 def _nuslerp(task: Any, dot: torch.Tensor | None) -> Merge:
-    """mergekit's nuslerp over flattened tensors without a base: as `_slerp`, but in the tensors' own dtype."""
+    """Mergekit's nuslerp over flattened tensors without a base: as `_slerp`, but in the tensors' own dtype."""
     assert dot is not None, "nuslerp has an angle"
     first, second = task.model_order
     weights = [task.input_parameters[model]["weight"] for model in task.model_order]

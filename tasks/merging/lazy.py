@@ -57,14 +57,13 @@ class Merged(torch.Tensor):  # type: ignore[misc]
         dtype: torch.dtype,
         tally: Tally,
     ) -> Merged:
-        """
-        Args:
-            title: the tensor's name in the checkpoint (torch has its own use for `name`).
-            inputs: the parents' tensors, all of one shape with at least one dimension.
-            merge: for a slice of every input, that slice of the result.
-            near: for a model and (a shard of) its tensor, the same where it is kept.
-            dtype: the result's.
-            tally: where to note what was done, and what failed.
+        """Args:
+        title: the tensor's name in the checkpoint (torch has its own use for `name`).
+        inputs: the parents' tensors, all of one shape with at least one dimension.
+        merge: for a slice of every input, that slice of the result.
+        near: for a model and (a shard of) its tensor, the same where it is kept.
+        dtype: the result's.
+        tally: where to note what was done, and what failed.
         """
         shape = next(iter(inputs.values())).shape
         self: Merged = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype)

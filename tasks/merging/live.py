@@ -99,10 +99,9 @@ class Merger:
     """`Angle.key` → cosine, one element."""
 
     def plan(self, recipe: Recipe) -> list[Planned]:
-        """
-        Raises:
-            MergeRefused: in mergekit's words.
-            Exception: whatever else goes wrong, such as a parent that cannot be read.
+        """Raises:
+        MergeRefused: in mergekit's words.
+        Exception: whatever else goes wrong, such as a parent that cannot be read.
         """
         from mergekit.common import dtype_from_name
         from mergekit.config import MergeConfiguration

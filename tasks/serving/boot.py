@@ -79,7 +79,7 @@ class Boot:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """vLLM's."""
+        """VLLM's."""
         settings = self.workers.engine
         return {
             "model": str(self.model),

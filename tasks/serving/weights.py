@@ -127,7 +127,7 @@ class Weights:
         return [*problems, *dict.fromkeys(str(failure) for failure in failures)]
 
     def _open_stage(self) -> None:
-        """vLLM makes the buffers that a stage takes the last one's work from when it warms up, which it leaves out on
+        """VLLM makes the buffers that a stage takes the last one's work from when it warms up, which it leaves out on
         the CPU without compilation: the first question would find none."""
         from vllm.distributed import get_pp_group
 
@@ -160,7 +160,7 @@ class Weights:
 
 
 def keep_freed_memory() -> None:
-    """glibc hands buffers of some megabytes back to the kernel as soon as they are freed, and gets them again page by
+    """Glibc hands buffers of some megabytes back to the kernel as soon as they are freed, and gets them again page by
     page: most of the time that a merge takes on a CPU."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the largest that it takes

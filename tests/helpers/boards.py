@@ -22,8 +22,9 @@ def finetune(**changes: object) -> Finetune:
 
 
 def recipe(name: str, method: str = "slerp") -> Recipe:
+    merged = "passthrough" if method == "parent" else method
     return Recipe(
-        method, ((Source(name, name, name), {}),), None, {}, "float32", points=(Point(method, (("t", name),)),)
+        merged, ((Source(name, name, name), {}),), None, {}, "float32", points=(Point(method, (("t", name),)),)
     )
 
 

@@ -41,7 +41,9 @@ GRIDS: dict[str, dict[str, Any]] = {
 
 def make_config(**more: Any) -> SweepConfig:
     parents = {name: {"model": f"/models/{name}"} for name in NAMES}
-    return SweepConfig.model_validate({"parents": parents, "objectives": {"c": {"tasks": ["x"]}}, "seed": 7, **more})
+    return SweepConfig.model_validate(
+        {"parents": parents, "objectives": {"c": {"tasks": ["x"], "split": "search"}}, "seed": 7, **more}
+    )
 
 
 def merges(grid: dict[str, Any]) -> list[Recipe]:

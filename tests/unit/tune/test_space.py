@@ -41,7 +41,10 @@ def make_space(spaces: list[dict[str, Any]], **search: Any) -> SearchSpace:
                 {"method": "linear", "between": ["a", "b"], "alpha": [0.0, 0.3, 1.0]},
                 {"method": "slerp", "between": ["a", "b"], "t": [0.5]},
             ],
-            "objectives": {"x": {"tasks": ["t"]}, "y": {"tasks": ["u"], "direction": "minimize"}},
+            "objectives": {
+                "x": {"tasks": ["t"], "split": "search"},
+                "y": {"tasks": ["u"], "direction": "minimize", "split": "search"},
+            },
             "search": {"space": spaces, "budget": {"candidates": 10}, **search},
         }
     )
