@@ -1,6 +1,6 @@
-"""What can answer questions: the entries of `workers.backend`, and what the rest of the program has to know of each.
+"""The values of `workers.backend`, and what is known of each without importing it.
 
-An engine itself is opened by `tasks.serving.backends`, under the same name; a test holds the two together.
+The engines themselves are opened by `tasks.serving.backends`, under the same names; a test compares the two.
 """
 
 from __future__ import annotations
@@ -16,27 +16,28 @@ from orchestrator.core.errors import hint
 
 @dataclass(frozen=True)
 class Backend:
-    """What there is to know of a backend without importing it."""
+    """What is known of a backend without importing it."""
 
     name: str
     distributions: tuple[str, ...] = ()
-    """The builds that provide it, of which one has to be installed and whose version is part of the numeric profile;
-    empty for a backend that is part of this program."""
+    """The distributions on PyPI that provide it: one must be installed, and its version is part of the numeric profile.
+    Empty for a backend that is part of this program."""
     gpu_distribution: str | None = None
-    """The one of them that runs on GPUs."""
+    """The one of `distributions` that runs on GPUs."""
     loads_weights: bool = True
-    """Whether an engine loads a model's weights, so that it needs memory for them."""
+    """Whether its engines load a model's weights, so that they need memory for them."""
     warning: str | None = None
-    """The sentence on every page of the report, where the scores mean nothing; before its colon, the backend."""
+    """For a backend whose scores mean nothing: the sentence on every page of the report, with the backend before its
+    colon."""
 
     @property
     def measures(self) -> bool:
-        """Whether scores mean anything."""
+        """Whether its scores mean anything."""
         return self.warning is None
 
     @property
     def version(self) -> str | None:
-        """Of the installed build; None where there is none."""
+        """Version of the installed distribution; None where none is installed."""
         found = {each.name: each.version for each in importlib.metadata.distributions()}
         return next((found[name] for name in self.distributions if name in found), None)
 
@@ -53,7 +54,7 @@ BACKENDS = {backend.name: backend for backend in _ENTRIES}
 
 
 def has_gpu_engine() -> bool:
-    """Whether the environment has a backend's GPU build."""
+    """Whether the GPU build of a backend is installed in this environment."""
     wanted = {backend.gpu_distribution for backend in BACKENDS.values()} - {None}
     return any(found.name in wanted for found in importlib.metadata.distributions())
 

@@ -1,7 +1,7 @@
-"""pydantic's complaint about a YAML file, as one sentence: the key's path, what is wrong, the value, the way out.
+"""Validation errors of pydantic as one sentence: the key's path, what is wrong, the value, the way out.
 
-A complaint's location mixes what the user wrote with pydantic's names for the alternatives of a union. Walking the
-types along it tells one from the other, and leads to the model whose keys may stand there.
+The location of an error mixes the user's keys with pydantic's names for the alternatives of a union. Following the
+types along the location separates the two, and leads to the model whose keys are allowed there.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from pydantic_core import ErrorDetails
 from orchestrator.core.errors import hint
 
 KEY = "[key]"
-"""What pydantic puts behind a mapping's key where the key itself is wrong."""
+"""What pydantic appends to a location where the key of a mapping is itself invalid."""
 
 
 def explain(error: ValidationError, model: type[BaseModel], data: dict[Any, Any]) -> str:
-    """Say what is wrong with a file, by the complaint that helps most.
+    """Describe what is wrong with a file in one sentence, by the error that helps most.
 
     Args:
-        data: what `model` has refused.
+        model: the model that refused the file.
+        data: the content of the file.
     """
     errors = error.errors(include_url=False)
     first, parts, owner = _locate(errors, model, data)
@@ -44,10 +45,10 @@ def explain(error: ValidationError, model: type[BaseModel], data: dict[Any, Any]
 
 
 def _locate(errors: list[ErrorDetails], kind: Any, value: Any) -> tuple[ErrorDetails, list[int | str], Any]:
-    """The first complaint; where alternatives are refused, the first about the one that the user is likeliest to mean.
+    """Find the error to report: the first; of a union, the first about the alternative that the value resembles most.
 
     Returns:
-        The complaint, the part of its location that the user wrote, and the type that holds the last of it.
+        The error, the part of its location that the user wrote, and the type that the last key belongs to.
     """
     parts: list[int | str] = []
     owner, depth = kind, 0
@@ -66,7 +67,7 @@ def _locate(errors: list[ErrorDetails], kind: Any, value: Any) -> tuple[ErrorDet
 
 
 def _alternatives(kind: Any) -> list[Any]:
-    """What may stand at a place; more than one only where pydantic names which in a location (of `X | None` not)."""
+    """The types that a value may have; several only where pydantic names one in a location (so not for `X | None`)."""
     if get_origin(kind) is Annotated:
         return _alternatives(get_args(kind)[0])
     if get_origin(kind) not in (Union, UnionType):
@@ -76,20 +77,22 @@ def _alternatives(kind: Any) -> list[Any]:
 
 
 def _name(kind: Any) -> str:
-    """What a location calls an alternative, validators included; asked of a list, for of a model alone pydantic gives
-    the class's name."""
+    """The name of an alternative in a location, validators included.
+
+    It is read from the title of a list of it: for a model alone pydantic gives the name of the class.
+    """
     return TypeAdapter(list[kind]).validator.title.removeprefix("list[").removesuffix("]")
 
 
 def _inner(kind: Any, part: int | str) -> Any:
-    """The type of what stands at a key or an index; Any where nothing is known of it."""
+    """The type of the value at a key or an index; Any where it is unknown."""
     if _is_model(kind):
         return kind.model_fields[str(part)].annotation if part in kind.model_fields else Any
     return get_args(kind)[-1] if get_origin(kind) in (dict, list) else Any
 
 
 def _value_at(value: Any, part: int | str) -> Any:
-    """What the user wrote there; None where a validator made more of it (a list of a single value)."""
+    """The user's value at a key or an index; None where a validator changed the structure (one value into a list)."""
     try:
         return value[part]
     except (TypeError, KeyError, IndexError):
@@ -97,7 +100,7 @@ def _value_at(value: Any, part: int | str) -> Any:
 
 
 def _likeness(value: Any, kind: Any) -> tuple[int, int, int]:
-    """How much a value looks like one of this kind: its form, and of its keys how many a model has, and nearly has."""
+    """How much a value resembles a type: its form, and how many of its keys the model has, exactly and nearly."""
     alternatives = _alternatives(kind)
     if len(alternatives) > 1:
         return max(_likeness(value, each) for each in alternatives)

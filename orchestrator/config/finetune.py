@@ -19,7 +19,7 @@ from orchestrator.core.errors import hint
 Method = Literal["full", "lora", "icft"]
 ExampleBudget = int | Literal["all"]
 FEW_SHOT_STEPS, STEPS = 100, 200
-"""The paper's least numbers of optimiser steps, for a number of examples and for all of them."""
+"""The paper's minimum numbers of optimiser steps, for a number of examples and for all of them."""
 
 
 def _listed(value: Any) -> Any:
@@ -27,16 +27,17 @@ def _listed(value: Any) -> Any:
 
 
 class Rule(Strict):
-    """Starting points chosen among the scored merges."""
+    """A rule that chooses starting points among the scored merges: either `best` or `nearest`."""
 
     best: str | None = None
-    """The highest in this objective (the lowest, where less is better)."""
+    """The merge with the best score in this objective (the lowest score for `direction: minimize`)."""
     nearest: Literal["ideal"] | None = None
-    """The merge nearest the ideal point: each objective's best, every axis scaled to [0, 1] over the merges."""
+    """The merge nearest to the ideal point, which has the best score of each objective; every axis is scaled to [0, 1]
+    over the merges."""
     per: Literal["method"] | None = None
-    """One of each merge method instead of one in all."""
+    """Choose one merge for each merge method instead of one overall."""
     floor: dict[str, float] = {}
-    """Objective → the worst value that is let through."""
+    """Objective → the worst score that a chosen merge may have."""
 
     @model_validator(mode="after")
     def _one(self) -> Rule:
@@ -46,112 +47,128 @@ class Rule(Strict):
 
     @property
     def words(self) -> str:
+        """The rule in words, such as `best in medical per method`."""
         what = f"best in {self.best}" if self.best else "nearest the ideal point"
         floors = "".join(f", {name} no worse than {value:g}" for name, value in self.floor.items())
         return what + (" per method" if self.per else "") + floors
 
 
 class Baseline(Strict):
-    """A parent fine-tuned on an instruction set, as the paper's GatorTronLlama_SFT: a starting point by the name
-    `baseline`."""
+    """A parent fine-tuned on an instruction set, such as the paper's GatorTronLlama_SFT.
+
+    It is the starting point of the name `baseline`.
+    """
 
     start: str
-    """A parent, or any recipe, by its name."""
+    """Name of the parent, or of any recipe, to fine-tune."""
     file: str
     """JSON Lines in UltraMedical's format: `conversations`, a list of turns `{from: human | gpt, value: …}`."""
     epochs: float = Field(default=3, gt=0)
-    """Passes over the file."""
+    """Number of passes over the file."""
     learning_rate: float = Field(default=2e-5, gt=0)
-    """The first step's; it falls linearly to 0."""
+    """Learning rate of the first step; it decays linearly to 0."""
     max_length: int = Field(default=8192, ge=16)
-    """Tokens of a conversation; a longer one loses its beginning."""
+    """Tokens of a conversation; a longer one is truncated at its beginning."""
 
 
 class Lora(Strict):
-    """peft's LoraConfig, over all linear layers; merged into the weights when the run is saved."""
+    """A LoRA adapter (peft's LoraConfig) on all linear layers, merged into the weights when the run is saved."""
 
     rank: int = Field(default=16, ge=1)
-    """Of the adapter's matrices."""
+    """Rank of the adapter's matrices (peft's `r`)."""
     alpha: int = Field(default=32, ge=1)
-    """The adapter is scaled by alpha / rank."""
+    """Scale of the adapter: its output is multiplied by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the adapter's inputs that a training step leaves out."""
+    """Probability that an input of the adapter is dropped in a training step."""
 
 
 class Icft(Strict):
-    """Incremental curriculum-based fine-tuning (arXiv 2502.00832), by an adapter as `lora` says; what its words mean is
-    in tasks/finetuning/icft.py."""
+    """Incremental curriculum-based fine-tuning (ICFT, arXiv 2502.00832) of the LoRA adapter that `lora` describes.
+
+    The method is explained in tasks/finetuning/icft.py.
+    """
 
     general: str
-    """JSON Lines as the baseline's: general instructions, whose answers are to stay likely."""
+    """JSON Lines in the format of `baseline.file`: general instructions, the answers to which should stay as likely
+    as before."""
     examples: Annotated[list[ExampleBudget], BeforeValidator(_listed)] | None = None
-    """Those of the sweep's budgets that are trained in this way; default: all."""
+    """The budgets of `finetune.examples` that are trained with ICFT; default: all of them."""
     stages: int = Field(default=3, ge=1)
-    """Parts of the curriculum, from easy to hard."""
+    """Number of parts of the curriculum, from easy to hard."""
     recent_rows: int = Field(default=1, ge=0)
-    """Rows of a forward pass from the short-term memory …"""
+    """Rows of each forward pass from the short-term memory, the examples of the stage before."""
     earlier_rows: int = Field(default=1, ge=0)
-    """… and from the long-term memory; the others, and what an empty memory cannot give, are the present stage's."""
+    """Rows of each forward pass from the long-term memory; all other rows, and those for which a memory is empty, are
+    from the current stage."""
     long_memory: int = Field(default=512, ge=1)
-    """Places in the long-term memory."""
+    """Size of the long-term memory: examples of earlier stages and general instructions, together."""
     task: float = Field(default=1.0, ge=0)
-    """The weight of each term in the loss."""
+    """Weight of the task loss: the examples of the current stage."""
     fine_tune: float = Field(default=1.0, ge=0)
-    """Likewise, of replayed examples."""
+    """Weight of the loss on replayed examples of earlier stages."""
     consistency: float = Field(default=1.0, ge=0)
-    """Likewise, of the general instructions."""
+    """Weight of the consistency loss on the general instructions."""
 
     def least_steps(self, examples: int, batch_size: int, accumulation: int) -> int:
-        """Optimiser steps, shared evenly by the stages, that show every example once."""
+        """Count the optimiser steps, shared evenly by the stages, that show every example once.
+
+        Args:
+            examples: number of training examples.
+            batch_size: rows of a forward pass.
+            accumulation: forward passes per optimiser step.
+        """
         stages = min(self.stages, examples)
         shown = accumulation * (batch_size - self.recent_rows - self.earlier_rows)
         return stages * math.ceil(math.ceil(examples / stages) / shown)
 
 
 class Finetune(Strict):
+    """Fine-tuning of chosen recipes on labelled examples: one run for each start, task, budget, seed and method."""
+
     starts: list[str | Rule] = Field(min_length=1)
-    """Recipes by name (a parent, an id, a label), `baseline`, or rules that choose among the merges."""
+    """Starting points: recipes by name (parent, id or label), `baseline`, or rules that choose among the merges."""
     tasks: dict[Name, Objective] = Field(min_length=1)
-    """Each an objective over one generation task: trained on its training split, and evaluated for the starting points
-    and for what is trained from them, not for the other recipes."""
+    """Name → an objective over one generation task. Runs train on its training split; it is evaluated for the starting
+    points and for the models trained from them, not for other recipes."""
     examples: Annotated[list[ExampleBudget], BeforeValidator(_listed)] = ["all"]
-    """Labelled examples; smaller budgets are subsets of larger ones."""
+    """Budgets: numbers of labelled examples to train on, or `all`; smaller budgets are subsets of larger ones."""
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
-    """Each draws other examples, in another order."""
+    """Random seeds; each draws other examples, in another order."""
     method: Annotated[list[Method], BeforeValidator(_listed)] = ["full"]
-    """What is trained: all weights, a LoRA adapter, or one by ICFT's curriculum. Several are compared."""
+    """What is trained: all weights (`full`), a LoRA adapter (`lora`), or one with ICFT's curriculum (`icft`). Several
+    methods are compared."""
     baseline: Baseline | None = None
-    """One more starting point: a parent tuned on an instruction set."""
+    """One more starting point: a parent fine-tuned on an instruction set."""
 
     epochs: float = Field(default=15, gt=0)
-    """Passes over the examples; `min_steps` may make it more."""
+    """Number of passes over the examples; `min_steps` may make it more."""
     min_steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps at least; default: 200, and 100 where `examples` is a number."""
+    """Minimum number of optimiser steps; default: 200 for all examples, 100 for a number of examples."""
     learning_rate: float = Field(default=5e-5, gt=0)
-    """The first step's; it falls linearly to 0."""
+    """Learning rate of the first step; it decays linearly to 0."""
     batch_size: int = Field(default=4, ge=1)
-    """Of one forward pass."""
+    """Examples in one forward pass of a device (transformers' `per_device_train_batch_size`)."""
     accumulation: int = Field(default=4, ge=1)
-    """Forward passes an optimiser step."""
+    """Forward passes per optimiser step, all GPUs of a run together."""
     max_length: int = Field(default=8192, ge=16)
-    """Tokens of prompt and response together; longer prompts lose a part of their input."""
+    """Tokens of prompt and response together; the input of a longer prompt is truncated."""
     optimizer: Literal["adamw_torch", "adafactor"] = "adamw_torch"
-    """`adafactor` keeps no full moments."""
+    """The optimizer; `adafactor` keeps no full moments, so that it needs less memory."""
     gradient_checkpointing: bool = True
-    """Compute activations a second time instead of keeping them: less memory, more time."""
+    """Recompute activations in the backward pass instead of keeping them: less memory, more time."""
     lora: Lora = Lora()
     """The adapter of the methods `lora` and `icft`."""
     icft: Icft | None = None
-    """Settings of the method `icft`, which needs them."""
+    """Settings of the method `icft`, which requires them."""
 
     gpus: int | None = Field(default=None, ge=0)
-    """GPUs a run; more than one shard it (FSDP). Default: 1, and 0 where the workers have none."""
+    """GPUs per run; several shard the model (FSDP). Default: 1, or 0 where the workers have no GPU."""
     cpus: int = Field(default=1, ge=1)
-    """Cores a run, or a GPU of it."""
+    """CPU cores per process of a run: one process per GPU, or one in all without GPUs."""
     save_steps: int = Field(default=50, ge=1)
-    """Optimiser steps between checkpoints; the one before is removed."""
+    """Optimiser steps between checkpoints; only the latest checkpoint is kept."""
     keep: bool = True
-    """Keep the tuned weights once all questions are answered; else only the answers stay."""
+    """Keep the fine-tuned weights after all questions are answered; if false, only the answers are kept."""
 
     @model_validator(mode="after")
     def _sensible(self) -> Finetune:
@@ -161,7 +178,7 @@ class Finetune(Strict):
                 raise ValueError(f"{key} takes different values, at least one, but got {values}")
         for budget in self.examples:
             if budget != "all" and budget < 1:
-                raise ValueError(f"examples are numbers from 1 on, or all, but got {budget}")
+                raise ValueError(f"examples are numbers of at least 1, or all, but got {budget}")
         for name, task in self.tasks.items():
             if len(task.tasks) != 1:
                 raise ValueError(f"tasks.{name}.tasks: a fine-tuning task is one generation task, but got {task.tasks}")
@@ -197,7 +214,14 @@ class Finetune(Strict):
                 raise ValueError(f"icft.examples: {budget} is not among examples, {self.examples}; add it there")
 
     def check(self, objectives: Collection[str]) -> None:
-        """Against the rest of the sweep file."""
+        """Check the section against the objectives of the sweep file.
+
+        Args:
+            objectives: their names.
+
+        Raises:
+            ValueError: a task has the name of an objective, or a rule names an objective that there is not.
+        """
         for name in self.tasks:
             if name in objectives:
                 raise ValueError(f"finetune.tasks.{name}: an objective has this name too; choose another")
@@ -211,18 +235,27 @@ class Finetune(Strict):
                     )
 
     def gpus_of_a_run(self, workers: float) -> int:
-        """Args:
-        workers: GPUs of a serving worker.
+        """Return the GPUs of each run: `gpus`, or where it is not set, 1 if the workers have GPUs and 0 if not.
+
+        Args:
+            workers: GPUs of each rank of a serving worker.
         """
         return int(workers > 0) if self.gpus is None else self.gpus
 
     def budgets(self, method: Method) -> list[ExampleBudget]:
+        """Return the budgets that a method is trained with: `examples`, or those of `icft.examples`."""
         own = self.icft.examples if self.icft and method == "icft" else None
         return self.examples if own is None else own
 
     def steps(self, examples: int, budget: ExampleBudget, method: Method) -> int:
-        """Optimiser steps of a run: as many as the epochs take, or the least; and with `icft`, as many as show every
-        example."""
+        """Count the optimiser steps of a run: those of the epochs, but at least the minimum.
+
+        With `icft` they are also enough to show every example once.
+
+        Args:
+            examples: number of training examples.
+            budget: the entry of `examples` that the number comes from.
+        """
         least = self.min_steps or (STEPS if budget == "all" else FEW_SHOT_STEPS)
         if self.icft and method == "icft":
             least = max(least, self.icft.least_steps(examples, self.batch_size, self.accumulation))

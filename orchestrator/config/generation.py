@@ -1,4 +1,4 @@
-"""The keys of `generation:`: data, tasks of the user's own, and BERTScore's encoder."""
+"""The keys of `generation:`: data sets, the user's own tasks, and BERTScore's encoder."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from orchestrator.config.types import Location, Name, Strict
 
 
 class Encoder(Strict):
-    """What BERTScore compares words with."""
+    """The encoder whose embeddings BERTScore compares."""
 
     model: Location = Field(min_length=1)
-    """As a parent's."""
+    """Hub id, folder or address, as a parent's `model`."""
     revision: str | None = None
-    """As a parent's."""
+    """Commit, tag or branch on the hub, as a parent's `revision`."""
     layer: int = Field(ge=1)
     """The layer whose output is compared; bert-score recommends 17 for roberta-large, 40 for deberta-xlarge-mnli."""
 
 
 class OwnTask(Strict):
-    """A generation task of the user's own."""
+    """The user's own generation task."""
 
     file: str = Field(min_length=1)
-    """JSON Lines, an object a line."""
+    """JSON Lines with the test examples, one object per line."""
     prompt: str
-    """With {{input}} where the input goes."""
+    """Prompt template, with {{input}} in the place of the input."""
     input: str = "input"
-    """The field with the input."""
+    """Name of the field with the input."""
     reference: str = "reference"
-    """The field with the text to compare with."""
+    """Name of the field with the reference text, which answers are compared with."""
     train: str | None = None
-    """JSON Lines with the same fields: the examples that `finetune` may learn from."""
+    """JSON Lines with the same fields: the training examples for `finetune`."""
     truncate: Literal["left", "right"] = "right"
-    """The side that an input loses where the prompt is too long."""
+    """The side at which the input is truncated where the prompt is too long."""
 
     @model_validator(mode="after")
     def _names_input(self) -> OwnTask:
@@ -45,15 +45,15 @@ class OwnTask(Strict):
 
 
 PAPER_SEQUENCES = 16
-"""`max_num_seqs` of sweeps with generation tasks that do not say another."""
+"""Default of `max_num_seqs` in sweeps with generation tasks."""
 
 
 class Generation(Strict):
-    """What the generation tasks need besides their names in `objectives`."""
+    """Data and settings of the generation tasks that `objectives` names."""
 
     data: dict[str, str] = {}
-    """Clinical task (clinical_mts_dialog, …) → the folder with its data set's own files."""
+    """Clinical task (clinical_mts_dialog, …) → folder with the files of its data set, as published."""
     own: dict[Name, OwnTask] = {}
-    """Tasks of your own, by the name that `objectives` calls them."""
+    """Name of the task in `objectives` → a generation task of your own."""
     encoder: Encoder | None = None
-    """BERTScore's; the metrics `bertscore` and `composite` need one."""
+    """The encoder of BERTScore; the metrics `bertscore` and `composite` require it."""

@@ -1,4 +1,4 @@
-"""Reading our YAML files: checked, relative folders made absolute; what is wrong, said in one sentence."""
+"""Reading sweep files and published figures: checked, with absolute paths, and one sentence about what is wrong."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from orchestrator.core.locations import is_remote
 
 Model = TypeVar("Model", bound=BaseModel)
 LONGEST = 1000
-"""Characters of a message: it shows the value that is wrong, which may be megabytes."""
+"""Maximum length of a message in characters: it shows the wrong value, which may be megabytes."""
 
 
 def load_config(path: Path) -> SweepConfig:
     """Read, check and resolve a sweep file; relative folders become absolute.
 
     Raises:
-        UserError: no such file, no YAML, or a key that is unknown, missing, of a wrong type or out of range.
+        UserError: the file is missing or not YAML, or a key is unknown, missing, of a wrong type or out of range.
     """
     return _absolute(_read(path, SweepConfig, "a sweep has parents, recipes and objectives"), path.resolve().parent)
 
 
 def load_published(path: Path) -> Published:
-    """Read the figures that `report --beside` lays beside a run's.
+    """Read the published figures that `report --beside` compares a run with.
 
     Raises:
         UserError: as `load_config`.
@@ -52,12 +52,12 @@ def _path(folder: Path, value: str) -> Path:
     try:
         return (folder / Path(value).expanduser()).resolve()
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"{value!r} is no path ({error}); correct it") from None
+        raise UserError(f"{value!r} is not a path ({error}); correct it") from None
 
 
 def _absolute(config: SweepConfig, folder: Path) -> SweepConfig:
     def local(value: str | None) -> str | None:
-        """A folder if it is written as one or exists; else a hub id or an address, left as it is."""
+        """Make a folder absolute; a hub id or an address (no such folder exists) stays as it is."""
         if value is None or is_remote(value):
             return value
         path = _path(folder, value)

@@ -1,8 +1,8 @@
-"""mergekit's merge methods, one entry each: all that this program knows of a method, but for its arithmetic.
+"""The merge methods of mergekit, one entry each: everything about a method except its arithmetic.
 
-Written down because importing mergekit takes eight seconds and a wrong sweep file should be refused at once. A test
-holds the table against mergekit's own registry. To add a method, add an entry; where it works element by element, say
-so, and register its form under the same name in `tasks.merging.elementwise`.
+They are listed here because importing mergekit takes eight seconds, and a wrong sweep file should be refused at once. A
+test compares the table with mergekit's own registry. To add a method, add an entry; if it works element by element, set
+`elementwise`, and register its form under the same name in `tasks.merging.elementwise`.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from orchestrator.core.errors import hint
 COPY = "passthrough"
 """The method of a recipe that is one model as it is."""
 DELTAS = ("int8_mask", "normalize", "rescale", "lambda")
-"""Parameters of the methods that add up differences from a base model."""
+"""Parameters of the methods that add task vectors (differences from a base model)."""
 
 
 @dataclass(frozen=True)
 class MixingRatio:
-    """A number in [0, 1] that alone describes a merge of two models: 0 is the first, 1 the second."""
+    """A number in [0, 1] that alone determines a merge of two models: 0 is the first, 1 the second."""
 
     key: Literal["alpha", "t"]
     """Its key in the sweep file and in a recipe's label."""
     weight: str | None = None
-    """The parameter of each model that it sets: to the ratio for the second, to the rest of one for the first. None
-    where the ratio is a parameter of the whole merge, of the name `key`."""
+    """The per-model parameter that it sets: to the ratio for the second model, to 1 - ratio for the first. None where
+    the ratio is a parameter of the whole merge, under the name `key`."""
     arc: bool = False
-    """It runs along the arc between two tensors, which is the straight line where they are nearly parallel."""
+    """Whether it follows the arc between two tensors, or a straight line where they are nearly parallel."""
 
     def settings(self, ratio: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """The parameters of the first model, of the second, and of the whole merge.
+        """Return the parameters of the first model, of the second, and of the whole merge.
 
         Args:
             ratio: a number, or mergekit's gradient or filters over numbers.
@@ -41,38 +41,44 @@ class MixingRatio:
         return {self.weight: _complement(ratio)}, {self.weight: ratio}, {}
 
     def read(self, second: dict[str, Any], whole: dict[str, Any]) -> Any:
-        """The ratio that `settings` wrote into the parameters of the second model and of the whole merge, or None."""
+        """Return the ratio that `settings` wrote into the parameters, or None.
+
+        Args:
+            second: parameters of the second model.
+            whole: parameters of the whole merge.
+        """
         return whole.get(self.key) if self.weight is None else second.get(self.weight)
 
 
 @dataclass(frozen=True)
 class MergeMethod:
-    """What there is to know of a merge method before any tensor is read."""
+    """What is known of a merge method before any tensor is read."""
 
     name: str
-    """mergekit's."""
+    """Its name in mergekit."""
     whole: tuple[str, ...] = ()
     """Parameters of the whole merge."""
     each: tuple[str, ...] = ()
-    """Parameters that each model may have of its own (or all together, under `parameters`)."""
+    """Per-model parameters, which `parameters` of the whole merge may also set for all models."""
     needs_base: bool = False
-    """Needs a base_model."""
+    """Whether it requires a base_model."""
     random: bool = False
-    """Draws from torch's global random state, so that its seed is part of the recipe."""
+    """Whether it draws from torch's global random state, so that the seed is part of the recipe."""
     ratio: MixingRatio | None = None
-    """The short form for two models, where the method has one."""
+    """The short form for two models; None where the method has none."""
     unit: tuple[str, ...] = ()
-    """The parameters that lie in [0, 1]."""
+    """Names of the parameters that lie in [0, 1]."""
     elementwise: bool = False
-    """A slice of the merge needs that slice of the models alone (and perhaps an angle between whole tensors):
-    `tasks.merging.elementwise.FORMS` has its arithmetic."""
+    """Whether a slice of a merged tensor depends only on the same slice of the models' tensors (and perhaps on an angle
+    between whole tensors); `tasks.merging.elementwise.FORMS` has the arithmetic."""
 
     @property
     def parameters(self) -> list[str]:
+        """Names of all parameters, those of the whole merge first."""
         return [*self.whole, *self.each]
 
     def parameters_beside(self, ratio: bool) -> list[str]:
-        """The parameters that `parameters` of a sweep file may set.
+        """List the parameters that `parameters` of a sweep file may set.
 
         Args:
             ratio: whether the merge is written with a ratio, which sets some itself.
@@ -81,13 +87,13 @@ class MergeMethod:
         return [name for name in self.parameters if name not in taken]
 
     def check_ratio(self, given: dict[str, Any]) -> str | None:
-        """The key of the method's ratio, where a sweep file gives it.
+        """Return the key of the method's ratio where a sweep file gives it, else None.
 
         Args:
             given: the keys that ratios have in a sweep file, with their values; None where the file has none.
 
         Raises:
-            ValueError: a ratio that the method does not have.
+            ValueError: the method does not have the ratio that is given.
         """
         keys = [key for key, value in given.items() if value is not None]
         for key in keys:
@@ -124,7 +130,7 @@ METHODS = {method.name: method for method in _ENTRIES}
 
 
 def merge_method(name: str) -> MergeMethod:
-    """The entry of a method that a sweep file names.
+    """Return the entry of a method by mergekit's name.
 
     Raises:
         ValueError: mergekit has no such method.
@@ -136,7 +142,7 @@ def merge_method(name: str) -> MergeMethod:
 
 
 def ratio_words() -> str:
-    """The ratios and the methods that have them: `alpha (linear) or t (slerp)`."""
+    """Name the ratios and the methods that have them: `alpha (linear) or t (slerp)`."""
     keys = dict.fromkeys(method.ratio.key for method in METHODS.values() if method.ratio)
     return " or ".join(f"{key} ({_with_ratio(key)})" for key in keys)
 
@@ -146,7 +152,7 @@ def _with_ratio(key: str) -> str:
 
 
 def _complement(setting: Any) -> Any:
-    """1 - setting, in whatever form mergekit's parameter has: a number, a gradient, or filters."""
+    """Return 1 - setting in the form of the setting, which is a number, a gradient or filters of mergekit."""
     if isinstance(setting, list):
         return [_complement(item) for item in setting]
     if isinstance(setting, dict):

@@ -8,10 +8,10 @@ from orchestrator.config.types import Strict
 
 
 class Published(Strict):
-    """Figures that others have published, for the report to lay beside a run's."""
+    """Figures that others have published, which the report compares with a run's."""
 
     source: str = Field(min_length=1)
-    """Where they stand: a paper, its table."""
+    """Where they were published: a paper, its table."""
     rows: dict[str, dict[str, float]] = Field(min_length=1)
-    """A recipe's name, as `compare` takes it, or any other → an objective's name → its value as the sweep counts it (an
-    accuracy in [0, 1])."""
+    """Name of a recipe (as for `compare`) or of any other model → name of an objective → its value in the sweep's units
+    (an accuracy lies in [0, 1])."""

@@ -1,4 +1,4 @@
-"""The keys of an entry of `recipes`: one merge method and the grid of values to try."""
+"""The keys of an entry of `recipes:`: one merge method and the grid of values to try."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from orchestrator.config.types import Strict
 from orchestrator.core.errors import hint
 
 MAX_GRID = 10_000
-"""Values of a span."""
+"""Maximum number of values of a span."""
 MAX_POINTS = 1_000_000
-"""Combinations of one entry of `recipes`."""
+"""Maximum number of combinations of one entry of `recipes:`."""
 
 
 def _expand_span(value: Any) -> Any:
-    """`{start: 0, stop: 1, step: 0.1}` → the list it stands for, ends included; lists pass through."""
+    """Expand `{start: 0, stop: 1, step: 0.1}` into a list, ends included; a list is returned as it is."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return [value]
     if not isinstance(value, dict):
@@ -48,7 +48,11 @@ def _check_ratios(values: list[float]) -> list[float]:
 
 
 def grid_values(value: Any) -> list[Any]:
-    """The values that a parameter of a recipe takes: those of `{grid: …}`, else the one value itself."""
+    """List the values that a parameter of a recipe takes: those of `{grid: …}`, else the one value itself.
+
+    Raises:
+        ValueError: the grid is neither a list of values nor a span.
+    """
     if not (isinstance(value, dict) and set(value) == {"grid"}):
         return [value]
     values = _expand_span(value["grid"])
@@ -58,11 +62,14 @@ def grid_values(value: Any) -> list[Any]:
 
 
 def _check_parameter(where: str, key: str, value: Any, method: MergeMethod, known: Sequence[str]) -> None:
-    """Refuse a parameter that the method does not have (mergekit would ignore it), a grid that is none, and values
-    outside [0, 1] of a parameter that lies there.
+    """Refuse a parameter that the method does not have (mergekit would ignore it), or with a wrong grid or value.
 
     Args:
-        known: the method's parameters that may stand at this place.
+        where: path of the key, for messages.
+        known: the method's parameters that are allowed here.
+
+    Raises:
+        ValueError: the parameter is unknown, its grid is malformed, or a value that must lie in [0, 1] does not.
     """
     if key not in known:
         raise ValueError(
@@ -86,19 +93,22 @@ Ratios = Annotated[Span, AfterValidator(_check_ratios)]
 
 
 class RecipeGrid(Strict):
-    """One merge method and the values to try. `{grid: [...]}` in place of a value grids that value; a plain
-    list keeps mergekit's own meaning (a gradient over the layers)."""
+    """One merge method and the values to try.
+
+    `{grid: [...]}` in place of a value tries each of the listed values; a plain list has mergekit's own meaning (a
+    gradient over the layers).
+    """
 
     method: str
     """`linear`, `slerp`, or any other merge method of mergekit."""
     alpha: Ratios | None = None
-    """linear: the second parent's share."""
+    """Ratios of `linear`: the second parent's share."""
     t: Ratios | None = None
-    """slerp: position between the first parent (0) and the second (1)."""
+    """Ratios of `slerp`: the position between the first parent (0) and the second (1)."""
     between: list[str] | None = Field(default=None, min_length=2, max_length=2)
-    """The two parents that alpha or t run between; needed when there are more than two parents."""
+    """The two parents that `alpha` or `t` interpolates between; required if there are more than two parents."""
     base_model: str | None = None
-    """The parent that the others are measured against; most methods need one."""
+    """The base model, one of the parents; most methods require one."""
     models: dict[str, dict[str, Any]] | None = None
     """Parent name → mergekit's per-model parameters (weight, density, …)."""
     parameters: dict[str, Any] = {}
@@ -115,7 +125,7 @@ class RecipeGrid(Strict):
             way = f"{method.ratio.key} (a list of ratios) or models" if method.ratio else "models"
             raise ValueError(f"method {self.method!r} needs {way}: which parents, with which parameters")
         if self.models is not None and self.between is not None:
-            raise ValueError("between goes with alpha or t; models says itself which parents take part")
+            raise ValueError("between belongs to alpha or t; models already names the parents; remove one of the two")
         if self.between is not None and self.between[0] == self.between[1]:
             raise ValueError(f"between takes two different parents, but got {self.between}")
         self._check_parameters(method)
@@ -123,7 +133,7 @@ class RecipeGrid(Strict):
 
     @property
     def ratio(self) -> list[float] | None:
-        """The values of alpha or t, whichever is the method's; None where the entry names models."""
+        """The values of `alpha` or `t`, whichever the method has; None where the entry has `models`."""
         return self.alpha if self.alpha is not None else self.t
 
     def _check_parameters(self, method: MergeMethod) -> None:

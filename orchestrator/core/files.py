@@ -25,7 +25,7 @@ def make_private(folder: Path, mode: int = 0o700) -> Path:
 
 
 def check_new(folder: Path) -> None:
-    """A folder that the user names with --to can be created.
+    """Check that a folder that the user names with --to can be created.
 
     Raises:
         UserError: it exists, or lies below a file.
@@ -37,7 +37,14 @@ def check_new(folder: Path) -> None:
 
 
 def write_atomic(path: Path, data: str | bytes, mode: int = 0o600, flush: bool = True) -> None:
-    """Write to a temporary name beside `path`, flush to the disk (what can be made again need not be), rename."""
+    """Write a file as a whole: to a temporary name beside `path`, flushed to the disk, then renamed.
+
+    Args:
+        flush: False for a file that can be made again after a power failure.
+
+    Raises:
+        OSError: the disk is full or not writable; `path` is then as it was.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -61,10 +68,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json_if_exists(path: Path) -> dict[str, Any]:
-    """The JSON object in a file that mergefront wrote; empty where there is no such file.
+    """Read the JSON object in a file that mergefront wrote; empty where there is no such file.
 
     Raises:
-        ValueError: the file holds something else than a JSON object.
+        ValueError: the file holds something other than a JSON object.
     """
     try:
         text = path.read_text(encoding="utf-8")

@@ -14,17 +14,19 @@ CREDENTIALS = {
 
 
 SCHEMES = ("s3", "gs")
-"""Of object storage, as pyarrow calls them."""
+"""Schemes of the addresses of object storage, as pyarrow calls them."""
 
 
 def is_remote(location: str) -> bool:
-    """Whether this is an address of object storage and not a path or a hub id."""
+    """Whether this is an address of object storage, not a path or a hub id."""
     return "://" in location
 
 
 def check_location(location: str) -> str:
-    """Raises:
-    ValueError: an address of a kind that is not supported, without a bucket, or with credentials in it.
+    """Check an address of object storage, and return it; paths and hub ids are returned as they are.
+
+    Raises:
+        ValueError: its scheme is not supported, it has no bucket, or there are credentials in it.
     """
     if not is_remote(location):
         return location
@@ -34,14 +36,14 @@ def check_location(location: str) -> str:
         raise ValueError(f"{parts.scheme}:// is not supported; give a folder, or an address with {known}")
     if kind := credential(location):
         raise ValueError(
-            f"the address holds {kind}, and would be written down; take it out, and put it where the storage's own "
-            "tools find it (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws)"
+            f"the address holds {kind}, and it would be stored with the results; take it out, and put it where the "
+            "storage's own tools find it (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws)"
         )
     if not parts.hostname or ".." in parts.path.split("/"):
-        raise ValueError(f"{location!r} is no address; write {parts.scheme}://bucket/prefix")
+        raise ValueError(f"{location!r} is not an address; write {parts.scheme}://bucket/prefix")
     return location
 
 
 def credential(text: str) -> str | None:
-    """What kind of secret stands in a text that is going to be stored or shown; None where none does."""
+    """Find a secret in a text that will be stored or shown, and return its kind, such as "an AWS key"; else None."""
     return next((kind for kind, pattern in CREDENTIALS.items() if pattern.search(text)), None)

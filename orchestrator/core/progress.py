@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a bar on a terminal, plain lines elsewhere (Slurm logs, CI)."""
+"""The progress of a running sweep: a bar on a terminal, plain lines elsewhere (Slurm logs, CI)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Progress:
     """Counts the answered questions of a run, and shows them on a bar or in lines.
 
     Args:
-        blocks: all that is to be evaluated.
+        blocks: all that will be evaluated.
     """
 
     def __init__(self, blocks: list[Block]) -> None:
@@ -62,7 +62,7 @@ class Progress:
             self._say(self.line())
 
     def update(self, result: Answered | Failure | None) -> None:
-        """Count what the pool yields: a block's answers, a recipe's failure, or None where it only lets others work."""
+        """Count what the pool yields: a block's answers, a recipe's failure, or None where nothing is finished yet."""
         if isinstance(result, Answered):
             if not self.done:
                 self.first = time.monotonic() - result.answer_s
@@ -78,7 +78,7 @@ class Progress:
             self._say(self.line())
 
     def line(self) -> str:
-        """The state in one line: recipes done, questions per second, time left."""
+        """Describe the progress in one line: recipes done, questions per second, time left."""
         finished = self.recipes - self.open
         if not self.done:
             waited = duration(time.monotonic() - self.started)
@@ -106,5 +106,5 @@ class Progress:
 
 
 def say(text: str) -> None:
-    """Print a line for the person in front of the terminal, apart from what the command prints as its result."""
+    """Print a line to stderr; stdout is for the result of the command."""
     print(f"mergefront: {text}", file=sys.stderr, flush=True)

@@ -1,8 +1,8 @@
-"""What travels between driver and workers, and what is stored.
+"""The records that are sent between driver and workers, and that are stored.
 
-Every record is frozen, and every field says whether it is part of the record's identity: the hash that the
-ledger's keys are made of. What changes an answer is identity; what only says where it came from is not. A
-test fails until a new field is classed.
+Every record is frozen, and every field is declared as identity or as provenance. A field that can change an answer is
+identity, and is hashed into the id that the ledger's keys are made of; one that only describes where the answer came
+from is provenance. A test fails until a new field is declared as one of them.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from typing import Any, Literal
 
 
 class RecipeStatus(StrEnum):
-    """How far the evaluation of a recipe has come; the values are what tables, messages and stored files say."""
+    """How far the evaluation of a recipe is; the values are the words of tables, messages and stored files."""
 
     PENDING = "pending"
     """Some of its questions have no answer yet."""
     SCORED = "scored"
     """All questions are answered."""
     STOPPED_EARLY = "stopped early"
-    """Of a search: beaten with near certainty on a part of the questions, and evaluated no further."""
+    """A search's candidate that is beaten with near certainty on some of the questions, and is evaluated no further."""
     DEFERRED = "deferred"
-    """Of a search: probably beaten on a part of the questions; the others are evaluated first."""
+    """A search's candidate that is probably beaten on some of the questions; other candidates are evaluated first."""
     INVALID = "invalid"
     """It cannot be merged or loaded, and another attempt cannot help."""
     FAILED = "failed"
-    """Something broke; the next run tries it again."""
+    """An error occurred on the way; the next run tries again."""
 
 
 def identity(default: Any = dataclasses.MISSING) -> Any:
-    """A field that is hashed."""
+    """Declare a dataclass field that is part of the identity: it is hashed into the record's id."""
     return field(default=default, metadata={"identity": True})
 
 
 def provenance(default: Any = dataclasses.MISSING) -> Any:
-    """A field that is kept, but makes no difference to what is answered."""
+    """Declare a dataclass field that is stored, but does not affect answers and is not hashed."""
     return field(default=default, metadata={"identity": False})
 
 
@@ -48,12 +48,13 @@ class Identified:
 
     @cached_property
     def id(self) -> str:
+        """The id of the record; equal for records with equal identity fields."""
         text = json.dumps([type(self).__name__, content(self)], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def content(value: Any) -> Any:
-    """The identity fields of a record, all the way down, as plain JSON values."""
+    """Return the identity fields of a record, and of the records in it, as plain JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
         return {f.name: content(getattr(value, f.name)) for f in fields if f.metadata["identity"]}
@@ -72,34 +73,37 @@ class Serving(Identified):
     tokenizer: str = identity()
     """Digest of the tokenizer's files."""
     chat_template: str | None = identity()
+    """The Jinja template; None where the tokenizer has none."""
     stop_token_ids: tuple[int, ...] = identity()
-    """The union over the parents: a merge may end its turn the way either of them does."""
+    """Token ids that end a text: the union over the models, because a merge may end its turn as any of them."""
     max_model_len: int = identity()
+    """Tokens of prompt and answer together."""
     architecture: str = identity()
-    """Digest of what the model's config says about computing: the engine runs every recipe with it."""
+    """Digest of the keys of config.json that affect computation; the engine runs every recipe with one config."""
     engine: tuple[tuple[str, Any], ...] = identity()
     """Engine settings that may move the last digits of an answer (batch sizes, eager mode)."""
     parent: str = provenance()
-    """Whose tokenizer it is."""
+    """Name of the parent that the tokenizer is from."""
     folder: str = provenance()
-    """Where the tokenizer's files are."""
+    """Folder of the tokenizer's files."""
 
 
 @dataclass(frozen=True)
 class Profile(Identified):
-    """The numeric profile: answers are only expected to be equal within one."""
+    """The numeric profile of an engine: answers are only expected to be equal within one profile."""
 
     engine: str = identity()
     """Name and version, such as `vllm 0.32.0`."""
     dtype: str = identity()
     tensor_parallel_size: int = identity()
     device: str = identity()
+    """Ray's accelerator type where the sweep file names one, else `gpu` or `cpu`."""
     pipeline_parallel_size: int = identity(1)
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How an answer's text is made; vLLM's names (`vllm.SamplingParams`)."""
+    """How a text is generated; fields have the names and meanings of `vllm.SamplingParams`."""
 
     max_tokens: int = identity()
     stop: tuple[str, ...] = identity()
@@ -112,15 +116,17 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Question(Identified):
-    """One lm-eval request, in tokens: the log-probability of `continuation` after `context`, or, where there is
-    a `decoding`, the text that follows `context`. (A rolling log-likelihood is one question per window.)
+    """One lm-eval request as token ids: a continuation to score, or a prompt to generate from.
+
+    Without `decoding` the answer is the log-probability of `continuation` after `context`; with it, the text generated
+    after `context`. A rolling log-likelihood is one question per window.
     """
 
     context: tuple[int, ...] = identity()
     continuation: tuple[int, ...] = identity(())
     decoding: Decoding | None = identity(None)
     truncated: int = provenance(0)
-    """Tokens that were cut from the context's left side to fit the engine's length."""
+    """Tokens that were cut from the context to fit `max_model_len`."""
 
     @property
     def tokens(self) -> int:
@@ -130,13 +136,17 @@ class Question(Identified):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
+    """What the engine returned for one question: a log-probability, or a generated text."""
+
     question_id: str
     logprob: float | None = None
     """Natural logarithm, summed over the continuation; None for generated text."""
     is_greedy: bool | None = None
+    """Whether greedy decoding would produce the continuation; None for generated text."""
     text: str | None = None
+    """The generated text; None for a log-probability."""
     tokens: int = 0
-    """Tokens generated."""
+    """Number of generated tokens."""
 
 
 @dataclass(frozen=True)
@@ -148,13 +158,17 @@ class Block:
 
     @cached_property
     def id(self) -> str:
+        """20 hex digits of SHA-256 over the questions' ids, in order; the recipe is not part of it."""
         return hashlib.sha256("".join(q.id for q in self.questions).encode()).hexdigest()[:20]
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a recipe has no score. `invalid` recipes cannot be (the merge is refused, a weight is NaN) and
-    trying again cannot help; `failed` ones broke on the way and are tried again by the next run."""
+    """Why a recipe has no score.
+
+    An `invalid` recipe cannot be merged or loaded (mergekit refuses it, a weight is NaN), and another attempt cannot
+    help. A `failed` one met an error on the way, and the next run tries it again.
+    """
 
     recipe_id: str
     status: Literal["invalid", "failed"]
@@ -162,18 +176,20 @@ class Failure:
     """Loading the recipe, answering its questions, the worker itself, or its fine-tuning."""
     message: str
     detail: str = ""
-    """The traceback, for the person who looks into it."""
+    """The traceback, for debugging."""
     context: str = ""
-    """Serving, profile and mergekit's version, under which `invalid` holds."""
+    """Serving, profile and mergekit's version for which the recipe is `invalid`; with others it is tried again."""
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A block with its answers, and what they cost in seconds of the worker's time."""
+    """A block with its answers, and the seconds of the worker's time that they took."""
 
     block: Block
     answers: tuple[Answer, ...]
     swap_s: float
-    """Until the recipe was loaded; 0 where it was loaded already."""
+    """Seconds until the recipe's weights were loaded; 0 where they were loaded already."""
     answer_s: float
+    """Seconds from then until the block was answered."""
     worker: str
+    """host:pid"""

@@ -1,6 +1,6 @@
-"""The place of files: a folder, on this machine or NFS, or a prefix in object storage (`s3://`, `gs://`).
+"""Files in a folder, on this machine or NFS, or below a prefix in object storage (`s3://`, `gs://`).
 
-One set of operations for both, through pyarrow's filesystems. A file is there as a whole or not at all: in a folder it
+Both have the same operations, through pyarrow's filesystems. A file is visible as a whole or not at all: in a folder it
 is written under another name, flushed and renamed; an object appears when its upload is complete. Credentials are
 found where the storage's own tools find them (environment, ~/.aws, the machine's role), never in the address.
 """
@@ -24,9 +24,9 @@ from orchestrator.core.locations import check_location, is_remote
 from orchestrator.core.text import one_line
 
 AT_ONCE = 32
-"""Requests to object storage that are under way together; most of a request's time is latency."""
+"""Concurrent requests to object storage; most of a request's time is latency."""
 PIECE_BYTES = 16 << 20
-"""Bytes of a large file that are read at once."""
+"""Bytes of a large file that are read in one piece."""
 PATIENCE_S = 300.0
 """Seconds for which storage may be unreachable before a sweep stops."""
 
@@ -35,7 +35,7 @@ R = TypeVar("R")
 
 
 class StorageError(UserError):
-    """Object storage cannot be reached, or refuses."""
+    """Object storage cannot be reached, or refuses a request."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Store:
     Args:
         location: a folder (created when it is written to, readable by its owner only; what is written into one that
             exists is as readable as that is), or an address of object storage.
-        key: the sweep file's key that names it, for messages.
+        key: the sweep file's key for it, for messages.
 
     Raises:
         StorageError: there is no such bucket, or it cannot be reached, or the address is malformed.
@@ -89,7 +89,7 @@ class Store:
 
     @cached_property
     def _found(self) -> tuple[Any, str]:
-        """Pyarrow's filesystem, and the path of the store in it."""
+        """The filesystem of pyarrow, and the path of the store in it."""
         from pyarrow.fs import FileSystem, LocalFileSystem
 
         if not self.remote:
@@ -103,7 +103,7 @@ class Store:
 
     # ---------------------------------------------------------------- files
     def read(self, name: str) -> bytes:
-        """The content of a file.
+        """Read a file.
 
         Raises:
             FileNotFoundError: no such file.
@@ -114,7 +114,7 @@ class Store:
             return bytes(stream.read())
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file: on return all of it is stored, after an error none of it can be seen.
+        """Write a file: on return all of it is stored, after an error none of it is visible.
 
         Raises:
             OSError: a folder's disk is full or not writable.
@@ -132,7 +132,10 @@ class Store:
             write_atomic(path, data, mode & 0o666)
 
     def copy(self, name: str, to: Path) -> str:
-        """Copy a file of any size to this machine, and return the SHA-256 of what came.
+        """Copy a file of any size to this machine, and return the SHA-256 of the copy, in hexadecimal.
+
+        Args:
+            to: must not exist.
 
         Raises:
             FileNotFoundError, StorageError: as `read`.
@@ -151,7 +154,7 @@ class Store:
         return digest.hexdigest()
 
     def list(self, prefix: str = "") -> list[Entry]:
-        """All files, or those below a folder, from one listing of the storage (a request for each 1,000 objects)."""
+        """List all files, or those below a folder, in one pass over the storage (one request per 1,000 objects)."""
         from pyarrow.fs import FileSelector, FileType
 
         filesystem, base = self._found
@@ -163,19 +166,19 @@ class Store:
         return [Entry(each.path[cut:], each.size, (each.mtime_ns or 0) / 1e9) for each in files]
 
     def delete(self, name: str) -> None:
-        """Delete a file, where there is one."""
+        """Delete a file, if it exists."""
         filesystem, base = self._found
         with self._explained("deleted"), contextlib.suppress(FileNotFoundError):
             filesystem.delete_file(f"{base}/{name}")
 
     def delete_folder(self, name: str) -> None:
-        """Delete a folder with all that is in it, where there is one."""
+        """Delete a folder with everything in it, if it exists."""
         filesystem, base = self._found
         with self._explained("deleted"), contextlib.suppress(FileNotFoundError):
             filesystem.delete_dir(f"{base}/{name}")
 
     def together(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """Yield `work(item)` for each item, in order; many are under way at once where each is a request."""
+        """Yield `work(item)` for each item, in order; in object storage, many run concurrently."""
         if not self.remote:
             yield from map(work, items)
             return
@@ -186,7 +189,7 @@ class Store:
 
     # ---------------------------------------------------------------- what goes wrong
     def _check_bucket(self) -> None:
-        """Raise where there is no such bucket; a listing of it would only be empty."""
+        """Raise `StorageError` where there is no such bucket; listing it would only yield nothing."""
         from pyarrow.fs import FileType
 
         filesystem, base = self._found
@@ -198,7 +201,7 @@ class Store:
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:
-        """Around a request: what object storage raises becomes a `StorageError` that says what could not be done."""
+        """Turn what object storage raises into a `StorageError` that names what could not be done."""
         try:
             yield
         except FileNotFoundError:
@@ -214,7 +217,10 @@ class Store:
 
 
 def patiently(work: Callable[[], None], say: Callable[[str], None], patience_s: float = PATIENCE_S) -> None:
-    """Do `work`, and try again while object storage cannot be reached, for at most `patience_s` seconds.
+    """Call `work`, and retry while object storage cannot be reached, for at most `patience_s` seconds.
+
+    Args:
+        say: prints a line for the user.
 
     Raises:
         StorageError: it could not be reached for longer.

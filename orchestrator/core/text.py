@@ -11,7 +11,7 @@ UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the largest unit of which there are at least two: `45.0 s`, `12.5 min`, `3.2 h`, `2.1 d`."""
+    """Format seconds in the largest unit of which there are at least two: `45.0 s`, `12.5 min`, `3.2 h`, `2.1 d`."""
     for size, unit in UNITS:
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
@@ -19,17 +19,17 @@ def duration(seconds: float) -> str:
 
 
 def gigabytes(size: float) -> str:
-    """An amount of bytes in GB (10^9 bytes), to a tenth: `16.1 GB`."""
+    """Format a number of bytes in GB (10^9 bytes), to a tenth: `16.1 GB`."""
     return f"{size / 1e9:.1f} GB"
 
 
 def count(number: int, noun: str) -> str:
-    """A number with its noun, in the plural by an s where it is not one: `1 recipe`, `3 recipes`."""
+    """Format a number with its noun, in the plural (with an s) unless it is one: `1 recipe`, `3 recipes`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def listed(names: Iterable[str], most: int = LISTED) -> str:
-    """Names as a sentence lists them: `a, b and c`; of more than `most` the rest is counted; empty for none."""
+    """Join names as in a sentence: `a, b and c`; beyond `most` the rest is counted; empty for none."""
     names = list(names)
     if len(names) > most:
         names = [*names[:most], f"{len(names) - most} more"]
@@ -37,10 +37,10 @@ def listed(names: Iterable[str], most: int = LISTED) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text, or its type where it has none."""
+    """Return the first line of an error's text, or its type where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def one_line(error: object, most: int = 500) -> str:
-    """The text of an error on one line, cut after `most` characters; it may be empty."""
+    """Return the text of an error on one line, cut after `most` characters; it may be empty."""
     return " ".join(str(error).split())[:most]

@@ -1,11 +1,11 @@
-"""A block of answers as it is stored: a Parquet file, and the marker that says that all of it is there.
+"""A block of answers as it is stored: a Parquet file, and the marker that it is complete.
 
     <ledger>/<recipe>/<block>/answers-<random>.parquet
     <ledger>/<recipe>/<block>/SUCCESS                    JSON: that file's name, hash and row count; the
-                                                         serving, the numeric profile, what it cost
+                                                         serving, the numeric profile, the seconds
 
-The marker is written last and names its file, so a crash, a full disk or two writers at once can leave an orphan file
-behind but never half a block.
+The marker is written last and names its file, so a crash, a full disk or two concurrent writers can leave an orphan
+file behind, but never half a block.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SCHEMA = pa.schema(
 
 
 READS = 5
-"""How often a marker is read before it counts as damaged."""
+"""Number of times that a marker is read before it counts as damaged."""
 
 
 class Damaged(Exception):
@@ -56,17 +56,19 @@ class Marker(BaseModel):
     file: str = Field(pattern=r"^answers-[0-9a-f]{8}\.parquet$")
     """Name of the Parquet file, which lies beside the marker."""
     sha256: str
+    """Hash of the Parquet file, in hexadecimal."""
     rows: int = Field(ge=0)
     serving: str
     """Id of the serving."""
     profile: dict[str, Any]
     profile_id: str
+    """Id of the numeric profile."""
     worker: str
     """host:pid"""
     written: float
     """Seconds since the epoch, by the driver's clock."""
     swap_s: float
-    """Seconds until the engine had the recipe's weights."""
+    """Seconds until the recipe's weights were loaded."""
     answer_s: float
     """Seconds from then until the block was answered."""
 
@@ -79,13 +81,13 @@ class Stored:
     """`<recipe>/<block>`"""
     marker: Marker
     data: bytes
-    """The Parquet file."""
+    """Content of the Parquet file."""
     table: pa.Table
     """The answers, with `SCHEMA`."""
 
     @property
     def recipe_id(self) -> str:
-        """Id of the recipe that was evaluated."""
+        """Id of the recipe that gave the answers."""
         return self.folder.split("/")[0]
 
     @property
@@ -104,10 +106,10 @@ def look(store: Store, folder: str, view: tuple[str, str] | None = None) -> Stor
         view: ids of a serving and a numeric profile.
 
     Returns:
-        The block; what is wrong with it; or None where it was answered through another serving or profile than `view`.
+        The block; or what is wrong with it; or None where its serving or profile is another than in `view`.
 
     Raises:
-        StorageError: the storage cannot be reached; nothing is known of the block then.
+        StorageError: the storage cannot be reached, which says nothing about the block.
     """
     try:
         marker = _read_marker(store, folder)
@@ -139,14 +141,16 @@ def _read_block(store: Store, folder: str, marker: Marker) -> Stored:
         # Not `read_table`, which plans as for a dataset: on files this small it takes ten times as long.
         table = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
     if table.schema != SCHEMA or table.num_rows != marker.rows:
-        raise Damaged(f"{marker.file} holds other columns or rows than its marker says")
+        raise Damaged(f"{marker.file} has other columns or rows than its marker says")
     return Stored(folder, marker, data, table)
 
 
 @contextlib.contextmanager
 def _finding_damage() -> Iterator[None]:
-    """What reading a broken block raises becomes `Damaged`; storage that cannot be reached says nothing of the
-    block."""
+    """Turn errors that a damaged block causes into `Damaged`.
+
+    Errors of storage that cannot be reached stay as they are: they say nothing about the block.
+    """
     try:
         yield
     except ValueError as error:  # pydantic's and pyarrow's errors among them
@@ -164,7 +168,9 @@ def write_block(store: Store, folder: str, marker: Marker, data: bytes) -> None:
 
 
 def block_folders(store: Store) -> list[str]:
-    """All complete blocks as `<recipe>/<block>`, sorted; of two answers to a question, the one in the later block
-    counts."""
+    """List all complete blocks as `<recipe>/<block>`, sorted.
+
+    Of two answers to a question, the one in the later block of this order counts.
+    """
     names = (entry.name.split("/") for entry in store.list())
     return sorted(f"{parts[0]}/{parts[1]}" for parts in names if len(parts) == 3 and parts[2] == SUCCESS)

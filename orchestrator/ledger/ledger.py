@@ -1,8 +1,8 @@
-"""Every answer ever generated, block by block (`orchestrator.ledger.blocks`), in a folder or in object storage.
+"""The ledger: all stored answers, block by block (`orchestrator.ledger.blocks`), in a folder or in object storage.
 
-A ledger is one sweep's (DIR/answers) or shared by many. Scores are not stored: they are views over the answers
-(`orchestrator.stats.scores`). The questions of a block that does not match its marker count as unanswered,
-and the block is reported.
+A ledger belongs to one sweep (DIR/answers) or is shared by many. Scores are not stored: they are computed from the
+answers (`orchestrator.stats.scores`). The questions of a block that does not match its marker count as unanswered, and
+the block is reported.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from orchestrator.core.store import Store
 from orchestrator.ledger.blocks import SCHEMA, SUCCESS, Damaged, Marker, Stored, block_folders, look, write_block
 
 COSTS = ("swap_s", "answer_s")
-"""What a block cost, in seconds of its worker's time: until the engine had its recipe's weights, and from then until it
-was answered."""
+"""The costs of a block in seconds of its worker's time: until the recipe's weights were loaded, and from then until the
+block was answered."""
 ROOM = 2_000_000
-"""Answers kept in memory (some 300 bytes each): those of the recipes that were used last."""
+"""Maximum number of answers in memory (about 300 bytes each): those of the most recently used recipes."""
 AHEAD = 64
-"""Recipes whose blocks are read at once."""
+"""Number of recipes whose blocks are read at once."""
 
 
 class Ledger:
-    """The answers in one store, seen through one serving and one numeric profile.
+    """The answers in one store that belong to one serving and one numeric profile.
 
     Args:
         location: a folder, or an address of object storage.
-        room: answers that are kept in memory.
+        room: maximum number of answers in memory.
     """
 
     def __init__(self, location: Path | str, serving: Serving, profile: Profile, room: int = ROOM) -> None:
@@ -50,60 +50,63 @@ class Ledger:
         self.room = room
         self._damaged: dict[str, str] = {}
         self._answers: dict[str, dict[str, Answer]] = {}
-        """Of some recipes, the one used last at the end."""
+        """Recipe → question id → answer, for some recipes; the most recently used one is last."""
         self._costs: dict[str, dict[str, float]] = {}
         self._counts: dict[str, int] = {}
         self._kept = 0
 
     @property
     def damaged(self) -> list[str]:
-        """The blocks that were found damaged, a sentence each."""
+        """A sentence for each block that was found damaged."""
         return [f"{why}; this block's questions are evaluated again" for why in self._damaged.values()]
 
     @cached_property
     def _folders(self) -> dict[str, list[str]]:
-        """Recipe → its complete blocks, as `<recipe>/<block>`; from one listing, at the first use."""
+        """Recipe → its complete blocks as `<recipe>/<block>`, from one listing at the first use."""
         found: dict[str, list[str]] = {}
         for folder in block_folders(self.store):
             found.setdefault(folder.split("/")[0], []).append(folder)
         return found
 
     def ahead(self, recipe_ids: Iterable[str]) -> Iterator[str]:
-        """Yield the recipes one by one, their answers in memory; from object storage many blocks are read at once."""
+        """Yield the recipes one by one, their answers in memory; blocks in object storage are read concurrently."""
         left = iter(recipe_ids)
         while some := list(itertools.islice(left, AHEAD)):
             self._load([recipe_id for recipe_id in dict.fromkeys(some) if recipe_id not in self._answers])
             yield from some
 
     def answers(self, recipe_id: str) -> dict[str, Answer]:
-        """All answers of a recipe, by question id."""
+        """Return all answers of a recipe: question id → answer."""
         if recipe_id not in self._answers:
             self._load([recipe_id])
         self._answers[recipe_id] = self._answers.pop(recipe_id)
         return self._answers[recipe_id]
 
     def count(self, recipe_id: str) -> int:
-        """Number of answers that a recipe has."""
+        """Return the number of answers that a recipe has."""
         return self._counts[recipe_id] if recipe_id in self._counts else len(self.answers(recipe_id))
 
     def costs(self, recipe_id: str) -> dict[str, float]:
-        """Seconds spent on a recipe so far: `swap_s`, `answer_s`."""
+        """Return the seconds spent on a recipe so far: `swap_s` and `answer_s`, as in `COSTS`."""
         if recipe_id not in self._costs:
             self._load([recipe_id])
         return dict(self._costs[recipe_id])
 
     def missing(self, recipe_id: str, suites: Iterable[Iterable[Question]], workers: Workers) -> list[Block]:
-        """The unanswered questions of one recipe, in blocks."""
+        """Return the unanswered questions of one recipe, in blocks; see `missing_of`."""
         return self.missing_of([recipe_id], suites, workers)
 
     def missing_of(
         self, recipe_ids: Iterable[str], suites: Iterable[Iterable[Question]], workers: Workers
     ) -> list[Block]:
-        """The unanswered questions of several recipes, in blocks.
+        """Return the unanswered questions of several recipes, in blocks.
 
-        A block has at most `workers.block` questions, and `workers.text_block` where texts are generated. Blocks are
-        cut suite by suite from all the questions first and then thinned, so that what is left after an interruption is
-        composed exactly as it would have been without one.
+        A block has at most `workers.block` questions, and `workers.text_block` where texts are generated. All questions
+        are divided into blocks first, suite by suite, and answered ones are then removed. So after an interruption the
+        blocks that are left are exactly those that there would have been without it.
+
+        Args:
+            suites: the questions of each suite.
         """
         parts, blocks = list(_cut(suites, workers)), []
         for recipe_id in self.ahead(recipe_ids):
@@ -119,15 +122,17 @@ class Ledger:
         """Store a block's answers; on return they are on the disk, or in the bucket.
 
         Raises:
-            OSError: the disk is full or not writable; the block is then not stored at all.
-            StorageError: object storage cannot be reached; likewise.
+            OSError: the disk is full or not writable; nothing of the block is stored then.
+            StorageError: object storage cannot be reached; nothing of the block is stored then.
         """
         self.put(answered)
         self.note(answered)
 
     def put(self, answered: Answered) -> None:
-        """Store a block's answers without counting them yet: the half of `write` that waits for the disk, for threads
-        side by side."""
+        """Store a block's answers without counting them yet; raises as `write`.
+
+        This is the half of `write` that waits for the disk, and several threads may call it concurrently.
+        """
         expected = [question.id for question in answered.block.questions]
         assert [answer.question_id for answer in answered.answers] == expected, "an answer for each question, in order"
         buffer = io.BytesIO()
@@ -159,13 +164,15 @@ class Ledger:
         folders[:] = sorted({*folders, self._folder(answered.block)})
 
     def _folder(self, block: Block) -> str:
-        """The same questions, answered through another serving or profile, are another block."""
+        """Name the folder of a block: the same questions under another serving or profile are another block."""
         name = hashlib.sha256(f"{block.id}{self.serving.id}{self.profile.id}".encode()).hexdigest()[:20]
         return f"{block.recipe_id}/{name}"
 
     def forget(self, recipe_id: str) -> None:
-        """Delete a recipe's answers, because its weights are made anew. Markers are deleted first, so that no block is
-        ever incomplete."""
+        """Delete a recipe's answers, because its weights will be made again.
+
+        Markers are deleted first, so that no block is ever incomplete.
+        """
         for entry in self.store.list(recipe_id):
             if entry.name.endswith(f"/{SUCCESS}"):
                 self.store.delete(entry.name)
@@ -188,7 +195,7 @@ class Ledger:
         self._make_room(len(recipe_ids))
 
     def _read(self, folder: str) -> tuple[Sequence[Answer], dict[str, float]] | Damaged | None:
-        """A block's answers and costs; None where it was answered through another serving or profile."""
+        """Read a block's answers and costs; None where it belongs to another serving or profile."""
         found = look(self.store, folder, (self.serving.id, self.profile.id))
         if isinstance(found, Stored):
             return found.answers, {key: getattr(found.marker, key) for key in COSTS}
@@ -210,14 +217,13 @@ class Ledger:
         self._counts.pop(recipe_id, None)
 
     def _make_room(self, keep: int) -> None:
-        """Forget answers, but not what they cost: those of the recipes used longest ago, and of none of the last
-        `keep`."""
+        """Drop the answers of the least recently used recipes from memory, except for the last `keep`; costs stay."""
         while self._kept > self.room and len(self._answers) > keep:
             self._kept -= len(self._answers.pop(next(iter(self._answers))))
 
 
 def _cut(suites: Iterable[Iterable[Question]], workers: Workers) -> Iterator[tuple[Question, ...]]:
-    """Each question once, in blocks."""
+    """Yield each question once, in blocks."""
     seen = set[str]()
     for questions in suites:
         unique = [question for key, question in {q.id: q for q in questions}.items() if key not in seen]

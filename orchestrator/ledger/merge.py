@@ -10,20 +10,20 @@ from orchestrator.ledger.blocks import Stored, block_folders, look, write_block
 
 @dataclass(frozen=True)
 class Merged:
-    """What came of a merge."""
+    """The result of merging one ledger into another."""
 
     copied: int
-    """Blocks that were copied."""
+    """Number of blocks that were copied."""
     there: int
-    """Blocks that both ledgers have; of two different ones the older stays."""
+    """Number of blocks that both ledgers have; where they differ, the older one is kept."""
     damaged: list[str]
-    """Blocks of the other ledger that were left out, a sentence each."""
+    """A sentence for each damaged block of the other ledger; these were not copied."""
 
 
 def merge(into: Store, other: Store) -> Merged:
     """Copy every undamaged block of `other` that `into` lacks.
 
-    Which of the two is merged into which makes no difference to the answers, nor does doing it twice.
+    The resulting answers are the same whichever of the two is merged into the other, and if it is done twice.
     """
     mine, copied, there = set(block_folders(into)), 0, 0
     damaged: list[str] = []

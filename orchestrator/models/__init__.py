@@ -1,0 +1,1 @@
+"""Model files on this node: fetched, checked, identified; imports only `core`, `config` and the layers beside it."""

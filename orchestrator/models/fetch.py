@@ -1,7 +1,7 @@
-"""A model's files on this node: a folder as it is, a hub model in the hub's cache, object storage copied to ours.
+"""Fetching models to this node: folders as they are, hub models in the hub's cache, object storage in our own cache.
 
-Every worker fetches every parent before its engine starts (`bring`), but a node downloads and reads each only once: the
-second worker waits for a lock and finds the files. What a node has must be what the driver resolved, file by file.
+Every worker fetches every parent before its engine starts (`bring`), but a node downloads and hashes each once: the
+second worker waits for a lock and finds the files. Each file on a node must equal the one that the driver resolved.
 """
 
 from __future__ import annotations
@@ -29,23 +29,24 @@ WEIGHTS = "*.safetensors"
 LORA = "lora/"
 """Prefix of the names of an adapter's files in `Source.files`."""
 SMALL_BYTES = 1 << 20
-"""Bytes up to which a file's hash is not worth remembering."""
+"""Size in bytes up to which a file's hash is not cached."""
 
 
 def cache() -> Path:
-    """The folder that this user's runs on this node share; it may be deleted while none of them runs."""
+    """Return the cache that this user's runs on this node share; it may be deleted while none of them runs."""
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mergefront"
 
 
 def fetch(where: str, model: str, revision: str | None, weights: bool) -> tuple[Path, str | None]:
-    """Bring a model to this machine; returns its folder and, for a hub model, the commit that it is at.
+    """Fetch a model to this machine, and return its folder and, for a hub model, its commit.
 
     Args:
         where: the sweep file's key, for messages.
-        weights: False leaves the weights of hub models where they are.
+        model: hub id, folder or address of object storage.
+        weights: False downloads hub models without their weights.
 
     Raises:
-        UserError: there is no such folder, or it cannot be had from the hub or the object storage.
+        UserError: there is no such folder, or the hub or the object storage does not provide it.
     """
     kind = "an address" if is_remote(model) else "a folder" if _is_folder(model) else ""
     if kind and revision is not None:
@@ -67,7 +68,7 @@ def _is_folder(model: str) -> bool:
 
 
 def _from_hub(where: str, model: str, revision: str | None, weights: bool) -> tuple[Path, str]:
-    """The hub client locks and checks by itself."""
+    """Download from the hub, whose client locks and checks by itself; returns the folder and the commit."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
@@ -84,7 +85,10 @@ def _from_hub(where: str, model: str, revision: str | None, weights: bool) -> tu
 
 # -------------------------------------------------------------------- object storage
 def _copy(where: str, address: str) -> Path:
-    """Copy the model once per node and state of its files; the folder is renamed into place when it is complete."""
+    """Copy a model from object storage, once per node and state of its files.
+
+    The folder is renamed to its final name when it is complete.
+    """
     store = Store(address, where)
     entries = [entry for entry in store.list() if _is_wanted(entry.name)]
     if not entries:
@@ -123,7 +127,7 @@ def _check_room(where: str, home: Path, needed_bytes: int) -> None:
 
 
 def _copy_files(where: str, store: Store, entries: list[Entry], folder: Path) -> dict[str, str]:
-    """Copy files into a new folder; returns name → SHA-256."""
+    """Copy files into a new folder, and return name → SHA-256."""
     shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
     make_private(folder)
 
@@ -132,8 +136,8 @@ def _copy_files(where: str, store: Store, entries: list[Entry], folder: Path) ->
         came = (folder / entry.name).stat().st_size
         if came != entry.size:
             raise UserError(
-                f"{where}: {store.location}: {entry.name} has {entry.size} bytes there, but {came} came; it was "
-                "changed on the way, or the connection broke: the same command tries again"
+                f"{where}: {store.location}: {entry.name} has {entry.size} bytes there, but {came} arrived: it "
+                "was changed during the copy, or the connection broke; run the same command again"
             )
         return entry.name, digest
 
@@ -142,13 +146,13 @@ def _copy_files(where: str, store: Store, entries: list[Entry], folder: Path) ->
 
 # -------------------------------------------------------------------- what the driver resolved
 def bring(sources: Mapping[str, Source]) -> None:
-    """Fetch models to this node and compare every file with what the driver resolved.
+    """Fetch models to this node, and compare every file with what the driver resolved.
 
     Args:
         sources: the sweep file's key (such as parents.clinical) → the model.
 
     Raises:
-        UserError: a model cannot be had here, or is not the driver's.
+        UserError: a model cannot be fetched here, or a file differs from the driver's.
     """
     for where, source in sources.items():
         folder, _ = fetch(f"{where}.model", source.model, source.revision, True)
@@ -157,7 +161,7 @@ def bring(sources: Mapping[str, Source]) -> None:
             lora / name.removeprefix(LORA) if name.startswith(LORA) else folder / name: digest
             for name, digest in source.files
         }
-        _compare(where, expected, "delete it there and fetch it again, or mend the copy")
+        _compare(where, expected, "delete it there and fetch it again, or repair the copy")
 
 
 def _compare(where: str, expected: Mapping[Path, str], way: str) -> None:
@@ -171,9 +175,9 @@ def _compare(where: str, expected: Mapping[Path, str], way: str) -> None:
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal.
+    """Compute the SHA-256 of a file's content, in hexadecimal.
 
-    That of a large file is remembered by path, size and modification time, and computed by one process at a time.
+    That of a large file is cached by path, size and modification time, and computed by one process at a time.
     """
     stat = path.stat()
     if stat.st_size > SMALL_BYTES:

@@ -1,7 +1,4 @@
-"""Reading a model's folder: JSON and safetensors headers.
-
-The files may come from anyone, so they are checked before they are believed.
-"""
+"""Reading the JSON files and safetensors headers of a model's folder, which are untrusted and are checked first."""
 
 from __future__ import annotations
 
@@ -15,12 +12,16 @@ from orchestrator.core.errors import UserError
 
 
 def check_folder(where: str, folder: Path) -> None:
-    """Refuse a model's folder that refers to other files than its own, or to code: what is read of it is kept and may
-    be published.
+    """Refuse a model's folder that refers to files outside it, or to custom code.
+
+    What is read from the folder is stored, and may be published.
+
+    Args:
+        where: the sweep file's key, for messages.
 
     Raises:
         UserError: a link leads out of the folder (or, in the hub's cache, out of the model's part of it), or the config
-            names code of the model's own.
+            refers to custom code of the model (`auto_map`).
     """
     home = (folder.parent.parent if folder.parent.name == "snapshots" else folder).resolve()
     for file in sorted(folder.iterdir()):
@@ -31,23 +32,27 @@ def check_folder(where: str, folder: Path) -> None:
     for name in ("config.json", "tokenizer_config.json"):
         if (folder / name).exists() and (code := read_json(where, folder / name).get("auto_map")):
             raise UserError(
-                f"{where}: {folder / name} asks for code of its own (auto_map: {str(code)[:200]}), and no code of a "
-                "model is run; remove auto_map if transformers knows the architecture, or take another model"
+                f"{where}: {folder / name} needs custom code (auto_map: {str(code)[:200]}), which mergefront "
+                "never runs (no trust_remote_code); remove auto_map if transformers knows the architecture, or take "
+                "another model"
             )
 
 
 def read_json(where: str, path: Path) -> dict[str, Any]:
-    """The JSON object in a file of a model.
+    """Read the JSON object in a file of a model.
+
+    Args:
+        where: the sweep file's key of the model, for messages.
 
     Raises:
-        UserError: there is none, with `where`, the key of the sweep file that names the model.
+        UserError: the file is missing, cannot be read, or contains no JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{where}: {path} does not exist; give a folder as save_pretrained writes it") from None
     except OSError as error:
-        raise UserError(f"{where}: {path} cannot be read ({error.strerror}); mend its permissions or path") from None
+        raise UserError(f"{where}: {path} cannot be read ({error.strerror}); correct the path or permissions") from None
     except RecursionError:
         raise UserError(f"{where}: {path} is nested too deep; download or save the model again") from None
     except ValueError as error:
@@ -58,7 +63,7 @@ def read_json(where: str, path: Path) -> dict[str, Any]:
 
 
 def read_model_config(where: str, path: Path) -> dict[str, Any]:
-    """A model's config.json in the form that `normal` gives it; raises as `read_json`."""
+    """Read a model's config.json, in the form of `normal`; raises as `read_json`."""
     try:
         return normal(read_json(where, path))
     except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -66,8 +71,10 @@ def read_model_config(where: str, path: Path) -> dict[str, Any]:
 
 
 def normal(config: dict[str, Any]) -> dict[str, Any]:
-    """A config with defaults filled in and RoPE's settings in one place: versions of transformers write them
-    differently."""
+    """Return a config with defaults filled in and RoPE's settings under `rope_theta` and `rope_scaling`.
+
+    Versions of transformers write these differently.
+    """
     heads = config.get("num_attention_heads")
     rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
     kind = rope.pop("rope_type", rope.pop("type", "default"))
@@ -86,7 +93,11 @@ def normal(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def count_parameters(where: str, path: Path) -> int:
-    """Number of weights in a safetensors file, from its header, which safetensors checks against the file."""
+    """Count the weights in a safetensors file by its header, which safetensors checks against the file.
+
+    Raises:
+        UserError: the file is damaged or cut off.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -97,13 +108,13 @@ def count_parameters(where: str, path: Path) -> int:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that make up a model or adapter.
+    """List the safetensors files that make up a model or adapter.
 
-    They are those that its index names, else model.safetensors, else all there are: some repositories have the weights
-    a second time under another name.
+    They are those that its index names, else model.safetensors, else all that there are: some repositories contain the
+    weights a second time under another name.
 
     Raises:
-        ValueError: the index is malformed, or names what is no safetensors file of this folder.
+        ValueError: the index is malformed, or names something other than safetensors files of this folder.
     """
     index, whole = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.exists():

@@ -1,7 +1,7 @@
-"""From a parent's name in the sweep to files on disk: found, checked for compatibility, and identified.
+"""Finding the files of a sweep's parents and candidates, checking that they are compatible, and identifying them.
 
-A source's digest is made of the SHA-256 of its safetensors files and its config, so the same weights are the
-same recipe in whatever folder they are. Nothing but JSON and safetensors headers is read here.
+A source's digest is made of the SHA-256 of its safetensors files and its config, so the same weights are the same
+recipe whatever folder they are in. Only JSON and safetensors headers are read here, and files are hashed.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ SHAPES = (
     "architectures", "model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "head_dim", "vocab_size", "tie_word_embeddings",
 )  # fmt: skip
-"""Keys of config.json in which the parents must agree for their tensors to fit one another."""
+"""Keys of config.json in which the parents must agree for their tensors to have the same shapes."""
 COMPUTING = (
     "hidden_act", "rms_norm_eps", "rope_theta", "rope_scaling", "attention_bias", "mlp_bias", "sliding_window",
 )  # fmt: skip
-"""Keys in which they must agree for a merge to compute as they do: one engine, with one config, serves them all."""
+"""Keys of config.json in which the parents must agree because one engine, with one config, serves all recipes."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """A parent's files on this machine."""
+    """A parent's or candidate's files on this machine."""
 
     source: Source
     folder: Path
     config: dict[str, Any]
-    """config.json, `orchestrator.models.formats.normal`."""
+    """config.json in the form of `orchestrator.models.formats.normal`."""
     parameters: int
     """Number of weights, from the safetensors headers."""
 
@@ -51,8 +51,8 @@ def resolve(config: SweepConfig, *, weights: bool = True) -> dict[str, Files]:
         weights: False fetches only the configs and tokenizers of hub models, for `plan`.
 
     Raises:
-        UserError: a missing folder or file, weights that are not safetensors, or parents of different
-            architecture or vocabulary.
+        UserError: a folder or file is missing, weights are not safetensors, or models differ in architecture or
+            vocabulary.
     """
     items = [("parents", *item) for item in config.parents.items()]
     items += [("candidates", *item) for item in config.candidates.items()]
@@ -65,7 +65,12 @@ def resolve(config: SweepConfig, *, weights: bool = True) -> dict[str, Files]:
 
 
 def open_model(section: str, name: str, parent: Parent, *, weights: bool = True) -> Files:
-    """Find one model of the sweep's `parents` or `candidates`; raises as `resolve`."""
+    """Find one model of the sweep's `parents` or `candidates`; raises as `resolve`.
+
+    Args:
+        section: `parents` or `candidates`.
+        weights: as for `resolve`.
+    """
     where = f"{section}.{name}"
     folder, revision = fetch(f"{where}.model", parent.model, parent.revision, weights)
     check_folder(f"{where}.model", folder)
@@ -99,7 +104,7 @@ class Shard:
     name: str
     sha256: str
     parameters: int
-    """Number of its weights."""
+    """Number of weights in it."""
 
 
 def _shards(where: str, folder: Path) -> list[Shard]:
@@ -112,7 +117,7 @@ def _shards(where: str, folder: Path) -> list[Shard]:
 
 
 def _shards_on_the_hub(where: str, model: str, revision: str) -> list[Shard]:
-    """The files of a hub model whose weights are not downloaded: hashes and headers as the hub gives them."""
+    """List the weight files of a hub model without downloading them, with the hashes and headers that the hub has."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import NotASafetensorsRepoError
 
@@ -134,7 +139,7 @@ def _shards_on_the_hub(where: str, model: str, revision: str) -> list[Shard]:
 
 
 def architecture(files: Files) -> str:
-    """Digest of what the config says about how the model computes."""
+    """Compute the digest of the config's keys that affect computation."""
     text = json.dumps({key: files.config.get(key) for key in (*SHAPES, *COMPUTING)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
@@ -157,7 +162,7 @@ def _check_same(where: str, files: Files, first_where: str, first: Files) -> Non
 
 
 def _vocabulary(folder: Path) -> dict[str, int] | None:
-    """Token → id without the added tokens, which fine-tuned models rename; None where there is no tokenizer.json."""
+    """Read token → id without the added tokens, which fine-tuned models rename; None without a tokenizer.json."""
     path = folder / "tokenizer.json"
     if not path.exists():
         return None
@@ -166,6 +171,6 @@ def _vocabulary(folder: Path) -> dict[str, int] | None:
 
 
 def _sha256(path: Path) -> str:
-    """SHA-256 of a file; for a large one in the hub's cache it is the file's name, and workers check the content."""
+    """Return the SHA-256 of a file; in the hub's cache a large file is named by it, and workers check the content."""
     blob = Path(os.path.realpath(path)).name
     return blob if len(blob) == 64 and set(blob) <= set("0123456789abcdef") else content_hash(path)

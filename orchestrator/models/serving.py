@@ -1,7 +1,7 @@
 """The serving of a sweep: one tokenizer, one chat template and one set of stop ids for every recipe.
 
-mergekit takes these from the base model, which may be the parent that has no template; the texts of its merges would
-then stop at the wrong tokens. Only JSON is read here.
+mergekit takes these from the base model, which may be the parent without a template; generation would then stop at the
+wrong tokens. Only JSON is read here.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ TOKENIZER_FILES = (
 
 def make_serving(config: SweepConfig, parents: dict[str, Files], folder: Path) -> Serving:
     """Choose the tokenizer, copy its files to a folder in `folder`, and collect the stop ids of all models.
+
+    Args:
+        parents: name → files, of the parents and candidates.
 
     Raises:
         UserError: the chosen parent has no tokenizer.
@@ -61,7 +64,9 @@ def make_serving(config: SweepConfig, parents: dict[str, Files], folder: Path) -
 
 
 def make_profile(config: SweepConfig) -> Profile:
-    """The numeric profile of the sweep's engines, known without starting one, so that a finished sweep starts none.
+    """Return the numeric profile of the sweep's engines, without starting one.
+
+    So a finished sweep can be opened without an engine.
 
     Raises:
         UserError: the backend is not installed.
@@ -78,7 +83,7 @@ def make_profile(config: SweepConfig) -> Profile:
 
 
 def _with_template(config: SweepConfig, parents: dict[str, Files]) -> str:
-    """Name of the last parent with a chat template (usually the instruct model), else of the first parent."""
+    """Name the last parent with a chat template (usually the instruct model), else the first parent."""
     with_template = [name for name in config.parents if _template(parents[name].folder)]
     return (with_template or list(config.parents)[:1])[-1]
 
@@ -95,7 +100,7 @@ def _template(folder: Path) -> str | None:
 
 
 def _stop_ids(files: Files) -> set[int]:
-    """Ids of the tokens that end a text by the model's config, its generation config, and its tokenizer."""
+    """Collect the ids of the tokens that end a text by the model's config, its generation config, and its tokenizer."""
     found: set[int] = set()
     for value in (
         files.config.get("eos_token_id"),
@@ -104,7 +109,7 @@ def _stop_ids(files: Files) -> set[int]:
         ids = value if isinstance(value, list) else [] if value is None else [value]
         if not all(isinstance(each, int) for each in ids):
             raise UserError(
-                f"parents.{files.source.name}.model: eos_token_id is {value!r:.200}, not a token's id; mend it"
+                f"parents.{files.source.name}.model: eos_token_id is {value!r:.200}, not a token's id; correct it"
             )
         found.update(ids)
     eos = _optional_json(files.folder / "tokenizer_config.json").get("eos_token")

@@ -14,7 +14,7 @@ from orchestrator.recipes.recipe import Point, Recipe, Source, between, single
 
 
 def expand(config: SweepConfig, sources: dict[str, Source]) -> list[Recipe]:
-    """Every recipe of the sweep once, the parents first, in the order of the file.
+    """List every recipe of the sweep once, the parents first, in the order of the file.
 
     Args:
         sources: name → resolved parent or candidate, for all names in the sweep.
@@ -39,7 +39,7 @@ def _grids(config: SweepConfig, sources: dict[str, Source]) -> Iterator[Recipe]:
 
 
 def _along(config: SweepConfig, sources: dict[str, Source], grid: RecipeGrid) -> Iterator[Recipe]:
-    """The merges of two parents along the ratio, for every combination of the other parameters of the entry."""
+    """Yield the merges of two parents along the ratio, for every combination of the entry's other parameters."""
     first, second = (sources[name] for name in (grid.between or list(config.parents)[:2]))
     axes = {key: grid_values(value) for key, value in grid.parameters.items()}
     for ratio in grid.ratio or ():
@@ -47,14 +47,14 @@ def _along(config: SweepConfig, sources: dict[str, Source], grid: RecipeGrid) ->
             parameters = dict(zip(axes, chosen, strict=True))
             recipe = between(grid.method, first, second, float(ratio), parameters, config.dtype)
             (point,) = recipe.points
-            if len(config.parents) > 2:  # else it goes without saying
+            if len(config.parents) > 2:  # of two parents the label need not name them
                 point = point.with_first("between", f"{first.name}/{second.name}")
             more = tuple((key, _plain(value)) for key, value in parameters.items() if len(axes[key]) > 1)
             yield replace(recipe, points=(replace(point, parameters=(*point.parameters, *more)),))
 
 
 def _product(config: SweepConfig, sources: dict[str, Source], grid: RecipeGrid) -> Iterator[Recipe]:
-    """Every combination of the `{grid: [...]}` values of one entry."""
+    """Yield a recipe for every combination of the `{grid: [...]}` values of one entry."""
     axes: list[tuple[tuple[str, ...], list[Any]]] = []
     for name, parameters in (grid.models or {}).items():
         axes += [((name, key), grid_values(value)) for key, value in parameters.items()]

@@ -1,7 +1,7 @@
 """A recipe: the plan of every tensor of a merged model, its identity, and its mergekit YAML.
 
-Two ways of writing the same weights are one recipe (SLERP at t = 0 and Linear at alpha = 0 are both the first
-parent), so that nothing is evaluated twice. The ways that led to a recipe are kept as its `points`.
+Settings that lead to the same weights are one recipe (SLERP at t = 0 and Linear at alpha = 0 are both the first
+parent), so that nothing is evaluated twice. The settings that led to a recipe are kept as its `points`.
 """
 
 from __future__ import annotations
@@ -20,69 +20,77 @@ from orchestrator.core.records import Identified, identity, provenance
 
 @dataclass(frozen=True)
 class Source(Identified):
-    """One model that a recipe is made from."""
+    """A model that recipes are merged from: a parent, a candidate, or a fine-tuned checkpoint."""
 
     digest: str = identity()
-    """Of the weights (and the adapter, where there is one): see `orchestrator.models.resolve`."""
+    """Digest of the weights, and of the adapter if there is one; see `orchestrator.models.resolve`."""
     name: str = provenance()
     model: str = provenance()
+    """Hub id, folder or address of object storage."""
     revision: str | None = provenance(None)
     lora: str | None = provenance(None)
     files: tuple[tuple[str, str], ...] = provenance(())
-    """Name → SHA-256, as the driver found them; an adapter's names begin with `lora/`."""
+    """Pairs of file name and SHA-256, as the driver found them; names of an adapter's files begin with `lora/`."""
 
     @property
     def reference(self) -> str:
-        """Mergekit's notation: `model@revision+lora`."""
+        """The model in the notation of mergekit: `model@revision+lora`."""
         revision = f"@{self.revision}" if self.revision else ""
         return self.model + revision + (f"+{self.lora}" if self.lora else "")
 
 
 @dataclass(frozen=True)
 class Point:
-    """How the sweep came to a recipe: a method (`parent` and `candidate` included) and its parameters."""
+    """What led to a recipe: a method (or `parent`, or `candidate`) and its parameters."""
 
     method: str
     parameters: tuple[tuple[str, Any], ...] = ()
 
     def with_first(self, key: str, value: Any) -> Point:
-        """The same point with one more parameter, before the others."""
+        """Return the point with one more parameter, before the others."""
         return replace(self, parameters=((key, value), *self.parameters))
 
     @property
     def label(self) -> str:
+        """The point in words, such as `linear alpha=0.4`."""
         return self.method + "".join(f" {key}={value}" for key, value in self.parameters)
 
 
 @dataclass(frozen=True)
 class Recipe(Identified):
+    """The plan of one model: the models it is merged from, the merge method, its parameters and the dtype."""
+
     method: str = identity()
-    """mergekit's name; `passthrough` for a model as it is."""
+    """Merge method by mergekit's name; `passthrough` for a model as it is."""
     models: tuple[tuple[Source, dict[str, Any]], ...] = identity()
+    """The models with their per-model parameters."""
     base_model: Source | None = identity()
     parameters: dict[str, Any] = identity()
+    """Parameters of the whole merge."""
     dtype: str = identity()
     seed: int | None = identity(None)
-    """Only for the methods that draw random numbers."""
+    """Random seed, for the methods that draw random numbers; None for the others."""
     points: tuple[Point, ...] = provenance(())
+    """Everything in the sweep that led to this recipe; the first one is its label."""
 
     @property
     def is_copy(self) -> bool:
-        """Whether it is one model, copied; all others are merges."""
+        """Whether it is a copy of one model; all other recipes are merges."""
         return self.method == COPY
 
     @property
     def label(self) -> str:
+        """The label of the first point, such as `linear alpha=0.4`; the id where there is no point."""
         return self.points[0].label if self.points else self.id
 
     @property
     def names(self) -> list[str]:
-        """What people call it: its labels, and the name of a parent or candidate."""
+        """The names that a user may give it: its labels, and the name of a parent or candidate."""
         own = (dict(point.parameters).get("name") for point in self.points)
         return [*(point.label for point in self.points), *(str(name) for name in own if name is not None)]
 
     def to_mergekit(self) -> dict[str, Any]:
-        """The configuration that `mergekit-yaml` takes."""
+        """Return the configuration that `mergekit-yaml` takes."""
         models = [
             {"model": source.reference, **({"parameters": parameters} if parameters else {})}
             for source, parameters in self.models
@@ -95,7 +103,7 @@ class Recipe(Identified):
         return config
 
     def to_yaml(self) -> str:
-        """The file in DIR/recipes: plain mergekit YAML, its comments say what the YAML cannot."""
+        """Return the file in DIR/recipes: plain mergekit YAML, with comments about what it cannot express."""
         lines = [f"# mergefront recipe {self.id}: {', '.join(point.label for point in self.points)}"]
         if self.seed is not None:
             lines.append(
@@ -107,15 +115,15 @@ class Recipe(Identified):
         if any(source.lora for source, _ in self.models):
             lines.append("# needs: mergekit-yaml --lora-merge-cache DIR")
         if any(is_remote(source.model) for source, _ in self.models):
-            lines.append("# mergekit reads no object storage: copy the model to a folder, and name that here")
+            lines.append("# mergekit cannot read object storage: copy the model to a folder, and name that folder here")
         return "\n".join(lines) + "\n" + yaml.dump(self.to_mergekit(), Dumper=yaml.CSafeDumper, sort_keys=False)
 
 
 def find_recipe(recipes: Sequence[Recipe], name: str) -> Recipe:
-    """A recipe by id (or the start of one), by a parent's name, or by a label such as `linear alpha=0.4`.
+    """Find a recipe by id (or at least 4 digits of it), by a parent's name, or by a label such as `linear alpha=0.4`.
 
     Raises:
-        UserError: none, or several.
+        UserError: no recipe matches, or several do.
     """
     exact = next((recipe for recipe in recipes if name in recipe.names), None)
     if exact is not None:
@@ -125,21 +133,23 @@ def find_recipe(recipes: Sequence[Recipe], name: str) -> Recipe:
         return found[0]
     labels = [point.label for recipe in recipes for point in recipe.points]
     known = [*labels, *(recipe.id for recipe in recipes)]
-    what = f"stands for {len(found)} recipes" if found else "is no recipe of this sweep"
+    what = f"matches {len(found)} recipes" if found else "is no recipe of this sweep"
     raise UserError(f"{name!r} {what}{hint(name, known)}; take an id, a parent's name, or one of: {', '.join(labels)}")
 
 
 def single(source: Source, dtype: str, point: Point) -> Recipe:
-    """A model as it is, cast to the sweep's dtype."""
+    """Make the recipe of a model as it is, cast to the sweep's dtype."""
     return Recipe(COPY, ((source, {}),), None, {}, dtype, points=(point,))
 
 
 def between(method: str, first: Source, second: Source, ratio: Any, parameters: dict[str, Any], dtype: str) -> Recipe:
-    """A merge of two models by a method that has a ratio, with the first as base model.
+    """Make the recipe that merges two models by a method with a ratio, with the first as base model.
+
+    At a ratio of 0 or 1 without other parameters it is the copy of one model.
 
     Args:
         ratio: 0 is the first model and 1 the second; a number, or mergekit's gradient or filters over numbers.
-        parameters: of the whole merge, beside the ratio.
+        parameters: of the whole merge, besides the ratio.
     """
     meaning = METHODS[method].ratio
     assert meaning is not None, f"{method} has no ratio"

@@ -1,7 +1,7 @@
-"""A run of fine-tuning as a record: what it starts from, what it learns from, how.
+"""A fine-tuning run as a record: its starting point, its training data and its settings.
 
-A tuned checkpoint is a recipe again, a model as it is whose digest is the run's id. So it is served, evaluated,
-stored and scored as every other recipe is, and its questions are known before it is trained.
+A fine-tuned checkpoint is a recipe again: a model as it is, whose digest is the run's id. So it is served, evaluated,
+stored and scored like every other recipe, and its questions are known before it is trained.
 """
 
 from __future__ import annotations
@@ -21,36 +21,42 @@ BASELINE = "baseline"
 
 @dataclass(frozen=True)
 class Tuning(Identified):
-    """One run of fine-tuning."""
+    """One fine-tuning run."""
 
     start: Recipe = identity()
+    """The recipe that is fine-tuned."""
     data: str = identity()
-    """Digest of the tokens it learns from, in order: the task, its prompt, the subset and the tokenizer are in it."""
+    """Digest of the training tokens, in order; it depends on the task, its prompt, the subset and the tokenizer."""
     method: Method = identity()
     seed: int = identity()
-    """Of the subset, the order of the examples and, for LoRA, of the adapter's first weights."""
+    """Random seed of the subset, of the order of the examples and, for LoRA, of the adapter's initial weights."""
     settings: dict[str, Any] = identity()
-    """See `settings`; only what moves the weights."""
+    """What the function `settings` returns: only settings that affect the weights."""
     task: str = provenance()
+    """Name of the task in `finetune.tasks`; `baseline` for the baseline's run."""
     start_label: str = provenance()
     examples: int = provenance()
+    """Number of training examples."""
     budget: str = provenance()
-    """As the sweep says: a number, or `all`."""
+    """The budget as the sweep file has it: a number, or `all`."""
 
     @property
     def label(self) -> str:
+        """The run in words, such as `lora start=… task=… examples=8 seed=0`."""
         return self.point.label
 
     @property
     def point(self) -> Point:
+        """The point of the fine-tuned checkpoint: the method, and what distinguishes the runs of a sweep."""
         shown = (("start", self.start_label), ("task", self.task), ("examples", self.budget), ("seed", self.seed))
         return Point(self.method, shown)
 
     def recipe(self, folder: Path, dtype: str) -> Recipe:
-        """What comes of it, as a recipe.
+        """Make the recipe of the fine-tuned checkpoint.
 
         Args:
-            folder: where the tuned weights are, or will be.
+            folder: where the fine-tuned weights are, or will be.
+            dtype: the sweep's.
         """
         return single(Source(self.id, self.label, str(folder)), dtype, self.point)
 
@@ -63,32 +69,32 @@ class RunFolder:
 
     @property
     def result(self) -> Path:
-        """What the run was and took, as JSON; written last, so that it says that the run is finished."""
+        """Settings, results and costs of the run, as JSON; written last, so it exists only if the run is finished."""
         return self.path / "RESULT.json"
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run was trained to its end. Its weights may have been removed since."""
+        """Whether the run was trained to its end; its weights may have been removed since."""
         return self.result.exists()
 
     @property
     def model(self) -> Path:
-        """The tuned weights, with their tokenizer; all of them, or nothing."""
+        """Folder of the fine-tuned weights with their tokenizer; it exists only when complete."""
         return self.path / "model"
 
     @property
     def saving(self) -> Path:
-        """The tuned weights while they are written."""
+        """Folder of the fine-tuned weights while they are being written."""
         return self.path / ".saving"
 
     @property
     def checkpoints(self) -> Path:
-        """Where the run can be resumed; removed when it is finished."""
+        """Folder of the checkpoints that the run resumes from; removed when it is finished."""
         return self.path / "checkpoints"
 
     @property
     def progress(self) -> Path:
-        """The step that it is at, as JSON; removed when it is finished."""
+        """The current step, as JSON; removed when the run is finished."""
         return self.path / "progress.json"
 
     @property
@@ -97,35 +103,36 @@ class RunFolder:
         return self.path / "error.json"
 
     def process(self, rank: int) -> Path:
-        """Where the process of a rank runs, as JSON, so that it can be killed when it hangs."""
+        """Return the file that names the process of a rank, as JSON, so that it can be killed when it hangs."""
         return self.path / f"process-{rank}.json"
 
     @property
     def processes(self) -> list[Path]:
-        """Those of the last attempt."""
+        """The process files of the last attempt."""
         return sorted(self.path.glob("process-*.json"))
 
     @property
     def start(self) -> Path:
-        """Where a joint search writes the merge that the run starts from, as `start/<recipe id>`."""
+        """Folder in which a joint search writes the merge that the run starts from, as `start/<recipe id>`."""
         return self.path / "start"
 
 
 @dataclass(frozen=True)
 class Start:
-    """A recipe that is fine-tuned."""
+    """A starting point: a recipe that is fine-tuned."""
 
     label: str
     recipe: Recipe
     rule: str
-    """Why this one, in words."""
+    """Why it was chosen, in words."""
 
 
 def settings(finetune: Finetune, steps: int, method: Method, general: str = "") -> dict[str, Any]:
-    """What `Tuning.settings` holds of a run on a task.
+    """Return the settings of a run on a task, for `Tuning.settings`.
 
     Args:
-        general: digest of ICFT's general instructions, as tokens.
+        steps: number of optimiser steps.
+        general: digest of the tokens of ICFT's general instructions.
     """
     same = ("learning_rate", "batch_size", "accumulation", "max_length", "optimizer")
     given = {"steps": steps, **{key: getattr(finetune, key) for key in same}}
@@ -138,17 +145,22 @@ def settings(finetune: Finetune, steps: int, method: Method, general: str = "") 
 
 
 def baseline_as_finetune(finetune: Finetune, baseline: Baseline) -> Finetune:
-    """The settings of the instruction-tuned baseline: those of the tasks, but for what it says itself."""
+    """Return the settings for training the baseline: those of `finetune`, with the baseline's own in their place."""
     own = {key: getattr(baseline, key) for key in ("epochs", "learning_rate", "max_length")}
     return finetune.model_copy(update={**own, "min_steps": 1})
 
 
 def largest_budget(budgets: Sequence[ExampleBudget], objective: str, task: str, there: int) -> int:
-    """Args:
-        there: how many training examples the task has.
+    """Return the largest budget as a number of examples.
+
+    Args:
+        budgets: the entries of `finetune.examples`.
+        objective: the name in `finetune.tasks`, for messages.
+        task: the name of its generation task, for messages.
+        there: number of training examples that the task has.
 
     Raises:
-        UserError: none, or fewer than a budget.
+        UserError: the task has no training examples, or fewer than a budget.
     """
     if not there:
         way = "name them with generation.own.<task>.train, or take a task that has a training split"
@@ -156,6 +168,7 @@ def largest_budget(budgets: Sequence[ExampleBudget], objective: str, task: str, 
     largest = max(there if budget == "all" else budget for budget in budgets)
     if largest > there:
         raise UserError(
-            f"finetune.examples: {largest} are wanted, but {task} has {there} training examples; lower it, or write all"
+            f"finetune.examples: {largest} are requested, but {task} has {there} training examples; lower it, or write "
+            "all"
         )
     return largest

@@ -8,19 +8,23 @@ from orchestrator.core.text import gigabytes
 
 
 def weight_bytes(config: SweepConfig, parameters: int) -> int:
-    """Bytes of one model's weights in the dtype that it is served in."""
+    """Compute the bytes of one model's weights in the dtype that it is served in.
+
+    Args:
+        parameters: number of weights.
+    """
     return parameters * (4 if config.dtype == "float32" else 2)
 
 
 def check_disk(config: SweepConfig, parameters: int, recipes: int) -> None:
-    """Refuse a sweep whose checkpoints would need more than `checkpoints.disk_gb`.
+    """Refuse a sweep whose checkpoints need more than `checkpoints.disk_gb`.
 
     Args:
         parameters: number of weights of a model.
         recipes: number of recipes.
 
     Raises:
-        UserError: they would.
+        UserError: they need more.
     """
     needed_bytes = disk_bytes(config, parameters, recipes, config.workers.count or 1)
     limit = config.checkpoints.disk_gb
@@ -33,8 +37,13 @@ def check_disk(config: SweepConfig, parameters: int, recipes: int) -> None:
 
 
 def disk_bytes(config: SweepConfig, parameters: int, recipes: int, engines: int) -> int:
-    """Bytes of the merged checkpoints, where they are kept, and of each engine's copies of the parents with merged
-    adapters."""
+    """Compute the bytes of kept checkpoints, and of each engine's copies of the parents with merged adapters.
+
+    Args:
+        parameters: number of weights of a model.
+        recipes: number of recipes.
+        engines: number of engines.
+    """
     merged = recipes if config.checkpoints.keep else 0
     adapted = sum(parent.lora is not None for parent in config.parents.values()) * engines
     return weight_bytes(config, parameters) * (merged + adapted)

@@ -1,4 +1,4 @@
-"""What fine-tuning needs of memory before activations, and what to do where that is too much."""
+"""The memory that fine-tuning needs before activations, and what to change where that is too much."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from orchestrator.config.finetune import Finetune, Method
 from orchestrator.core.text import gigabytes
 
 USABLE_SHARE = 0.8
-"""The part of the memory that weights, gradients and moments may take, so that activations fit too."""
+"""Share of the memory that weights, gradients and moments may take, so that activations fit too."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """The memory that a run of fine-tuning needs, all of it sharded over the run's GPUs (FSDP)."""
+    """The memory that a fine-tuning run needs, all of it sharded over the run's GPUs (FSDP)."""
 
     weight_bytes_each: float
-    """Bytes for a weight."""
+    """Bytes per weight."""
     gradient_bytes_each: float
-    """Bytes for a weight's gradient."""
+    """Bytes per weight for its gradient."""
     moment_bytes_each: float
-    """Bytes for what the optimizer keeps of a weight."""
+    """Bytes per weight for the optimizer's state."""
     parameters: int
     """Number of weights."""
     gpus: int
-    """GPUs of a run; 0 for a CPU."""
+    """GPUs of the run; 0 for training on the CPU."""
 
     @property
     def bytes_each(self) -> float:
-        """Bytes for a weight in all."""
+        """Bytes per weight, for weight, gradient and optimizer state together."""
         return self.weight_bytes_each + self.gradient_bytes_each + self.moment_bytes_each
 
     @property
@@ -38,7 +38,7 @@ class Need:
 
     @property
     def arithmetic(self) -> str:
-        """How the bytes add up, for people."""
+        """How the bytes add up, as text."""
         each = {
             "weights": self.weight_bytes_each,
             "gradients": self.gradient_bytes_each,
@@ -51,12 +51,12 @@ class Need:
 
 
 def need(finetune: Finetune, method: Method, parameters: int, gpus: int, optimizer: str | None = None) -> Need:
-    """The memory that a run of a method needs.
+    """Compute the memory that a run with a method needs.
 
     Args:
         parameters: number of weights of the model.
-        gpus: GPUs of one run; 0 for a CPU, which computes in float32.
-        optimizer: in the place of `finetune.optimizer`.
+        gpus: GPUs of one run; 0 for the CPU, which computes in float32.
+        optimizer: replaces `finetune.optimizer`.
     """
     if method != "full":  # the frozen weights; the adapter's own are below a hundredth of them
         return Need(2 if gpus else 4, 0, 0, parameters, gpus)
@@ -65,7 +65,13 @@ def need(finetune: Finetune, method: Method, parameters: int, gpus: int, optimiz
 
 
 def alternatives(finetune: Finetune, method: Method, parameters: int, gpus: int, room_bytes: float) -> list[str]:
-    """Changes to the sweep file, for people, each of which would fit into `room_bytes` a GPU (or of the machine)."""
+    """List changes to the sweep file, as text, with each of which the run would fit.
+
+    Args:
+        parameters: number of weights of the model.
+        gpus: GPUs of one run; 0 for the CPU.
+        room_bytes: memory of each GPU, or of the machine without GPUs.
+    """
 
     def fits(changed: Need) -> bool:
         return changed.gpu_bytes < room_bytes * USABLE_SHARE
@@ -84,7 +90,13 @@ def alternatives(finetune: Finetune, method: Method, parameters: int, gpus: int,
 
 
 def refusal(finetune: Finetune, method: Method, parameters: int, gpus: int, room_bytes: float) -> str | None:
-    """Why a run cannot fit into `room_bytes` a GPU (or of the machine), and what would; None where it may fit."""
+    """Explain why a run cannot fit into the memory, and what would fit; None where it may fit.
+
+    Args:
+        parameters: number of weights of the model.
+        gpus: GPUs of one run; 0 for the CPU.
+        room_bytes: memory of each GPU, or of the machine without GPUs.
+    """
     needed = need(finetune, method, parameters, gpus)
     if needed.gpu_bytes <= room_bytes * USABLE_SHARE:
         return None

@@ -1,7 +1,7 @@
-"""Which layout serves a model on a cluster: `plan` proposes one, and refuses the sweep's own where it cannot fit.
+"""Layouts that serve a model on a cluster: `plan` proposes one, and refuses the sweep's own where it cannot fit.
 
 The sweep file decides, not this module: `tensor_parallel_size` and `pipeline_parallel_size` are part of the numeric
-profile, so they must not move with the cluster that happens to be there.
+profile, so they must not change with the cluster at hand.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from orchestrator.sizing.nodes import Node, describe_nodes
 from orchestrator.sizing.placement import Fit, Layout, Shape, layout_of
 
 SHARES = (8, 4, 2)
-"""Engines of a tiny model that may share a GPU."""
+"""Numbers of engines of a tiny model that may share a GPU."""
 PROCESS_BYTES = 1.4e9
-"""Bytes that a rank without a GPU takes beside weights, cache and parents, at most, while it merges; compared by
+"""Bytes that a rank without a GPU takes at most, while it merges, besides weights, KV cache and parents; measured by
 benchmarks/memory.py."""
 
 
 @dataclass(frozen=True)
 class NodeKind:
-    """The nodes of one kind, and how engines fit there."""
+    """The nodes of one kind, and how engines fit on them."""
 
     nodes: list[Node]
     own: Fit
-    """With the layout of the sweep file."""
+    """The fit of the sweep file's layout."""
     best: Fit | None
-    """With the layout that `plan` proposes; None where none fits."""
+    """The fit of the layout that `plan` proposes; None where no layout fits."""
 
     @property
     def engines(self) -> int:
@@ -42,17 +42,17 @@ class NodeKind:
 
 
 def engine_count(layout: Layout, nodes: Sequence[Node]) -> int:
-    """Number of engines that the nodes have GPUs for. A stage is on one node; a node may have several stages."""
+    """Count the engines that the nodes have GPUs for; a stage is on one node, and a node may have several stages."""
     return stage_count(layout, nodes) // layout.pipeline_parallel
 
 
 def stage_count(layout: Layout, nodes: Sequence[Node]) -> int:
-    """Number of pipeline stages that the nodes have GPUs for."""
+    """Count the pipeline stages that the nodes have GPUs for."""
     return sum(int(node.gpus / (layout.tensor_parallel * layout.gpu_share) + 1e-9) for node in nodes)
 
 
 def node_kinds(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> list[NodeKind]:
-    """The GPU nodes that the sweep may use, by kind; those whose GPUs' memory is not known are left out."""
+    """Group the GPU nodes that the sweep may use by kind; those with GPUs of unknown memory are left out."""
     usable = [node for node in usable_nodes(config, nodes) if node.gpu_bytes]
     parents, engine, layout = len(config.parents), config.workers.engine, layout_of(config.workers)
     found = []
@@ -64,23 +64,23 @@ def node_kinds(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> list
 
 
 def usable_nodes(config: SweepConfig, nodes: Sequence[Node]) -> list[Node]:
-    """The nodes with GPUs, only those of `workers.accelerator_type` where the sweep names one."""
+    """Select the nodes with GPUs; where the sweep has `workers.accelerator_type`, only those with GPUs of that type."""
     wanted = config.workers.accelerator_type
     return [node for node in nodes if node.gpus and wanted in (None, node.ray_name)]
 
 
 def best_fit(shape: Shape, parents: int, engine: Engine, nodes: Sequence[Node]) -> Fit | None:
-    """The layout with the fewest GPUs that leaves a batch its room, else the one with the most room.
+    """Choose the layout with the fewest GPUs that has room for a batch, else the one with the most room.
 
-    Many small engines answer more than few large ones: the ranks of an engine wait for one another. Stages are for
-    models that exceed a node, and then as few of them as the node's GPUs allow.
+    Many small engines have more throughput than a few large ones, because the ranks of an engine wait for one another.
+    Stages are for models that exceed a node, and then as few as the node's GPUs allow.
 
     Args:
         parents: number of parents that are merged.
-        nodes: all of one kind.
+        nodes: all of the same kind.
 
     Returns:
-        None where no layout fits.
+        The fit of the layout; None where no layout fits.
     """
     tensors = [n for n in range(1, max(node.gpus for node in nodes) + 1) if shape.divides(n)]
 
@@ -103,20 +103,20 @@ def best_fit(shape: Shape, parents: int, engine: Engine, nodes: Sequence[Node]) 
 
 
 def _least_host(nodes: Sequence[Node]) -> Node:
-    """The node with the least main memory for each GPU."""
+    """Return the node with the least main memory per GPU."""
     return min(nodes, key=lambda node: node.host_bytes / node.gpus)
 
 
 def _lacks_nothing(fit: Fit) -> bool:
-    """Whether a share of a GPU has room for all that an engine with a GPU of its own would use."""
+    """Whether a fraction of a GPU has room for all that an engine on a whole GPU would use."""
     return fit.place == "gpu" and fit.sequences == fit.engine.max_num_seqs
 
 
 def check_layout(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> None:
-    """Refuse a layout that fits nowhere; on nodes of unknown GPUs it is taken to fit.
+    """Refuse a layout that fits nowhere; on nodes with unknown GPUs it is assumed to fit.
 
     Raises:
-        UserError: with the arithmetic, and what would fit.
+        UserError: it fits nowhere; with the arithmetic, and what would fit.
     """
     if config.workers.gpus:
         _check_gpus(config, shape, usable_nodes(config, nodes), nodes)
@@ -160,14 +160,16 @@ def _check_host(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> Non
 
 
 def host_bytes_needed(workers: Workers, shape: Shape) -> float:
-    """Bytes of main memory that an engine on cores needs. The parents are memory-mapped: the kernel decides what of
-    them stays in memory."""
+    """Compute the bytes of main memory that an engine on the CPU needs.
+
+    The parents are memory-mapped and not counted: the kernel decides how much of them stays in memory.
+    """
     engine = workers.engine
     return shape.weight_bytes + engine.ranks * (engine.kv_cache_gib * 2**30 + PROCESS_BYTES)
 
 
 def host_arithmetic(workers: Workers, shape: Shape) -> str:
-    """How the bytes of an engine on cores add up, for people."""
+    """Describe how the bytes of an engine on the CPU add up."""
     ranks = workers.engine.ranks
     cache, process = gigabytes(workers.engine.kv_cache_gib * 2**30), gigabytes(PROCESS_BYTES)
     each = f"{ranks} x ({cache} of KV cache + {process})" if ranks > 1 else f"{cache} of KV cache + {process}"
@@ -176,8 +178,7 @@ def host_arithmetic(workers: Workers, shape: Shape) -> str:
 
 
 def host_engine_count(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> int:
-    """Number of engines on cores that the nodes have room for, by their cores, and by their memory where it is
-    known."""
+    """Count the engines on CPUs that the nodes have room for, by their cores, and by their memory where it is known."""
     workers = config.workers
     cores, needed_bytes = workers.cpus * workers.engine.ranks, host_bytes_needed(workers, shape)
     count = 0

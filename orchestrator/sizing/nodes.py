@@ -1,4 +1,4 @@
-"""What a cluster is made of: its nodes, named in `plan --cluster`, or as Ray counts them (`cluster.nodes`)."""
+"""The nodes of a cluster, as `plan --cluster` names them or as Ray reports them (`cluster.nodes`)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from orchestrator.core.errors import UserError, hint
 
 @dataclass(frozen=True)
 class Accelerator:
-    """A GPU by its data sheet."""
+    """A type of GPU, by its data sheet."""
 
     flops_per_s: float
-    """Dense bfloat16 operations a second."""
+    """Dense bfloat16 operations per second."""
     bytes_per_s: float
-    """Bytes a second between memory and chip."""
+    """Memory bandwidth, in bytes per second."""
     memory_bytes: float
-    """Bytes of its memory."""
+    """Memory, in bytes."""
 
 
 ACCELERATORS = {
@@ -32,26 +32,26 @@ ACCELERATORS = {
     "L4-24GB": Accelerator(121e12, 0.3e12, 24e9),
     "L40S-48GB": Accelerator(362e12, 0.864e12, 48e9),
 }
-"""Ray's name and the memory → the GPU. Where Ray's name alone is known, the one with the least memory is meant."""
+"""Ray's accelerator type with the memory → the GPU. A type without a memory means the one with the least memory."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """One machine."""
+    """One machine of a cluster."""
 
     gpus: int = 0
     kind: str = ""
-    """The kind of its GPUs: a key of ACCELERATORS, or a name that is not known here."""
+    """Type of its GPUs: a key of ACCELERATORS, or a name that is unknown here."""
     gpu_bytes: float = 0
-    """Bytes of each GPU's memory; 0 where its kind is not known."""
+    """Bytes of each GPU's memory; 0 where it is unknown."""
     host_bytes: float = 0
-    """Bytes of its main memory; 0 where it is not known."""
+    """Bytes of its main memory; 0 where it is unknown."""
     cpus: float | None = None
-    """Cores; None where it is not known."""
+    """CPU cores; None where the number is unknown."""
 
     @property
     def ray_name(self) -> str:
-        """Ray's name of its GPUs."""
+        """Ray's accelerator type of its GPUs."""
         return self.kind.rpartition("-")[0] if self.kind in ACCELERATORS else self.kind
 
     def __str__(self) -> str:
@@ -60,22 +60,24 @@ class Node:
 
 
 def gpu_node(gpus: int, kind: str, host_bytes: float = 0, cpus: float | None = None) -> Node:
-    """A node with this many GPUs of a kind, their memory from the data sheet.
+    """Make a node with this many GPUs of a type, with their memory from the data sheet.
 
     Args:
-        kind: as people and Ray call it.
+        kind: a key of ACCELERATORS, or Ray's accelerator type.
+        host_bytes: main memory; 0 where it is unknown.
+        cpus: cores; None where the number is unknown.
     """
     name = full_name(kind)
     return Node(gpus, name, ACCELERATORS[name].memory_bytes if name in ACCELERATORS else 0, host_bytes, cpus)
 
 
 def full_name(kind: str) -> str:
-    """The key of ACCELERATORS that is meant, `H100-80GB` for `H100`; a kind that is not known stays as it is."""
+    """Return the key of ACCELERATORS that a type means, `H100-80GB` for `H100`; an unknown type stays as it is."""
     return next((name for name in ACCELERATORS if kind in (name, name.rpartition("-")[0])), kind)
 
 
 def describe_nodes(nodes: Sequence[Node]) -> str:
-    """The nodes as `parse_cluster` reads them, those that are alike together."""
+    """Describe nodes in the form that `parse_cluster` reads, with equal ones together."""
     return ", ".join(f"{count} nodes of {node}" if count > 1 else str(node) for node, count in Counter(nodes).items())
 
 
@@ -83,12 +85,12 @@ GROUP = re.compile(r"(?:(\d+) nodes? of )?(\d+) ?x ?([A-Za-z0-9-]+)(?: ?\+ ?(\d+
 
 
 def parse_cluster(text: str) -> list[Node]:
-    """The nodes that a text such as `2 nodes of 8x H100-80GB + 2000GB, 4x A100-40GB` names.
+    """Parse the nodes in a text such as `2 nodes of 8x H100-80GB + 2000GB, 4x A100-40GB`.
 
     A node is its GPUs and, after a +, its main memory in GB (10^9 bytes).
 
     Raises:
-        UserError: it is not of that form, or names a GPU that is not known here.
+        UserError: it has another form, or names an unknown GPU.
     """
     nodes = []
     for part in text.split(","):
@@ -109,8 +111,11 @@ def parse_cluster(text: str) -> list[Node]:
 
 
 def assumed_nodes(config: SweepConfig) -> list[Node]:
-    """The nodes to plan for where no cluster is named and none runs: this machine for engines on cores; for engines on
-    GPUs one node with as many of them as the sweep's workers take."""
+    """Return the nodes to plan for where no cluster is named and none runs.
+
+    They are this machine for engines on CPUs, and for engines on GPUs one node with as many GPUs as the sweep's workers
+    take.
+    """
     workers = config.workers
     if not workers.gpus:
         host_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

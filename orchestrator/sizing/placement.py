@@ -1,8 +1,9 @@
-"""How a model fits onto GPUs: vLLM's parallelism, where the parents lie while they are merged, and the room that is
-left for the KV cache. Plain arithmetic, by which `plan` proposes and refuses, and an engine places its parents.
+"""How a model fits on GPUs: vLLM's parallelism, where the parents are kept, and the room for the KV cache.
 
-An engine is `pipeline_parallel_size` stages of consecutive layers, each on one node, each cut into
-`tensor_parallel_size` ranks. A rank has one GPU. vLLM's rules for the cut:
+It is plain arithmetic, by which `plan` proposes and refuses layouts, and an engine decides where to keep its parents.
+
+An engine is `pipeline_parallel_size` stages of consecutive layers, each on one node, each split over
+`tensor_parallel_size` ranks. A rank has one GPU. vLLM's rules for the split:
 
 - attention heads are divided (`ModelConfig.verify_with_parallel_config`); key-value heads are divided, or repeated
   where there are fewer of them (`QKVParallelLinear`);
@@ -23,20 +24,21 @@ from orchestrator.core.text import gigabytes
 from orchestrator.sizing.nodes import Node
 
 Place = Literal["gpu", "pinned", "mapped"]
-"""GPU memory; page-locked host memory, from which a GPU copies fastest; or the safetensors files as they are mapped."""
+"""Where parents are kept: GPU memory; page-locked host memory, from which a GPU copies fastest; or memory-mapped
+safetensors files."""
 
 WORKING_BYTES = 4 * 2**30
-"""Bytes of each GPU for what vLLM computes with (activations, CUDA graphs, NCCL's buffers) and for the pieces that a
+"""Bytes of each GPU for vLLM's computation (activations, CUDA graphs, NCCL's buffers) and for the tensor slices that a
 merge works on. Activations are the largest: for 16,384 tokens at once, bfloat16, about 2 * 16384 * (3 * MLP width /
 ranks + 4 * hidden size) bytes, 1.9 GB for Llama-3.1-8B, 2.8 GB for the 405B model on 8 ranks."""
 BATCH = 8
-"""Sequences of `max_model_len` tokens that should find room at once: with fewer, all weights are read from memory for
-the sake of few tokens."""
+"""Sequences of `max_model_len` tokens that should fit at once: with fewer, all weights are read from memory to generate
+only a few tokens."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What placement needs to know of a model."""
+    """The dimensions of a model that placement depends on."""
 
     parameters: int
     """Number of weights."""
@@ -47,9 +49,9 @@ class Shape:
     hidden_size: int
     mlp_width: int
     vocabulary: int
-    """Number of tokens."""
+    """Number of tokens in the vocabulary."""
     tied: bool
-    """Whether embedding and head are one tensor."""
+    """Whether embedding and LM head are one tensor (`tie_word_embeddings`)."""
     bytes_each: int
     """Bytes of a weight as it is served, and of a number in the KV cache."""
 
@@ -60,7 +62,7 @@ class Shape:
 
     @property
     def embedding_bytes(self) -> int:
-        """Bytes of the embedding; the head has as many."""
+        """Bytes of the embedding; the LM head has as many."""
         return self.vocabulary * self.hidden_size * self.bytes_each
 
     @property
@@ -69,21 +71,21 @@ class Shape:
         return (self.weight_bytes - self.embedding_bytes * (1 if self.tied else 2)) / self.layers
 
     def divides(self, tensor_parallel: int) -> bool:
-        """Whether vLLM can cut a layer into this many ranks."""
+        """Whether vLLM can split a layer over this many ranks."""
         heads = self.kv_heads % tensor_parallel == 0 or tensor_parallel % self.kv_heads == 0
         padded = math.ceil(self.vocabulary / 64) * 64
         return heads and not any(n % tensor_parallel for n in (self.heads, self.mlp_width, padded))
 
 
 def shape_of(config: dict[str, Any], parameters: int, dtype: str) -> Shape:
-    """The shape that a model's config describes.
+    """Read a model's shape from its config.
 
     Args:
-        config: config.json, as `orchestrator.models.formats.normal` makes it.
+        config: config.json in the form of `orchestrator.models.formats.normal`.
         parameters: number of weights.
 
     Raises:
-        UserError: it lacks a key.
+        UserError: the config lacks a key.
     """
     keys = (
         "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_size",
@@ -111,41 +113,41 @@ def shape_of(config: dict[str, Any], parameters: int, dtype: str) -> Shape:
 
 @dataclass(frozen=True)
 class Layout:
-    """How one engine is cut into ranks."""
+    """How one engine is split into ranks."""
 
     tensor_parallel: int = 1
-    """Ranks of a stage, all on one node."""
+    """Number of ranks of a stage, all on one node."""
     pipeline_parallel: int = 1
-    """Stages."""
+    """Number of stages."""
     gpu_share: float = 1.0
-    """Part of a GPU that each rank takes."""
+    """Fraction of a GPU that each rank takes."""
 
     @property
     def ranks(self) -> int:
-        """Ranks of the engine."""
+        """Number of ranks of the engine."""
         return self.tensor_parallel * self.pipeline_parallel
 
     @property
     def gpus(self) -> float:
-        """GPUs that the engine takes."""
+        """Number of GPUs that the engine takes."""
         return self.ranks * self.gpu_share
 
     @property
     def yaml(self) -> str:
-        """The layout as a sweep file's workers say it."""
+        """The layout as keys of the sweep file's section `workers`."""
         pipeline = f", pipeline_parallel_size: {self.pipeline_parallel}" if self.pipeline_parallel > 1 else ""
         gpus = f", gpus: {self.gpu_share:g}" if self.gpu_share < 1 else ""
         return f"tensor_parallel_size: {self.tensor_parallel}{pipeline}{gpus}"
 
 
 def layout_of(workers: Workers) -> Layout:
-    """The layout that the sweep file names."""
+    """Return the layout of the sweep file."""
     return Layout(workers.engine.tensor_parallel_size, workers.engine.pipeline_parallel_size, workers.gpus or 1.0)
 
 
 @dataclass(frozen=True)
 class Fit:
-    """One engine on one kind of node. Bytes are those of the fullest rank and its (share of a) GPU."""
+    """The fit of one engine on one kind of node; bytes are those of the fullest rank and its (share of a) GPU."""
 
     shape: Shape
     parents: int
@@ -156,13 +158,15 @@ class Fit:
 
     @property
     def budget_bytes(self) -> float:
-        """Bytes that vLLM may take together with what the merges take beside it."""
+        """Bytes that vLLM and the merges may take together."""
         return self.node.gpu_bytes * self.layout.gpu_share * self.engine.gpu_memory_utilization
 
     @property
     def weight_bytes(self) -> float:
-        """Bytes of the weights that a rank holds, in the stage with the most of them: embedding and head are at the
-        ends, layers that do not divide in the middle."""
+        """Bytes of a rank's weights, in the stage with the most of them.
+
+        Embedding and LM head are in the first and the last stage; layers that do not divide go to those in the middle.
+        """
         shape, (ranks, stages) = self.shape, (self.layout.tensor_parallel, self.layout.pipeline_parallel)
         repeated = max(1, ranks // shape.kv_heads) - 1
         kv_bytes = 2 * shape.hidden_size * shape.kv_heads * shape.head_dim * shape.bytes_each * repeated
@@ -180,7 +184,7 @@ class Fit:
 
     @property
     def token_bytes(self) -> float:
-        """Bytes that one token takes in the KV cache."""
+        """Bytes of one token in the KV cache."""
         heads = max(1, self.shape.kv_heads // self.layout.tensor_parallel)
         layers = max(layers_of_stages(self.shape.layers, self.layout.pipeline_parallel))
         return 2 * layers * heads * self.shape.head_dim * self.shape.bytes_each
@@ -202,8 +206,7 @@ class Fit:
 
     @property
     def place(self) -> Place:
-        """Where the parents are kept: as near to the weights as they fit without taking the room of a batch or of
-        `kv_cache_gib`."""
+        """Where the parents are kept: in the fastest place that leaves room for a batch and for `kv_cache_gib`."""
         wanted = max(self.batch_sequences * self.least_cache_bytes, self.engine.kv_cache_gib * 2**30)
         if self.free_bytes - self.parent_bytes >= wanted:
             return "gpu"
@@ -211,32 +214,32 @@ class Fit:
 
     @property
     def host_bytes(self) -> float:
-        """Bytes of the node's main memory that fall to each rank; 0 where it is not known."""
+        """Bytes of the node's main memory per rank; 0 where it is unknown."""
         return self.node.host_bytes * self.layout.gpu_share / max(1, self.node.gpus)
 
     @property
     def cache_bytes(self) -> float:
-        """Bytes of KV cache."""
+        """Bytes of the KV cache."""
         return self.free_bytes - (self.parent_bytes if self.place == "gpu" else 0)
 
     @property
     def cache_tokens(self) -> int:
-        """Tokens that the engine's KV cache has room for."""
+        """Number of tokens that fit in the KV cache."""
         return int(self.cache_bytes / self.token_bytes)
 
     @property
     def sequences(self) -> int:
-        """Sequences of `max_model_len` tokens that run at once."""
+        """Number of sequences of `max_model_len` tokens that run at once."""
         return min(self.engine.max_num_seqs, self.cache_tokens // self.engine.max_model_len)
 
     @property
     def batch_sequences(self) -> int:
-        """Sequences of `max_model_len` tokens that should run at once."""
+        """Number of sequences of `max_model_len` tokens that should run at once."""
         return min(BATCH, self.engine.max_num_seqs)
 
     @property
     def arithmetic(self) -> str:
-        """How the bytes of the fullest GPU add up, for people."""
+        """How the bytes of the fullest GPU add up, as text."""
         parents = f" + {gigabytes(self.parent_bytes)} of parents" if self.fits and self.place == "gpu" else ""
         cache_bytes = self.cache_bytes if self.fits else self.least_cache_bytes
         sequence = f"one sequence of {self.engine.max_model_len:,} tokens"
@@ -251,7 +254,7 @@ class Fit:
 
 
 def layers_of_stages(layers: int, stages: int) -> list[int]:
-    """Layers of each pipeline stage, as vLLM's `get_pp_indices` spreads them."""
+    """Count the layers of each pipeline stage, as vLLM's `get_pp_indices` distributes them."""
     counts = [layers // stages] * stages
     for index in range(2, layers % stages + 2):
         counts[-index] += 1

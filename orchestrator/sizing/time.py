@@ -1,9 +1,9 @@
-"""How long a sweep may take on GPUs, from what its questions read and write and what a GPU can do at best.
+"""How long a sweep may take on GPUs, estimated from its prompts and answers and the peak rates of a GPU.
 
-Reading is bound by arithmetic (two operations a weight and token), writing by how fast the weights are read from memory
-(once a step for all sequences of a batch), merging by the way that the parents come. Each is taken at the share of the
-data sheet's best that serving usually reaches, and the ranks of an engine as if none waited for another. It is a rough
-number before anything is measured; the progress of a run shows the true one.
+Prefill is bound by arithmetic (two operations per weight and token), decoding by memory bandwidth (the weights are read
+once per step for all sequences of a batch), merging by the bandwidth to where the parents are kept. Each is assumed to
+reach the share of the data sheet's peak that serving usually reaches, and the ranks of an engine not to wait for one
+another. It is a rough estimate before anything is measured; the progress of a run shows the real rate.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from orchestrator.sizing.nodes import ACCELERATORS
 from orchestrator.sizing.placement import Fit
 
 ARITHMETIC_SHARE, STREAMING_SHARE = 0.4, 0.5
-"""Parts of the data sheet's operations and bytes a second that are reached."""
+"""Shares of the data sheet's operations and bytes per second that are reached."""
 PCIE_BYTES_PER_S, MAPPED_BYTES_PER_S = 20e9, 4e9
-"""Bytes a second that each GPU gets from pinned host memory (PCIe 4.0, 16 lanes, by the standard 32e9), and from files
-that are mapped and in the page cache; from a disk it is what the disk gives."""
+"""Bytes per second that each GPU reads from pinned host memory (PCIe 4.0, 16 lanes; 32e9 in the standard), and from
+memory-mapped files in the page cache; files that are not cached are read at the speed of the disk."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds that one engine takes for one recipe."""
+    """The seconds that one engine takes for one recipe."""
 
     answer_s: float
-    """Seconds for the answers, at most: if every text is as long as it may be."""
+    """Seconds for the answers at most, when every generated text has its maximum length."""
     merge_s: float
-    """Seconds until the recipe's weights are in place."""
+    """Seconds until the recipe's weights are merged and loaded."""
 
 
 def estimate(questions: Collection[Question], fit: Fit, engines: int) -> Estimate:
-    """The seconds that an engine takes for a recipe's questions.
+    """Estimate the seconds that an engine takes for a recipe's questions.
 
     Args:
         questions: of one recipe.
-        fit: one that fits, on a kind of GPU that is known; bfloat16 or float16.
-        engines: number of engines among which the questions of all recipes are spread.
+        fit: a layout that fits, on a type of GPU in ACCELERATORS; bfloat16 or float16.
+        engines: number of engines that the questions of all recipes are distributed to.
     """
     device, gpus = ACCELERATORS[fit.node.kind], fit.layout.gpus
     # The choices of a question share its context, which is read once.
@@ -53,10 +53,10 @@ def estimate(questions: Collection[Question], fit: Fit, engines: int) -> Estimat
 
 
 def _batch(texts: Collection[tuple[int, int]], fit: Fit, engines: int) -> int:
-    """Texts that are written at once: no more than there are, than max_num_seqs, and than the KV cache has room for.
+    """Estimate the texts generated at once, limited by their number, `max_num_seqs` and the KV cache.
 
     Args:
-        texts: tokens of each prompt, and tokens written after it.
+        texts: pairs of the tokens of a prompt and the tokens generated after it.
     """
     if not texts:
         return 1
@@ -65,7 +65,7 @@ def _batch(texts: Collection[tuple[int, int]], fit: Fit, engines: int) -> int:
 
 
 def merge_seconds(fit: Fit) -> float:
-    """Seconds until the weights of a recipe of an elementwise method are in place; every rank reads its own shards."""
+    """Estimate the seconds to merge a recipe of an elementwise method; every rank reads its own shards."""
     memory_bytes_per_s = ACCELERATORS[fit.node.kind].bytes_per_s * STREAMING_SHARE
     parent_bytes_per_s = {"gpu": memory_bytes_per_s, "pinned": PCIE_BYTES_PER_S, "mapped": MAPPED_BYTES_PER_S}
     return fit.parent_bytes / parent_bytes_per_s[fit.place] + fit.weight_bytes / memory_bytes_per_s

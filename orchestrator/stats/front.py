@@ -10,11 +10,11 @@ import numpy.typing as npt
 from orchestrator.stats.scores import Floats, Score, paired_ses
 
 PIECE = 512
-"""Number of recipes that are compared at once."""
+"""Number of recipes that are compared at once, to limit memory."""
 
 
 def pareto_front(points: Mapping[str, Sequence[float] | Floats]) -> list[str]:
-    """The names of the points that no other dominates, in the given order; equal points are on the front together.
+    """List the names of the points that no other dominates, in the given order; equal points are on the front together.
 
     Args:
         points: name → one number per objective, all to be maximised.
@@ -26,11 +26,12 @@ def pareto_front(points: Mapping[str, Sequence[float] | Floats]) -> list[str]:
 
 
 def front_mask(points: Floats) -> npt.NDArray[np.bool_]:
-    """Which of the points no other dominates; shape (recipes, objectives) → (recipes,). To dominate is to be at least
-    as good in every objective and better in one, all of them maximised.
+    """Mark the points that no other dominates; shape (recipes, objectives) → (recipes,).
+
+    To dominate is to be at least as good in every objective and better in one, where all are maximised.
 
     A point that dominates another comes before it in descending lexicographic order, so each piece of that order is
-    compared with itself and with the front of all pieces before it: linear where the front is small.
+    compared with itself and with the front of all pieces before it: linear time where the front is small.
     """
     order = np.lexsort(points.T[::-1])[::-1]
     front = order[:0]
@@ -42,17 +43,18 @@ def front_mask(points: Floats) -> npt.NDArray[np.bool_]:
 
 
 def _dominated(points: Floats, others: Floats) -> npt.NDArray[np.bool_]:
-    """Which of the points at least one of the others dominates; shape (points,)."""
+    """Mark the points that at least one of the others dominates; shape (points,)."""
     at_least = (others[:, None, :] >= points[None, :, :]).all(axis=2)
     better = (others[:, None, :] > points[None, :, :]).any(axis=2)
     return np.asarray((at_least & better).any(axis=0))
 
 
 def hypervolume(points: Floats, reference: Floats) -> float:
-    """The volume that the points dominate, above the reference; exact, by slicing the last objective.
+    """Compute the exact volume that the points dominate above the reference, by slicing the last objective.
 
     Args:
         points: shape (n, objectives), to be maximised.
+        reference: shape (objectives,).
     """
     above = points[(points > reference).all(axis=1)]
     if len(above) == 0:
@@ -72,12 +74,15 @@ def hypervolume(points: Floats, reference: Floats) -> float:
 def near_front(
     scores: Mapping[str, Mapping[str, Score]], signs: Mapping[str, float], front: Sequence[str]
 ) -> list[str]:
-    """The recipes off the front that are, in every objective, within one paired standard error of one and the
-    same recipe on it (the "on or near the front" of arXiv 2604.01538, made exact).
+    """List the recipes near the front: off it, but within one paired standard error of it.
+
+    Such a recipe is in every objective within one paired standard error of one and the same recipe on the front. This
+    makes the "on or near the front" of arXiv 2604.01538 exact.
 
     Args:
         scores: recipe → objective → score, for scored recipes.
         signs: objective → +1 to maximise, -1 to minimise.
+        front: the recipes on the front.
     """
     on_it = set(front)
     off = [name for name in scores if name not in on_it]

@@ -1,8 +1,7 @@
-"""Learning curves: score against the number of labelled examples, and how many examples of one starting point are
-worth how many of another.
+"""Learning curves (score against number of labelled examples), and how many examples of two starts are equivalent.
 
-Between two budgets a curve is taken as straight over the logarithm of the number of examples. Intervals are bootstraps
-over documents, the same for all curves (so that what makes a document hard cancels out), and over seeds.
+Between two budgets a curve is interpolated linearly over the logarithm of the number of examples. Intervals are
+bootstraps over documents, the same for all curves (so that the difficulty of a document cancels out), and over seeds.
 """
 
 from __future__ import annotations
@@ -16,23 +15,29 @@ import numpy.typing as npt
 from orchestrator.stats.scores import Floats, Score
 
 DRAWS = 1000
+"""Draws of a bootstrap."""
 Curve = Mapping[int, Sequence[Score]]
 """Number of examples → the scores of its seeds."""
 
 
 @dataclass(frozen=True)
 class Equivalent:
-    """`examples` of one starting point are worth `equal` of another, with a 95 % interval. Infinity means more than the
-    other's largest budget, 0 less than its smallest."""
+    """How many examples one starting point needs for the score of another.
+
+    Infinity means more than its largest budget, 0 less than its smallest.
+    """
 
     examples: int
+    """Number of examples of the one starting point."""
     equal: float
+    """Number of examples with which the other starting point has the same score."""
     low: float
     high: float
+    """95 % interval of `equal`, from `low` to `high`."""
 
 
 def mean_score(scores: Sequence[Score]) -> Score:
-    """The mean of several seeds' scores over the same documents, as a score."""
+    """Average the scores of several seeds over the same documents into one score."""
     tasks = tuple(
         replace(
             same[0],
@@ -46,15 +51,16 @@ def mean_score(scores: Sequence[Score]) -> Score:
 
 
 def spread(scores: Sequence[Score]) -> float | None:
-    """The standard deviation over seeds; None for a single one."""
+    """Compute the standard deviation over seeds; None for a single seed."""
     return float(np.std([score.value for score in scores], ddof=1)) if len(scores) > 1 else None
 
 
 def equivalents(one: Curve, other: Curve, sign: float = 1.0, seed: int = 0) -> list[Equivalent]:
-    """How many examples of `other` score the same, for each budget of `one`.
+    """Compute, for each budget of `one`, the number of examples with which `other` has the same score.
 
     Args:
-        sign: +1 where more is better, else -1.
+        sign: +1 where higher is better, else -1.
+        seed: random seed of the bootstrap.
     """
     generator = np.random.default_rng(seed)
     drawn_one, drawn_other = _draws(one, other, generator)
@@ -74,7 +80,7 @@ def _means(curve: Curve) -> Floats:
 
 
 def _draws(one: Curve, other: Curve, generator: np.random.Generator) -> tuple[Floats, Floats]:
-    """Both curves over documents and seeds drawn anew; shape (DRAWS, budgets)."""
+    """Compute both curves on resampled documents and seeds; shape (DRAWS, budgets)."""
     sizes = [len(task.influence) for task in next(iter(one.values()))[0].tasks]
     drawn: tuple[list[list[float]], list[list[float]]] = ([], [])
     for _ in range(DRAWS):
@@ -98,7 +104,10 @@ def _redrawn(scores: Sequence[Score], documents: list[npt.NDArray[np.int64]], ge
 
 
 def _inverse(sizes: Floats, curve: Floats, value: float) -> float:
-    """Where the curve first reaches the value: 0 below its first point, infinite where it never does."""
+    """Find the number of examples at which a curve first reaches a value.
+
+    It is 0 for a value below the first point, and infinite where the curve never reaches it.
+    """
     if value <= curve[0]:
         return float(sizes[0]) if value == curve[0] else 0.0
     for left in range(len(sizes) - 1):

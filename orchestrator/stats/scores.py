@@ -1,8 +1,8 @@
 """Scores and their differences, with standard errors and intervals.
 
 A score has an influence for each document: how much the score would change if that document had more weight. Influences
-have mean zero; their spread over √n is the standard error, and that of the difference of two recipes' influences the
-paired one, in which what makes a document hard for both cancels out.
+have mean zero. Their standard deviation over √n is the standard error; with the differences of two recipes' influences
+it is the paired standard error, in which a document's difficulty for both cancels out.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class TaskScore:
     task: str
     metrics: dict[str, float]
     value: float
-    """The mean of the metrics that the objective names."""
+    """Mean of the metrics that the objective names."""
     influence: Floats
-    """Shape (documents,)."""
+    """Influence of each document on `value`; shape (documents,)."""
     documents: Floats
-    """Each document's own value of the first metric, NaN where it has none; shape (documents,)."""
+    """Value of the first metric for each document, NaN where it has none; shape (documents,)."""
     share: float = 1.0
-    """Its part of the objective where groups count as one."""
+    """The task's share of its group, for objectives with `average: groups`."""
 
 
 @dataclass(frozen=True)
@@ -46,22 +46,28 @@ class Score:
     value: float
     tasks: tuple[TaskScore, ...]
     weights: tuple[float, ...]
+    """Weight of each task; they sum to 1."""
 
     @property
     def se(self) -> float:
-        """The standard error."""
+        """The standard error of `value`."""
         return _se(self.weights, [task.influence for task in self.tasks])
 
 
 def combine(objective: Objective, tasks: Sequence[TaskScore]) -> Score:
-    """The objective's number: the unweighted mean over its tasks, over its groups, or over all their questions."""
+    """Combine task scores into the objective's: the mean over its tasks, over its groups, or over all questions."""
     weights = task_weights(objective, [task.share for task in tasks], [len(task.influence) for task in tasks])
     value = math.fsum(weight * task.value for weight, task in zip(weights, tasks, strict=True))
     return Score(value, tuple(tasks), weights)
 
 
 def task_weights(objective: Objective, shares: Sequence[float], documents: Sequence[int]) -> tuple[float, ...]:
-    """The weight of each task in its objective; they sum to 1."""
+    """Compute the weight of each task in its objective; they sum to 1.
+
+    Args:
+        shares: of each task, `TaskScore.share`.
+        documents: of each task, their number.
+    """
     parts = {
         "tasks": [1.0 for _ in shares],
         "groups": list(shares),
@@ -71,7 +77,7 @@ def task_weights(objective: Objective, shares: Sequence[float], documents: Seque
 
 
 def paired_ses(a: Score, others: Sequence[Score]) -> Floats:
-    """The standard error of a - b for each b of the others, over the same questions; shape (others,)."""
+    """Compute the paired standard error of a - b for each b of the others, on the same questions; shape (others,)."""
     variances = np.zeros(len(others))
     for index, (weight, task) in enumerate(zip(a.weights, a.tasks, strict=True)):
         if len(task.influence) > 1:
@@ -97,18 +103,20 @@ class Difference:
     b: float
     low: float
     high: float
-    """95 % interval: percentile bootstrap over the documents."""
+    """95 % interval of a - b, from `low` to `high`: a percentile bootstrap over the documents."""
     won: list[int]
-    """Documents on which only a is right."""
+    """Indices of the documents on which only a is correct; empty where the metric is not binary."""
     lost: list[int]
+    """Indices of the documents on which only b is correct; empty where the metric is not binary."""
 
     @property
     def value(self) -> float:
+        """The difference a - b."""
         return self.a - self.b
 
 
 def difference(a: TaskScore, b: TaskScore, seed: int = 0) -> Difference:
-    """A paired bootstrap of a - b (Efron & Tibshirani 1993, §13.3), on the influences."""
+    """Compare two recipes by a paired bootstrap of a - b on the influences (Efron & Tibshirani 1993, §13.3)."""
     means = _resampled(a.influence - b.influence, np.random.default_rng(seed), BOOTSTRAP)
     low, high = (float(a.value - b.value + q) for q in np.quantile(means, (0.025, 0.975)))
     flips = _binary(a.documents) and _binary(b.documents)
@@ -118,7 +126,7 @@ def difference(a: TaskScore, b: TaskScore, seed: int = 0) -> Difference:
 
 
 def interval(a: Score, b: Score, seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of a - b over the same questions: a percentile bootstrap over each task's documents."""
+    """Compute the 95 % interval of a - b over the same questions: a percentile bootstrap over each task's documents."""
     generator = np.random.default_rng(seed)
     moved = np.zeros(BOOTSTRAP // 5)
     for weight, x, y in zip(a.weights, a.tasks, b.tasks, strict=True):
@@ -128,7 +136,7 @@ def interval(a: Score, b: Score, seed: int = 0) -> tuple[float, float]:
 
 
 def _resampled(influence: Floats, generator: np.random.Generator, count: int) -> Floats:
-    """The mean over documents drawn anew with replacement, `count` times, a hundred at once for memory's sake."""
+    """Compute the mean over documents drawn with replacement, `count` times, a hundred at once to limit memory."""
     n = len(influence)
     return np.concatenate(
         [influence[generator.integers(0, n, size=(100, n))].mean(axis=1) for _ in range(count // 100)]
@@ -140,7 +148,7 @@ def _binary(values: Floats) -> bool:
 
 
 def as_row(scores: dict[str, Score]) -> dict[str, Any]:
-    """The scores as columns of the leaderboard: each objective and its `_se`."""
+    """Return the scores as columns of the leaderboard: each objective, and its standard error as `<objective>_se`."""
     return {
         key: value for name, score in scores.items() for key, value in ((name, score.value), (f"{name}_se", score.se))
     }

@@ -168,7 +168,7 @@ RESULTS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "tokenizer that climbs": (change("serving.tokenizer", "../../../etc"), ["report"], "which is no folder in serving/"),
     "task files of a stranger": (change("config.include_path", ["/tmp"]), ["report"], "export MERGEFRONT_TRUST=/tmp"),
     "broken failure": (broken_failure, ["report"], "is damaged"),
-    "published figures": (put("figures.yaml", LAUGHS), ["report", "--beside", "{}/figures.yaml"], "its aliases make more"),
+    "published figures": (put("figures.yaml", LAUGHS), ["report", "--beside", "{}/figures.yaml"], "its aliases expand it to more"),
     "recipe that climbs": (lambda out: None, ["compare", "../../x", "clinical"], "'../../x' is no recipe of this sweep"),
     "promoted onto it": (lambda out: None, ["promote", "clinical", "--to", "{}"], "exists already"),
 }  # fmt: skip

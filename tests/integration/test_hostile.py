@@ -17,9 +17,9 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 
 GRIDS = {"grid": {"start": 0, "stop": 1, "step": 0.001}}
 
 TEXTS: dict[str, tuple[bytes | str | dict[str, Any], str]] = {
-    "billion laughs": (LAUGHS, "its aliases make more than 100000 values of it"),
-    "billion merges": (MERGES, "its aliases make more than 100000 values of it"),
-    "alias in itself": ("parents: &p {a: *p}\n", "an alias stands inside what it names"),
+    "billion laughs": (LAUGHS, "its aliases expand it to more than 100000 values"),
+    "billion merges": (MERGES, "its aliases expand it to more than 100000 values"),
+    "alias in itself": ("parents: &p {a: *p}\n", "an alias is inside the value that it refers to"),
     "deep lists": ("a: " + "[" * 50_000, "is nested too deep"),
     "deep keys": ("{a: " * 20_000, "is nested too deep"),
     "integer of 10,000 digits": (f"seed: {'9' * 10_000}\n", "is not valid YAML: Exceeds the limit"),
@@ -32,7 +32,7 @@ TEXTS: dict[str, tuple[bytes | str | dict[str, Any], str]] = {
     "python name": ("parents: !!python/name:os.system\n", "could not determine a constructor"),
     "python module": ("parents: !!python/module:antigravity\n", "could not determine a constructor"),
     "lm-eval's function": ("parents: !function os.system\n", "could not determine a constructor for the tag '!function'"),
-    "key twice, deep down": ("workers: {engine: {max_model_len: 1, max_model_len: 2}}\n", "the key 'max_model_len' stands twice"),
+    "key twice, deep down": ("workers: {engine: {max_model_len: 1, max_model_len: 2}}\n", "the key 'max_model_len' appears twice"),
     "key of lists": ("? [a, b]\n: c\n", "found unhashable key"),
     "NUL byte": (b"parents: a\x00b\n", "is not valid YAML"),
     "not UTF-8": (b"parents: \xff\xfe\n", "is not UTF-8 text"),
@@ -71,19 +71,19 @@ TEXTS: dict[str, tuple[bytes | str | dict[str, Any], str]] = {
     ),
     "parent's name that climbs": (
         content(parents={"../../etc": {"model": "x"}, "b": {"model": "y"}}),
-        "'../../etc' is no name; use letters, digits",
+        "'../../etc' is not a name; use letters, digits",
     ),
-    "parent's name of dots": (content(parents={"..": {"model": "x"}, "b": {"model": "y"}}), "'..' is no name"),
-    "candidate's name that climbs": (content(candidates={"a/../../b": {"model": "x"}}), "'a/../../b' is no name"),
-    "objective's name with NUL": (content(objectives={"a\0b": {"tasks": ["x"]}}), "'a\\x00b' is no name"),
+    "parent's name of dots": (content(parents={"..": {"model": "x"}, "b": {"model": "y"}}), "'..' is not a name"),
+    "candidate's name that climbs": (content(candidates={"a/../../b": {"model": "x"}}), "'a/../../b' is not a name"),
+    "objective's name with NUL": (content(objectives={"a\0b": {"tasks": ["x"]}}), "'a\\x00b' is not a name"),
     "task's name that climbs": (
         content(generation={"own": {"../x": {"file": "f", "prompt": "{{input}}"}}}),
-        "'../x' is no name",
+        "'../x' is not a name",
     ),
-    "model that is NUL": (content(parents={"a": {"model": "a\0b"}, "b": {"model": "y"}}), "'a\\x00b' is no path"),
+    "model that is NUL": (content(parents={"a": {"model": "a\0b"}, "b": {"model": "y"}}), "'a\\x00b' is not a path"),
     "model of nobody's home": (
         content(parents={"a": {"model": "~nobody-of-that-name/x"}, "b": {"model": "y"}}),
-        "'~nobody-of-that-name/x' is no path",
+        "'~nobody-of-that-name/x' is not a path",
     ),
     "model that is a file": (
         content(parents={"a": {"model": "/etc/passwd"}, "b": {"model": "y"}}),

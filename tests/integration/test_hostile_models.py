@@ -99,10 +99,10 @@ MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
     "negative shape": (put(WEIGHTS, tensors(tensor(0, 8, shape=[-2]), b"\0" * 8)), "is damaged or cut off"),
     "unknown dtype": (put(WEIGHTS, tensors(tensor(0, 8, dtype="PICKLE"), b"\0" * 8)), "is damaged or cut off"),
     "more than the header says": (put(WEIGHTS, tensors(tensor(0, 8), b"\0" * 80)), "is damaged or cut off"),
-    "code of its own": (edit("config.json", auto_map=AUTO), "config.json asks for code of its own"),
+    "code of its own": (edit("config.json", auto_map=AUTO), "config.json needs custom code"),
     "tokenizer's own code": (
         edit("tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Tokenizer", None]}),
-        "tokenizer_config.json asks for code of its own",
+        "tokenizer_config.json needs custom code",
     ),
     "config that is a list": (put("config.json", []), "config.json holds no JSON object"),
     "config nested deep": (put("config.json", '{"a": ' * 100_000), "config.json is nested too deep"),

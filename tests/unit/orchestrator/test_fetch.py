@@ -154,7 +154,7 @@ def test_what_is_wrong_with_an_address_is_said(bucket: Any, node: Path, sweep: C
     for model, said in (
         ("ftp://host/model", "parents.b.model: ftp:// is not supported; give a folder, or an address with s3://"),
         ("s3://key:secret@bucket/model", "parents.b.model: holds a password in a URL"),
-        ("s3:///model", "parents.b.model: 's3:///model' is no address"),
+        ("s3:///model", "parents.b.model: 's3:///model' is not an address"),
     ):
         with pytest.raises(UserError) as caught:
             load_config(sweep(parents={"a": {"model": "x"}, "b": {"model": model}}))

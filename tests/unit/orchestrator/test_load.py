@@ -107,7 +107,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"finetune": {"starts": ["a"], "tasks": {"x": {"tasks": ["demo_instructions"]}}, "examples": ["most"]}},
         "finetune.examples[0]: input should be a valid integer, but got 'most'",
     ),
-    "a name that is none": ({"objectives": {"a b": {"tasks": ["demo_formulary"]}}}, "objectives.a b: 'a b' is no name"),
+    "a name that is none": ({"objectives": {"a b": {"tasks": ["demo_formulary"]}}}, "objectives.a b: 'a b' is not a name"),
     "reserved name": ({"objectives": {"on_front": {"tasks": ["demo_formulary"]}}}, "objectives.on_front: the leaderboard has"),
     "metric twice": (objective(metric=["acc", "acc"]), "metric takes one name or a list of different ones"),
     "misspelt task key": (
@@ -168,7 +168,7 @@ def test_wrong_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         tmp_path / "list.yaml", capsys, "list.yaml: holds list, not keys; a sweep has parents, recipes and objectives"
     )
     (tmp_path / "twice.yaml").write_text("parents: {a: {model: x}, b: {model: y}, b: {model: z}}\n")
-    refused(tmp_path / "twice.yaml", capsys, "the key 'b' stands twice")
+    refused(tmp_path / "twice.yaml", capsys, "the key 'b' appears twice")
     (tmp_path / "broken.yaml").write_text("parents: {a: [}\n")
     refused(tmp_path / "broken.yaml", capsys, "broken.yaml: is not valid YAML")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")

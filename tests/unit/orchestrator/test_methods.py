@@ -103,7 +103,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no such method": ({"method": "slurp", "t": SPAN}, "no merge method 'slurp'; did you mean 'slerp'?"),
     "another's ratio": ({"method": "slerp", "alpha": SPAN}, "alpha belongs to method linear, but the method here is"),
     "ratio and models": ({"method": "slerp", "t": SPAN, "base_model": "base"}, "give either t (with between"),
-    "neither": ({"method": "ties"}, "needs models; only alpha (linear) or t (slerp) go without"),
+    "neither": ({"method": "ties"}, "needs models; only alpha (linear) or t (slerp) can do without"),
     "ratio twice": ({"method": "slerp", "t": SPAN, "parameters": {"t": SPAN}}, "parameters.t: the method has no such"),
     "outside [0, 1]": (
         {"method": "ties", "base_model": "base", "models": {"clinical": {"density": {"low": 0.5, "high": 2}}}},
