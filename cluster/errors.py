@@ -1,4 +1,4 @@
-"""What can go wrong with workers, and the line that says it."""
+"""What can go wrong with workers, and the line that describes it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class EngineStartError(UserError):
-    """There are no workers, and there will be none; `detail` is the whole error, for a file."""
+    """There are no workers, and none can be started; `detail` is the whole error, for a file."""
 
     def __init__(self, message: str, detail: str = "") -> None:
         super().__init__(message)
@@ -23,7 +23,7 @@ class TooLarge(Exception):
 
 
 def reason(error: Exception) -> str:
-    """Take the line out of one of Ray's errors that says what went wrong."""
+    """Extract from one of Ray's errors the line that says what went wrong, of 500 characters at most."""
     from ray.exceptions import RayActorError, RayTaskError  # here: the driver imports this module for every command
 
     if isinstance(error, RayActorError):

@@ -1,6 +1,6 @@
 """The nodes of the cluster: which are alive, which are being drained, and what each has room for.
 
-`plan` imports this where no sweep runs, so that Ray is imported by the functions that talk to it.
+`plan` imports this where no sweep runs, so Ray is imported by the functions that call it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Node:
 
     id: str
     name: str
-    """Its host's, for people."""
+    """Its host's name, for messages."""
     resources: Resources
     """All that it has, in use or not."""
     draining: bool
@@ -56,7 +56,7 @@ def oom_kills() -> int:
 
 
 def oom_kills_on(node: str) -> int:
-    """Count the same on another node; 0 if it does not answer."""
+    """Count the processes that Linux killed for lack of memory on another node; 0 if it does not answer."""
     import ray
     from ray.exceptions import RayError
 
@@ -95,7 +95,7 @@ def _on(node: str, function: Callable[..., object]) -> Any:
 def living_nodes() -> list[shapes.Node]:
     """List the nodes for `plan`, as Ray counts them.
 
-    Ray's `memory`, which leaves out the object store, stands for a node's. Of GPUs Ray knows the name alone, so the
+    Ray's `memory`, which leaves out the object store, stands for a node's. Of GPUs Ray reports only the name, so the
     smallest memory that is sold under the name is assumed.
     """
     return [_shape(node.resources) for node in alive_nodes().values()]

@@ -55,7 +55,7 @@ class Room:
 
     def __init__(self, workers: Workers) -> None:
         stages = workers.engine.pipeline_parallel_size
-        # As near to each other as there is room: each stage sends its activations to the next.
+        # On as few nodes as there is room: each stage sends its activations to the next.
         self._group = placement_group([stage_need(workers)] * stages, strategy="PACK") if stages > 1 else None
         self.options = stage_options(workers, self._group)
 
@@ -132,7 +132,7 @@ def open_stages(spec: WorkerSpec, scratch: Path) -> Span | None:
 
 
 def _watch(runs: list[Any], stages: list[Any]) -> None:
-    """Keeps the handles too: an actor ends with its last one."""
+    """End this process when a stage ends; the handles are kept, because an actor ends with its last one."""
     ready, _ = ray.wait(runs, num_returns=1)
     try:
         ray.get(ready)

@@ -41,7 +41,7 @@ class Pool:
     Args:
         spec: what each worker is given.
         limit: at most this many workers, if there is less work than room.
-        log: gets a line for each thing that happens to workers and nodes.
+        log: gets a line for each event of workers and nodes.
 
     Raises:
         EngineStartError: no node has room for one worker.
@@ -78,7 +78,7 @@ class Pool:
 
         Args:
             recipes: by id, those of the blocks.
-            stop: once true, no further block is handed out, and those under way are finished.
+            stop: once true, no further block is assigned, and those under way are finished.
             more: while true, an empty queue is not the end: blocks will be added.
 
         Raises:
@@ -125,7 +125,7 @@ class Pool:
         return list(ray.wait(calls, num_returns=len(calls), timeout=0)[0]) if ready else []
 
     def _receive(self, ref: Any, slot: Slot) -> Answered | Failure | None:
-        """What came of one call; None where that is no result of a block."""
+        """The result of one call; None where it is no block's."""
         try:
             result = ray.get(ref, timeout=60)
         except RayError as error:

@@ -2,7 +2,7 @@
 
 No Ray is in it, so that `benchmarks.scale` drives the very same code by a simulated clock. A free worker continues with
 the recipe whose weights it has loaded, else takes one that no worker is at, else helps with the recipe that has most
-left. A block that broke a worker goes first, and to a node where it broke none, if there is one.
+blocks left. A block that broke a worker comes first, and on a node where it broke none, if there is one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Break:
     node: str
     """Ray's id of it."""
     worker: str
-    """Host and process id, for people."""
+    """`host:pid`, for messages."""
     message: str
     detail: str = ""
 
@@ -32,7 +32,7 @@ class Break:
 class Queue:
     """Blocks that wait; falsy when there are none.
 
-    All is O(1) a block, but for the helping at the end, which is O(recipes under way).
+    Every operation is O(1) a block, except helping at the end, which is O(recipes under way).
     """
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ class Queue:
         return breaks
 
     def lose(self, recipe_id: str) -> None:
-        """Note that a recipe has failed: no block of it is handed out any more."""
+        """Note that a recipe has failed: no block of it is assigned any more."""
         self._lost.add(recipe_id)
         self._waiting.pop(recipe_id, None)
         self._idle.pop(recipe_id, None)

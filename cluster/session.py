@@ -1,10 +1,10 @@
 """Ray, joined or started, and what every process of ours does first.
 
-Which cluster is Ray's own rule, that of `ray.init()`: the one that RAY_ADDRESS names, else the one that `ray start`
-left on this machine (so `ray submit` finds its own), else a local one, which ends with us; RAY_ADDRESS=local chooses
-that.
-A cluster that was there before is never shut down. It is sent our code, without models: its nodes bring the
-environment (`cluster/launch/Dockerfile`), and none of them runs another version than the driver.
+The cluster is chosen as `ray.init()` chooses it: the one that RAY_ADDRESS names, else the one that `ray start` left on
+this machine (so `ray submit` finds its own), else a local one, which ends with us; RAY_ADDRESS=local chooses that.
+
+A cluster that was there before is never shut down. It is sent our code, without models: its nodes have the environment
+(`cluster/launch/Dockerfile`), and none of them runs another version than the driver.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ QUIET = {
 }
 """No usage is reported to anyone, and workers do not print over the progress bar."""
 MODELS = ("*.safetensors", "parents", "__pycache__")
-"""What is left out of the code that travels."""
+"""What is left out of the code that is sent to other nodes."""
 
 
 def quiet() -> None:
@@ -96,7 +96,7 @@ def session(spill: Path | None = None) -> Iterator[None]:
         else:
             start(environment, spill)
     if threading.current_thread() is threading.main_thread():
-        # Ray took this over on the way; Slurm's and Kubernetes' SIGTERM is an interruption like Ctrl-C.
+        # Ray has replaced this handler; Slurm's and Kubernetes' SIGTERM is an interruption like Ctrl-C.
         signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
@@ -107,8 +107,8 @@ def session(spill: Path | None = None) -> Iterator[None]:
 def start(environment: dict[str, Any], spill: Path | None) -> None:
     """Start a local cluster that only this process can use.
 
-    It listens on loopback alone, shows no dashboard, and takes no call without a token that is kept in memory (the
-    one that Ray would keep in a file may be open to others).
+    It listens on loopback alone, has no dashboard, and accepts no call without a token that is kept in memory (others
+    may be able to read the file that Ray would keep it in).
     """
     import ray
     from ray._private import ray_constants
@@ -117,8 +117,8 @@ def start(environment: dict[str, Any], spill: Path | None) -> None:
     os.environ.pop("RAY_AUTH_MODE", None)
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     spilling = {"object_spilling_directory": str(make_private(spill))} if spill else {}
-    # Ray's switch for Macs, where it keeps to loopback to be spared the firewall's questions. An address of 127.0.0.1
-    # it would take for that of the network.
+    # Ray's switch for Macs, where it listens on loopback alone because of the firewall's questions. It would replace an
+    # address of 127.0.0.1 by that of the network.
     usual, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
         ray.init(
@@ -203,8 +203,8 @@ def knock(address: str) -> None:
 def code(joined: str | None) -> Iterator[dict[str, Any]]:
     """Make Ray's runtime environment: the four packages from one place, the same in every process.
 
-    On this machine they are where they are; to nodes elsewhere a copy is sent. What a Ray job brings along already
-    (`ray job submit --working-dir`) is left as it is: Ray refuses a second one.
+    On this machine they are used in place; a copy is sent to other nodes. What a Ray job has already (`ray job submit
+    --working-dir`) is left as it is: Ray refuses a second one.
     """
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
     ours: dict[str, Any] = {"worker_process_setup_hook": "cluster.session.private"}

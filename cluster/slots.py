@@ -22,7 +22,7 @@ class Waiting:
     since: float = field(default_factory=time.monotonic)
 
     def placed(self, place: Place) -> Starting:
-        """The process runs; its engine starts."""
+        """Return the next state: the process runs, its engine starts."""
         return Starting(place)
 
 
@@ -32,7 +32,7 @@ class Placed:
 
     place: Place
     placed_at: float = field(default_factory=time.monotonic, kw_only=True)
-    """When its process was known to run; `time.monotonic`, as all times here."""
+    """When its process was first seen running; seconds of `time.monotonic`, as all times here."""
     since: float = field(default_factory=time.monotonic, kw_only=True)
     """When this state began."""
 
@@ -42,7 +42,7 @@ class Starting(Placed):
     """Its engine starts."""
 
     def ready(self) -> Idle:
-        """The engine has started, and has no recipe's weights yet."""
+        """Return the next state: the engine has started, and has no recipe's weights yet."""
         return Idle(self.place, None, placed_at=self.placed_at)
 
 
@@ -51,10 +51,10 @@ class Idle(Placed):
     """It can take a block."""
 
     recipe_id: str | None
-    """Whose weights are loaded; None before the first block."""
+    """The recipe whose weights are loaded; None before the first block."""
 
     def busy(self, block: Block) -> Busy:
-        """A block was handed to it."""
+        """Return the next state: it has got a block."""
         return Busy(self.place, block, placed_at=self.placed_at)
 
 
@@ -65,7 +65,7 @@ class Busy(Placed):
     block: Block
 
     def done(self) -> Idle:
-        """The block is done; its recipe's weights stay loaded."""
+        """Return the next state: the block is done, its recipe's weights stay loaded."""
         return Idle(self.place, self.block.recipe_id, placed_at=self.placed_at)
 
 

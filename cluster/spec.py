@@ -11,19 +11,24 @@ from orchestrator.recipes.recipe import Source
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """All that a worker needs to know; it is sent through Ray, so that the nodes need no folder in common."""
+    """All that a worker needs; it is sent through Ray, so that the nodes need no folder in common."""
 
     serving: Serving
     tokenizer_files: dict[str, bytes]
+    """Name → content."""
     boot: Source
+    """The parent that the engine starts with."""
     sources: dict[str, Source]
     """The sweep file's key → parent or candidate."""
     dtype: str
+    """Of the merged weights."""
     workers: Workers
     models: int
     """How many checkpoints the sweep merges."""
     scratch: str
+    """Folder for temporary files; each worker has one of its own below it."""
     keep: str | None
+    """Folder to keep merged checkpoints in; None to write none."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Place:
     node: str
     """Ray's id of it."""
     name: str
-    """Host and process id, for people."""
+    """`host:pid`, for messages."""
     pid: int
     oom_kills: int
-    """On its machine, before it began."""
+    """Processes that Linux had killed for lack of memory on its machine, before it started."""

@@ -21,7 +21,9 @@ from tasks.generation.metrics import Measured, OpenEncoder, Values, measure
 from tasks.generation.task import GenerationTask
 
 Texts = tuple[str, str, str]
+"""A generated text, its reference and its source."""
 Work = tuple[dict[str, Texts], Measured]
+"""Texts by their keys, and where their values are stored."""
 Generated = dict[str, tuple[GenerationTask, Any]]
 """Question → its task and lm-eval's instance."""
 PIECE = 64
@@ -42,7 +44,7 @@ def measuring(
     """Give the function that takes what the pool yields, and wait for open tasks on leaving without an exception.
 
     Args:
-        before: what to begin with: texts of earlier runs.
+        before: texts of earlier runs, which are measured first.
     """
     generated = _generated(suites)
     work = deque(before)
@@ -89,7 +91,7 @@ def _generated(suites: Sequence[SuiteTask]) -> Generated:
 
 
 def _new_texts(answers: Iterable[Answer], generated: Generated) -> Iterator[Work]:
-    """In pieces of `PIECE`; the tasks of a sweep share what was measured."""
+    """The texts that are not measured yet, in pieces of `PIECE`; a sweep's tasks share what was measured."""
     texts: dict[str, Texts] = {}
     measured: Measured | None = None
     for answer in answers:

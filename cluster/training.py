@@ -32,7 +32,7 @@ from orchestrator.recipes.recipe import Recipe
 from tasks.finetuning.run import Run
 
 END_S = 30.0
-"""Seconds that groups which are stopped have to end."""
+"""Seconds in which groups that are stopped have to end."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Group:
     gpu: bool
     """Whether each process has a GPU."""
     storage: str
+    """Ray Train's own folder."""
     patience: float
     """Seconds without any progress that are always allowed (`Watch`)."""
 

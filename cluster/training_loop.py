@@ -21,7 +21,9 @@ class DoesNotFit(Exception):
 
 
 def loop(config: dict[str, Any]) -> None:
-    """Train run after run. One that raises leaves a note and ends the group, whose CUDA context may be broken with it.
+    """Train run after run, in one process of the group.
+
+    A run that raises leaves a note and ends the group, whose CUDA context may be broken with it.
 
     Args:
         config: `runs` (Ray's reference of a list of Run), `finetune` (the sweep's section) and `gpus` (of the group).
@@ -33,7 +35,7 @@ def loop(config: dict[str, Any]) -> None:
         # Else accelerate takes one process for a distributed group, and copies every gradient once more.
         for key in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
             os.environ.pop(key, None)
-    # Here: it imports trl, which takes seconds, and the driver imports this module.
+    # A guard: it imports trl, which takes seconds, and the driver imports this module.
     from tasks.finetuning.train import train
 
     for run in ray.get(config["runs"]):

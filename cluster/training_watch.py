@@ -21,7 +21,7 @@ class Watch:
     """Watches the files of a worker group's runs, which change as it makes progress.
 
     Args:
-        reference: Ray's, of the task that runs the group.
+        reference: Ray's reference of the task that runs the group.
         share: its runs.
         patience: seconds without a change that are always allowed.
     """

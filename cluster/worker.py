@@ -41,15 +41,15 @@ class Worker:
         self.engine: Engine | None = None
 
     def where(self) -> Place:
-        """Return the node and the process that Ray started it in."""
+        """Return the node and the process that Ray started this worker in."""
         return self.place
 
     def start(self) -> None:
-        """Boot the engine.
+        """Start the engine.
 
         Raises:
-            UserError: a parent that cannot be had on this node, or is not what the driver resolved.
-            Exception: whatever vLLM says when the model does not fit or the settings do not go together.
+            UserError: a parent is not available on this node, or is not what the driver resolved.
+            Exception: whatever vLLM raises when the model does not fit or the settings do not go together.
         """
         check_packages()
         own, keep = self.scratch / "stage-0", Path(self.spec.keep) if self.spec.keep else None
@@ -87,7 +87,7 @@ class Worker:
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL:
                 raise
-            # A worker must outlive what one recipe does to it; the pool decides where it is tried again.
+            # A worker must survive what one recipe does to it; the pool decides where it is tried again.
             message = f"{type(error).__name__}: {error}".splitlines()[0]
             if stage == "answer" and is_memory(error):
                 raise TooLarge(message) from error

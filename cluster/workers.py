@@ -20,7 +20,7 @@ from cluster.spec import Place, WorkerSpec
 from cluster.worker import Worker
 
 SAY = 60.0
-"""Seconds between two lines about what is waited for."""
+"""Seconds between two lines about what the run waits for."""
 GIVE_UP = 3600.0
 """Seconds without any node that has room for a worker, after which the run ends."""
 
@@ -30,7 +30,7 @@ class WorkerSlots:
 
     Args:
         limit: at most this many workers.
-        log: gets a line for each thing that happens to workers and nodes.
+        log: gets a line for each event of workers and nodes.
 
     Raises:
         EngineStartError: no node has room for one worker.
@@ -47,7 +47,7 @@ class WorkerSlots:
         self.leaving: set[str] = set()
         """Ids of nodes that are being drained, those that have gone since included."""
         self._abandoned: list[str] = []
-        """A node's id for each slot where no engine starts; empty where its worker never got to a node."""
+        """For each slot where no engine starts, the node's id; empty where its worker was never placed on a node."""
         self._last_line = self._last_worker = time.monotonic()
         self._ended_s = 0.0
         """Seconds of the workers that have ended."""
@@ -101,7 +101,7 @@ class WorkerSlots:
         """Start another worker in the slot, a limited number of times; a node that is gone does not count.
 
         Args:
-            slot: its worker has been ended.
+            slot: the slot, whose worker has been ended.
 
         Raises:
             EngineStartError: it was the last slot.
@@ -119,7 +119,7 @@ class WorkerSlots:
 
     # ---------------------------------------------------------------- nodes
     def _places(self, nodes: Iterable[Node]) -> int:
-        """For how many engines there is room; one stage of an engine must fit on one node."""
+        """Number of engines that there is room for; one stage of an engine must fit on one node."""
         return sum(node.room(self.need) for node in nodes) // self.stages
 
     def stays(self, place: Place) -> bool:
@@ -138,7 +138,7 @@ class WorkerSlots:
             self.leaving.add(node)
 
     def adjust(self) -> None:
-        """Start workers on new nodes, remove idle ones from nodes that are drained, and log what is waited for.
+        """Start workers on new nodes, remove idle ones from nodes that are drained, and log what the run waits for.
 
         Raises:
             EngineStartError: no node had room for a worker for an hour.

@@ -51,7 +51,7 @@ LARGE = 600.0
 
 
 def race_order(keys: Sequence[str], seed: int) -> list[int]:
-    """A random order of one task's documents (as indices) that depends on their content and the seed alone."""
+    """Draw an order of one task's documents (as indices) that depends on their content and the seed alone."""
     drawn = [hashlib.sha256(f"{seed} {key}".encode()).digest() for key in keys]
     return sorted(range(len(keys)), key=lambda index: drawn[index])
 
@@ -73,7 +73,7 @@ class Race:
     candidates: int
 
     def evidence(self, own: Answers, rivals: Sequence[Answers]) -> float:
-        """Log of the capital won against "no rival beats this recipe in every objective"; 0 without a rival.
+        """Compute the log of the capital won against "no rival beats it in every objective"; 0 without a rival.
 
         Args:
             rivals: their values over all documents.
@@ -87,8 +87,9 @@ class Race:
         return float(np.logaddexp.reduce(least) - np.log(len(least)))
 
     def beaten(self, own: float, others: Iterable[float]) -> bool:
-        """Whether a recipe is beaten: whether every group of candidates that it may be a member of is rejected (closed
-        testing), a group's capital being its mean (Vovk & Wang 2021, algorithm 1).
+        """Whether a recipe is beaten: every group of candidates that it may be a member of is rejected.
+
+        This is closed testing, a group's capital being its mean (Vovk & Wang 2021, algorithm 1).
 
         Args:
             own: the evidence against it.
@@ -102,7 +103,7 @@ class Race:
 
 
 def log_capital(gained: Floats, total: int, bound: float) -> Floats:
-    """Log of the capital of betting that the mean over all `total` values is above 0; shape (...).
+    """Compute the log of the capital of betting that the mean over all `total` values is above 0; shape (...).
 
     Args:
         gained: the values drawn so far, without replacement, each within [-bound, bound]; shape (..., n).
@@ -121,18 +122,19 @@ def log_capital(gained: Floats, total: int, bound: float) -> Floats:
 
 # -------------------------------------------------------------------- estimates
 def front_of(racers: Mapping[str, Answers]) -> list[str]:
-    """The recipes that no other dominates, by the means over what they have answered."""
+    """List the recipes that no other dominates, by the means over what they have answered."""
     return pareto_front({name: estimates(answers) for name, answers in racers.items()})
 
 
 def estimates(answers: Answers) -> Floats:
-    """Each objective's mean over the documents that were answered; shape (objectives,)."""
+    """Compute each objective's mean over the documents that were answered; shape (objectives,)."""
     return np.array([values.mean() for values in answers])
 
 
 def resampled(racers: Mapping[str, Answers], documents: Sequence[int], draws: int, seed: int = 0) -> Floats:
-    """Estimates with the questions drawn anew: a paired bootstrap, one draw of questions for all recipes. A recipe that
-    has answered a part of them has that part's mean.
+    """Compute estimates with the questions drawn anew: a paired bootstrap, one draw of questions for all recipes.
+
+    A recipe that has answered a part of them has that part's mean.
 
     Returns:
         Shape (draws, recipes, objectives).

@@ -1,6 +1,6 @@
 """The search: Optuna proposes, Ray Tune runs the trials, the race scheduler decides.
 
-The way of a candidate: `study.ask` → recipe → trial → mailbox → race scheduler → pool → ledger; its scores come back by
+The path of a candidate: `study.ask` → recipe → trial → mailbox → race scheduler → pool → ledger; its scores return by
 race scheduler → mailbox → trial → `study.tell`.
 """
 
@@ -33,8 +33,11 @@ ATTEMPTS = 50
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]
-    """Ray Tune's searcher over the study. Ray's own OptunaSearch cannot warm-start a space with conditions, raises on
-    several objectives' results, and leaves a trial that reported nothing RUNNING for ever (Ray 2.60)."""
+    """Ray Tune's searcher over the study.
+
+    Ray's own OptunaSearch cannot warm-start a space with conditions, raises on several objectives' results, and leaves
+    a trial that reported nothing RUNNING for ever (Ray 2.60).
+    """
 
     def __init__(
         self, study: optuna.Study, space: SearchSpace, scheduler: RaceScheduler, choice: SamplerChoice, mailbox: Any
@@ -51,6 +54,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         """Proposed by an earlier run that was interrupted: their answers are stored, so they come first."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """Propose the next candidate.
+
+        Returns:
+            The config of its trial: `recipe_id`. `Searcher.FINISHED` where there is none.
+        """
         if self.left:
             standing = self.left.pop(0)
             self.study.enqueue_trial(standing.params)
@@ -92,17 +100,18 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             finish(self.study, trial, self.scheduler.result_of(standing), self.sampler)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Give the study the result of a trial that has ended."""
         self._finish(*self.trials.pop(trial_id))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Ray Tune pickles its searcher to resume after a crash; ours is rebuilt from the ledger."""
+        """Return nothing: Ray Tune pickles its searcher to resume after a crash; ours is rebuilt from the ledger."""
         return {}
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: see `__getstate__`."""
+        """Save nothing: see `__getstate__`."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: see `__getstate__`."""
+        """Restore nothing: see `__getstate__`."""
 
 
 def run_search(

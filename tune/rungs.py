@@ -49,17 +49,18 @@ class Rungs:
 
     @property
     def objectives(self) -> list[str]:
+        """The names of the front's objectives."""
         return list(self.axes)
 
     def documents(self, index: int) -> tuple[int, ...]:
-        """The number of documents of each objective on a rung."""
+        """Count the documents of each objective on a rung."""
         return tuple(
             sum(suite.documents for suite in self.rungs[index].suites if suite.objective == name)
             for name in self.objectives
         )
 
     def read(self, lm: LedgerLM, index: int) -> tuple[Answers, dict[str, Score]]:
-        """A recipe's values on a rung, and its scores there.
+        """Compute a recipe's values on a rung, and its scores there.
 
         Args:
             lm: has the recipe's answers to all of the rung's questions.
@@ -72,8 +73,11 @@ class Rungs:
         return tuple(self._values(name, scores[name]) for name in self.objectives), scores
 
     def _values(self, name: str, score: Score) -> Floats:
-        """A document's value is its part of the objective, so that the mean of all values is the score (of a mean of
-        verdicts, the verdict); the tasks are interleaved as on the rungs."""
+        """The values of one objective's documents, in the race's order; shape (documents,).
+
+        A document's value is its part of the objective, so that the mean of all values is the score (of a mean of
+        verdicts, the verdict); the tasks are interleaved as on the rungs.
+        """
         objective = self.axes[name]
         places = [place for place, suite in enumerate(self.rungs[-1].suites) if suite.objective == name]
         whole = [self.rungs[-1].suites[place] for place in places]
@@ -91,7 +95,7 @@ class Rungs:
 
 
 def cut(objectives: Mapping[str, Objective], search: Search, suites: Sequence[SuiteTask], lm: LedgerLM) -> Rungs:
-    """The rungs of the front's objectives, cut at the shares of `search.racing.rungs`.
+    """Cut the rungs of the front's objectives at the shares of `search.racing.rungs`.
 
     Args:
         suites: the tasks of all these objectives.

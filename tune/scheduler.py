@@ -28,7 +28,7 @@ from tune.standings import Standing, parent_of
 from tune.study import TrialResult
 
 TICK = 0.05
-"""Seconds between two looks into the mailbox."""
+"""Seconds between two checks of the mailbox."""
 
 
 @dataclass
@@ -188,7 +188,7 @@ class RaceScheduler:
             standing.status = RecipeStatus.DEFERRED
 
     def race(self) -> Race:
-        """The race's test, with the largest differences that were seen so far as bounds."""
+        """Make the race's test, with the largest differences that were seen so far as bounds."""
         racers = list(self.racers.values())
         bounds = []
         for k, total in enumerate(self.rungs.documents(-1)):
@@ -202,7 +202,7 @@ class RaceScheduler:
 
     # ---------------------------------------------------------------- results
     def result_of(self, standing: Standing) -> TrialResult:
-        """A recipe's result, for the study."""
+        """Return a recipe's result, for the study."""
         if not standing.scores or standing.status in (RecipeStatus.INVALID, RecipeStatus.FAILED):
             return TrialResult(standing.status, notes={"recipe_id": standing.recipe.id})
         values = {name: score.value for name, score in standing.scores.items()}
@@ -254,5 +254,5 @@ class Recipes(Mapping[str, Recipe]):
 
 
 def result_id(result: Answered | Failure) -> str:
-    """The id of the recipe that a result of the pool is of."""
+    """Return the id of the recipe that a result of the pool belongs to."""
     return result.block.recipe_id if isinstance(result, Answered) else result.recipe_id

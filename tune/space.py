@@ -59,7 +59,7 @@ class SearchSpace:
         return labels
 
     def floats(self, label: str) -> dict[str, FloatDistribution]:
-        """The parameters of one method, by name (`slerp.t.attention[2]`)."""
+        """Make the parameters of one method, by name (`slerp.t.attention[2]`)."""
         return {
             f"{label}.{name}": FloatDistribution(value.low, value.high)
             for path, value in _ranges(self.entries[label])
@@ -80,7 +80,7 @@ class SearchSpace:
         }
 
     def names(self, label: str) -> list[str]:
-        """The parameters of a trial of this method, without `method` itself."""
+        """List the parameters of a trial of this method, without `method` itself."""
         return [*self.floats(label), *self.finetune]
 
     @property
@@ -89,7 +89,7 @@ class SearchSpace:
         return max(len(self.names(label)) for label in self.entries)
 
     def distributions(self, params: Params) -> dict[str, BaseDistribution]:
-        """The distributions of exactly the parameters that a trial has."""
+        """Make the distributions of exactly the parameters that a trial has."""
         label = params.get(METHOD, next(iter(self.entries)))
         return {**self._method(), **self.floats(label), **self.finetune}
 
@@ -112,7 +112,7 @@ class SearchSpace:
 
     # ---------------------------------------------------------------- recipes
     def recipe(self, params: Params) -> Recipe:
-        """The recipe at a point: a merge, or in a joint search the checkpoint of its fine-tuning."""
+        """Make the recipe at a point: a merge, or in a joint search the checkpoint of its fine-tuning."""
         run = self.run(params)
         if run is None:
             return self.merge(params)
@@ -121,7 +121,7 @@ class SearchSpace:
         return replace(run.recipe, points=(point,))
 
     def run(self, params: Params) -> Run | None:
-        """The training run that must be finished before the recipe can be evaluated, in a joint search."""
+        """Make the training run that must finish before the recipe can be evaluated; None outside a joint search."""
         if self.make_run is None:
             return None
         return self.make_run(self.merge(params), self._own(params))
@@ -132,7 +132,7 @@ class SearchSpace:
         return {key: float(f"{value:.3g}") if isinstance(value, float) else value for key, value in found.items()}
 
     def merge(self, params: Params) -> Recipe:
-        """The merge at a point. Numbers are rounded to four digits, so that its YAML can be read."""
+        """Make the merge at a point; numbers are rounded to four digits, so that its YAML is readable."""
         label = params.get(METHOD, next(iter(self.entries)))
         entry = self.entries[label]
         own = {name.removeprefix(f"{label}."): round(params[name], DIGITS) for name in self.floats(label)}
@@ -162,8 +162,10 @@ class SearchSpace:
         }
 
     def params_of(self, recipe: Recipe) -> Params | None:
-        """The point of the space that a recipe of the grid (or a parent) is, if it is one: a warm start. In a joint
-        search none is, for none is fine-tuned."""
+        """Find the point of the space that a recipe of the grid (or a parent) is, if it is one: a warm start.
+
+        In a joint search none is, for none is fine-tuned.
+        """
         if self.finetune:
             return None
         for label, entry in self.entries.items():
@@ -195,7 +197,7 @@ def _ratio_key(entry: Space) -> str:
 
 
 def _ranges(entry: Space) -> Iterator[tuple[str, Range]]:
-    """Where the entry searches for numbers: (`alpha`, range), (`clinical.weight`, range), …"""
+    """The settings that the entry searches, with their ranges: `alpha`, `clinical.weight`, and so on."""
     named: dict[str, Any] = {_ratio_key(entry): entry.ratio} if entry.ratio else {}
     named |= {f"{model}.{key}": value for model, given in entry.models.items() for key, value in given.items()}
     for path, value in {**named, **entry.parameters}.items():
@@ -213,8 +215,10 @@ def _names(path: str, value: Range) -> list[str]:
 
 
 def _setting(path: str, value: Range, own: Params) -> Any:
-    """Mergekit's parameter: a number, a gradient (list of numbers), or filters. What is the same everywhere is said
-    once, so that it is the same recipe."""
+    """The value of a parameter for mergekit: a number, a gradient (list of numbers), or filters.
+
+    What is the same everywhere is written once, so that it is the same recipe.
+    """
     numbers = [own[name] for name in _names(path, value)]
     if len(set(numbers)) == 1:
         return float(numbers[0])

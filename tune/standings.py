@@ -24,7 +24,7 @@ class Standing:
     params: Params | None
     """The point of the search space that it was proposed at."""
     number: int | None
-    """In the order of proposals; None for the grid and the parents."""
+    """Its place in the order of proposals, from 0; None for the grid and the parents."""
     status: RecipeStatus = RecipeStatus.PENDING
     """`PENDING` while its race is not over."""
     rung: int = -1
@@ -35,7 +35,7 @@ class Standing:
     rivals: tuple[str, ...] | None = None
     """Recipe ids; chosen at the first decision, and kept."""
     evidence: float = 0.0
-    """log of the capital against it, at the last decision."""
+    """Log of the capital against it, at the last decision."""
 
     def save(self, folder: Path) -> None:
         """Write what cannot be derived from the ledger; `read_notes` reads it."""
@@ -50,7 +50,7 @@ def parent_of(recipe: Recipe, name: str) -> bool:
 
 
 def read_notes(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """The notes that `Standing.save` wrote, in the order of proposals.
+    """Read the notes that `Standing.save` wrote, in the order of proposals.
 
     A status that is unknown here was written by an earlier version. Such a candidate is pending again from the first
     rung: its answers are in the ledger, so it is decided anew without another question.

@@ -42,8 +42,10 @@ class SamplerChoice:
 
 
 def choose_sampler(space: SearchSpace, candidates: int, objectives: int) -> SamplerChoice:
-    """The sweep file's sampler, or the one that fits the space. NSGA and the Gaussian process learn only from
-    parameters that all trials share; only TPE uses pruned trials."""
+    """Choose the sweep file's sampler, or the one that fits the space.
+
+    NSGA and the Gaussian process learn only from parameters that all trials share; only TPE uses pruned trials.
+    """
     search = space.config.search
     assert search is not None, "the sweep has a search"
     conditional = len(space.entries) > 1
@@ -88,7 +90,7 @@ def open_study(folder: Path, axes: Mapping[str, Objective], choice: SamplerChoic
 
 
 def load_study(folder: Path) -> optuna.Study:
-    """Load the stored study, to look at."""
+    """Load the stored study, to read it."""
     return optuna.load_study(study_name=NAME, storage=JournalStorage(JournalFileBackend(str(folder / "study.log"))))
 
 
@@ -105,7 +107,10 @@ class TrialResult:
 
 
 def finish(study: optuna.Study, trial: Trial, result: TrialResult, sampler: str) -> None:
-    """Finish a running trial. An invalid recipe is infeasible, not a low score; a failed one has no result."""
+    """Finish a running trial.
+
+    An invalid recipe is infeasible, not a low score; a failed one has no result.
+    """
     for key, note in (result.notes or {}).items():
         trial.set_user_attr(key, note)
     for name, value in _constraints(result).items():

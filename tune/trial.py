@@ -1,7 +1,7 @@
-"""A Ray Tune trial: thin. It submits its candidate and passes the race scheduler's reports on, rung by rung.
+"""A Ray Tune trial, which submits its candidate and forwards the race scheduler's reports, rung by rung.
 
 The questions are answered by the pool, which the driver feeds (`tune.scheduler`). In a joint search a trial has its
-candidate fine-tuned first. Trials hold no GPU and no CPU.
+candidate fine-tuned first. Trials reserve no GPU and no CPU.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ class Mailbox:
         self.reports: dict[str, asyncio.Queue[RungReport]] = defaultdict(asyncio.Queue)
 
     async def put_run(self, recipe_id: str, run: Run) -> None:
-        """Leave a candidate's training run here before its trial starts: Ray Tune writes a trial's config to a folder,
-        and examples may be patients'."""
+        """Leave a candidate's training run here before its trial starts.
+
+        It is no part of the trial's config, because Ray Tune writes that to a folder, and examples may be patients'.
+        """
         self.runs[recipe_id] = run
 
     async def get_run(self, recipe_id: str) -> Run | None:
-        """A candidate's training run; None outside a joint search."""
+        """Return a candidate's training run; None outside a joint search."""
         return self.runs.get(recipe_id)
 
     async def submit(self, recipe_id: str, failure: Failure | None) -> None:
@@ -44,7 +46,7 @@ class Mailbox:
         self.submitted.append((recipe_id, failure))
 
     async def get_submitted(self) -> list[tuple[str, Failure | None]]:
-        """The candidates submitted since the last call, each with the failure of its fine-tuning, if it failed."""
+        """Return the candidates submitted since the last call, each with the failure of its fine-tuning, if any."""
         submitted, self.submitted = self.submitted, []
         return submitted
 
@@ -53,19 +55,27 @@ class Mailbox:
         self.reports[recipe_id].put_nowait(report)
 
     async def get_report(self, recipe_id: str) -> RungReport:
-        """The next report for a candidate's trial; waits for it."""
+        """Wait for the next report for a candidate's trial, and return it."""
         return await self.reports[recipe_id].get()
 
 
 class CandidateTrial(ray_tune.Trainable):  # type: ignore[misc]
-    """The trial of one candidate; its config has `recipe_id`, and `with_parameters` gives it the mailbox's handle and,
-    in a joint search, the worker group that trains."""
+    """The trial of one candidate.
+
+    Its config has `recipe_id`; `with_parameters` gives it the mailbox's handle and, in a joint search, the worker group
+    that trains.
+    """
 
     def setup(self, config: dict[str, Any], mailbox: Any = None, group: Group | None = None) -> None:
+        """Set the candidate that this actor works for."""
         self.recipe_id, self.mailbox, self.group = config["recipe_id"], mailbox, group
         self.submitted = False
 
     def step(self) -> RungReport:
+        """Wait for the next report, and return it; the first step submits the candidate.
+
+        Where the candidate is stopped early, the weights that its fine-tuning made are removed.
+        """
         if not self.submitted:
             run = ray.get(self.mailbox.get_run.remote(self.recipe_id))
             failure = train_candidate(run, self.group) if run and self.group else None
@@ -79,5 +89,6 @@ class CandidateTrial(ray_tune.Trainable):  # type: ignore[misc]
         return report
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Set another candidate, and return True: the actor is used again (`reuse_actors`)."""
         self.setup(new_config)
         return True

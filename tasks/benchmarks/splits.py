@@ -1,9 +1,9 @@
 """The questions of a task that a sweep uses, and whether its data set is complete.
 
-They are all of them, or those of one side where a sweep searches on some questions and confirms on others. A data set
-is complete when it has as many questions as its authors published.
+A sweep uses all questions, or those of one side where it searches on some and confirms on others. A data set is
+complete when it has as many questions as its authors published.
 
-The suites' task files (`lm_eval/`) say of each task, under `metadata.mergefront`, how many `questions` each split has,
+The suites' task files (`lm_eval/`) say for each task, under `metadata.mergefront`, how many `questions` each split has,
 and which split to `search` on where the benchmark has one to spare. Any other task is halved by a hash of each
 question's content: the same question is on the same side whatever its place, its prompt or the model.
 """
@@ -27,7 +27,7 @@ Side = Literal["search", "confirm"]
 
 @cache
 def laid_over() -> dict[str, dict[str, Any]]:
-    """lm-eval's own tasks → the settings that mergefront's suites lay over their files."""
+    """Read lm-eval's own tasks → the settings by which mergefront's suites override their files."""
     groups = (
         yaml.safe_load((FOLDER / f"{name}.yaml").read_text()) for name in ("mmlu_medical", "medical", "instruction")
     )
@@ -35,7 +35,7 @@ def laid_over() -> dict[str, dict[str, Any]]:
 
 
 def notes(task: Any) -> dict[str, Any]:
-    """The entries under `metadata.mergefront` in a task's file."""
+    """Return the entries under `metadata.mergefront` in a task's file."""
     return dict((task.config.metadata or {}).get("mergefront", {}))
 
 
@@ -47,7 +47,7 @@ def choose_side(where: str, task: Any, side: Side | None) -> tuple[list[int] | N
         side: None for all questions.
 
     Returns:
-        Numbers of the documents on this side (None: all of them), and its name for people.
+        Numbers of the documents on this side, from 0 (None: all of them), and the side in words.
 
     Raises:
         UserError: the task has so few documents that none is on this side.
@@ -65,7 +65,7 @@ def choose_side(where: str, task: Any, side: Side | None) -> tuple[list[int] | N
 
 
 def side_of(document: dict[str, Any]) -> Side:
-    """The side that a question is on."""
+    """Return the side that a question is on, by a hash of its content."""
     content = json.dumps(document, sort_keys=True, default=str)
     return "confirm" if hashlib.sha256(content.encode()).digest()[0] % 2 else "search"
 

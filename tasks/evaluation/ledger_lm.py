@@ -1,4 +1,4 @@
-"""lm-eval's model: it answers from the ledger, and from an engine what the ledger does not know.
+"""lm-eval's model: it answers from the ledger, and from an engine what the ledger lacks.
 
 `LedgerLM` turns lm-eval's requests into questions the way lm-eval's own Hugging Face model does (special tokens,
 truncation from the left, rolling windows), so that both models get the same tokens.
@@ -26,7 +26,7 @@ from orchestrator.core.records import Answer, Decoding, Question, Serving
 from tasks.evaluation.requests import Cut, cut_of
 
 PROMPT_DATE = date(2024, 7, 26)
-"""Today's date for chat templates that print one (the fallback in Llama 3's own): tomorrow it is the same question."""
+"""Today's date for chat templates that print one (the fallback in Llama 3's own), so that a question stays the same."""
 GEN_KWARGS = {
     "until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "max_context_toks",
 }  # fmt: skip
@@ -45,9 +45,9 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
 
     Args:
         tokenizer: the serving's Hugging Face tokenizer.
-        seed: of sampled decoding; each prompt's own is made of it, the prompt and the repeat.
+        seed: of sampled decoding; each prompt's own is derived from it, the prompt and the repeat.
         known: the recipe's answers by question id.
-        answer: the engine; None where only what is known counts.
+        answer: the engine; None where only stored answers count.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
         self._encode = lru_cache(maxsize=8192)(lambda text, **kwargs: tuple(tokenizer.encode(text, **kwargs)))
 
     def knowing(self, known: Mapping[str, Answer]) -> LedgerLM:
-        """The same model, its tokenised requests included, over another recipe's answers."""
+        """Return the same model, its tokenised requests included, over another recipe's answers."""
         other = copy.copy(self)
         other.known = dict(known)
         return other
@@ -89,7 +89,7 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
         return self.serving.tokenizer
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Ids of a text's tokens; a text that begins with the BOS token gets no second one."""
+        """Return the ids of a text's tokens; a text that begins with the BOS token gets no second one."""
         bos = self.tokenizer.bos_token
         if add_special_tokens is None and bos and string.startswith(bos):
             add_special_tokens = False
@@ -97,7 +97,7 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
         return list(self._encode(string, **special))
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """The conversation as the text that the model reads."""
+        """Return the conversation as the text that the model reads."""
         return str(
             self.tokenizer.apply_chat_template(
                 chat_history,
@@ -109,7 +109,7 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
         )
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Log-probability of each continuation, and whether it is the greedy one."""
+        """Return the log-probability of each continuation, in nats, and whether it is the greedy one."""
         return [_as_loglikelihood(answer) for (answer,) in self._answers(requests)]
 
     def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> list[tuple[float, bool]]:
@@ -117,11 +117,11 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
         return [_as_loglikelihood(answer) for answer in answers]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Log-probability of each whole text."""
+        """Return the log-probability of each whole text, in nats."""
         return [math.fsum(_as_loglikelihood(answer)[0] for answer in group) for group in self._answers(requests)]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """The generated text of each prompt."""
+        """Return the generated text of each prompt."""
         return [
             generated_text(request, answer)
             for (answer,), request in zip(self._answers(requests), requests, strict=True)
@@ -129,7 +129,14 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
 
     # ---------------------------------------------------------------- requests as questions
     def questions(self, request: Instance, repeat: int = 0) -> tuple[Question, ...]:
-        """The questions behind one lm-eval request: one, or one per window of a rolling log-likelihood."""
+        """Make the questions behind one lm-eval request: one, or one per window of a rolling log-likelihood.
+
+        Args:
+            repeat: how many times lm-eval has passed the request before.
+
+        Raises:
+            UserError: the request does not fit into the context, or has a setting that is not supported.
+        """
         args = (arg if isinstance(arg, str) else json.dumps(arg, default=str) for arg in request.args)
         cut = cut_of(request)
         key = (request.request_type, *args, cut, repeat)
@@ -206,8 +213,10 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
         return Question(tuple(kept), decoding=decoding, truncated=len(tokens) - len(kept))
 
     def shorten(self, context: str, cut: Cut, room: int) -> list[int]:
-        """Tokens of the prompt with as much of the cut's part as fits into `room` tokens; the instructions around it
-        stay whole. Without the part the prompt may still be too long."""
+        """Return the prompt's tokens, with as much of the cut's part as fits into `room` tokens.
+
+        The instructions around the part stay whole. Without the part the prompt may still be too long.
+        """
         before, found, after = context.partition(cut.part)
         assert found, "the input stands in its prompt as it is"
         low, high = 0, len(cut.part)  # characters kept: the most that fit lie in [low, high)
@@ -221,7 +230,7 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
 
     # ---------------------------------------------------------------- answers
     def _with_repeats(self, requests: Sequence[Instance]) -> list[tuple[Question, ...]]:
-        """lm-eval repeats a request by handing over the same object again."""
+        """The questions of each request; lm-eval repeats a request by passing the same object again."""
         seen: Counter[int] = Counter()
         found = []
         for request in requests:
@@ -244,17 +253,17 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
 
 
 def generated_text(request: Instance, answer: Answer) -> str:
-    """The text of an answer as lm-eval's filters get it."""
+    """Return the text of an answer as lm-eval's filters get it."""
     stop = request.args[1].get("until", [])
     return str(postprocess_generated_text(answer.text or "", stop=stop, think_end_token=None))
 
 
 def _seed(seed: int, repeat: int, tokens: Sequence[int]) -> int:
-    """The seed of a prompt: with one for all prompts, all would be sampled with the same luck."""
+    """The seed of a prompt: with one for all prompts, all would be sampled with the same random numbers."""
     text = json.dumps([seed, repeat, *tokens])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
 def _as_loglikelihood(answer: Answer) -> tuple[float, bool]:
-    assert answer.logprob is not None and answer.is_greedy is not None, "a log-likelihood was asked for"
+    assert answer.logprob is not None and answer.is_greedy is not None, "the request is for a log-likelihood"
     return answer.logprob, answer.is_greedy

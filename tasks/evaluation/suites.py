@@ -47,14 +47,14 @@ class SuiteTask:
     shown: list[tuple[str, str]] = field(default_factory=list)
     """Metrics that are reported beside the score and are no part of it."""
     share: float = 1.0
-    """Its part of the objective where groups count as one."""
+    """Its part of the objective; used where a group counts as one task."""
     split: str = ""
-    """The questions of the data set that these are, for people: `test`, or `half of test by hash`."""
+    """Which questions of the data set these are, in words: `test`, or `half of test by hash`."""
 
 
 # -------------------------------------------------------------------- before anything is loaded
 def offline(config: SweepConfig) -> None:
-    """With a data_root, neither this process nor those that it starts look for data sets on the hub."""
+    """Keep this process, and those that it starts, from looking for data sets on the hub, if there is a data_root."""
     if config.data_root is not None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         wanted = os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -63,7 +63,7 @@ def offline(config: SweepConfig) -> None:
 
 
 def open_lm(config: SweepConfig, serving: Serving) -> LedgerLM:
-    """lm-eval's model over the serving's tokenizer, with no answers yet.
+    """Open lm-eval's model over the serving's tokenizer, with no answers yet.
 
     Raises:
         UserError: the tokenizer cannot be loaded.
@@ -71,7 +71,7 @@ def open_lm(config: SweepConfig, serving: Serving) -> LedgerLM:
     offline(config)
     try:
         tokenizer = open_tokenizer(Path(serving.folder))
-    except Exception as error:  # tokenizers raises nothing more special
+    except Exception as error:  # tokenizers raises nothing more specific
         raise UserError(
             f"parents.{serving.parent}.model: its tokenizer cannot be loaded ({type(error).__name__}: "
             f"{one_line(error)}); save it again, or set tokenizer to the parent that has a good one"
@@ -91,7 +91,7 @@ def keep_private(config: SweepConfig, cache: Path) -> None:
 
 # -------------------------------------------------------------------- suites
 def load_suites(objectives: Mapping[str, Objective], config: SweepConfig, lm: LedgerLM) -> list[SuiteTask]:
-    """Every task of every objective, with its questions.
+    """Load every task of every objective, with its questions.
 
     Args:
         objectives: by name; the sweep's own, its fine-tuning tasks, or a variant of them such as the held-out side.
@@ -123,7 +123,7 @@ def remember(suites: Sequence[SuiteTask], config: SweepConfig, folder: Path) -> 
     """Let the generation tasks measure with the sweep's encoder, and keep what they measure in `folder`.
 
     Raises:
-        UserError: the encoder cannot be had.
+        UserError: the encoder is not available, or has fewer layers than the sweep names.
     """
     if tasks := generation_tasks(suites):
         measured = Measured(folder, open_encoder(config.generation.encoder if config.generation else None))
@@ -132,7 +132,7 @@ def remember(suites: Sequence[SuiteTask], config: SweepConfig, folder: Path) -> 
 
 
 def generation_tasks(suites: Sequence[SuiteTask]) -> list[GenerationTask]:
-    """The generation tasks among the suites."""
+    """List the generation tasks among the suites."""
     return [suite.task for suite in suites if isinstance(suite.task, GenerationTask)]
 
 
@@ -208,7 +208,7 @@ def _configure(where: str, task: Any, use: TaskUse, objective: Objective, seed: 
     shots = use.num_fewshot if use.num_fewshot is not None else objective.num_fewshot
     if shots is not None:
         if shots and task.get_config("num_fewshot") == 0:
-            raise UserError(f"{where}: {use.task} fixes num_fewshot at 0, but {shots} is asked for; leave it out")
+            raise UserError(f"{where}: {use.task} fixes num_fewshot at 0, not {shots}; leave it out")
         task.set_config(key="num_fewshot", value=shots)
     task.set_fewshot_seed(seed=seed)
     overrides = {**objective.gen_kwargs, **use.gen_kwargs}

@@ -19,7 +19,7 @@ from tasks.benchmarks import splits
 
 
 def open_index(names: Iterable[str], include_path: Sequence[str]) -> TaskManager:
-    """lm-eval's index of its own tasks, mergefront's, and those of the folders in `include_path`.
+    """Open lm-eval's index of its own tasks, mergefront's, and those of the folders in `include_path`.
 
     lm-eval's 14,000 entries take seconds to read; they are left out where all of `names` are found without them.
     """
@@ -37,7 +37,7 @@ def _index(folders: tuple[str, ...], defaults: bool) -> TaskManager:
 
 
 def load_named(index: TaskManager, where: str, name: str, data_root: str | None) -> list[tuple[Any, float]]:
-    """The tasks behind a name, each with its share of it: the members of a group share equally.
+    """Load the tasks behind a name, each with its share of it: the members of a group share equally.
 
     Args:
         where: the sweep file's key, for messages.
@@ -68,9 +68,9 @@ def _is_lm_evals(index: TaskManager, name: str) -> bool:
 
 @contextlib.contextmanager
 def loading(where: str, name: str, data_root: str | None) -> Iterator[None]:
-    """Around lm-eval while it reads a task's data set: from `data_root` where it is given.
+    """Let lm-eval read a task's data set in the block: from `data_root` if given, else from the hub.
 
-    datasets takes `org/name` from the working directory when there is such a folder. lm-eval and datasets raise
+    datasets reads `org/name` from the working directory when there is such a folder. lm-eval and datasets raise
     whatever their loaders meet; to the user it is one thing: this task has no data.
 
     Raises:

@@ -1,8 +1,8 @@
 """A tokenizer opened without torch.
 
 transformers' AutoTokenizer imports torch, which takes seconds, though no tokenizer needs it. For the folders that
-mergefront serves from, which hold a tokenizer's files and no model's config, the class that AutoTokenizer chooses is
-the one that tokenizer_config.json names; it is looked up here, and AutoTokenizer is left with what is not as simple.
+mergefront serves from, which have a tokenizer's files and no model's config, the class that AutoTokenizer chooses is
+the one that tokenizer_config.json names; it is looked up here, and AutoTokenizer opens what is not as simple.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ GENERIC = {"PreTrainedTokenizer", "PythonBackend", "TokenizersBackend"}
 
 
 def open_tokenizer(folder: Path) -> Any:
-    """The Hugging Face tokenizer in a folder, of the class and with the settings that AutoTokenizer would give it.
+    """Open the Hugging Face tokenizer in a folder, with the class and settings that AutoTokenizer would choose.
 
     Raises:
-        Exception: whatever transformers and tokenizers raise on damaged files; they have no more special one.
+        Exception: whatever transformers and tokenizers raise on damaged files; they have no more specific one.
     """
     found = _named_class(folder)
     if found is None:

@@ -1,4 +1,4 @@
-"""Code that a sweep file could start through others, and what keeps it from that.
+"""Code that a sweep file could run through other files, and what prevents that.
 
 A sweep file runs nothing. lm-eval's task files can: they name Python functions, metrics and scripts. So a folder of
 them takes part only when the user's own environment says so; and templates are rendered in a sandbox.

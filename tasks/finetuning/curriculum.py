@@ -22,7 +22,7 @@ TERMS: tuple[Term, ...] = ("task", "fine_tune", "consistency")
 
 @dataclass(frozen=True)
 class IcftSettings:
-    """What the schedule is made of; `orchestrator.config.finetune.Icft` says what is sensible."""
+    """What the schedule is made of; `orchestrator.config.finetune.Icft` has the ranges."""
 
     steps: int
     """Optimiser steps, shared evenly by the stages; what does not divide goes to the last ones."""

@@ -56,6 +56,7 @@ def labelled(
 
     Args:
         task: as it is evaluated; its prompt is the one that is trained on.
+        chat: whether the prompt is written as a user's turn of the chat template.
         max_length: tokens of prompt and response together.
 
     Raises:

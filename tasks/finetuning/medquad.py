@@ -165,7 +165,7 @@ class Preference:
     answers: tuple[str, str]
     better: int
     error: str
-    """Of choosing the other."""
+    """The kind of error that choosing the other one is."""
 
     @property
     def choice(self) -> Choice:

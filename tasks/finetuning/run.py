@@ -1,4 +1,7 @@
-"""A run of fine-tuning: what a process needs to train it, and where its files are. Nothing here needs torch or trl."""
+"""A run of fine-tuning: what a process needs to train it, and where its files are.
+
+Nothing here needs torch or trl.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,7 @@ class Run:
     dtype: str
     """Of the tuned weights."""
     save_steps: int
+    """Optimiser steps from one checkpoint to the next."""
     gradient_checkpointing: bool = True
     general: tuple[Labelled, ...] = ()
     """ICFT's general instructions."""

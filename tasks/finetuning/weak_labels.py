@@ -30,7 +30,7 @@ class Written:
 def label_by_model(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int) -> list[Example]:
     """Label prompts with the model's own greedy completions, in their order, weighted by confidence.
 
-    An unfinished completion weighs nothing: it would teach to stop in mid-sentence.
+    An unfinished completion weighs nothing: it would teach the model to stop in mid-sentence.
     """
     written = write(model, tokenizer, prompts, max_new_tokens)
     return [

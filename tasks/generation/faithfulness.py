@@ -71,13 +71,13 @@ class Statement:
 
 
 def faithfulness(output: str, source: str) -> tuple[int, int]:
-    """Numbers of supported and of checked statements of `output`."""
+    """Count the supported and the checked statements of `output`."""
     found = statements(output, source)
     return sum(statement.supported for statement in found), len(found)
 
 
 def statements(output: str, source: str) -> list[Statement]:
-    """Everything in `output` that can be checked, each once, with whether `source` supports it."""
+    """List everything in `output` that can be checked, each once, with whether `source` supports it."""
     said, given = _words(output), _words(source)
     numbers, doses = set(_numbers(given)), set(_doses(given))
     sentences = _sentences(given)
@@ -199,8 +199,10 @@ def _plain_numbers(words: list[str]) -> Iterator[str]:
 
 # -------------------------------------------------------------------- sides
 def _sides(words: list[str]) -> Iterator[tuple[str, ...]]:
-    """A side and what it is said of: the next word or two. `Right now` is no side, and
-    `both` alone may be said of anything."""
+    """Each side and what it is said of: the next word or two.
+
+    `Right now` is no side, and `both` alone may be said of anything.
+    """
     for place, word in enumerate(words):
         if word in SIDES and word != "both":
             after = [*takewhile(str.isalpha, words[place + 1 : place + 4])]
@@ -210,8 +212,10 @@ def _sides(words: list[str]) -> Iterator[tuple[str, ...]]:
 
 
 def _sided(sentences: list[set[str]]) -> list[tuple[set[str], set[str]]]:
-    """The sentences that name a side: which, and their words with those of the sentence before, for `Which hip? The
-    left.` Both sides named there are both."""
+    """The sentences that name a side: the sides, and their words with those of the sentence before.
+
+    The sentence before is there for `Which hip? The left.` A sentence that names left and right also names both.
+    """
     found = []
     for before, sentence in zip([set[str](), *sentences], sentences, strict=False):
         named = {SIDES[word] for word in sentence if word in SIDES}

@@ -27,14 +27,14 @@ from tasks.generation.faithfulness import faithfulness
 LEXICAL = ("bleu", "meteor", "rouge1", "rouge2", "rougeL")
 SIX = (*LEXICAL, "bertscore")
 COMPOSITE, OPTED_OUT = "composite", "composite_without_bertscore"
-"""The unweighted mean of the six, and of the five: another name, so that nobody takes one for the other."""
+"""The unweighted mean of the six, and of the five: another name, so that they are not confused."""
 FAITHFULNESS = "faithfulness"
 NEED_ENCODER = (COMPOSITE, "bertscore")
 METRICS = (COMPOSITE, *SIX, OPTED_OUT, FAITHFULNESS)
 Values = dict[str, Any]
 """Metric → its value."""
 VERSION = 2
-"""Version of the metrics: one more with every change of a value, so that stored values are computed again."""
+"""Version of the metrics: raised with every change of a value, so that stored values are computed again."""
 LIBRARIES = ("bert-score", "nltk", "rouge-score", "sacrebleu")
 
 
@@ -57,7 +57,7 @@ def open_encoder(encoder: Encoder | None, *, weights: bool = True) -> OpenEncode
         None where the sweep names none.
 
     Raises:
-        UserError: there is no such model, or its weights are not safetensors.
+        UserError: there is no such model, it has fewer layers than are named, or its weights are not safetensors.
     """
     if encoder is None:
         return None
@@ -65,14 +65,12 @@ def open_encoder(encoder: Encoder | None, *, weights: bool = True) -> OpenEncode
     files = open_model("generation", "encoder", parent, weights=weights)
     layers = files.config.get("num_hidden_layers", encoder.layer)
     if encoder.layer > layers:
-        raise UserError(
-            f"generation.encoder.layer: {encoder.model} has {layers} layers, but {encoder.layer} is asked for"
-        )
+        raise UserError(f"generation.encoder.layer: {encoder.model} has {layers} layers, not {encoder.layer}; lower it")
     return OpenEncoder(str(files.folder), encoder.layer, files.source.digest)
 
 
 def measure(output: str, reference: str, source: str, encoder: OpenEncoder | None) -> Values:
-    """Every metric of one generated text.
+    """Compute every metric of one generated text.
 
     Args:
         source: the text that the output was generated from; only faithfulness uses it.
@@ -95,7 +93,7 @@ def measure(output: str, reference: str, source: str, encoder: OpenEncoder | Non
 
 
 def lexical(output: str, reference: str) -> dict[str, float]:
-    """BLEU, METEOR and ROUGE of two texts, neither of them empty.
+    """Compute BLEU, METEOR and ROUGE of two texts, neither of them empty, each in [0, 1].
 
     BLEU is that of the sentence (sacrebleu's tokens, smoothing and effective order), METEOR is over NLTK's word tokens
     and WordNet 3.0, ROUGE is F1 without stemming.
@@ -113,14 +111,20 @@ def lexical(output: str, reference: str) -> dict[str, float]:
 
 
 def bertscore(output: str, reference: str, folder: str, layer: int) -> float:
-    """BERTScore's F1 of two texts, neither of them empty, without idf weights and without rescaling; below 0 it is
-    0."""
+    """Compute BERTScore's F1 of two texts, neither of them empty, in [0, 1].
+
+    It is without idf weights and without rescaling; a value below 0 counts as 0.
+
+    Args:
+        folder: the encoder's, on this machine.
+        layer: number of the encoder's layer whose output is compared.
+    """
     _, _, f1 = _bert_scorer(folder, layer).score([output], [reference])
     return min(1.0, max(0.0, float(f1[0])))
 
 
 def distinct(outputs: Iterable[str], n: int) -> float:
-    """Diversity of texts taken together: different n-grams of words over all n-grams (Li et al. 2016).
+    """Compute the diversity of texts taken together: different n-grams of words over all n-grams (Li et al. 2016).
 
     Case does not count; it is 0 where no text has n words.
     """
@@ -146,8 +150,10 @@ def _rouge() -> Any:
 
 @lru_cache(maxsize=1)
 def _wordnet() -> Any:
-    """WordNet in English. NLTK's own reader maps other languages' wordnets to it, which takes seconds in each
-    process."""
+    """WordNet in English.
+
+    NLTK's own reader maps other languages' wordnets to it, which takes seconds in each process.
+    """
     import nltk
     from nltk.corpus.reader import WordNetCorpusReader
 
@@ -155,7 +161,7 @@ def _wordnet() -> Any:
         def map_wn(self, version: str = "wordnet") -> None:
             return None
 
-    with warnings.catch_warnings(action="ignore"):  # that it knows no other language
+    with warnings.catch_warnings(action="ignore"):  # that it has no other language
         return English(nltk.data.find("corpora/wordnet"), None)
 
 
@@ -194,7 +200,7 @@ class Measured:
                     self._values.update(json.loads(line))
 
     def values(self, output: str, reference: str, source: str) -> Values:
-        """Every metric of one generated text, stored or computed now."""
+        """Return every metric of one generated text, stored or computed now."""
         key = self.key(output, reference, source)
         if key not in self._values:
             self.add({key: measure(output, reference, source, self.encoder)})
@@ -205,7 +211,7 @@ class Measured:
         return self.key(output, reference, source) in self._values
 
     def key(self, output: str, reference: str, source: str) -> str:
-        """The hash that a generated text's values are stored under."""
+        """Compute the hash that a generated text's values are stored under."""
         encoder = [self.encoder.digest, self.encoder.layer] if self.encoder else None
         return hashlib.sha256(json.dumps([_versions(), encoder, output, reference, source]).encode()).hexdigest()
 

@@ -22,14 +22,14 @@ Columns = dict[str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Reader:
-    """One folder, its task, and where the data set can be had."""
+    """One folder, its task, and where the data set is available."""
 
     task: str
     folder: Path
     origin: str
 
     def find(self, *names: str) -> Path:
-        """The first of these files in the folder, or anywhere below it.
+        """Find the first of these files in the folder, or anywhere below it.
 
         Raises:
             UserError: there is none, or several.
@@ -46,7 +46,7 @@ class Reader:
         raise self.wrong(f"the file {names[0]} is not there")
 
     def rows(self, file: Path, columns: Columns) -> Iterator[Row]:
-        """The rows of a CSV file (or of JSON Lines with the same fields); what is missing is empty.
+        """Yield the rows of a CSV file (or of JSON Lines with the same fields); what is missing is empty.
 
         Raises:
             UserError: a column is missing, or the file is no CSV.
@@ -62,8 +62,8 @@ class Reader:
             raise self.wrong(f"{file} has no rows")
 
     def wrong(self, what: str) -> UserError:
-        """An error about the folder's files, with the place where the data set can be had."""
-        return UserError(f"{self._where}: {what}; the data set can be had from {self.origin}")
+        """Make an error about the folder's files that names the place where the data set is available."""
+        return UserError(f"{self._where}: {what}; the data set is available from {self.origin}")
 
     @property
     def _where(self) -> str:
@@ -74,7 +74,7 @@ class Reader:
         for field, names in columns.items():
             known = [name for name in names if name in row]
             if not known:
-                # What it has instead is not said: without a header, that would be a patient's note.
+                # The message leaves out what it has instead: without a header, that would be a patient's note.
                 raise self.wrong(f"the first line of {file} names no column {names[0]!r}")
             found[field] = known[0]
         return found
@@ -90,7 +90,7 @@ def _csv(file: Path) -> Numbered:
 
 
 def json_lines(file: Path) -> Numbered:
-    """The objects of a JSON Lines file, values that are no text written as JSON."""
+    """Yield the objects of a JSON Lines file with their line number; values that are no text are written as JSON."""
 
     def rows(stream: TextIO) -> Numbered:
         for number, line in enumerate(stream, start=1):

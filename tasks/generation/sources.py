@@ -48,7 +48,7 @@ class Examples:
     """Reads the training split from its files: it may be large, and only fine-tuning needs it."""
 
     def training(self) -> list[Example]:
-        """The examples to learn from: complete, and none whose input is also a test example's."""
+        """Read the examples to learn from: complete, and none whose input is also a test example's."""
         known = {_plain(example.input) for example in self.test}
         complete = (example for example in self.read_training() if example.input and example.reference)
         return [example for example in complete if _plain(example.input) not in known]
@@ -57,11 +57,11 @@ class Examples:
 def make_examples(
     test: Iterable[Example], train: Read = tuple, validation: Iterable[Example] = (), check: bool = True
 ) -> Examples:
-    """The complete examples of a data set's splits.
+    """Put the complete examples of a data set's splits together.
 
     Args:
         train: reads the training split.
-        check: whether to look there for the other examples.
+        check: whether to look for the other splits' inputs there.
     """
     rows = list(test)
     complete, spare = ([row for row in part if row.input and row.reference] for part in (rows, validation))
@@ -85,7 +85,7 @@ def is_test(unit: str, one_in: int) -> bool:
 
 # -------------------------------------------------------------------- the five data sets
 def brief_hospital_course(reader: Reader) -> Examples:
-    """MIMIC-IV-Ext-BHC: one file without splits; every hundredth patient is test."""
+    """Read MIMIC-IV-Ext-BHC: one file without splits; every hundredth patient is test."""
     file = reader.find("mimic-iv-bhc.csv")
     columns: Columns = {"id": ("note_id",), "input": ("input",), "reference": ("target",)}
 
@@ -98,7 +98,7 @@ def brief_hospital_course(reader: Reader) -> Examples:
 
 
 def radiology(reader: Reader) -> Examples:
-    """IU X-ray: the collection's XML reports, or its CSV; without splits; every tenth report is test."""
+    """Read IU X-ray: the collection's XML reports, or its CSV; without splits; every tenth report is test."""
     reports = sorted(path for path in reader.folder.rglob("*.xml"))
     columns: Columns = {"id": ("uid",), "input": ("findings",), "reference": ("impression",)}
 
@@ -131,7 +131,7 @@ def _openi(reader: Reader, file: Path) -> Row:
 
 
 def aci_bench(reader: Reader) -> Examples:
-    """ACI-Bench: all three test sets of the challenges; its validation set to search on."""
+    """Read ACI-Bench: all three test sets of the challenges; its validation set to search on."""
     columns: Columns = {"id": ("encounter_id",), "input": ("dialogue",), "reference": ("note",)}
     tests = ("clinicalnlp_taskB_test1.csv", "clinicalnlp_taskC_test2.csv", "clef_taskC_test3.csv")
 
@@ -151,7 +151,7 @@ SECTIONS = {
 
 
 def mts_dialog(reader: Reader) -> Examples:
-    """MTS-Dialog: both test sets; its validation set to search on."""
+    """Read MTS-Dialog: both test sets; its validation set to search on."""
     columns: Columns = {
         "id": ("ID",), "section": ("section_header",), "reference": ("section_text",), "input": ("dialogue",)
     }  # fmt: skip
@@ -176,7 +176,7 @@ def _title(header: str) -> str:
 
 
 def problem_list(reader: Reader) -> Examples:
-    """BioNLP 2023 ProbSum: the test file names two columns otherwise than the training file."""
+    """Read BioNLP 2023 ProbSum, whose test file names two columns differently from its training file."""
     columns: Columns = {
         "id": ("File ID",), "assessment": ("Assessment",), "reference": ("Summary",),
         "subjective": ("Subjective Sections", "Subjectives"), "objective": ("Objective Sections", "Objectives"),
@@ -202,7 +202,7 @@ READERS: dict[str, Callable[[Reader], Examples]] = {
 
 
 def own_examples(name: str, task: OwnTask) -> Examples:
-    """The user's own JSON Lines.
+    """Read the user's own JSON Lines.
 
     Raises:
         UserError: no such file, a line that is no JSON object, a field that is missing, empty, or no text.
@@ -238,7 +238,7 @@ def knows(name: str, generation: Generation | None) -> bool:
 
 
 def check_names(generation: Generation | None) -> None:
-    """Refuse names under `generation` that cannot be meant.
+    """Refuse names under `generation` that are unknown or taken.
 
     Raises:
         UserError: a key of generation names no task, or a task of the user's own has a name that is taken.

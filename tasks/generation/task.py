@@ -1,7 +1,7 @@
 """A generation task as lm-eval knows it.
 
 Prompts are made from examples, texts are generated as in the paper, and scored by `tasks.generation.metrics`. The five
-tasks are YAML files beside this one, in lm-eval's keys plus `origin` (where the data set can be had) and `truncate`
+tasks are YAML files beside this one, in lm-eval's keys plus `origin` (where the data set is available) and `truncate`
 (the side that an input loses where the prompt is too long). A user's own task has its prompt in the sweep file.
 """
 
@@ -44,6 +44,7 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
     Args:
         settings: lm-eval's keys of the task (task, doc_to_text, metadata).
         truncate: the side of the input that is cut where a prompt is too long.
+        examples: the data set's splits.
         has_encoder: whether the sweep names BERTScore's encoder.
     """
 
@@ -76,11 +77,14 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
         )
 
     def over(self, chosen: list[Example]) -> GenerationTask:
-        """The same task over other examples than the test split's, so that fine-tuning sees the prompts of serving."""
+        """Return the same task over other examples than the test split's.
+
+        It gives fine-tuning the prompts of serving.
+        """
         return GenerationTask(self.settings, self.truncate, Examples(chosen, 0), self.has_encoder)
 
     def construct_requests(self, doc: dict[str, Any], ctx: Any, **kwargs: Any) -> CuttableInstance:
-        """lm-eval's own request, with what may be cut from its prompt, and from which side."""
+        """Make lm-eval's own request, with what may be cut from its prompt, and from which side."""
         made: Instance = super().construct_requests(doc, ctx, **kwargs)
         return CuttableInstance(
             request_type=made.request_type,
@@ -92,7 +96,7 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
         )
 
     def score(self, doc: dict[str, Any], results: list[str]) -> Values:
-        """Every metric of one generated text."""
+        """Compute every metric of one generated text."""
         values = self.measured.values(results[0], doc["reference"], doc["input"])
         return {**values, FAITHFULNESS: tuple(values[FAITHFULNESS])}
 
@@ -110,12 +114,12 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
                 )
 
     def shown(self) -> list[str]:
-        """The metrics that are reported beside the objective's own."""
+        """List the metrics that are reported beside the objective's own."""
         hidden = (OPTED_OUT,) if self.has_encoder else NEED_ENCODER
         return [name for name in METRICS if name not in hidden]
 
     def notes(self) -> list[str]:
-        """Sentences that a reader of the scores must know. Documents are numbered from 0."""
+        """Write the sentences that a reader of the scores must know; documents are numbered from 0."""
         used = {instance.doc_id: instance.doc["id"] for instance in self.instances}
         again = [document for document, example in used.items() if example in self.examples.in_training]
         found = []
@@ -139,7 +143,7 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
 
 
 def share(items: list[tuple[int, int]]) -> float:
-    """Part of the checked statements that is supported; 1 where there was nothing to check.
+    """Compute the part of the checked statements that is supported; 1 where there was nothing to check.
 
     Args:
         items: (supported, checked) of each document.
@@ -171,7 +175,7 @@ def load_task(where: str, name: str, generation: Generation | None) -> Generatio
         where: the sweep file's key of the task, for messages.
 
     Raises:
-        UserError: its data is not named, does not exist, or is not in the data set's form.
+        UserError: its data is not named, does not exist, or is not in the data set's form; its prompt is no template.
     """
     has_encoder = generation is not None and generation.encoder is not None
     if generation is not None and name in generation.own:
@@ -184,7 +188,7 @@ def load_task(where: str, name: str, generation: Generation | None) -> Generatio
     folder = generation.data.get(name) if generation else None
     if folder is None:
         raise UserError(
-            f"{where}: {name} needs its data set's folder: write it under generation.data.{name}; it can be had from "
+            f"{where}: {name} needs its data set's folder: write it under generation.data.{name}; it is available from "
             f"{origin}"
         )
     reader = Reader(name, Path(folder), origin)

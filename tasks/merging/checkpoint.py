@@ -1,4 +1,4 @@
-"""Recipe → checkpoint on disk, through mergekit. mergekit is the definition of every method."""
+"""Recipe → checkpoint on disk, through mergekit, which defines every method."""
 
 from __future__ import annotations
 
@@ -24,28 +24,39 @@ LINEAR_ABOVE = 0.9995
 """mergekit's SLERP is plain linear interpolation where |cos| of two tensors is above this."""
 NORM_PIECE = 1 << 20
 """mergekit's own piece when it measures norms and dot products; another one would move the last bits."""
-
-
 REFUSALS = (ValueError, TypeError, AssertionError)
-"""What mergekit raises when the recipe itself is at fault; all else may go better next time."""
+"""What mergekit raises when the recipe itself is at fault; after any other error, trying again may help."""
 
 
 class MergeRefused(Exception):
-    """mergekit says that this recipe cannot be merged; trying again will not help."""
+    """mergekit refuses to merge this recipe; trying again will not help."""
 
 
 def localise(recipe: Recipe, scratch: Path) -> Recipe:
-    """The same recipe over plain models in folders on this machine: mergekit asks the hub about models even when they
-    are cached.
+    """Return the same recipe over plain models in folders on this machine.
+
+    mergekit sends requests about models to the hub even when they are cached.
 
     Args:
-        scratch: where adapters are merged in.
+        scratch: folder for parents with an adapter merged in.
+
+    Raises:
+        MergeRefused: mergekit refuses an adapter.
     """
     return _over(recipe, lambda source: _plain(source, scratch))
 
 
 def adapted(recipe: Recipe, scratch: Path) -> Recipe:
-    """The same recipe with its adapters merged in; models without one stay as they are, to be found on each node."""
+    """Return the same recipe with its adapters merged in.
+
+    Models without an adapter stay as they are, to be found on each node.
+
+    Args:
+        scratch: folder for parents with an adapter merged in.
+
+    Raises:
+        MergeRefused: mergekit refuses an adapter.
+    """
     return _over(recipe, lambda source: _plain(source, scratch) if source.lora else source)
 
 
@@ -60,7 +71,10 @@ def _over(recipe: Recipe, change: Callable[[Source], Source]) -> Recipe:
 
 @lru_cache(maxsize=256)
 def _local(source: Source) -> Source:
-    """Looked up once per process: what was served does not change under a running sweep."""
+    """The same source, by its folders on this machine.
+
+    They are looked up once per process: what was served does not change during a sweep.
+    """
     model, _ = fetch(source.name, source.model, source.revision, weights=True)
     lora = str(fetch(source.name, source.lora, None, weights=True)[0]) if source.lora else None
     return replace(source, model=str(model), revision=None, lora=lora)
@@ -70,7 +84,7 @@ def materialise(recipe: Recipe, folder: Path, scratch: Path) -> Path:
     """Write the merged checkpoint to `folder` through mergekit; keep it if it is there already.
 
     Args:
-        scratch: where adapters are merged in.
+        scratch: folder for parents with an adapter merged in.
 
     Raises:
         MergeRefused: an impossible recipe, in mergekit's own words.
@@ -94,8 +108,10 @@ def materialise(recipe: Recipe, folder: Path, scratch: Path) -> Path:
 
 @contextlib.contextmanager
 def appearing(folder: Path) -> Iterator[Path | None]:
-    """A temporary folder that becomes `folder` all at once when the block ends well, and goes away when it does not;
-    None when `folder` is there already."""
+    """Yield a temporary folder that becomes `folder` all at once when the block succeeds.
+
+    It is removed when the block raises. Where `folder` is there already, None is yielded.
+    """
     if folder.exists():
         yield None
         return
@@ -112,7 +128,7 @@ def appearing(folder: Path) -> Iterator[Path | None]:
 
 
 def headers(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
-    """Tensor name → (file, shape) for a folder of safetensors, sharded or not."""
+    """Read tensor name → (file, shape) from a folder of safetensors files, sharded or not."""
     from safetensors import safe_open
 
     found = {}
@@ -120,13 +136,13 @@ def headers(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
                 if name.endswith("rotary_emb.inv_freq"):
-                    continue  # a buffer that old checkpoints carry and nobody reads
+                    continue  # a buffer that old checkpoints have and no model reads
                 found[name] = (file, tuple(tensors.get_slice(name).get_shape()))
     return found
 
 
 def slerp_share(first: Source, second: Source, scratch: str) -> dict[str, float]:
-    """How much of a pair SLERP treats differently from Linear.
+    """Measure how much of a pair SLERP treats differently from Linear.
 
     Returns:
         `tensors`: how many there are; `curved`: the share of them with |cos| <= 0.9995;
@@ -145,10 +161,10 @@ def slerp_share(first: Source, second: Source, scratch: str) -> dict[str, float]
 
 
 def merged_folder(source: Source, scratch: Path) -> Path:
-    """A parent's weights as safetensors on this machine. An adapter is merged in by mergekit, once for all processes
-    that share `scratch`.
+    """Return the folder on this machine with a parent's weights as safetensors.
 
-    Not for the ranks of a process group: in those but the first, transformers saves nothing and does not say so.
+    An adapter is merged in by mergekit, once for all processes that share `scratch`. Not for the ranks of a process
+    group: in those but the first, transformers saves nothing, without an error.
 
     Raises:
         MergeRefused: mergekit refuses the adapter.
@@ -171,8 +187,10 @@ def merged_folder(source: Source, scratch: Path) -> Path:
 
 
 def cosine(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """The cosine that mergekit's slerp finds, to the bit: norms of the norms of its pieces, then the dot product of
-    the normalised pieces (one float32 sum over an embedding is off in the third digit).
+    """Compute the cosine that mergekit's slerp finds, to the bit.
+
+    It takes the norms of the norms of the tensor's pieces, then the dot product of the normalised pieces (one float32
+    sum over an embedding is off in the third digit).
 
     Returns:
         Shape (1, 1), float32, in [-1, 1].

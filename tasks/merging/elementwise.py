@@ -1,7 +1,7 @@
 """The merge methods that work element by element, so that any shard of the parents gives that shard of the merge.
 
-mergekit's own functions where they are so; where they are not because of what they look up in whole tensors on the way
-(SLERP's and NuSLERP's angles), the same arithmetic after that. Each gives mergekit's bytes on a CPU.
+They are mergekit's own functions where those work so. Where those do not, because they measure whole tensors on the
+way (SLERP's and NuSLERP's angles), they are the same arithmetic after that. Each gives mergekit's bytes on a CPU.
 
 `FORMS` has one entry for each method of `orchestrator.config.methods` that is marked elementwise.
 """
@@ -20,7 +20,7 @@ from tasks.merging.lazy import Merge, Tensors
 
 @dataclass(frozen=True)
 class Angle:
-    """What a method has to know of two whole tensors, whatever the ratio."""
+    """What a method has to measure of two whole tensors, whatever the ratio."""
 
     first: Any
     second: Any
@@ -29,11 +29,11 @@ class Angle:
     """The cosine, one element."""
 
     def key(self, task: Any, name: str) -> tuple[str, ...]:
-        """What the cosine depends on: methods that measure alike share it.
+        """Return what the cosine depends on; methods that measure alike share it.
 
         Args:
-            task: mergekit's, for the tensor.
-            name: the tensor's.
+            task: mergekit's task for the tensor.
+            name: the tensor's name.
         """
         dtype = str(task.gather_tensors.dtype)
         return self.measure.__qualname__, str(self.first), str(self.second), dtype, name
@@ -41,8 +41,10 @@ class Angle:
 
 @dataclass(frozen=True)
 class Form:
-    """How a method merges a slice of every input into that slice of the merge. Each function takes mergekit's task for
-    the tensor."""
+    """How a method merges a slice of every input into that slice of the merge.
+
+    Each function takes mergekit's task for the tensor.
+    """
 
     merge: Callable[[Any, torch.Tensor | None], Merge]
     """Given the cosine too, where the form has an angle."""
@@ -53,11 +55,12 @@ class Form:
 
 
 def form_of(method: str, task: Any, inputs: Tensors) -> Form | None:
-    """The form that merges this tensor slice by slice. None where the method has to see whole tensors, and where
-    mergekit has to say what is wrong with tensors that are missing or do not fit one another.
+    """Return the form that merges this tensor slice by slice; None where the method has to see whole tensors.
+
+    It is None too where tensors are missing or do not fit one another: mergekit has to say what is wrong with them.
 
     Args:
-        task: mergekit's, for the tensor.
+        task: mergekit's task for the tensor.
     """
     form = FORMS.get(method)
     tensors = list(inputs.values())
@@ -70,12 +73,12 @@ def form_of(method: str, task: Any, inputs: Tensors) -> Form | None:
 
 
 def _mergekits(task: Any, _: torch.Tensor | None) -> Merge:
-    """Mergekit's own function, which is elementwise as it is."""
+    """Merge by mergekit's own function, which is elementwise as it is."""
     return lambda parts: task.execute(tensors=parts)
 
 
 def _linear(task: Any, _: torch.Tensor | None) -> Merge:
-    """Mergekit's linear: float32 sums in the order of the models, divided by the sum of the weights."""
+    """Merge as mergekit's linear: float32 sums in the order of the models, divided by the sum of the weights."""
     weights = torch.tensor([task.input_parameters[m]["weight"] for m in task.model_order], dtype=torch.float32)
     total = weights.sum().item() if task.parameters["normalize"] else 1.0
     terms = list(zip(task.model_order, weights.tolist(), strict=True))
@@ -97,7 +100,7 @@ def _slerp_angle(task: Any) -> Angle:
 
 
 def _slerp(task: Any, dot: torch.Tensor | None) -> Merge:
-    """Mergekit's slerp: two coefficients from t and the angle between the tensors."""
+    """Merge as mergekit's slerp: two coefficients from t and the angle between the tensors."""
     assert dot is not None, "slerp has an angle"
     base = task.base_model
     (other,) = (model for model in task.model_order if model != base)
@@ -116,7 +119,7 @@ def _nuslerp_angle(task: Any) -> Angle:
 
 
 def _nuslerp(task: Any, dot: torch.Tensor | None) -> Merge:
-    """Mergekit's nuslerp over flattened tensors without a base: as `_slerp`, but in the tensors' own dtype."""
+    """Merge as mergekit's nuslerp, flattened and without a base: as `_slerp`, but in the tensors' own dtype."""
     assert dot is not None, "nuslerp has an angle"
     first, second = task.model_order
     weights = [task.input_parameters[model]["weight"] for model in task.model_order]
@@ -135,7 +138,7 @@ def _nuslerp(task: Any, dot: torch.Tensor | None) -> Merge:
 
 
 def flat_cosine(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """The cosine that mergekit's nuslerp finds over flattened tensors: one element, of their dtype."""
+    """Compute the cosine that mergekit's nuslerp finds over flattened tensors: one element, of their dtype."""
     a, b = first.reshape(-1), second.reshape(-1)
     a = a / torch.norm(a, dim=-1, keepdim=True).clamp(min=1e-7)
     b = b / torch.norm(b, dim=-1, keepdim=True).clamp(min=1e-7)
@@ -151,7 +154,7 @@ FORMS = {
         _nuslerp_angle,
         applies=lambda task, _: bool(task.parameters["nuslerp_flatten"]) and task.base_model is None,
     ),
-    # More task vectors torch sums in an order that depends on the shape.
+    # torch sums more task vectors than that in an order that depends on the shape.
     "task_arithmetic": Form(_mergekits, applies=lambda _, inputs: len(inputs) <= 5),
 }
 """Method → its form."""

@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_map_only
 from tasks.merging.checkpoint import REFUSALS, MergeRefused
 
 PIECE = {"cpu": 1 << 20, "cuda": 1 << 26}
-"""Elements per piece, by where it is merged: large enough for all cores, small enough that its float32 buffers stay in
-the last-level cache or are little beside the weights."""
+"""Elements per piece, by the device that merges it: large enough for all cores, small enough that its float32 buffers
+stay in the last-level cache (CPU) or are small beside the weights (GPU)."""
 
 Tensors = dict[Any, torch.Tensor]
 """mergekit's model reference → that parent's tensor."""
@@ -29,14 +29,16 @@ class Tally:
 
     failures: list[Exception] = field(default_factory=list)
     elements: int = 0
-    """Of the merged model, that this rank worked out."""
+    """Elements of the merged model that this rank computed."""
     read: int = 0
     """Bytes of the parents that it read for that, what it measured included."""
 
 
 class Merged(torch.Tensor):  # type: ignore[misc]
-    """vLLM's loaders narrow a tensor to the shard of their rank and copy that to its place. For a method that works
-    element by element, narrowing the parents gives the same bytes. Anything else that is done to it makes it whole.
+    """A tensor that is merged when it, or a shard of it, is copied.
+
+    vLLM's loaders narrow a tensor to the shard of their rank and copy that to its place. For a method that works
+    element by element, narrowing the parents gives the same bytes. Any other operation first merges all of it.
 
     Nothing raises: an exception inside vLLM's loading would leave it with half a model. The tally has what failed.
     """
@@ -57,13 +59,15 @@ class Merged(torch.Tensor):  # type: ignore[misc]
         dtype: torch.dtype,
         tally: Tally,
     ) -> Merged:
-        """Args:
-        title: the tensor's name in the checkpoint (torch has its own use for `name`).
-        inputs: the parents' tensors, all of one shape with at least one dimension.
-        merge: for a slice of every input, that slice of the result.
-        near: for a model and (a shard of) its tensor, the same where it is kept.
-        dtype: the result's.
-        tally: where to note what was done, and what failed.
+        """Make a tensor of the inputs' shape, without data of its own.
+
+        Args:
+            title: the tensor's name in the checkpoint (torch has its own use for `name`).
+            inputs: the parents' tensors, all of one shape with at least one dimension.
+            merge: for a slice of every input, that slice of the result.
+            near: for a model and (a shard of) its tensor, the same in the memory where it is kept.
+            dtype: the result's.
+            tally: where to note what was done, and what failed.
         """
         shape = next(iter(inputs.values())).shape
         self: Merged = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype)
@@ -74,7 +78,7 @@ class Merged(torch.Tensor):  # type: ignore[misc]
         return f"Merged({self.title}, {list(self.shape)}, {self.dtype})"
 
     def pour(self, target: torch.Tensor) -> None:
-        """Merge into `target`, of the same shape."""
+        """Merge into `target`, of the same shape; the tally notes what fails."""
         if target.is_meta:
             return  # vLLM counts what a copy would fill before it makes room for it
         finite = True
@@ -94,6 +98,7 @@ class Merged(torch.Tensor):  # type: ignore[misc]
             self.tally.failures.append(MergeRefused(f"{self.title} holds NaN or Inf"))
 
     def whole(self) -> torch.Tensor:
+        """Merge all of it, and return it as a plain tensor."""
         result = torch.empty(self.shape, dtype=self.dtype)
         self.pour(result)
         return result
@@ -112,12 +117,13 @@ class Merged(torch.Tensor):  # type: ignore[misc]
 
 
 def refusal(name: str, error: Exception) -> Exception:
-    """What mergekit refuses, with the tensor's name; anything else as it is."""
+    """Return what mergekit refuses as a MergeRefused with the tensor's name, and any other error as it is."""
     if isinstance(error, MergeRefused) or not isinstance(error, REFUSALS):
         return error
     return MergeRefused(f"{name}: {error or type(error).__name__}")
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether no element is NaN or infinite."""
     low, high = tensor.aminmax()  # one pass and no copy; NaN comes through
     return bool(low.isfinite() & high.isfinite())

@@ -1,11 +1,11 @@
-"""Recipe → weights inside a running vLLM engine. No checkpoint is written.
+"""Recipe → weights inside a running vLLM engine, without a checkpoint on disk.
 
 mergekit stays the definition of every method: its planner resolves the recipe (gradients, filters and defaults
 included) into one task per tensor, and those tasks merge. Where a method works element by element, a tensor is merged
 only when and where vLLM copies it (`tasks.merging.lazy`): straight into its place in a fused parameter, only the shard
 of this rank, in pieces that stay in the processor's cache. What those methods need to know of whole tensors
 (`tasks.merging.elementwise`) is measured once per pair of parents. Where a method has to see whole tensors, the ranks
-of an engine share them out. A contract suite holds every method against `mergekit-yaml` and a fresh engine.
+of an engine share them out. A contract suite compares every method with `mergekit-yaml` and a fresh engine.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from tasks.merging.lazy import Merged, Tally, Tensors, refusal
 from tasks.merging.ranks import Ranks
 
 WINDOW = 4
-"""Whole tensors for each rank that are worked out before the next are begun: enough to share them out evenly, few
-enough that what comes of them is little beside a model."""
+"""Whole tensors for each rank that are computed before the next are started: enough to share them evenly, few enough
+that the results are small beside a model."""
 
 
 @dataclass
@@ -60,11 +60,12 @@ class Opened:
         return self.form.angle(self.item.task) if self.form and self.form.angle else None
 
     def cast(self, parts: Tensors) -> Tensors:
+        """Cast the parents' tensors, or the same shard of each, to the dtypes that mergekit merges in."""
         return {model: part.to(self.dtypes[model]) for model, part in parts.items()}
 
     @property
     def key(self) -> tuple[str, ...]:
-        """Of what is known of its angle."""
+        """The key of its angle in `Merger.cosines`."""
         angle = self.angle
         assert angle is not None, "its form has an angle"
         return angle.key(self.item.task, self.item.name)
@@ -76,8 +77,10 @@ class Opened:
 
     @property
     def whole(self) -> Tensors:
-        """Cast, and on the CPU: there mergekit works by itself, and the order of its sums, and so the last bit, is that
-        of a CPU."""
+        """The parents' tensors, cast and on the CPU.
+
+        mergekit by itself merges there, and the order of its sums, and so the last bit, is that of a CPU.
+        """
         return {model: tensor.cpu() for model, tensor in self.cast(self.inputs).items()}
 
 
@@ -86,7 +89,9 @@ class Merger:
     """The parents, opened once, and what was measured about them."""
 
     scratch: Path
+    """Folder for parents with an adapter merged in."""
     place: Place = "mapped"
+    """The memory that the parents are kept in."""
     device: torch.device = torch.device("cpu")
     """The engine's, where elementwise methods merge; the others merge on the CPU."""
     ranks: Ranks = Ranks()
@@ -99,9 +104,11 @@ class Merger:
     """`Angle.key` → cosine, one element."""
 
     def plan(self, recipe: Recipe) -> list[Planned]:
-        """Raises:
-        MergeRefused: in mergekit's words.
-        Exception: whatever else goes wrong, such as a parent that cannot be read.
+        """Resolve the recipe into one task for each tensor, by mergekit's planner.
+
+        Raises:
+            MergeRefused: mergekit refuses the recipe, in its own words.
+            Exception: whatever else goes wrong, such as a parent that cannot be read.
         """
         from mergekit.common import dtype_from_name
         from mergekit.config import MergeConfiguration
@@ -125,8 +132,10 @@ class Merger:
         return [Planned(item.tensor_name, item.tensor_task, dtype_from_name(item.dtype)) for item in saves]
 
     def tensors(self, recipe: Recipe, planned: Sequence[Planned], tally: Tally) -> Iterator[tuple[str, torch.Tensor]]:
-        """The merged tensors in the plan's order. Those of elementwise methods are merged when they are copied, and
-        add to the tally what goes wrong then. All ranks have to go through them together.
+        """Yield the merged tensors with their names, in the plan's order.
+
+        Those of elementwise methods are merged when they are copied, and add to the tally what goes wrong then. All
+        ranks have to iterate over them together.
 
         Raises:
             MergeRefused: mergekit refuses a tensor.
@@ -141,7 +150,7 @@ class Merger:
                     yield each.item.name, tensor
 
     def whole(self, recipe: Recipe) -> Iterator[tuple[str, torch.Tensor]]:
-        """A recipe's tensors as plain ones.
+        """Yield a recipe's tensors as plain ones, with their names.
 
         Raises:
             As `plan` and `tensors`.
@@ -154,7 +163,7 @@ class Merger:
             yield name, plain
 
     def _open(self, recipe: Recipe, item: Planned) -> Opened:
-        # A checkpoint that takes part as it is comes once, and is not kept.
+        # A checkpoint that is evaluated unchanged is read once, and not kept.
         keep = not recipe.is_copy
         loads = {load.model: load for load in item.task.gather_tensors.arguments().values()}
         try:
@@ -176,8 +185,9 @@ class Merger:
         return tensor
 
     def _look(self, recipe: Recipe, some: Sequence[Opened], tally: Tally) -> dict[str, torch.Tensor | None]:
-        """What takes whole tensors: the merges of methods that are not elementwise, and the angles that are not known
-        yet. Each is worked out by one of the ranks.
+        """Compute what takes whole tensors: merges that are not elementwise, and angles that are not known yet.
+
+        Each is computed by one of the ranks.
 
         Returns:
             The merged tensors by name; None for an optional one that no parent has.
@@ -216,7 +226,7 @@ class Merger:
         return Merged(each.item.name, each.inputs, lambda parts: merge(each.cast(parts)), near, dtype, tally)
 
     def _near(self, each: Opened) -> Callable[[Any, torch.Tensor], torch.Tensor]:
-        """Keep the shards of the parents that this rank needs in the memory that `place` names."""
+        """Return the function that keeps this rank's shards of the parents in the memory that `place` names."""
 
         def near(model: Any, tensor: torch.Tensor) -> torch.Tensor:
             if self.place == "mapped":
@@ -231,10 +241,10 @@ class Merger:
 
 
 def write_checkpoint(recipe: Recipe, folder: Path, scratch: Path) -> Path:
-    """Write the checkpoint of the tensors that are served to `folder`; keep it if it is there already.
+    """Write the tensors that are served as a checkpoint to `folder`; keep it if it is there already.
 
     Args:
-        scratch: where adapters are merged in.
+        scratch: folder for parents with an adapter merged in.
 
     Raises:
         MergeRefused: an impossible recipe, in mergekit's own words.
@@ -245,7 +255,9 @@ def write_checkpoint(recipe: Recipe, folder: Path, scratch: Path) -> Path:
 
 
 def materialise_random(recipe: Recipe, folder: Path, scratch: Path) -> Path:
-    """A checkpoint of a recipe that draws random numbers: the tensors that would be served, not mergekit's own draw.
+    """Write a checkpoint of a recipe that draws random numbers; keep it if it is there already.
+
+    It has the tensors that would be served, not mergekit's own draw.
 
     Raises:
         As `Merger.whole`.
@@ -265,8 +277,11 @@ def materialise_random(recipe: Recipe, folder: Path, scratch: Path) -> Path:
 
 
 def _by_mergekit(recipe: Recipe, each: Opened) -> torch.Tensor | None:
-    """Any method, through mergekit's own function. A method that draws random numbers draws each tensor's from a seed
-    of its own, so that the result does not depend on the order of the tensors, nor on the rank that works it out."""
+    """Merge by any method, through mergekit's own function.
+
+    A method that draws random numbers draws each tensor's from a seed of its own, so that the result depends neither on
+    the order of the tensors nor on the rank that computes it.
+    """
     item = each.item
     with torch.random.fork_rng(enabled=recipe.seed is not None):
         if recipe.seed is not None:
@@ -277,7 +292,7 @@ def _by_mergekit(recipe: Recipe, each: Opened) -> torch.Tensor | None:
 
 
 def dtype_of(load: Any, tensor: torch.Tensor) -> torch.dtype:
-    """What mergekit casts a parent's tensor to before it merges."""
+    """Return the dtype that mergekit casts a parent's tensor to before it merges."""
     from mergekit.common import dtype_from_name
 
     wanted: torch.dtype | None = dtype_from_name(load.dtype)

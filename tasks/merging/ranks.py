@@ -1,7 +1,7 @@
-"""The ranks of an engine that hold shards of the same layers, and how they share work on whole tensors.
+"""The ranks of an engine that have shards of the same layers, and how they share work on whole tensors.
 
-A merge that has to see whole tensors cannot be cut into shards. So each rank takes some of the tensors, and sends the
-others what came of them.
+A merge that has to see whole tensors cannot be cut into shards. So each rank takes some of the tensors, and sends
+the results to the others.
 """
 
 from __future__ import annotations
@@ -20,21 +20,26 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Ranks:
+    """The ranks that share work, as one of them sees them; alone by default."""
+
     rank: int = 0
+    """Number of this one, from 0."""
     size: int = 1
+    """How many there are."""
     group: Any = None
     """A process group that takes CPU tensors (gloo); None for a rank alone."""
 
     def share(self, items: Sequence[Item], costs: Sequence[int], function: Callable[[Item], Any]) -> list[Any]:
-        """The function's results, in order, the same on every rank; each is worked out by one. All ranks must call it
-        with the same items.
+        """Apply a function to each item on one rank, and return all results, in order, on every rank.
+
+        All ranks must call it with the same items.
 
         Args:
-            costs: of the items, by which they are dealt out.
-            function: gives a CPU tensor, or what pickle takes.
+            costs: of the items, in any unit; they decide which rank gets which.
+            function: returns a CPU tensor, or an object that can be pickled.
 
         Raises:
-            Exception: what the function raised; on the other ranks a MergeRefused or RuntimeError that says it.
+            Exception: what the function raised; on the other ranks a MergeRefused or RuntimeError with its message.
         """
         if self.size == 1:
             return [function(item) for item in items]
@@ -85,7 +90,7 @@ def _like(value: Any) -> Any:
 
 
 def deal(costs: Sequence[int], size: int) -> list[int]:
-    """Item → rank: the largest first, each to the rank with the least to do."""
+    """Choose a rank for each item: the largest first, each to the rank with the least to do."""
     loads, owners = [0] * size, [0] * len(costs)
     for index in sorted(range(len(costs)), key=lambda index: -costs[index]):
         owners[index] = loads.index(min(loads))

@@ -1,5 +1,7 @@
-"""The engines by the name of their backend. To add one: an entry in `orchestrator.config.backends`, a module with its
-engine beside this one, and a function here that opens it.
+"""The engines, by the name of their backend.
+
+To add one: an entry in `orchestrator.config.backends`, a module with its engine beside this one, and a function here
+that opens it.
 """
 
 from __future__ import annotations
@@ -36,14 +38,15 @@ def open_engine(opening: Opening) -> Engine:
     """Start an engine of the sweep's backend.
 
     Raises:
-        UserError: a parent that cannot be had on this node, or an engine that does not fit.
-        Exception: whatever the backend says when the settings do not go together.
+        UserError: a parent is not available on this node, or the engine does not fit.
+        Exception: whatever the backend raises when the settings do not go together.
     """
     return OPENERS[opening.workers.backend](opening)
 
 
 def _open_vllm(opening: Opening) -> Engine:
-    from tasks.serving.vllm_engine import VllmEngine  # a guard: it imports torch, which the fake backend does without
+    # A guard: this module imports torch at its top, which the fake backend does not need.
+    from tasks.serving.vllm_engine import VllmEngine
 
     return VllmEngine(opening.boot(), opening.serving, opening.scratch, opening.keep)
 

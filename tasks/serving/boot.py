@@ -27,9 +27,11 @@ class Span:
     """How this process is part of an engine over several nodes."""
 
     address: str
-    """Of the first stage's node."""
+    """IP address of the first stage's node."""
     port: int
+    """TCP port on that node, where the stages meet."""
     stage: int = 0
+    """Number of this process's stage, from 0."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ class Boot:
     Args:
         model: folder of the parent that it starts with; it gives architecture and tensor names.
         tokenizer: folder of the serving's tokenizer.
+        dtype: of weights and activations, by vLLM's name.
         models: how many checkpoints the sweep merges.
+        span: its part in an engine over several nodes; None for an engine on one.
     """
 
     model: Path
@@ -51,10 +55,10 @@ class Boot:
 
     @property
     def fit(self) -> Fit | None:
-        """How the engine fits onto the GPUs that it was given; None for an engine on cores.
+        """How the engine fits onto the GPUs that it was given; None for an engine on CPUs.
 
         Raises:
-            UserError: it does not, with the arithmetic.
+            UserError: it does not fit; the message has the arithmetic.
         """
         if not self.workers.gpus:
             return None
@@ -74,12 +78,12 @@ class Boot:
 
     @property
     def place(self) -> Place:
-        """Where the parents are kept."""
+        """Where the parents' weights are kept (`orchestrator.sizing.placement`)."""
         return fit.place if (fit := self.fit) else "mapped"
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """VLLM's."""
+        """The arguments of vLLM's `LLM` and `EngineArgs`."""
         settings = self.workers.engine
         return {
             "model": str(self.model),
@@ -105,7 +109,7 @@ class Boot:
 
     def _memory(self, fit: Fit | None) -> dict[str, Any]:
         if fit is None:
-            # Small blocks, so that short contexts are shared too; 128 is the CPU's default, 32 the least it likes.
+            # Small blocks, so that short contexts are shared too; 128 is the CPU's default, 32 the least that is fast.
             cache = int(self.workers.engine.kv_cache_gib * 2**30)
             return {"block_size": 32, "kv_cache_memory_bytes": cache}
         taken = fit.budget_bytes - (fit.parent_bytes if fit.place == "gpu" else 0)
@@ -119,9 +123,9 @@ class Boot:
 
 
 def prepare(workers: Workers) -> None:
-    """Settings of the process, before vLLM is imported."""
+    """Set the environment of this process for vLLM, then import vLLM."""
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    # `tasks.serving.forced` is a logits processor of the first kind; with the second runner vLLM would refuse to start.
+    # `tasks.serving.forced` is a logits processor for vLLM's first model runner; with the second, vLLM does not start.
     os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
     # vLLM would pin the threads of every CPU worker to the same cores.
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
@@ -130,12 +134,12 @@ def prepare(workers: Workers) -> None:
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     import vllm  # noqa: F401
 
-    # vLLM collects garbage several times while it starts; the hundred thousands of objects of its imports are none.
+    # Garbage is collected several times while vLLM starts; the hundreds of thousands of imported objects are none.
     gc.freeze()
 
 
 def run_stage(boot: Boot) -> None:
-    """Keep the ranks of a stage beyond the first running; returns when one of them has ended."""
+    """Run the ranks of a stage beyond the first; returns when one of them has ended."""
     prepare(boot.workers)
     from vllm.engine.arg_utils import EngineArgs
     from vllm.usage.usage_lib import UsageContext
@@ -146,6 +150,6 @@ def run_stage(boot: Boot) -> None:
 
 
 def _gpus_of_the_machine() -> int:
-    """All of them, and not only those that Ray lets this worker see."""
+    """Count all GPUs of this machine, not only those that Ray lets this worker see."""
     listed = Path("/proc/driver/nvidia/gpus")
     return max(1, len(list(listed.iterdir()))) if listed.is_dir() else 1

@@ -10,7 +10,7 @@ from orchestrator.recipes.recipe import Recipe
 
 
 class InvalidWeights(Exception):
-    """The merged checkpoint is not a model: tensors are missing, misshapen, or not finite."""
+    """The merged checkpoint is not a model: tensors are missing, of another shape, or not finite."""
 
 
 class Engine(Protocol):
@@ -20,7 +20,7 @@ class Engine(Protocol):
         """Load the recipe's weights in place of the last one's.
 
         Raises:
-            MergeRefused | InvalidWeights: the recipe is at fault; the engine takes the next one.
+            MergeRefused | InvalidWeights: the recipe is at fault; the engine can load the next one.
         """
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:

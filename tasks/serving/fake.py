@@ -18,8 +18,8 @@ class FakeEngine:
     """An engine without a model.
 
     Args:
-        seconds: that a question takes.
-        gib: of memory that a question takes, while the block is answered.
+        seconds: time that each question takes.
+        gib: memory in GiB that each question takes while its block is answered.
     """
 
     def __init__(self, seconds: float = 0.0, gib: float = 0.0) -> None:
@@ -27,9 +27,11 @@ class FakeEngine:
         self.recipe_id = ""
 
     def load(self, recipe: Recipe) -> None:
+        """Remember the recipe, whose id goes into the hashes."""
         self.recipe_id = recipe.id
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
+        """Return an answer for each question, in their order, after the time that they take."""
         memory = bytearray(int(self.gib * 2**30 * len(questions)))
         time.sleep(self.seconds * len(questions))
         del memory

@@ -20,15 +20,17 @@ class Forced(AdapterLogitsProcessor):  # type: ignore[misc]
     """Registered with the engine (`logits_processors`); touches only requests that carry tokens under `FORCED`."""
 
     def is_argmax_invariant(self) -> bool:
+        """Return False: forcing a token changes which one is the most probable."""
         return False
 
     def new_req_logits_processor(self, params: SamplingParams) -> Any:
+        """Return the function that forces a request's tokens; None for a request that carries none."""
         tokens: list[int] | None = (params.extra_args or {}).get(FORCED)
         if tokens is None:
             return None
 
         def force(output_ids: list[int], logits: torch.Tensor) -> torch.Tensor:
-            # vLLM has taken the log-probabilities by now: they are of the logits as the model made them.
+            # vLLM has taken the log-probabilities by now: they are of the logits as the model computed them.
             logits[tokens[min(len(output_ids), len(tokens) - 1)]] = torch.inf
             return logits
 

@@ -24,6 +24,7 @@ class VllmEngine:
     """An engine that runs in this process (and in the ranks and stages that it starts).
 
     Args:
+        boot: what vLLM starts with.
         scratch: folder of this worker alone, for parents with an adapter merged in.
         keep: folder to keep merged checkpoints in, or None to write none. The nodes of an engine's stages share it.
     """
@@ -40,7 +41,7 @@ class VllmEngine:
         self.llm.collective_rpc("open_parents", args=(str(scratch), tied, boot.place))
 
     def load(self, recipe: Recipe) -> None:
-        """Merge and load.
+        """Merge a recipe, and load its weights.
 
         Raises:
             InvalidWeights: mergekit refuses the recipe, or the merged tensors are not those of the model or not finite.
@@ -54,11 +55,18 @@ class VllmEngine:
             self.load_checkpoint(write_checkpoint(recipe, self.keep / recipe.id, self.scratch))
 
     def load_checkpoint(self, folder: Path) -> None:
-        """Put a checkpoint's weights into the running engine."""
+        """Load a checkpoint's weights into the running engine.
+
+        Raises:
+            InvalidWeights: its tensors are not those of the model, or not finite.
+        """
         self._swap("load_checkpoint", str(folder))
 
     def checksums(self) -> list[dict[str, str]]:
-        """What is loaded, a dictionary a rank: see `tasks.serving.weights.Weights.checksums`."""
+        """Return the checksums of the loaded weights, a dictionary for each rank.
+
+        See `tasks.serving.weights.Weights.checksums`.
+        """
         return list(self.llm.collective_rpc("checksums"))
 
     def _swap(self, method: str, argument: object) -> None:
@@ -69,8 +77,10 @@ class VllmEngine:
         self._forget()
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
-        """Answers in the order of the questions. They depend on the questions of this call, and on no earlier one: the
-        prefix cache starts empty."""
+        """Generate or score with the loaded recipe; the answers are in the order of the questions.
+
+        They depend on the questions of this call, and on no earlier one: the prefix cache starts empty.
+        """
         self._forget()
         requests = to_requests(questions, self.serving)
         outputs = self.llm.generate(
@@ -84,6 +94,6 @@ class VllmEngine:
         return [found[question.id] for question in questions]
 
     def _forget(self) -> None:
-        """Empty the prefix cache; it knows nothing of weights and would mix the answers of two recipes."""
+        """Empty the prefix cache; it is not keyed by the weights and would mix the answers of two recipes."""
         if not self.llm.reset_prefix_cache():
             raise RuntimeError("vLLM did not reset its prefix cache: requests are still running in this engine")

@@ -16,7 +16,7 @@ from orchestrator.core.records import Answer, Question, Serving
 MAX_LOGPROB_IDS = 128
 """vLLM's limit on `SamplingParams.logprob_token_ids`."""
 MAX_FORCED = 64
-"""Tokens that are worth a step each; a longer continuation is read in one pass, its context with it."""
+"""Most tokens that are written one by one; a longer continuation is read in one pass, its context with it."""
 FORCED = "forced_token_ids"
 """The key in a request's `extra_args` of the tokens that it has to write: see `tasks.serving.forced`."""
 
@@ -26,22 +26,32 @@ class Request:
     """One vLLM request that answers one or several questions."""
 
     prompt: list[int]
+    """Token ids."""
     sampling: Any
+    """vLLM's SamplingParams."""
     read: Callable[[Any], list[Answer]]
+    """Reads the answers from vLLM's RequestOutput."""
 
 
 def to_requests(questions: Sequence[Question], serving: Serving) -> list[Request]:
-    """The requests that answer all questions, those that start alike next to each other, for the prefix cache."""
+    """Make the requests that answer all questions.
+
+    Those that start alike are next to each other, for the prefix cache.
+    """
     requests = [_request(group, serving) for group in _by_prompt(questions)]
     requests.sort(key=lambda request: request.prompt)
     for request in requests:
-        request.sampling.skip_clone = True  # each is its own already; vLLM's deep copies take 6 % of a small model
+        # Each has its own already; vLLM's deep copies take 6 % of the time with a small model.
+        request.sampling.skip_clone = True
     return requests
 
 
 def _by_prompt(questions: Sequence[Question]) -> list[list[Question]]:
-    """The lettered choices of one question share their prompt: single-token continuations of one context are
-    read from one request. Everything else is a request of its own."""
+    """Group the questions that one request answers.
+
+    The lettered choices of one question share their prompt: single-token continuations of one context are read from
+    one request. Everything else is a request of its own.
+    """
     lettered: dict[tuple[int, ...], list[Question]] = defaultdict(list)
     groups = []
     for question in questions:
@@ -106,7 +116,7 @@ def _choices(group: list[Question]) -> Request:
 
 
 def _forced(question: Question) -> Request:
-    """The continuation is written, token by token, after a context that the prefix cache may hold."""
+    """The continuation is written, token by token, after a context that the prefix cache may have."""
     from vllm import SamplingParams
 
     tokens = question.continuation

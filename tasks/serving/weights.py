@@ -1,12 +1,11 @@
-"""Weights into a running vLLM engine, checked on the way in. Runs where the weights are: a vLLM worker extension.
+"""Weights into a running vLLM engine, checked on the way in.
 
-Where the engine's parameters are as checkpoints have them (CUDA), they are written in place; where vLLM has packed them
-(CPU), they go through its `reload_weights`.
+This runs where the weights are, as a vLLM worker extension. Where the engine's parameters are as checkpoints have them
+(CUDA), they are written in place; where vLLM has packed them (CPU), they go through its `reload_weights`.
 
-vLLM only warns about a tensor that it did not get, and keeps the old one. So what it was started with is the list of
-what must arrive; and because a reload that is broken off leaves vLLM with half a model for good, every reload is
-carried through: what is missing or refused is filled from the parent that the engine was started with, and the recipe
-is reported as invalid.
+vLLM only warns about a tensor that it did not get, and keeps the old one. So every tensor that it was started with must
+arrive; and because a reload that is broken off leaves vLLM with half a model for good, every reload is completed: what
+is missing or refused is filled from the parent that the engine was started with, and the recipe is reported as invalid.
 """
 
 from __future__ import annotations
@@ -34,19 +33,19 @@ class Weights:
     """The extension (`worker_extension_cls`); vLLM mixes it into its worker class."""
 
     def open_parents(self, scratch: str, tied: bool, place: Place) -> None:
-        """Once, before any other call.
+        """Open the parents, once and before any other call.
 
         Args:
             scratch: a folder of this worker alone.
+            tied: whether the model's head is its embedding. A head's tensor that a file may have all the same is then
+                never loaded: vLLM would write it over the embedding.
             place: where to keep the parents.
-            tied: whether the model's head is its embedding. A head's tensor that a file may carry all the same is then
-                never poured: vLLM would write it over the embedding.
         """
         keep_freed_memory()
         self._tied = tied
         model = self.model_runner.model_config  # type: ignore[attr-defined]
         self._untied_by_vllm = tied and not model.hf_config.tie_word_embeddings
-        # By the path of this process's node, which may be another one than that of the first stage's.
+        # By the path of this process's node, which may differ from that on the first stage's node.
         known = headers(Path(model.model)).items()
         self._boot = {name: at for name, at in known if self._is_here(name) and not self._is_tied_head(name)}
         self._merger = Merger(Path(scratch), place, self.device, _ranks())  # type: ignore[attr-defined]
@@ -57,19 +56,19 @@ class Weights:
         """Merge a recipe straight into the engine.
 
         Returns:
-            What makes it invalid, a phrase each; what is loaded is then of no use, but the engine takes the next
-            recipe.
+            A phrase for each thing that makes the recipe invalid. The loaded weights are then of no use, but the
+            engine can load the next recipe.
         """
         try:
             planned = self._merger.plan(recipe)
         except MergeRefused as error:
-            return [str(error)]  # said and not raised: an exception that crosses vLLM's processes loses its class
+            return [str(error)]  # returned and not raised: an exception that crosses vLLM's processes loses its class
         self._tally = Tally()
         here = [item for item in planned if self._is_here(item.name)]
         return self._pour(self._merger.tensors(recipe, here, self._tally), self._tally.failures)
 
     def work(self) -> tuple[int, int]:
-        """Elements that this rank worked out at the last merge, and bytes of the parents that it read for that."""
+        """Count the elements that this rank computed at the last merge, and the bytes of the parents that it read."""
         return self._tally.elements, self._tally.read
 
     def load_checkpoint(self, folder: str) -> list[str]:
@@ -78,10 +77,10 @@ class Weights:
         return self._pour(((name, read_tensor(file, name)) for name, (file, _) in stored if self._is_here(name)), [])
 
     def checksums(self) -> dict[str, str]:
-        """Module or parameter → SHA-256 of what is loaded there.
+        """Return module or parameter → SHA-256 of the weights that are loaded there, in hex.
 
-        Where vLLM packs a layer's weight away (CPU), of what the layer makes of a fixed input: different weights make
-        something different of it.
+        Where vLLM has packed a layer's weight (CPU), it is that of the layer's output for a fixed input, which differs
+        where the weights do.
         """
         found = {}
         model = self.model_runner.get_model()  # type: ignore[attr-defined]
@@ -127,8 +126,11 @@ class Weights:
         return [*problems, *dict.fromkeys(str(failure) for failure in failures)]
 
     def _open_stage(self) -> None:
-        """VLLM makes the buffers that a stage takes the last one's work from when it warms up, which it leaves out on
-        the CPU without compilation: the first question would find none."""
+        """Make the buffers for the output of the stage before, where vLLM has not.
+
+        vLLM makes them when it warms up, which it leaves out on the CPU without compilation: the first question would
+        find none.
+        """
         from vllm.distributed import get_pp_group
 
         runner = self.model_runner  # type: ignore[attr-defined]
@@ -138,7 +140,7 @@ class Weights:
             )
 
     def _is_here(self, name: str) -> bool:
-        """Whether the tensor is of this rank's stage, or of none: its layers of the others are placeholders."""
+        """Whether the tensor is of this rank's stage, or of none: other stages' layers are placeholders here."""
         from vllm.model_executor.models.utils import is_pp_missing_parameter
 
         return not is_pp_missing_parameter(name, self.model_runner.get_model())  # type: ignore[attr-defined]
@@ -147,8 +149,11 @@ class Weights:
         return self._tied and name == HEAD
 
     def _retie(self) -> None:
-        """A tied head shares the embedding's tensor, but where vLLM packs weights (CPU) it has a packed copy, which
-        a reload leaves as it was: the old recipe's head on the new recipe's body."""
+        """Pack a tied head anew, where vLLM packs weights (CPU).
+
+        A tied head shares the embedding's tensor, but a packed one is a copy, which a reload leaves as it was: the old
+        recipe's head on the new recipe's body.
+        """
         from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 
         modules = list(self.model_runner.get_model().modules())  # type: ignore[attr-defined]
@@ -160,15 +165,18 @@ class Weights:
 
 
 def keep_freed_memory() -> None:
-    """Glibc hands buffers of some megabytes back to the kernel as soon as they are freed, and gets them again page by
-    page: most of the time that a merge takes on a CPU."""
+    """Let glibc keep freed buffers, to use them again.
+
+    It returns buffers of some megabytes to the kernel as soon as they are freed, and gets them again page by page: most
+    of the time that a merge takes on a CPU.
+    """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the largest that it takes
+        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the largest that it accepts
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _ranks() -> Ranks:
-    """Those of this rank's stage."""
+    """The ranks of this rank's stage."""
     from vllm.distributed import get_tp_group
 
     group = get_tp_group()
@@ -176,8 +184,10 @@ def _ranks() -> Ranks:
 
 
 def _as_stored(model: torch.nn.Module) -> bool:
-    """Whether the engine's parameters are as checkpoints have them, fused and cut into shards at most, so that they can
-    be written where they are; else (CPU, quantisation) vLLM has to prepare them anew after each load."""
+    """Whether the engine's parameters are as checkpoints have them, fused and cut into shards at most.
+
+    They can then be written in place; otherwise (CPU, quantisation) vLLM has to prepare them anew after each load.
+    """
     from vllm.model_executor.layers.linear import UnquantizedLinearMethod
     from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
 
@@ -187,6 +197,7 @@ def _as_stored(model: torch.nn.Module) -> bool:
 
 
 def read_tensor(file: Path, name: str) -> torch.Tensor:
+    """Read a tensor of a safetensors file, as it is stored."""
     from safetensors import safe_open
 
     with safe_open(file, framework="pt") as opened:

@@ -91,7 +91,7 @@ def wrong(generation: dict[str, Any] | None, task: str, expected: str, **objecti
 @pytest.mark.parametrize(
     ("generation", "objective", "expected"),
     [
-        wrong(None, "clinical_bhc", r"write it under generation\.data\.clinical_bhc; it can be had from https://physionet"),
+        wrong(None, "clinical_bhc", r"write it under generation\.data\.clinical_bhc; it is available from https://physionet"),
         wrong({"data": {"clinical_bhc": "nowhere"}}, "clinical_bhc", "there is no such folder"),
         wrong({"data": {"clinical_bch": "."}}, "letters", r"generation\.data\.clinical_bch: no such task; did you mean 'clinical_bhc'"),
         wrong({"own": {"l": {"file": "f", "prompt": "x"}}}, "l", r"generation\.own\.l: prompt has no \{\{input\}\}"),

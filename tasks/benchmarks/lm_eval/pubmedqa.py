@@ -11,7 +11,7 @@ TEST = Path(__file__).parent / "pubmedqa_test.json"
 
 
 def load(revision: str, **_: Any) -> dict[str, datasets.Dataset]:
-    """The official test questions, and the others as `validation`; lm-eval passes the task's metadata too."""
+    """Load the official test questions, and the others as `validation`; lm-eval passes the task's metadata too."""
     labelled = datasets.load_dataset("qiaojin/PubMedQA", "pqa_labeled", split="train", revision=revision)
     place = {pubid: row for row, pubid in enumerate(labelled["pubid"])}
     test = [place.pop(pubid) for pubid in json.loads(TEST.read_text()) if pubid in place]
@@ -19,5 +19,6 @@ def load(revision: str, **_: Any) -> dict[str, datasets.Dataset]:
 
 
 def doc_to_text(doc: dict[str, Any]) -> str:
+    """Return the prompt of a question, as lm-eval's pubmedqa has it."""
     contexts = "\n".join(doc["context"]["contexts"])
     return f"Abstract: {contexts}\nQuestion: {doc['question']}\nAnswer:"

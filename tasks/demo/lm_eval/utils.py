@@ -1,4 +1,7 @@
-"""The demo's questions as lm-eval wants them. They are made, not read: nothing depends on where one stands."""
+"""The demo's questions as lm-eval reads them.
+
+They are generated, so that they do not depend on the working directory.
+"""
 
 from datasets import Dataset
 from lm_eval.tasks.ifeval.utils import agg_inst_level_acc, process_results
@@ -10,10 +13,10 @@ __all__ = ["agg_inst_level_acc", "formulary", "instructions", "process_results"]
 
 
 def formulary(**_: object) -> dict[str, Dataset]:
-    """The multiple-choice questions; lm-eval passes the task's metadata, which they do not need."""
+    """Make the multiple-choice questions; lm-eval passes the task's metadata, which they do not need."""
     return {"test": Dataset.from_list([dict(each) for each in _formulary.documents()])}
 
 
 def instructions(**_: object) -> dict[str, Dataset]:
-    """The instruction prompts, in the columns of google/IFEval."""
+    """Make the instruction prompts, in the columns of google/IFEval."""
     return {"test": Dataset.from_list([dict(each) for each in _instructions.documents()])}

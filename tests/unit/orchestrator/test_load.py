@@ -118,7 +118,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"objectives": {"x": {"tasks": ["demo_instructions"], "limit": 2, "gen_kwargs": {"min_p": 0.1}}}},
         "gen_kwargs: min_p = 0.1 is not supported",
     ),
-    "too many shots": (objective(num_fewshot=3), "fixes num_fewshot at 0, but 3 is asked for"),
+    "too many shots": (objective(num_fewshot=3), "fixes num_fewshot at 0, not 3; leave it out"),
     "unknown parent in a recipe": (
         grid(method="linear", alpha=[0.5], between=["a", "instruct"]),
         "recipes[0] names 'instruct', which is not in parents: a, b",

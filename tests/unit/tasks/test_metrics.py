@@ -109,7 +109,7 @@ def test_without_an_encoder_there_is_no_composite() -> None:
 
 
 def test_an_encoder_that_is_not_there_or_not_so_deep(encoder: OpenEncoder, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"generation\.encoder\.layer: .* has 2 layers, but 3 is asked for"):
+    with pytest.raises(UserError, match=r"generation\.encoder\.layer: .* has 2 layers, not 3; lower it"):
         open_encoder(Encoder(model=encoder.folder, layer=3))
     with pytest.raises(UserError, match=r"generation\.encoder\.model: the folder .* does not exist"):
         open_encoder(Encoder(model=str(tmp_path / "none"), layer=1))
