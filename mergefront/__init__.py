@@ -1,4 +1,4 @@
-"""mergefront for notebooks and scripts: the names that people need, from wherever they are defined.
+"""The names that a notebook or a script needs, imported from where they are defined; it may import every package.
 
 import mergefront
 

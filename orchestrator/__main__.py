@@ -1,4 +1,4 @@
-"""`python -m orchestrator` is `mergefront`."""
+"""`python -m orchestrator` runs the command line, as `mergefront` does."""
 
 import sys
 

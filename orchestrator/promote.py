@@ -1,8 +1,9 @@
-"""From a row of the leaderboard to a model folder that anyone can load: the checkpoint, what it was served with, and a
-card that says where it comes from and how well it did.
+"""From a row of the leaderboard to a model folder that transformers and vLLM can load.
 
-mergekit writes the checkpoint; it is then compared, tensor by tensor, with what live merging makes of the recipe on a
-CPU, which is what answered the questions (on a GPU, but for the last bit of the methods that merge there).
+The folder has the checkpoint, the tokenizer, template and stop ids that it was served with, and a model card with its
+parents and scores. mergekit writes the checkpoint; it is then compared, tensor by tensor, with what live merging makes
+of the recipe on a CPU, which is what answered the questions (on a GPU, but for the last bit of the methods that merge
+there).
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ def promote(sweep: Sweep, board: Board, name: str, folder: Path) -> Row:
 
     Args:
         name: as for `Board.find`.
+        folder: must not exist yet; it appears when everything in it is written.
+
+    Returns:
+        The recipe's row.
 
     Raises:
         UserError: the folder exists, the recipe has no scores, a parent is gone or has changed, or the checkpoint is
@@ -59,20 +64,28 @@ def promote(sweep: Sweep, board: Board, name: str, folder: Path) -> Row:
 
 
 def check_parents(sweep: Sweep, recipe: Recipe) -> None:
-    """The recipe's parents, at the revisions that were served, are still what they were."""
+    """Check that the weights of the recipe's parents, at the revisions that were served, have not changed.
+
+    Raises:
+        UserError: a parent's digest is another one.
+    """
     config = {**sweep.config.parents, **sweep.config.candidates}
     for source, _ in recipe.models:
         parent = config[source.name].model_copy(update={"revision": source.revision})
-        now = open_model("parents", source.name, parent).source.digest
-        if now != source.digest:
+        digest = open_model("parents", source.name, parent).source.digest
+        if digest != source.digest:
             raise UserError(
-                f"parents.{source.name}: the weights in {source.model} are not those that were served (digest {now} "
+                f"parents.{source.name}: the weights in {source.model} are not those that were served (digest {digest} "
                 f"instead of {source.digest}); restore them, or run the sweep again"
             )
 
 
 def check_served(recipe: Recipe, checkpoint: Path, scratch: Path) -> None:
-    """Every tensor of the checkpoint is, bit by bit, what live merging makes."""
+    """Check that every tensor of the checkpoint is, bit by bit, what live merging makes.
+
+    Raises:
+        UserError: a tensor differs.
+    """
     stored = headers(checkpoint)
     for name, tensor in Merger(scratch).whole(recipe):
         with safe_open(stored[name][0], framework="pt") as opened:
@@ -84,7 +97,7 @@ def check_served(recipe: Recipe, checkpoint: Path, scratch: Path) -> None:
 
 
 def add_serving(sweep: Sweep, folder: Path) -> None:
-    """The tokenizer and template that every recipe was evaluated with, and the stop ids of all parents."""
+    """Add the tokenizer and template that every recipe was evaluated with, and the stop ids of all parents."""
     for name in TOKENIZER_FILES:
         if (Path(sweep.serving.folder) / name).exists():
             shutil.copyfile(Path(sweep.serving.folder) / name, folder / name)
@@ -96,7 +109,7 @@ def add_serving(sweep: Sweep, folder: Path) -> None:
 
 
 def card(sweep: Sweep, board: Board, row: Row) -> str:
-    """The model card: parents, licences, method, scores with their standard errors."""
+    """Write the text of the model card: parents, licences, method, scores with their standard errors."""
     sources = [source for source, _ in row.recipe.models]
     licences = {source.name: licence(source) for source in sources}
     front = {
@@ -129,7 +142,7 @@ def card(sweep: Sweep, board: Board, row: Row) -> str:
 
 
 def licence(source: Source) -> str:
-    """What the parent's own model card says, in its front matter."""
+    """Read a parent's licence from the front matter of its own model card; `not stated` where it has none."""
     folder, _ = fetch(source.name, source.model, source.revision, weights=True)
     readme = folder / "README.md"
     parts = readme.read_text(encoding="utf-8").split("---") if readme.exists() else []

@@ -1,0 +1,1 @@
+"""The command line; imports every layer, but only inside the function of a command, so that `--help` is instant."""

@@ -1,4 +1,4 @@
-"""Types of arguments. argparse shows their names: `invalid hours value`."""
+"""Types of arguments; argparse shows their function names in its messages: `invalid hours value`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def folder(text: str) -> Path:
-    """Absolute, for the workers have working directories of their own."""
+    """Parse a folder's path and make it absolute, as the workers have working directories of their own."""
     return Path(text).absolute()
 
 
 def hours(text: str) -> float:
+    """Parse a number of hours above 0.
+
+    Raises:
+        ArgumentTypeError: it is not above 0.
+    """
     value = float(text)
     if not value > 0:
         raise argparse.ArgumentTypeError(f"must be above 0, but got {text}")
@@ -24,6 +29,8 @@ def hours(text: str) -> float:
 
 
 def at_least(minimum: int) -> Callable[[str], int]:
+    """Make a type for whole numbers that are not below `minimum`."""
+
     def number(text: str) -> int:
         value = int(text)
         if value < minimum:

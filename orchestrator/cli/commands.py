@@ -1,4 +1,4 @@
-"""`mergefront compare`, `promote` and `status`: what is done with the results of a sweep."""
+"""The commands `compare`, `promote` and `status`, which work on the results of a sweep."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from orchestrator.cli.arguments import Commands, folder
 
 
 def add_commands(commands: Commands) -> None:
+    """Add `compare`, `promote` and `status` with their arguments."""
     compare = commands.add_parser("compare", help="two recipes: paired differences per task, and what flipped")
     compare.add_argument("dir", type=folder, metavar="DIR")
     compare.add_argument("a", metavar="A", help="recipe id, parent's name, or label such as 'linear alpha=0.4'")
@@ -23,7 +24,7 @@ def add_commands(commands: Commands) -> None:
     promote.set_defaults(execute=_promote)
     status = commands.add_parser("status", help="where a sweep is, live or dead, from its files, on any machine")
     status.add_argument("dir", type=Path, metavar="DIR")
-    status.add_argument("--json", action="store_true", help="for machines")
+    status.add_argument("--json", action="store_true", help="print the status as JSON")
     status.set_defaults(execute=_status)
 
 

@@ -1,4 +1,4 @@
-"""`mergefront ledger`: the stored answers, without evaluating anything."""
+"""The command `ledger`: export, clean up and merge stored answers, without evaluating anything."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ DONE, DAMAGED = 0, 1
 
 
 def add_commands(commands: Commands) -> None:
+    """Add `ledger` with its tools `export`, `gc` and `merge`."""
     ledger = commands.add_parser("ledger", help="the stored answers: export, gc, merge")
     tools = ledger.add_subparsers(dest="tool", required=True, metavar="TOOL")
     export = tools.add_parser("export", help="all answers of a sweep as one Parquet table")
@@ -69,6 +70,7 @@ def _merge(args: argparse.Namespace) -> int:
 
 
 def _say(damaged: list[str]) -> int:
+    """Name the damaged blocks on stderr; returns the exit code."""
     for each in damaged:
         print(f"mergefront: damaged: {each}; left out", file=sys.stderr)
     return DAMAGED if damaged else DONE

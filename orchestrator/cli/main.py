@@ -1,4 +1,4 @@
-"""The command line. Heavy imports wait until a command needs them: `--help` is instant."""
+"""The command line; heavy imports wait until a command needs them, so that `--help` is instant."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ OF_THE_USERS_FILES = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG,
     errno.ELOOP,
 }  # fmt: skip
-"""What a full disk, a missing permission or a wrong path says; any other OSError is a fault of ours."""
+"""Error numbers of a full disk, a missing permission or a wrong path; any other OSError is a bug of mergefront."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The commands with their arguments."""
+    """Make the parser of all commands and their arguments."""
     top = argparse.ArgumentParser(
         prog="mergefront",
         description="Find the Pareto front of the merges of two language models.",
@@ -32,13 +32,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command.
+    """Run a command, and turn errors in what the user gave into one line on stderr.
 
     Args:
-        argv: default: those of the process.
+        argv: the command and its arguments; None for those of the process.
 
     Returns:
-        The exit code.
+        The exit code: 0 done, 1 finished with failed recipes or damaged blocks, 2 wrong input, 130 interrupted.
     """
     args = parser().parse_args(argv)
     from cluster.session import check_packages, interrupt, private, quiet
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         if error.errno not in OF_THE_USERS_FILES:
             raise
         place = f" ({error.filename})" if error.filename else ""
-        print(f"mergefront: error: {error.strerror}{place}; mend that, and run the same command again", file=sys.stderr)
+        print(f"mergefront: error: {error.strerror}{place}; fix that, and run the same command again", file=sys.stderr)
         return WRONG_INPUT
     except KeyboardInterrupt:
         print("\nmergefront: interrupted; the same command resumes from here", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`mergefront plan`."""
+"""The command `plan`: what a sweep would do and need, without starting an engine."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from orchestrator.cli.arguments import Commands
 
 
 def add_commands(commands: Commands) -> None:
+    """Add `plan` with its arguments."""
     plan = commands.add_parser(
         "plan", help="what would run: recipes, questions, tokens, memory, disk; starts no engine"
     )
     plan.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
-    plan.add_argument("--json", action="store_true", help="for machines")
+    plan.add_argument("--json", action="store_true", help="print the plan as JSON")
     plan.add_argument("--shape", type=Path, metavar="CONFIG.json", help="stands in for the parents, with no hub")
-    plan.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="goes with --shape")
+    plan.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="the tokenizer's folder, needed with --shape")
     plan.add_argument(
         "--cluster", metavar="NODES", help="such as '2 nodes of 8x H100-80GB + 2000GB'; default: RAY_ADDRESS's"
     )

@@ -1,4 +1,4 @@
-"""`mergefront review`."""
+"""The command `review`: write blinded rating sheets, and read them back."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from orchestrator.cli.arguments import Commands, at_least, folder
 
 
 def add_commands(commands: Commands) -> None:
+    """Add `review` with its arguments."""
     review = commands.add_parser("review", help="blinded rating sheets for clinicians, and what the filled ones say")
     review.add_argument("dir", type=folder, metavar="DIR")
     review.add_argument("recipe", nargs="*", metavar="RECIPE", help="as for compare; the first is compared with")
@@ -34,7 +35,7 @@ def _read(args: argparse.Namespace) -> int:
     from orchestrator.review.terminal import print_ratings
 
     if args.recipe or args.task or args.reference:
-        raise UserError("--read: takes no recipes, --task or --reference: the review's key knows them; leave them out")
+        raise UserError("--read: takes no recipes, --task or --reference: the review's key has them; leave them out")
     print_ratings(read_review(Layout(args.dir), args.read), console())
     return 0
 
@@ -53,7 +54,7 @@ def _write(args: argparse.Namespace) -> int:
     print("\n".join(f"  {sheet.resolve()}" for sheet in review.sheets))
     if review.truncated:
         print(f"{review.truncated} of the prompts were cut to fit the engine; the sheets show these inputs whole")
-    print("These sheets hold texts of the data set, patients' too if it does. Only you can read them (0700, 0600);")
+    print("These sheets contain texts of the data set, patients' too if it does. Only you can read them (0700, 0600);")
     print("pass them on, with rubric.txt, only where such texts may go.")
     print(f"Which recipe is which, not for the raters: {review.key.resolve()}")
     return 0

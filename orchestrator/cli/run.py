@@ -1,4 +1,4 @@
-"""`mergefront run`, with `search` and `sft` as words for it, and `report`: what ends with the leaderboard."""
+"""The commands `run`, its short forms `search` and `sft`, and `report`; all of them end with the leaderboard."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 
 UNTIL = ("evaluate", "search", "finetune")
 """The values of `orchestrator.sweep.Stage`, whose module takes seconds to import."""
+EXAMPLES = {"search": "search.yaml", "finetune": "demo_sft.yaml"}
+"""Section of the sweep file → an example that has it."""
 
 
 def add_commands(commands: Commands) -> None:
+    """Add `run`, `search`, `sft` and `report` with their arguments."""
     run = commands.add_parser("run", help="run a sweep, or resume it: evaluate, search, fine-tune, as its file says")
     run.add_argument("--until", choices=UNTIL, default=UNTIL[-1], help="the last stage (default: as far as it goes)")
     run.set_defaults(execute=_run, section=None)
@@ -28,11 +31,13 @@ def add_commands(commands: Commands) -> None:
         command.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
         command.add_argument("--out", type=folder, required=True, metavar="DIR", help="results folder")
         command.add_argument(
-            "--max-gpu-hours", type=hours, metavar="H", help="stop cleanly once workers were held for this long"
+            "--max-gpu-hours", type=hours, metavar="H", help="stop cleanly once the workers have used H GPU hours"
         )
     report = commands.add_parser("report", help="rebuild scores and report from the stored answers alone")
     report.add_argument("dir", type=folder, metavar="DIR")
-    report.add_argument("--beside", type=Path, metavar="FIGURES.yaml", help="published figures to lay beside the run's")
+    report.add_argument(
+        "--beside", type=Path, metavar="FIGURES.yaml", help="published figures to compare the run's with"
+    )
     report.set_defaults(execute=_report)
 
 
@@ -48,10 +53,6 @@ def _run(args: argparse.Namespace) -> int:
         )
     board = run_sweep(args.sweep, args.out, until=Stage(args.until), max_gpu_hours=args.max_gpu_hours)
     return _show(board, args.out)
-
-
-EXAMPLES = {"search": "search.yaml", "finetune": "demo_sft.yaml"}
-"""Section → a file that has it."""
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -70,7 +71,7 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _show(board: Board, out: Path) -> int:
-    """Print the leaderboard, where the report is, and the recipes that have no score."""
+    """Print the leaderboard, where the report is, and the recipes that have no score; returns the exit code."""
     from orchestrator.core.records import RecipeStatus
     from orchestrator.report.terminal import console, print_board, print_finetuning
     from orchestrator.results.layout import Layout
@@ -79,8 +80,8 @@ def _show(board: Board, out: Path) -> int:
     if board.finetuning:
         print_finetuning(board, board.finetuning, console())
     rows = [*board.rows, *(run.row for run in (board.finetuning.runs if board.finetuning else ()))]
-    lost = [row for row in rows if row.failure and row.status in (RecipeStatus.INVALID, RecipeStatus.FAILED)]
-    for row in lost:
+    unscored = [row for row in rows if row.failure and row.status in (RecipeStatus.INVALID, RecipeStatus.FAILED)]
+    for row in unscored:
         assert row.failure is not None
         print(
             f"mergefront: {row.status}: {row.recipe.id} ({row.recipe.label}): {row.failure.message}",
@@ -90,4 +91,4 @@ def _show(board: Board, out: Path) -> int:
     if pending:
         print(f"mergefront: {pending} recipes are not finished; the same command resumes", file=sys.stderr)
     print(f"report: {Layout(out).report_html.resolve()}")
-    return 1 if lost else 0
+    return 1 if unscored else 0

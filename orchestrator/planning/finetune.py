@@ -1,4 +1,4 @@
-"""What fine-tuning would do and need; it refuses what cannot fit, with the arithmetic."""
+"""What fine-tuning would do and need; what cannot fit is refused, with the arithmetic."""
 
 from __future__ import annotations
 
@@ -19,44 +19,48 @@ from tasks.generation.task import GenerationTask
 
 @dataclass(frozen=True)
 class FinetunePlan:
+    """The runs of fine-tuning, their steps, memory and disk."""
+
     starts: list[str]
-    """As the sweep names them; a rule may choose several."""
+    """Starting points as the sweep file names them; a rule may choose several."""
     runs: int
-    """At least: a rule counts as one start for each merge method that it may choose from."""
+    """Number of runs; a rule with `per` counts as one start for each merge method, and may choose fewer."""
     steps: int
-    """Of all runs."""
+    """Optimiser steps of all runs together."""
     tasks: dict[str, int]
-    """Task → labelled examples that there are."""
+    """Task → number of its labelled examples."""
     memory: dict[str, str]
-    """Method → the arithmetic."""
+    """Method → the arithmetic of its memory, in words."""
     general: int | None
-    """ICFT's general instructions; None without ICFT."""
+    """Number of ICFT's general instructions; None without ICFT."""
     gpus: int
-    """Of a run."""
+    """GPUs of one run; 0 on the CPU."""
     disk_gb: float
-    """Tuned weights that are kept (10^9 bytes), and the checkpoints of a run."""
+    """Tuned weights that are kept, and the checkpoints of one run (10^9 bytes)."""
 
 
 def plan_finetune(config: SweepConfig, tasks: Tasks, parameters: int) -> FinetunePlan:
-    """Args:
-        parameters: weights of a model.
+    """Work out the runs of fine-tuning, and check that they fit into memory.
+
+    Args:
+        parameters: number of weights of one model.
 
     Raises:
-        UserError: the model does not fit into the GPUs that the sweep names, or into this machine without one.
+        UserError: the model does not fit into the GPUs that the sweep names, or, without GPUs, into this machine.
     """
     finetune = config.finetune
-    assert finetune is not None, "the caller looks"
+    assert finetune is not None, "the caller checks"
     gpus = finetune.gpus_of_a_run(config.workers.gpus)
     if (room := memory_of(config, gpus)) is not None:
         for method in finetune.method:
             if why := refusal(finetune, method, parameters, gpus, room):
                 raise UserError(f"finetune.method: {why}")
-    there = {suite.objective: len(_training(suite)) for suite in tasks.learning}
+    available = {suite.objective: len(_training(suite)) for suite in tasks.learning}
     methods = len({grid.method for grid in config.recipes})
     starts = sum(methods if not isinstance(start, str) and start.per else 1 for start in finetune.starts)
     steps = [
         finetune.steps(size if budget == "all" else budget, budget, method)
-        for size in there.values()
+        for size in available.values()
         for method in finetune.method
         for budget in finetune.budgets(method)
     ]
@@ -66,7 +70,7 @@ def plan_finetune(config: SweepConfig, tasks: Tasks, parameters: int) -> Finetun
         starts=[start if isinstance(start, str) else start.words for start in finetune.starts],
         runs=runs,
         steps=starts * len(finetune.seeds) * sum(steps),
-        tasks=there,
+        tasks=available,
         memory={method: need(finetune, method, parameters, gpus).arithmetic for method in finetune.method},
         general=len(tasks.training.general) if finetune.icft else None,
         gpus=gpus,
@@ -75,7 +79,7 @@ def plan_finetune(config: SweepConfig, tasks: Tasks, parameters: int) -> Finetun
 
 
 def memory_of(config: SweepConfig, gpus: int) -> float | None:
-    """Bytes of the GPU that the sweep names, or of this machine where it trains without one; None if not known."""
+    """Memory in bytes of one GPU of the sweep, or of this machine where `gpus` is 0; None if it is not known."""
     if not gpus:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     known = ACCELERATORS.get(full_name(config.workers.accelerator_type or ""))
@@ -87,17 +91,17 @@ def _training(suite: SuiteTask) -> Sequence[object]:
 
 
 def _checkpoint_bytes(finetune: Finetune, parameters: int) -> int:
-    """Two at once, for a moment: weights and moments in float32."""
+    """Bytes of two checkpoints (for a moment there are two): weights and the optimiser's moments in float32."""
     return 2 * 12 * parameters if "full" in finetune.method else 0
 
 
 def describe_finetune(plan: FinetunePlan) -> list[str]:
-    """For people."""
-    there = ", ".join(f"{task} ({size} labelled examples)" for task, size in plan.tasks.items())
+    """Describe the plan of fine-tuning in lines for a terminal."""
+    tasks = ", ".join(f"{task} ({size} labelled examples)" for task, size in plan.tasks.items())
     where = f"{plan.gpus} GPUs a run" if plan.gpus > 1 else "one GPU a run" if plan.gpus else "on the CPU"
     kept = [f"             {plan.general} general instructions whose answers icft keeps likely"] if plan.general else []
     return [
-        f"finetune   {plan.runs} runs or more, {plan.steps:,} optimiser steps in all, {where}: {there}",
+        f"finetune   {plan.runs} runs or more, {plan.steps:,} optimiser steps in all, {where}: {tasks}",
         *(f"             from: {start}" for start in plan.starts),
         *(f"             {method}: {words}" for method, words in plan.memory.items()),
         *kept,

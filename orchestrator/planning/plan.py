@@ -28,36 +28,44 @@ from tasks.generation.metrics import open_encoder
 
 @dataclass(frozen=True)
 class TaskPlan:
+    """One task of an objective, for one recipe."""
+
     objective: str
     task: str
     metrics: list[str]
     documents: int
     questions: int
     tokens: int
-    """Read, or at most written, for one recipe."""
+    """Most tokens that are read and written for one recipe."""
     truncated: int
+    """Questions whose prompt is cut to fit the engine."""
 
 
 @dataclass(frozen=True)
 class Plan:
+    """What a sweep would do and need; its fields are those of `plan --json`."""
+
     points: int
-    """Recipes as the sweep file lists them, parents and candidates included."""
+    """Number of recipes as the sweep file lists them, parents and candidates included."""
     recipes: list[dict[str, str]]
-    """What is left after deduplication: id and label."""
+    """`recipe_id` and `label` of each recipe that is left after deduplication."""
     tasks: list[TaskPlan]
     questions: int
-    """Over all recipes, each once."""
+    """Over all recipes; a question that several tasks share counts once for each recipe."""
     tokens: int
+    """Most tokens that are read and written for these questions."""
     tokenizer: str
     stop_token_ids: list[int]
     profile: dict[str, object]
     parameters: int
+    """Number of weights of the largest model."""
     cluster: str
+    """The nodes that the plan is for, in words."""
     serving: ServingPlan
     disk_gb: float
-    """In the results folder: kept checkpoints, and parents with merged adapters (10^9 bytes)."""
+    """Disk for the results folder: kept checkpoints, and parents with merged adapters (10^9 bytes)."""
     parents_gb: float
-    """On each node, for the parents themselves."""
+    """Disk on each node for the parents themselves (10^9 bytes)."""
     assumed: str | None
     """The config.json whose shape stands in for that of the parents."""
     finetune: FinetunePlan | None
@@ -67,12 +75,16 @@ class Plan:
 def make_plan(
     config: SweepConfig, shape: Path | None = None, tokenizer: Path | None = None, cluster: str | None = None
 ) -> Plan:
-    """Args:
-        shape, tokenizer: a config.json and a tokenizer's folder to take in place of the parents' own files.
-        cluster: as `parse_cluster` takes it; default: the Ray cluster that RAY_ADDRESS names, else `assumed_nodes`.
+    """Work out what a sweep would do and need, without starting an engine.
+
+    Args:
+        shape: a config.json that stands in for the parents' own files; together with `tokenizer`.
+        tokenizer: a folder with a tokenizer's files that stand in for the parents' own.
+        cluster: nodes as `parse_cluster` reads them; None for the Ray cluster that RAY_ADDRESS names, or without one
+            for `assumed_nodes`.
 
     Raises:
-        UserError: whatever `run` would refuse before it starts, or an engine that has no room.
+        UserError: `run` would refuse the sweep before it starts, or an engine does not fit.
     """
     files = shaped(config, shape, tokenizer) if shape and tokenizer else resolve(config, weights=False)
     sources = {name: found.source for name, found in files.items()}
@@ -122,7 +134,7 @@ def make_plan(
 
 
 def describe(plan: Plan) -> str:
-    """For people."""
+    """Describe a plan in lines for a terminal."""
     lines = [
         f"recipes    {len(plan.recipes)} ({plan.points} points before deduplication)",
         *(f"             {recipe['recipe_id']}  {recipe['label']}" for recipe in plan.recipes),
@@ -153,7 +165,7 @@ def describe(plan: Plan) -> str:
 
 
 def living_or_assumed(config: SweepConfig) -> Sequence[Node]:
-    """The nodes of the Ray cluster that RAY_ADDRESS names, where it does."""
+    """The nodes of the Ray cluster that RAY_ADDRESS names, or assumed ones where it names none."""
     if os.environ.get("RAY_ADDRESS", "local") == "local":
         return assumed_nodes(config)
     with session():

@@ -1,4 +1,4 @@
-"""What a search would do: its candidates, and how many questions a race takes."""
+"""What a search would do: its candidates, and the questions that they are evaluated on."""
 
 from __future__ import annotations
 
@@ -15,23 +15,30 @@ from tune.study import choose_sampler
 
 @dataclass(frozen=True)
 class SearchPlan:
+    """A search's space, budget, rungs and sampler."""
+
     methods: dict[str, int]
-    """Entry of the space → its parameters."""
+    """Entry of the search space → number of its parameters."""
     fine_tuned: bool
+    """Whether candidates are fine-tuned: a joint search."""
     budget: dict[str, float]
+    """The limits that the sweep file sets: `candidates`, `questions`, `gpu_hours`."""
     candidates: int
-    """At most, by the budget's candidates and questions."""
+    """Most candidates that the budget's `candidates` and `questions` allow."""
     rungs: list[int]
-    """Questions that a candidate has answered after each."""
+    """Number of questions that a candidate has answered after each rung."""
     sampler: str
+    """Optuna's sampler, and why it was chosen, in words."""
 
 
 def plan_search(config: SweepConfig, sources: Mapping[str, Source], tasks: Tasks, recipes: int) -> SearchPlan:
-    """Args:
-    recipes: of the grid, parents included.
+    """Work out a search's budget, rungs and sampler.
+
+    Args:
+        recipes: number of recipes of the grid, parents included.
     """
     search = config.search
-    assert search is not None, "the caller looks"
+    assert search is not None, "the caller checks"
     objectives = {**config.objectives, **config.learned}
     suites = [suite for suite in (*tasks.suites, *tasks.learning) if suite.objective in objectives]
     rungs = cut(objectives, search, suites, tasks.lm)
@@ -50,7 +57,7 @@ def plan_search(config: SweepConfig, sources: Mapping[str, Source], tasks: Tasks
 
 
 def describe_search(plan: SearchPlan) -> list[str]:
-    """For people."""
+    """Describe the plan of a search in lines for a terminal."""
     budget = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in plan.budget.items())
     methods = ", ".join(f"{label} ({number})" for label, number in plan.methods.items())
     kind = "fine-tuned merges" if plan.fine_tuned else "merges"

@@ -1,4 +1,4 @@
-"""Parents that are not at hand: their shape from one config.json, their tokenizer from any folder, for `plan`."""
+"""Stand-ins for parents that are not on this machine, for `plan`: one config.json and any tokenizer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
+from orchestrator.core.text import first_line
 from orchestrator.models.formats import normal, read_json
 from orchestrator.models.resolve import Files
 from orchestrator.models.serving import TOKENIZER_FILES
@@ -16,20 +17,22 @@ from tasks.evaluation.suites import offline
 
 
 def shaped(config: SweepConfig, shape: Path, tokenizer: Path) -> dict[str, Files]:
-    """What `orchestrator.models.resolve` gives, as if every model of the sweep had this shape and this tokenizer.
+    """Resolve a sweep's models as if every one had this shape and this tokenizer; see `orchestrator.models.resolve`.
 
-    Recipes get ids of their own: those of a run come from the weights.
+    The recipes have other ids than in a run, where ids come from the weights.
+
+    Args:
+        shape: the config.json of a model.
+        tokenizer: a folder with a tokenizer's files.
 
     Raises:
-        UserError: no config.json of a causal language model, or no tokenizer.
+        UserError: `shape` describes no causal language model, or the folder has no tokenizer.
     """
     offline(config)
     settings = read_json("--shape", shape)
     if not any((tokenizer / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         known = ", ".join(TOKENIZER_FILES)
-        raise UserError(
-            f"--tokenizer {tokenizer}: holds no tokenizer; give a folder with a tokenizer's files ({known})"
-        )
+        raise UserError(f"--tokenizer {tokenizer}: has no tokenizer; give a folder with a tokenizer's files ({known})")
     parameters = count_parameters(shape, settings)
     found = {}
     for name, parent in {**config.parents, **config.candidates}.items():
@@ -40,7 +43,11 @@ def shaped(config: SweepConfig, shape: Path, tokenizer: Path) -> dict[str, Files
 
 
 def count_parameters(shape: Path, settings: dict[str, Any]) -> int:
-    """Number of weights of the model that a config.json describes; no memory is taken for them."""
+    """Count the weights of the model that a config.json describes, without memory for them.
+
+    Raises:
+        UserError: transformers knows no causal language model with these settings.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -49,8 +56,7 @@ def count_parameters(shape: Path, settings: dict[str, Any]) -> int:
         with torch.device("meta"):
             return int(AutoModelForCausalLM.from_config(kind).num_parameters())
     except (KeyError, TypeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"--shape {shape}: describes no causal language model that transformers knows ({reason}); give the "
-            "config.json of one of the parents"
+            f"--shape {shape}: describes no causal language model that transformers knows ({first_line(error)}); give "
+            "the config.json of one of the parents"
         ) from None

@@ -1,6 +1,6 @@
 """The two figures of arXiv 2604.01538: the front, and each objective along the mixing ratio.
 
-Both return None where there is nothing to draw, which the report then says.
+Both functions return None where there is nothing to draw; the report has a sentence instead.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from orchestrator.results.board import Board, Row
 RANKED = 60
 """Number of recipes that a ranking shows; the table has them all."""
 CROWD = 500
-"""Above so many recipes, only the front's have error bars, and an SVG holds the others as pixels."""
+"""Above so many recipes, only those on the front have error bars, and an SVG has the others as pixels."""
 
 
 def front(board: Board) -> Figure | None:
-    """Objective against objective: a panel for each pair if there are more than two, a ranking if there is one."""
+    """Draw objective against objective: a panel for each pair if there are several, a ranking if there is only one."""
     if not scored(board):
         return None
     with matplotlib.rc_context(STYLE):
@@ -52,7 +52,7 @@ def front(board: Board) -> Figure | None:
 
 
 def _groups(board: Board) -> dict[str, tuple[Look, list[Row]]]:
-    """The scored recipes, parents first, then method by method, each with its look."""
+    """Group the scored recipes, parents first, then method by method, each group with its look."""
     rows = scored(board)
     merges = [row for row in rows if not parent_name(row)]
     groups = {"parent": (PARENT, [row for row in rows if parent_name(row)])}
@@ -62,6 +62,7 @@ def _groups(board: Board) -> dict[str, tuple[Look, list[Row]]]:
 
 
 def _cloud(board: Board, axes: Any, x: str, y: str) -> None:
+    """Draw every scored recipe in two objectives, and the edge of the front where there are only these two."""
     rows = scored(board)
     crowd = len(rows) > CROWD
     for look, members in _groups(board).values():
@@ -94,7 +95,7 @@ def _cloud(board: Board, axes: Any, x: str, y: str) -> None:
 
 
 def _name_points(board: Board, axes: Any, x: str, y: str) -> None:
-    """Label the parents and the front; recipes at one place share a label."""
+    """Label the parents and the front; recipes at the same place share a label."""
     spots = [((row.scores[x].value, row.scores[y].value), row) for row in scored(board)]
     names: dict[tuple[tuple[float, float], bool], list[str]] = {}
     for spot, row in spots:
@@ -105,11 +106,11 @@ def _name_points(board: Board, axes: Any, x: str, y: str) -> None:
 
 
 def short_label(board: Board, row: Row) -> str:
-    """The ratio, or the parameters in which this recipe differs from the others of its method."""
+    """Label a recipe by its ratio, or by the parameters that vary among the recipes of its method."""
     own = row.parameters
     siblings = [other.parameters for other in board.rows if other.method == row.method]
-    varying = [value for key, value in own.items() if len({str(s.get(key)) for s in siblings}) > 1]
-    values = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in varying or own.values()]
+    varying = [value for key, value in own.items() if len({str(other.get(key)) for other in siblings}) > 1]
+    values = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in varying or own.values()]
     return "/".join(values) or row.method
 
 
@@ -152,22 +153,23 @@ def _ranking(board: Board, objective: str) -> Figure:
 
 
 RATIO_KEYS = {name: method.ratio.key for name, method in METHODS.items() if method.ratio}
+"""Method → the parameter that is its mixing ratio."""
 Line = tuple[str, str, str]
 """Method, first parent, second parent."""
 
 
 def _lines(board: Board) -> dict[Line, list[tuple[float, Row]]]:
-    """Every method that mixes two parents by a ratio → its recipes in the order of the ratio, ends included.
+    """Each method that mixes two parents by a ratio → (ratio, row) of its recipes by ratio, ends included.
 
-    A point has the method and the ratio, the recipe's models are the two parents. An end is one parent alone and
-    belongs to each line that begins or ends there.
+    A recipe's point has the method and the ratio, and its models are the two parents. An end (ratio 0 or 1) is one
+    parent alone, and belongs to each line that begins or ends there.
     """
     points = [
         (point.method, float(ratio), row)
         for row in scored(board)
         for point in row.recipe.points
         for ratio in (dict(point.parameters).get(RATIO_KEYS.get(point.method, "")),)
-        if isinstance(ratio, int | float)  # a gradient over the layers is a text here
+        if isinstance(ratio, int | float)  # a gradient over the layers is a string here
     ]
     names = {id(row): [source.name for source, _ in row.recipe.models] for _, _, row in points}
     lines: dict[Line, list[tuple[float, Row]]] = {}
@@ -183,7 +185,7 @@ def _lines(board: Board) -> dict[Line, list[tuple[float, Row]]]:
 
 
 def trajectories(board: Board) -> Figure | None:
-    """Each objective, those off the front included, along the ratio."""
+    """Draw each objective along the mixing ratio, whether it is an axis of the front or not."""
     lines = _lines(board)
     if not lines:
         return None
@@ -210,7 +212,7 @@ def trajectories(board: Board) -> Figure | None:
 
 
 def _along(line: Sequence[tuple[float, Row]], objective: str) -> list[tuple[float, float]]:
-    """Points along a line, so dense that a label clear of them is clear of the line."""
+    """Interpolate points along a line, so densely that a label clear of them is clear of the line."""
     ratios, values = zip(*((ratio, row.scores[objective].value) for ratio, row in line), strict=True)
     x = np.linspace(ratios[0], ratios[-1], 100)
     return list(zip(x.tolist(), np.interp(x, ratios, values).tolist(), strict=True))

@@ -1,6 +1,6 @@
 """The report's part on fine-tuning: what was learned, from how many examples, what was forgotten, and what it cost.
 
-Tables 1 and 2 and Figure 4 of arXiv 2604.01538, made from `orchestrator.results.board.FinetuneResults`.
+It makes Tables 1 and 2 and Figure 4 of arXiv 2604.01538 from `orchestrator.results.board.FinetuneResults`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Series = dict[tuple[str, str], dict[int, list[Score]]]
 
 
 def series(results: FinetuneResults, task: str) -> Series:
-    """The scores of a fine-tuning task's runs."""
+    """Collect the scores of a fine-tuning task's runs."""
     found: Series = defaultdict(lambda: defaultdict(list))
     for run in results.runs:
         if run.tuning.task == task and run.row.status == RecipeStatus.SCORED:
@@ -41,7 +41,7 @@ def tasks(board: Board) -> list[str]:
 
 
 def several(scores: Sequence[Score]) -> str:
-    """The mean of several seeds ± their standard deviation; for one seed ± the standard error over documents."""
+    """Format the mean over seeds ± their standard deviation; for one seed ± the standard error over documents."""
     deviation = spread(scores)
     if deviation is None:
         return score_text(scores[0])
@@ -50,13 +50,13 @@ def several(scores: Sequence[Score]) -> str:
 
 # -------------------------------------------------------------------- tables
 def starts_table(results: FinetuneResults) -> Table:
-    """The starting points and what chose them."""
+    """List the starting points and the rule that chose each."""
     cells = [(start.label, start.rule, start.recipe.id) for start, _ in results.starts]
     return Table.of(("starting point", "chosen by", "recipe id"), cells, words=3)
 
 
 def learned_table(results: FinetuneResults, task: str) -> Table:
-    """Table 2: a row for each starting point, before and after fine-tuning."""
+    """Make Table 2 of the paper: a row for each starting point, its score before and after fine-tuning."""
     curves = series(results, task)
     columns = sorted({(method, size) for (_, method), curve in curves.items() for size in curve})
     cells = []
@@ -69,7 +69,7 @@ def learned_table(results: FinetuneResults, task: str) -> Table:
 
 
 def equivalents_table(board: Board, results: FinetuneResults, task: str) -> Table:
-    """How many examples of another starting point give the same score."""
+    """Compare starting points by the number of examples that another one needs for the same score."""
     assert board.config.finetune is not None
     curves, sign = series(results, task), board.config.finetune.tasks[task].sign
     cells = []
@@ -77,12 +77,14 @@ def equivalents_table(board: Board, results: FinetuneResults, task: str) -> Tabl
         for (other, same), reference in curves.items():
             if start != other and method == same and len(reference) > 1:
                 for found in equivalents(curve, reference, sign):
-                    cells.append((method, f"{start}: {found.examples}", other, *_read(found, reference)))
+                    cells.append((method, f"{start}: {found.examples}", other, *_equivalent_cells(found, reference)))
     head = ("method", "examples of", "equivalent of", "examples", "95 % interval")
     return Table.of(head, cells, words=3)
 
 
-def _read(found: Equivalent, reference: Curve) -> tuple[str, str]:
+def _equivalent_cells(found: Equivalent, reference: Curve) -> tuple[str, str]:
+    """The number of examples and its interval, as far as the reference curve reaches."""
+
     def text(value: float) -> str:
         if math.isinf(value):
             return f"over {max(reference)}"
@@ -92,7 +94,7 @@ def _read(found: Equivalent, reference: Curve) -> tuple[str, str]:
 
 
 def forgotten_table(board: Board, results: FinetuneResults) -> Table:
-    """The sweep's objectives after fine-tuning minus before, the mean over seeds."""
+    """Compare the sweep's objectives after fine-tuning with those before, as means over seeds."""
     before = {start.label: row for start, row in results.starts}
     groups: dict[tuple[str, str, str, int], list[FinetunedRow]] = defaultdict(list)
     for run in results.runs:
@@ -114,7 +116,7 @@ def _change(after: Sequence[Score], before: Score) -> str:
 
 
 def costs_table(board: Board, results: FinetuneResults) -> Table:
-    """Table 1: merging against fine-tuning."""
+    """Make Table 1 of the paper: the time and labelled examples that merging and fine-tuning take."""
     workers = board.config.workers
     merging = sum(sum(row.costs.values()) for row in board.rows)
     cells = [(f"merging: all {count(len(board.rows), 'recipe')} loaded and evaluated", duration(merging),
@@ -124,10 +126,10 @@ def costs_table(board: Board, results: FinetuneResults) -> Table:
         if run.result:
             groups[run.tuning.task, run.tuning.method, run.tuning.examples].append(run)
     for (task, method, size), runs in sorted(groups.items()):
-        spent = sum(run.result["seconds"] for run in runs) / len(runs)
-        cards = sum(run.result["processes"] * (run.result["device"] == "cuda") for run in runs) / len(runs)
+        seconds = sum(run.result["seconds"] for run in runs) / len(runs)
+        gpus = sum(run.result["processes"] * (run.result["device"] == "cuda") for run in runs) / len(runs)
         what = f"fine-tuning: {task}, {method}, one run (mean of {len(runs)})"
-        cells.append((what, duration(spent), _gpu_hours(spent * cards / 3600), str(size)))
+        cells.append((what, duration(seconds), _gpu_hours(seconds * gpus / 3600), str(size)))
     return Table.of(("what", "time", "GPU hours", "labelled examples"), cells)
 
 
@@ -136,7 +138,7 @@ def _gpu_hours(hours: float) -> str:
 
 
 def runs_table(results: FinetuneResults) -> Table:
-    """Each run with its steps and its first and last loss."""
+    """List each run with its status, its steps and its first and last loss."""
     cells = []
     for run in results.runs:
         losses = run.result.get("losses", [])
@@ -149,7 +151,7 @@ def runs_table(results: FinetuneResults) -> Table:
 
 # -------------------------------------------------------------------- words
 def learned_words(board: Board, task: str) -> str:
-    """What the numbers of `learned_table` are."""
+    """Describe the numbers of `learned_table`."""
     finetune = board.config.finetune
     assert finetune is not None
     seeds = count(len(finetune.seeds), "seed")
@@ -159,7 +161,7 @@ def learned_words(board: Board, task: str) -> str:
 
 
 def protocol_words(board: Board) -> str:
-    """The settings of all runs, and where they differ from the paper's."""
+    """Describe the settings of all runs, and where they differ from the paper's."""
     finetune = board.config.finetune
     assert finetune is not None
     paper = type(finetune).model_fields
@@ -174,7 +176,10 @@ def protocol_words(board: Board) -> str:
 
 # -------------------------------------------------------------------- figure
 def learning_curves(board: Board) -> Figure | None:
-    """Figure 4: score against labelled examples; bars are the spread over seeds, dotted lines the 0-shot scores."""
+    """Draw Figure 4 of the paper: score against labelled examples.
+
+    Bars are the standard deviation over seeds, dotted lines the 0-shot scores. None where no run is scored.
+    """
     results = board.finetuning
     drawn = [task for task in tasks(board) if results and series(results, task)]
     if results is None or not drawn:

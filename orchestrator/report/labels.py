@@ -1,7 +1,7 @@
-"""Labels beside points without overlaps: for each label in turn, the free place nearest to its point.
+"""Labels beside points without overlaps: each label in turn gets the free place nearest to its point.
 
-Greedy, because it is short and good enough for the few dozen labels that a figure can have. Beyond a front there is
-nothing (that is what a front means), so up and to the right is tried first.
+The search is greedy, because that is short and good enough for the few dozen labels that a figure can have. There are
+no points beyond a front, so places up and to the right are tried first.
 """
 
 from __future__ import annotations
@@ -17,25 +17,26 @@ from orchestrator.stats.scores import Floats
 
 ANGLES = (45, 70, 20, 90, 0, 110, -20, 135, -45, 160, 180, -70, -90, -110, -135, -160)
 GAPS = (5, 9, 14, 20, 28, 38)
-"""Between a point and its label's edge, in points; from LEADER on a thin line leads from one to the other."""
+"""Distances between a point and the edge of its label, in typographic points."""
 LEADER = 14
+"""The distance from which on a thin line connects them, in typographic points."""
 MARKER = 4.5
-"""Half the side of the square around a point that labels keep clear of, in points."""
+"""Half the side of the square around a point that labels keep clear of, in typographic points."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """A text that belongs to a point (in data coordinates)."""
+    """A text that belongs to a point, whose coordinates are those of the data."""
 
     x: float
     y: float
     text: str
     must: bool = False
-    """Shown even where it overlaps something; the others are left out there."""
+    """Whether it is shown even where it overlaps something; other labels are then left out."""
 
 
 def place(axes: Any, labels: Sequence[Label], points: Sequence[tuple[float, float]]) -> None:
-    """Write the labels, clear of each other and of all `points` (in data coordinates).
+    """Write the labels clear of each other and of all `points`, whose coordinates are those of the data.
 
     The figure must have its final layout: what is free depends on it.
     """
@@ -76,7 +77,7 @@ def _write(axes: Any, label: Label) -> Any:
 
 
 def _best(anchor: Floats, half: Floats, taken: Floats, inside: Floats) -> tuple[float, float, Floats]:
-    """The cheapest place: its cost (the area that it hides), its distance, its centre from the anchor."""
+    """The cheapest place: its cost (the hidden area), its distance, and its centre relative to the anchor."""
     found: tuple[float, float, Floats] | None = None
     for gap in GAPS:
         for angle in np.radians(ANGLES):

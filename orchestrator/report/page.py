@@ -1,8 +1,8 @@
 """The report: one self-contained page in HTML, the same in Markdown, and the figures.
 
-The page is passed on and read on machines without a network, so styles and figures are inside it and it has no scripts
-at all; a content security policy in its head makes the browser enforce that. It shows scores, settings and ids: no
-question and no answer, as these may be clinical text.
+The page is passed around and read on machines without a network, so styles and figures are inside it and it has no
+scripts at all; a content security policy in its head makes the browser enforce that. It shows scores, settings and ids,
+but no question and no answer, as these may be clinical text.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def write_report(board: Board, layout: Layout, published: Published | None = Non
 
 
 def _write_picture(path: Path, data: bytes | None) -> None:
-    """Write a figure, or remove that of an earlier report where it can no longer be drawn."""
+    """Write a figure, or remove that of an earlier report where it cannot be drawn any more."""
     if data is None:
         path.unlink(missing_ok=True)
     else:
@@ -85,9 +85,9 @@ def _environment() -> Environment:
 
 
 def escape_markdown(text: str) -> str:
-    """Text as Markdown that shows exactly it, on one line and inside a table too.
+    """Escape text so that Markdown shows exactly this text, on one line and inside a table too.
 
-    Underscores stay: inside a word they have no meaning, and task names are full of them.
+    Underscores are not escaped: inside a word they have no meaning, and task names are full of them.
     """
     text = re.sub(r"[\\`*\[\]|]", r"\\\g<0>", " ".join(text.split()))
     return re.sub(r"<(?=[\w/!?])", "&lt;", re.sub(r"&(?=#?\w+;)", "&amp;", text))

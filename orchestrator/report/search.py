@@ -1,4 +1,4 @@
-"""The report's part on a search: hypervolume against questions, candidates as parallel coordinates, tables."""
+"""The report's part on a search: hypervolume against questions, candidates in parallel coordinates, tables."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from orchestrator.report.words import number, point_title, signed
 from orchestrator.results.board import Board, SearchResults, SearchRow
 
 SHOWN = 40
-"""Number of candidates in the table; the leaderboard has them all."""
+"""Most recipes in the table of candidates; the leaderboard has them all."""
 
 
 def volume(board: Board) -> Figure | None:
-    """Hypervolume against the questions that candidates have answered."""
+    """Draw hypervolume against the number of questions that candidates have answered."""
     if board.search is None:
         return None
     answered, volumes = zip(*board.search.history, strict=True)
@@ -40,7 +40,7 @@ def volume(board: Board) -> Figure | None:
 
 
 def parallel(board: Board) -> Figure | None:
-    """Each candidate as a line over its parameters, coloured by the first objective; a panel for each method."""
+    """Draw each candidate as a line over its parameters, coloured by the first objective, a panel for each method."""
     found = board.search
     if found is None:
         return None
@@ -77,7 +77,7 @@ def parallel(board: Board) -> Figure | None:
 
 
 def _span(values: list[float]) -> tuple[float, float]:
-    """The ends of a parameter's axis: [0, 1] for ratios, so that panels compare; else those of the values."""
+    """The ends of a parameter's axis: 0 and 1 for ratios, so that panels can be compared; else those of the values."""
     if all(0 <= value <= 1 for value in values) and max(values) > 0.1:
         return 0.0, 1.0
     low, high = min(values), max(values)
@@ -85,7 +85,7 @@ def _span(values: list[float]) -> tuple[float, float]:
 
 
 def words(found: SearchResults) -> list[str]:
-    """What the search found, in sentences."""
+    """Describe what the search found, in sentences."""
     proposals = [candidate for candidate in found.candidates if candidate.number is not None]
     scored, stopped, deferred = (
         sum(candidate.status == status for candidate in proposals)
@@ -134,7 +134,7 @@ def words(found: SearchResults) -> list[str]:
 
 
 def candidates(board: Board) -> Table:
-    """The recipes on the front, then those that are most probably on it."""
+    """List the recipes on the front, then the others by their probability of being on it."""
     assert board.search is not None, "the sweep was searched"
     found = board.search
     shown = sorted(found.candidates, key=lambda c: (c.recipe.id not in found.front, -c.probability))[:SHOWN]
@@ -154,7 +154,7 @@ def candidates(board: Board) -> Table:
 
 
 def importance(found: SearchResults) -> Table:
-    """Parameter by parameter, how much of each objective's variance it explains."""
+    """List how much of each objective's variance each parameter explains, in per cent."""
     names = list(dict.fromkeys(name for shares in found.importance.values() for name in shares))
     cells = [
         (name, *(f"{100 * shares.get(name, np.nan):.0f} %" for shares in found.importance.values())) for name in names

@@ -1,4 +1,4 @@
-"""The report as a list of sections; the templates only say how a section looks in their language."""
+"""The report as a list of sections; the templates only lay a section out, in HTML and in Markdown."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Section:
     words: tuple[str, ...] = ()
     table: Table | None = None
     figure: str | None = None
-    """The name of a figure."""
+    """The name of a figure, without its extension."""
     caption: str = ""
     markdown: str = ""
     """Text that is Markdown already."""
@@ -49,13 +49,13 @@ class Section:
 
 
 def sections(board: Board, figures: set[str], published: Published | None) -> list[Section]:
-    """The report's sections, in order.
+    """Make the report's sections, in order.
 
     Args:
         figures: the names of the figures that could be drawn.
         published: published figures to compare the run's with.
     """
-    found = [
+    return [
         _front(board, "front" in figures),
         *_search(board, figures),
         Section("Leaderboard", (_leaderboard_words(board),), tables.leaderboard(board)),
@@ -77,13 +77,14 @@ def sections(board: Board, figures: set[str], published: Published | None) -> li
         Section("How to read this report", tuple(reading(board))),
         _assumptions(),
     ]
-    return found
 
 
 def _search(board: Board, figures: set[str]) -> list[Section]:
     if board.search is None:
         return []
-    shown = "The probability to be on the front comes from a bootstrap over the questions, paired over all recipes."
+    probability = (
+        "The probability to be on the front comes from a bootstrap over the questions, paired over all recipes."
+    )
     volume = "Of the recipes that have answered all questions, candidate by candidate; the bar is a 95 % interval."
     lines = "A line for each candidate, its colour the first objective; the thick ones are on the front."
     table = search.importance(board.search)
@@ -91,7 +92,7 @@ def _search(board: Board, figures: set[str]) -> list[Section]:
         Section("Hypervolume", figure="volume", caption=volume),
         *([Section("Parameters", figure="parallel", caption=lines)] if "parallel" in figures else []),
         *([Section("Importance", (IMPORTANCE,), table)] if table.rows else []),
-        Section("Candidates", (shown,), search.candidates(board)),
+        Section("Candidates", (probability,), search.candidates(board)),
     ]
     return [Section("The search", tuple(search.words(board.search)), parts=tuple(parts))]
 
@@ -118,7 +119,7 @@ def _front(board: Board, drawn: bool) -> Section:
 
 
 def _differences(board: Board) -> Section:
-    """Which differences between the front and the parents mean something."""
+    """Show which differences between the front and the parents are more than noise."""
     name, table = "The front against the parents", tables.differences(board)
     if not table.rows:
         return Section(
@@ -149,7 +150,7 @@ def _trajectories(drawn: bool) -> Section:
 
 
 def _finetuning(board: Board, drawn: bool) -> list[Section]:
-    """Fine-tuning, where the sweep has it."""
+    """Show fine-tuning, where the sweep has it."""
     results, name = board.finetuning, "Fine-tuning"
     if results is None:
         waiting = Section(name, ("It begins when every recipe of the sweep is scored.",))
@@ -202,7 +203,7 @@ def _questions(board: Board) -> Section:
 
 
 def _assumptions() -> Section:
-    """ASSUMPTIONS.md without its title; the file is part of the repository and not installed with the packages."""
+    """Show ASSUMPTIONS.md without its title; the file is in the repository and not installed with the packages."""
     name = "Assumptions"
     if not ASSUMPTIONS.is_file():
         return Section(name, ("They are in ASSUMPTIONS.md in mergefront's repository, which is not installed here.",))

@@ -1,6 +1,6 @@
 """The figures' style, and how figures become bytes.
 
-Figures are made as objects, without pyplot, so that no figure is left behind in a global. The same board gives the same
+Figures are made as objects, without pyplot, which would keep every figure in a global. The same board gives the same
 bytes: no dates, and a fixed salt for SVG's ids.
 """
 
@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from orchestrator.report.words import unmeasured
 from orchestrator.results.board import Board
 
-# Okabe & Ito's colours, told apart by the colour-blind; their yellow is too pale on paper and left out. The
-# marker tells the methods apart once more, for black-and-white prints.
+# Okabe & Ito's colours, which colour-blind people can distinguish; their yellow is too pale on paper and left out.
+# Markers distinguish the methods in black-and-white prints too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK = "#222222"
@@ -47,7 +47,7 @@ class Look(NamedTuple):
     colour: str
     marker: str
     size: float
-    """In points."""
+    """Of the marker, in typographic points."""
     dashes: str
 
 
@@ -56,7 +56,7 @@ PARENT = Look(INK, "*", 13, "-")
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
-    """A look for each method. Colours and markers cycle at different lengths, so that 42 methods look different.
+    """Choose a look for each name; colours and markers cycle at different lengths, so that 42 names look different.
 
     What is drawn later is smaller or dashed: where two methods give the same scores (SLERP is linear for parents that
     are close), both can be seen.
@@ -70,7 +70,10 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
 
 
 def new_figure(board: Board, width: float, height: float) -> Figure:
-    """A figure of this size in inches. A fake backend is named in it: figures are passed on without their report."""
+    """Make a figure of this size in inches.
+
+    A backend that measures nothing is named in the figure itself, as figures are passed around without their report.
+    """
     figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     if words := unmeasured(board):
@@ -93,7 +96,7 @@ def settle(figure: Figure) -> None:
 
 
 def objective_axis(board: Board, axis: Any, objective: str) -> None:
-    """Label an axis; where less is better it is turned around, so that better is always up or right."""
+    """Label an axis, and invert it where less is better, so that better is always up or right."""
     if board.objectives[objective].sign < 0:
         axis.set_inverted(True)
         objective += "\n(less is better: axis turned)"
@@ -101,7 +104,7 @@ def objective_axis(board: Board, axis: Any, objective: str) -> None:
 
 
 def render(figure: Figure) -> dict[str, bytes]:
-    """A figure in both formats: `png` for places that show no SVG, `svg` for print."""
+    """Render a figure in both formats: `png` for places that show no SVG, `svg` for print."""
     files = {}
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         sink = io.BytesIO()

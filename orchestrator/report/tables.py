@@ -25,7 +25,7 @@ from orchestrator.stats.scores import interval
 
 NONE = "–"
 MESSAGE = 300
-"""Characters of a failure's message that are shown."""
+"""Most characters of a failure's message that are shown."""
 
 
 @dataclass(frozen=True)
@@ -37,38 +37,36 @@ class Table:
     kinds: tuple[str, ...] = ()
     """For each row, its style: `front`, `near`, `parent`."""
     words: int = 1
-    """Number of leading columns that are words and set to the left; the others are numbers."""
+    """Number of leading columns that are words and aligned left; the others are numbers."""
 
     @classmethod
     def of(cls, head: Iterable[str], rows: Iterable[Iterable[str]], words: int = 1) -> Table:
+        """Make a table whose rows have no style of their own."""
         return cls(tuple(head), tuple(map(tuple, rows)), words=words)
 
 
 def mark(row: Row) -> str:
-    """The cell of the column `front`."""
+    """The cell of a recipe in the column `front`: `on`, `near` or nothing."""
     return "on" if row.on_front else "near" if row.near_front else ""
 
 
 def kind(row: Row) -> str:
-    """The style of a recipe's row."""
+    """The style of a recipe's row: `front`, `near`, `parent`, two of them, or nothing."""
     place = "front" if row.on_front else "near" if row.near_front else ""
     return f"{place} parent".strip() if parent_name(row) else place
 
 
 def leaderboard(board: Board) -> Table:
-    """All recipes with status and scores."""
+    """List all recipes with status and scores, best first."""
     names = list(board.objectives)
     rows = ranked(board, board.rows)
-    cells = [
-        (row.recipe.id, full_title(row), row.status, mark(row), *_scores(row, names))
-        for row in rows
-    ]  # fmt: skip
+    cells = [(row.recipe.id, full_title(row), row.status, mark(row), *_scores(row, names)) for row in rows]
     head = ("id", "recipe", "status", "front", *names)
     return Table(head, tuple(cells), tuple(map(kind, rows)), words=4)
 
 
 def front(board: Board) -> Table:
-    """The recipes on the front and near it."""
+    """List the recipes on the front and near it."""
     names = list(board.objectives)
     chosen = [row for row in ranked(board, scored(board)) if row.on_front or row.near_front]
     cells = [(title(row), mark(row), row.recipe.id, *_scores(row, names)) for row in chosen]
@@ -76,7 +74,7 @@ def front(board: Board) -> Table:
 
 
 def differences(board: Board) -> Table:
-    """The front's recipes minus the parents, in every objective."""
+    """Compare each recipe on the front with each parent, in every objective, with paired 95 % intervals."""
     rows = ranked(board, scored(board))
     parents = [row for row in rows if parent_name(row)]
     cells = []
@@ -84,15 +82,14 @@ def differences(board: Board) -> Table:
         for name in board.objectives:
             a, b = row.scores[name], parent.scores[name]
             low, high = interval(a, b)
-            better = "" if low <= 0 <= high else "better" if board.objectives[name].sign * low > 0 else "worse"
-            cells.append(
-                (title(row), title(parent), name, better, signed(a.value - b.value), f"{signed(low)} to {signed(high)}")
-            )
+            verdict = "" if low <= 0 <= high else "better" if board.objectives[name].sign * low > 0 else "worse"
+            span = f"{signed(low)} to {signed(high)}"
+            cells.append((title(row), title(parent), name, verdict, signed(a.value - b.value), span))
     return Table.of(("recipe", "against", "objective", "verdict", "difference", "95 % interval"), cells, words=4)
 
 
 def published(board: Board, figures: Published) -> Table:
-    """Published figures, and this run's where it has that recipe and objective."""
+    """Compare published figures with this run's, where it has that recipe and objective."""
     ours = {name: row for row in scored(board) for name in row.recipe.names}
     cells = []
     for what, values in figures.rows.items():
@@ -108,7 +105,7 @@ def _scores(row: Row, names: Iterable[str]) -> list[str]:
 
 
 def tasks(board: Board, objective: str) -> Table:
-    """An objective's scores task by task; where a task has several metrics, they follow its value."""
+    """List an objective's scores task by task; where a task has several metrics, they follow its value."""
     rows = ranked(board, scored(board))
     only = {(task.task, *task.metrics) for task in board.tasks if task.objective == objective}
     columns = [
@@ -126,7 +123,7 @@ def tasks(board: Board, objective: str) -> Table:
 
 
 def slerp(board: Board) -> Table:
-    """How many tensors of each pair of parents SLERP interpolates along the arc."""
+    """List the share of tensors that SLERP interpolates along the arc, for each pair of parents."""
     cells = [
         (pair, str(int(share["tensors"])), f"{100 * share['curved']:.1f} %", f"{share['lowest_cosine']:.6f}")
         for pair, share in board.slerp.items()
@@ -135,7 +132,7 @@ def slerp(board: Board) -> Table:
 
 
 def failures(board: Board) -> Table:
-    """Recipes without scores and why, the messages on one line and cut; tracebacks are in the logs."""
+    """List the recipes without scores and why; messages are on one line and cut, tracebacks are in DIR/failures."""
     cells = []
     for row in board.rows:
         if row.failure is not None:
@@ -146,7 +143,7 @@ def failures(board: Board) -> Table:
 
 
 def questions(board: Board) -> Table:
-    """How many documents and questions each task has, and how many prompts were cut."""
+    """List each task's number of documents and questions, and how many prompts were cut."""
     cells = [
         (t.objective, t.task, t.split, ", ".join(t.metrics), f"{t.documents}", f"{t.questions}", f"{t.truncated}")
         for t in board.tasks
@@ -156,7 +153,7 @@ def questions(board: Board) -> Table:
 
 
 def sources(board: Board) -> Table:
-    """The models that the recipes are made from."""
+    """List the models that the recipes are made from."""
     found: dict[str, Source] = {}
     for row in board.rows:
         for source, _ in row.recipe.models:
@@ -166,7 +163,7 @@ def sources(board: Board) -> Table:
 
 
 def serving(board: Board) -> Table:
-    """The engine, the numeric profile and everything that all recipes share when they are served."""
+    """List the engine, the numeric profile and everything that all recipes share when they are served."""
     fixed, profile = board.serving, board.profile
     cells = [
         ("engine", profile.engine),
@@ -186,7 +183,7 @@ def serving(board: Board) -> Table:
 
 
 def timings(board: Board) -> Table:
-    """The time that each recipe took."""
+    """List the worker time that each recipe took, for loading and for answering."""
     cells = [
         (title(row), *(duration(row.costs[key]) if any(row.costs.values()) else NONE for key in COSTS))
         for row in ranked(board, board.rows)

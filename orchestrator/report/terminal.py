@@ -20,15 +20,15 @@ from orchestrator.results.board import Board, FinetuneResults, Row
 from orchestrator.stats.scores import Difference, difference
 
 LINES = 200
-"""Number of recipes that the terminal shows."""
+"""Most recipes that the terminal shows."""
 SHOWN = 8
-"""Number of flipped documents that are named."""
+"""Most flipped documents that are named."""
 STYLES = {RecipeStatus.SCORED: "", RecipeStatus.INVALID: "red", RecipeStatus.FAILED: "red"}
 
 
 def console() -> Console:
-    """The terminal, or a file or pipe wide enough for every name."""
-    # Nobody has chosen a width there, and rich's 80 columns would cut names.
+    """Make a console on stdout: as wide as the terminal, or 200 columns where stdout is a file or a pipe."""
+    # A file has no width of its own, and rich's default of 80 columns would cut names.
     return Console(width=None if sys.stdout.isatty() else 200)
 
 
@@ -63,7 +63,7 @@ def print_finetuning(board: Board, results: FinetuneResults, console: Console) -
 
 
 def print_difference(board: Board, a: Row, b: Row, console: Console) -> None:
-    """Print the difference of recipe a from b, task by task, over the same documents.
+    """Print the difference of recipe `a` minus `b`, task by task, over the same documents.
 
     Raises:
         UserError: one of them has no scores.
@@ -102,13 +102,13 @@ def _documents(documents: Sequence[int]) -> str:
 
 
 def _style(row: Row) -> str:
-    """Red for what is broken; dim for what has no score yet, or none because a search stopped or deferred it."""
+    """Red for invalid and failed recipes; dim for those without a score yet, or that a search stopped or deferred."""
     style = "green" if row.on_front else STYLES.get(row.status, "dim")
     return f"{style} bold".strip() if parent_name(row) else style
 
 
 def text_table(*words: str, numbers: Sequence[str]) -> Table:
-    """An empty table with columns of words, then columns of numbers, which are set to the right."""
+    """Make an empty table with columns of words, then columns of numbers, which are aligned right."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for word in words:
         table.add_column(Text(word))

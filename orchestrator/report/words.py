@@ -1,7 +1,7 @@
 """The report's wording: names of recipes, numbers, and the sentences that introduce the tables.
 
 Everything here is plain text without markup, so that the page in HTML, the page in Markdown and the terminal show the
-same, and each escapes it its own way. Nothing here reads a question or an answer: the board has none.
+same; each escapes it in its own way. No question and no answer is read here: the board has none.
 """
 
 from __future__ import annotations
@@ -32,40 +32,44 @@ AS_IT_IS = ("parent", "candidate")
 
 
 def number(value: float) -> str:
+    """Format a score: three decimals, from 100 on five significant digits."""
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.5g}"
 
 
 def signed(value: float) -> str:
+    """Format a difference as `number` does, with a plus where it is positive."""
     return ("+" if value > 0 else "") + number(value)
 
 
 def score_text(score: Score) -> str:
+    """Format a score and its standard error: `0.512 ± 0.014`."""
     return f"{number(score.value)} ± {number(score.se)}"
 
 
 def point_title(point: Point) -> str:
-    """A point's label, such as `linear alpha=0.4`; `clinical (parent)` for an unmerged model."""
+    """Title a point by its label, such as `linear alpha=0.4`; an unmerged model as `clinical (parent)`."""
     name = dict(point.parameters).get("name")
     return f"{name} ({point.method})" if point.method in AS_IT_IS else point.label
 
 
 def title(row: Row) -> str:
+    """Title a recipe by its first point."""
     return point_title(row.recipe.points[0])
 
 
 def full_title(row: Row) -> str:
-    """A recipe's title with the other points of the grid that have the same weights."""
+    """Title a recipe by all points of the grid that have these weights, with = between them."""
     return " = ".join(point_title(point) for point in row.recipe.points)
 
 
 def parent_name(row: Row) -> str | None:
-    """The parents' names that a recipe goes by; None for a merge."""
+    """The name of the parent that a recipe is, or the names of several with the same weights; None for a merge."""
     names = [str(dict(p.parameters)["name"]) for p in row.recipe.points if p.method == "parent"]
     return ", ".join(names) or None
 
 
 def reference(source: Source) -> str:
-    """A model in mergekit's notation; of a local folder only the name, as its path may be private."""
+    """Name a model in mergekit's notation; of a local folder only the last part, as its path may be private."""
     shown = [
         PurePath(part).name if PurePath(part).is_absolute() else part for part in (source.model, source.lora or "")
     ]
@@ -79,7 +83,7 @@ def scored(board: Board) -> list[Row]:
 
 
 def ranked(board: Board, rows: Iterable[Row]) -> list[Row]:
-    """The rows sorted by the first objective, best first; those without scores last."""
+    """Sort rows by the first objective, best first, and those without scores last."""
     first = board.axes[0]
     sign = board.objectives[first].sign
 
@@ -91,7 +95,7 @@ def ranked(board: Board, rows: Iterable[Row]) -> list[Row]:
 
 
 def summary(board: Board) -> str:
-    """The report in one paragraph."""
+    """Summarise the sweep in one paragraph."""
     counts = {status: sum(row.status == status for row in board.rows) for status in STATUSES}
     states = listed(f"{n} {status}" for status, n in counts.items() if n)
     methods = list(dict.fromkeys(row.method for row in board.rows if row.method not in AS_IT_IS))
@@ -119,19 +123,19 @@ def _best(board: Board, rows: Sequence[Row], objective: str) -> str:
 
 
 def warnings(board: Board) -> list[str]:
-    """What a reader must know before any number: that nothing was measured, and the board's notes."""
+    """What a reader must know before any number: that the backend measures nothing, and the board's notes."""
     backend = BACKENDS[board.config.workers.backend]
     return [*([backend.warning] if backend.warning else []), *board.notes]
 
 
 def unmeasured(board: Board) -> str | None:
-    """The backend, where it measures nothing, for marks on pictures and pages."""
+    """The name of a backend that measures nothing, for marks on figures and pages; None for any other."""
     warning = BACKENDS[board.config.workers.backend].warning
     return warning.split(":")[0] if warning else None
 
 
 def slerp_words(pair: str, share: dict[str, float]) -> str:
-    """How far SLERP differs from linear interpolation between two parents.
+    """Describe how much SLERP differs from linear interpolation between two parents.
 
     Args:
         pair: `first/second`.
@@ -153,7 +157,7 @@ def slerp_words(pair: str, share: dict[str, float]) -> str:
 
 
 def average_words(board: Board, objective: str) -> str:
-    """How an objective's tasks become one number."""
+    """Describe how an objective's tasks become one number."""
     settings = board.objectives[objective]
     tasks = [task for task in board.tasks if task.objective == objective]
     over = {
@@ -170,7 +174,7 @@ def average_words(board: Board, objective: str) -> str:
 
 
 def _weights(tasks: Sequence[TaskSummary]) -> str:
-    """`20.0 % medmcqa and medqa_4options, 3.3 % mmlu_anatomy and mmlu_virology`."""
+    """The weights of tasks, such as `20.0 % medmcqa and medqa_4options, 3.3 % mmlu_anatomy and mmlu_virology`."""
     shares = dict.fromkeys(task.share for task in tasks)
     return ", ".join(
         f"{100 * share:.1f} % {listed(task.task for task in tasks if task.share == share)}" for share in shares
@@ -178,7 +182,7 @@ def _weights(tasks: Sequence[TaskSummary]) -> str:
 
 
 def side_words(board: Board, objective: str) -> str:
-    """Which questions an objective's numbers come from, where the sweep uses one side of them only."""
+    """Name the side (to search on, or to confirm with) of an objective's questions; empty where it uses all of them."""
     side = board.objectives[objective].split
     if side is None:
         return ""
@@ -187,13 +191,13 @@ def side_words(board: Board, objective: str) -> str:
 
 
 def encoder_words(encoder: Encoder) -> str:
-    """Which model BERTScore uses."""
+    """Name the model and layer that BERTScore uses."""
     source = Source("", "encoder", encoder.model, encoder.revision)
     return f"BERTScore compares the embeddings of the tokens from layer {encoder.layer} of {reference(source)}."
 
 
 def time_words(board: Board) -> str:
-    """How long the workers took, and for what."""
+    """Describe how long the workers took, and for what."""
     sums = {key: sum(row.costs.get(key, 0.0) for row in board.rows) for key in COSTS}
     total = sum(sums.values())
     if not total:
@@ -206,7 +210,7 @@ def time_words(board: Board) -> str:
 
 
 def reading(board: Board) -> list[str]:
-    """How to read the report: what ± means, and what the front and near the front are."""
+    """Explain how to read the report: what ± means, and what the front and near the front are."""
     lines = [
         "A value after ± is one standard error: how far the score would typically move if the questions were "
         "drawn anew from the same source. It says nothing about other kinds of questions, and nothing about the "

@@ -1,0 +1,1 @@
+"""The results folder and its files; imports `ledger` and the layers below, no `tasks`, `cluster` or `tune`."""

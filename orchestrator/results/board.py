@@ -31,16 +31,18 @@ class Row:
 
     @property
     def method(self) -> str:
+        """The method of the recipe's first point; `parent` or `candidate` for an unmerged model."""
         return self.recipe.points[0].method
 
     @property
     def parameters(self) -> dict[str, Any]:
+        """Parameter → value, of the recipe's first point."""
         return dict(self.recipe.points[0].parameters)
 
 
 @dataclass(frozen=True)
 class TaskSummary:
-    """What the report says of one task of an objective."""
+    """One task of an objective, as the report describes it."""
 
     objective: str
     task: str
@@ -50,7 +52,7 @@ class TaskSummary:
     truncated: int
     """Questions whose prompt was cut to fit the engine."""
     share: float = 1.0
-    """Its part of the objective where groups count as one."""
+    """Its weight in the objective, from 0 to 1, where a group of tasks counts as one."""
     split: str = ""
     """Which questions of the data set these are, in words."""
 
@@ -89,7 +91,7 @@ class SearchResults:
     sampler: str
     candidates: tuple[SearchRow, ...]
     reference: dict[str, float]
-    """The parents' worst in each objective: hypervolumes are above it."""
+    """Objective → the worst of the parents' values; hypervolumes are measured from there."""
     history: tuple[tuple[int, float], ...]
     """Questions answered by candidates so far, and the hypervolume of the recipes with all answers; in order."""
     grid: float
@@ -101,9 +103,9 @@ class SearchResults:
     front: tuple[str, ...]
     """Recipe ids of the front on the questions that were searched on, among those that keep the constraints."""
     confirmed: tuple[str, ...]
-    """Those of them that are on the front of the held-out questions too."""
+    """Those of `front` that are on the front of the held-out questions too."""
     near: tuple[str, ...]
-    """Those that are near it there."""
+    """Those of `front` that are near the front of the held-out questions."""
     infeasible: int
     """Scored recipes that break a constraint."""
     best: tuple[Recipe, Recipe] | None
@@ -113,12 +115,12 @@ class SearchResults:
 
 @dataclass(frozen=True)
 class FinetunedRow:
-    """One run of fine-tuning, with the row of the recipe that comes of it."""
+    """One run of fine-tuning, with the row of the tuned checkpoint."""
 
     tuning: Tuning
     row: Row
     result: dict[str, Any]
-    """What `tasks.finetuning.train` wrote when it was finished; else empty."""
+    """What `tasks.finetuning.train` wrote at the end of the run; empty while it is not finished."""
 
 
 @dataclass(frozen=True)
@@ -132,12 +134,12 @@ class FinetuneResults:
 
 @dataclass(frozen=True)
 class Board:
-    """All that the leaderboard, the report and the terminal show of a sweep."""
+    """Everything that the leaderboard, the report and the terminal show of a sweep."""
 
     config: SweepConfig
     objectives: Mapping[str, Objective]
-    """Those that the rows are scored in: the sweep's, with a joint search's learning task, or a search's on the
-    held-out questions."""
+    """What the rows are scored in: the sweep's objectives (with the learning task of a joint search), or a search's
+    objectives on the held-out questions."""
     serving: Serving
     profile: Profile
     tasks: tuple[TaskSummary, ...]
@@ -160,10 +162,15 @@ class Board:
 
     @property
     def front(self) -> list[Row]:
+        """The rows on the front, in the board's order."""
         return [row for row in self.rows if row.on_front]
 
     def find(self, name: str) -> Row:
-        """A row by its recipe's name, as `find_recipe` takes it."""
+        """Find a row by its recipe's name, as `find_recipe` takes it.
+
+        Raises:
+            UserError: no recipe has this name, or several have.
+        """
         recipe = find_recipe([row.recipe for row in self.rows], name)
         return next(row for row in self.rows if row.recipe is recipe)
 

@@ -1,4 +1,4 @@
-"""`mergefront ledger export`: all answers of a sweep as one Parquet table, for whoever analyses them elsewhere."""
+"""`mergefront ledger export`: all answers of a sweep as one Parquet table, to analyse elsewhere."""
 
 from __future__ import annotations
 
@@ -42,27 +42,28 @@ SCHEMA = pa.schema(
         ("written", pa.timestamp("ms", tz="UTC")),
     ]
 )
-"""A row an answer and use of its question."""
+"""One row for each answer and each use of its question (a question may belong to several tasks)."""
 
 Uses = dict[str, list[tuple[Any, ...]]]
+"""Question id → what it is for: (stage, objective, task, document) for each use."""
 UNUSED = [(None, None, None, None)]
 Scores = dict[str, dict[str, Any]]
-"""Recipe → its row of a board."""
+"""Recipe id → its row of a leaderboard file."""
 
 
 def export(layout: Layout, to: Path, candidates: Mapping[str, Recipe], *, texts: bool) -> tuple[int, list[str]]:
-    """Write the answers under every serving and profile that the sweep has had.
+    """Write the answers of every serving and numeric profile that the sweep was run with to a Parquet file.
 
     Args:
-        to: a new file; mode 0600.
+        to: a file that does not exist yet; its mode is 0600.
         candidates: recipe id → recipe, of the sweep's search.
-        texts: generated texts too; they may be patients'.
+        texts: whether to include generated texts, which may be patients'.
 
     Returns:
-        Rows, and the damaged blocks that are not among them.
+        The number of rows, and the damaged blocks that were left out.
 
     Raises:
-        UserError: no sweep, its ledger cannot be had, or `to` is there already or cannot be written.
+        UserError: the folder has no sweep, its ledger cannot be read, or `to` exists or its folder does not.
     """
     if to.exists() or not to.parent.is_dir():
         raise UserError(f"--to {to}: exists already, or lies in no folder; name a new file")
@@ -79,7 +80,7 @@ def export(layout: Layout, to: Path, candidates: Mapping[str, Recipe], *, texts:
                 if not isinstance(block, Stored):
                     damaged.append(str(block))
                     continue
-                table = _rows(block, known[block.recipe_id], uses, scores, texts)
+                table = _block_rows(block, known[block.recipe_id], uses, scores, texts)
                 writer.write_table(table)
                 rows += table.num_rows
         temporary.replace(to)
@@ -89,7 +90,10 @@ def export(layout: Layout, to: Path, candidates: Mapping[str, Recipe], *, texts:
 
 
 def _recipes(layout: Layout, manifest: Manifest) -> dict[str, Recipe]:
-    """The sweep file's, and the tuned ones (a joint search's candidates are), whose parent is where they started."""
+    """Recipes of the sweep file and tuned checkpoints (so a joint search's candidates too), by recipe id.
+
+    The parent of a tuned checkpoint is its starting point.
+    """
     found = {recipe.id: recipe for recipe in expand(manifest.config, manifest.sources)}
     for run in layout.runs():
         if run.is_finished:
@@ -102,7 +106,7 @@ def _recipes(layout: Layout, manifest: Manifest) -> dict[str, Recipe]:
 
 
 def _uses(layout: Layout) -> Uses:
-    """Question → what it is for: stage, objective, task, document."""
+    """Read what every question is for."""
     found: Uses = {}
     for question, *use in zip(*(column.to_pylist() for column in read_questions(layout).columns), strict=True):
         found.setdefault(question, []).append(tuple(use))
@@ -110,8 +114,11 @@ def _uses(layout: Layout) -> Uses:
 
 
 def _scores(layout: Layout) -> dict[str, Scores]:
-    """Stage → the scores over its questions. A search's held-out questions have the objectives of the others, and a
-    board of their own; what was fine-tuned is in tuning.parquet, with all objectives."""
+    """Stage → the scores over its questions.
+
+    Scores on a search's held-out questions have the same objectives and a leaderboard of their own; tuned checkpoints
+    are in tuning.parquet, with all objectives.
+    """
     scores = _board(layout.leaderboard) | _board(layout.tuning_table)
     return {"sweep": scores, "tuned": scores, "confirm": _board(layout.confirmed.leaderboard)}
 
@@ -120,7 +127,7 @@ def _board(file: Path) -> Scores:
     return {row["recipe_id"]: row for row in pq.read_table(file).to_pylist()} if file.exists() else {}
 
 
-def _rows(block: Stored, recipe: Recipe, uses: Uses, scores: dict[str, Scores], texts: bool) -> pa.Table:
+def _block_rows(block: Stored, recipe: Recipe, uses: Uses, scores: dict[str, Scores], texts: bool) -> pa.Table:
     marker, point = block.marker, recipe.points[0]
     parents = ", ".join(source.name for source, _ in recipe.models)
     head = (block.recipe_id, recipe.label, point.method, parents, json.dumps(dict(point.parameters)))

@@ -1,4 +1,4 @@
-"""Why recipes have no score: DIR/failures, a file a recipe."""
+"""Why recipes have no score: DIR/failures, with a file for each such recipe."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from orchestrator.results.layout import Layout
 
 
 def write_failure(layout: Layout, failure: Failure) -> None:
+    """Write why a recipe has no score, in place of an earlier reason."""
     file = layout.failure(failure.recipe_id)
     make_private(file.parent)
     write_json(file, dataclasses.asdict(failure))
 
 
 def read_failures(layout: Layout) -> dict[str, Failure]:
-    """Recipe id → why it has no score.
+    """Read all failures, by recipe id.
 
     Raises:
-        UserError: a file there is damaged.
+        UserError: a file is damaged.
     """
     found = {}
     for file in layout.failures():
         try:
             found[file.stem] = Failure(**read_json_if_exists(file))
         except (ValueError, TypeError, RecursionError) as error:
-            raise UserError(f"{file}: is damaged ({error}); delete it, and `run` finds out again") from None
+            raise UserError(f"{file}: is damaged ({error}); delete it, and `run` tries that recipe again") from None
     return found

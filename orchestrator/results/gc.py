@@ -1,4 +1,4 @@
-"""What nothing refers to any more, in a results folder and in its ledger."""
+"""Garbage collection: files in a results folder and its ledger that nothing refers to any more."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ GRACE_S = 3600.0
 """Younger files of a ledger are left alone: a writer may be about to write the marker that names them."""
 
 
-# -------------------------------------------------------------------- gc
 @dataclass(frozen=True)
 class Garbage:
+    """A file or folder that can be deleted."""
+
     what: str
+    """Its kind, in words."""
     name: str
-    """A path, or a file's name in the ledger."""
+    """A path, or the name of a file in the ledger."""
     size: int
     """Bytes."""
     in_ledger: bool
 
 
 def find_garbage(layout: Layout) -> list[Garbage]:
-    """What nothing refers to any more, in a results folder and in its ledger. Nothing is deleted.
+    """List what nothing refers to any more, in a results folder and in its ledger; nothing is deleted.
 
     Raises:
-        UserError: no sweep, or its ledger cannot be had.
+        UserError: the folder has no sweep, or its ledger cannot be read.
     """
     manifest = read_manifest(layout)
     store = Store(ledger_location(manifest.config, layout))
@@ -41,9 +43,9 @@ def find_garbage(layout: Layout) -> list[Garbage]:
 
 
 def collect(layout: Layout, garbage: Iterable[Garbage]) -> None:
-    """Delete it; the caller holds the folder's lock."""
+    """Delete what `find_garbage` found; the caller has the folder's lock."""
     store = Store(ledger_location(read_manifest(layout).config, layout))
-    # Markers first: what is interrupted leaves orphans, never a marker without its file.
+    # Markers first: an interruption leaves orphaned files, never a marker without its file.
     for each in sorted(garbage, key=lambda each: not each.name.endswith(f"/{SUCCESS}")):
         if each.in_ledger:
             store.delete(each.name)
@@ -94,7 +96,7 @@ def _folder_garbage(layout: Layout, manifest: Manifest) -> Iterator[Garbage]:
 
 
 def summarise(garbage: Sequence[Garbage]) -> str:
-    """A line a kind, and the sum."""
+    """Describe garbage in lines for a terminal: number, bytes and kind, and the sum."""
     kinds: dict[str, list[int]] = {}
     for each in garbage:
         kinds.setdefault(each.what, []).append(each.size)

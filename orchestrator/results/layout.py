@@ -1,7 +1,7 @@
-"""Every path below a results folder, each written down once.
+"""Every path below a results folder, each defined once.
 
-A run's own folder (DIR/tuning/<id>) is read and written by the processes that train, too: what is in it stands in
-`orchestrator.recipes.tuning.RunFolder`. What is in a ledger stands in `orchestrator.ledger.blocks`.
+The folder of a fine-tuning run (DIR/tuning/<id>) is read and written by the training processes too, so its files are
+defined in `orchestrator.recipes.tuning.RunFolder`. Those of a ledger are defined in `orchestrator.ledger.blocks`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Layout:
     """The paths below one results folder.
 
     Args:
-        root: DIR, or DIR/confirmed, which is a results folder in small.
+        root: DIR, or DIR/confirmed, which has the same leaderboard and report files.
     """
 
     root: Path
@@ -29,29 +29,33 @@ class Layout:
     # ---------------------------------------------------------------- the sweep and its driver
     @property
     def manifest(self) -> Path:
+        """The resolved sweep: config, parents, serving, profile and digests of the questions."""
         return self.root / "sweep.json"
 
     @property
     def questions(self) -> Path:
+        """The questions that recipes are evaluated on, and what each is for."""
         return self.root / "questions.parquet"
 
     @property
     def lock(self) -> Path:
+        """The file that the driver locks, so that there is one driver at a time."""
         return self.root / ".lock"
 
     @property
     def driver(self) -> Path:
+        """The heartbeat of the driver."""
         return self.root / "driver.json"
 
     @property
     def engine_error(self) -> Path:
-        """What vLLM said when no engine started."""
+        """The output of vLLM when no engine could be started."""
         return self.root / "engine-error.txt"
 
     # ---------------------------------------------------------------- answers and what they are made with
     @property
     def answers(self) -> Path:
-        """The ledger, unless the sweep names another."""
+        """The ledger, unless the sweep file names another."""
         return self.root / "answers"
 
     @property
@@ -61,17 +65,17 @@ class Layout:
 
     @property
     def metrics(self) -> Path:
-        """What was measured of generated texts."""
+        """Metrics of generated texts, as they were measured."""
         return self.root / "metrics"
 
     @property
     def cache(self) -> Path:
-        """What datasets makes of the user's own task files."""
+        """The cache of datasets for the user's own task files."""
         return self.root / "cache"
 
     @property
     def ray(self) -> Path:
-        """Objects that do not fit into the memory of a local Ray."""
+        """Where a local Ray spills objects that do not fit into memory."""
         return self.root / "ray"
 
     @property
@@ -81,12 +85,12 @@ class Layout:
 
     @property
     def scratch(self) -> Path:
-        """What engines need on the way."""
+        """Temporary files of the engines."""
         return self.checkpoints / "scratch"
 
     @property
     def slerp(self) -> Path:
-        """How the parents of each SLERP pair differ."""
+        """How much SLERP differs from linear interpolation, for each pair of parents."""
         return self.root / "slerp.json"
 
     def failure(self, recipe_id: str) -> Path:
@@ -94,19 +98,23 @@ class Layout:
         return self.root / "failures" / f"{recipe_id}.json"
 
     def failures(self) -> list[Path]:
+        """The files of all recipes that have no score for a reason."""
         return sorted((self.root / "failures").glob("*.json"))
 
     # ---------------------------------------------------------------- results
     @property
     def leaderboard(self) -> Path:
+        """A row for each recipe: status, scores, costs."""
         return self.root / "leaderboard.parquet"
 
     @property
     def front(self) -> Path:
+        """The recipes on the front and the ids of those near it."""
         return self.root / "front.json"
 
     @property
     def recipes(self) -> Path:
+        """A folder with each recipe as mergekit YAML."""
         return self.root / "recipes"
 
     def recipe(self, recipe_id: str) -> Path:
@@ -115,14 +123,17 @@ class Layout:
 
     @property
     def report_html(self) -> Path:
+        """The report as a self-contained web page."""
         return self.root / "report.html"
 
     @property
     def report_md(self) -> Path:
+        """The report as Markdown."""
         return self.root / "report.md"
 
     @property
     def figures(self) -> Path:
+        """A folder with the report's figures as PNG and SVG."""
         return self.root / "figures"
 
     # ---------------------------------------------------------------- fine-tuning
@@ -132,15 +143,16 @@ class Layout:
         return self.root / "tuning"
 
     def run(self, tuning_id: str) -> RunFolder:
+        """The folder of one run of fine-tuning."""
         return RunFolder(self.tuning / tuning_id)
 
     def runs(self) -> Iterator[RunFolder]:
-        """The runs that have a folder."""
+        """All runs of fine-tuning that have a folder."""
         return (RunFolder(folder) for folder in sorted(self.tuning.glob(ID)))
 
     @property
     def starts(self) -> Path:
-        """Checkpoints that runs start from: a folder for each recipe."""
+        """Merged checkpoints that fine-tuning starts from, in a folder for each recipe."""
         return self.tuning / "starts"
 
     @property
@@ -150,28 +162,31 @@ class Layout:
 
     @property
     def tuning_table(self) -> Path:
+        """A row for each run of fine-tuning, with its scores."""
         return self.root / "tuning.parquet"
 
     # ---------------------------------------------------------------- search
     @property
     def search(self) -> Path:
+        """The folder of the search: its candidates, the study, and Ray Tune's files."""
         return self.root / "search"
 
     @property
     def candidates(self) -> Path:
-        """The proposals, a file each."""
+        """The search's proposals, in a file for each."""
         return self.search / "candidates"
 
     def proposals(self) -> list[Path]:
+        """The files of all proposals; none where no search has begun."""
         return sorted(self.candidates.glob("*.json"))
 
     @property
     def confirmed(self) -> Layout:
-        """The search's front on the held-out questions."""
+        """The leaderboard and report of the search's front on the held-out questions."""
         return Layout(self.root / "confirmed")
 
     # ---------------------------------------------------------------- review
     @property
     def reviews(self) -> Path:
-        """For each review its key and, once read, its ratings."""
+        """A folder for each review, with its key and, once the sheets are read, its ratings."""
         return self.root / "reviews"

@@ -1,4 +1,4 @@
-"""One driver at a time in a results folder."""
+"""The lock that keeps a results folder to one driver at a time."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from orchestrator.results.layout import Layout
 
 @contextlib.contextmanager
 def locked(layout: Layout) -> Iterator[None]:
-    """Take a results folder for this process alone; the lock dies with its process.
+    """Lock a results folder for this process, and create it if it is missing; the lock ends with the process.
 
     Raises:
-        UserError: another one is running, or the folder cannot be written.
+        UserError: another process has the lock, or the folder cannot be written.
     """
     out = layout.root
     try:
         make_private(out)
         if layout.manifest.exists() or not any(out.iterdir()):
-            out.chmod(0o700)  # made by hand, or by an older version; never a folder that holds other things too
+            out.chmod(0o700)  # made by hand, or by an older version; never a folder that has other things in it too
         stream = layout.lock.open("a")
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror}); choose another folder") from None

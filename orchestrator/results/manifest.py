@@ -1,6 +1,6 @@
-"""DIR/sweep.json and DIR/questions.parquet: what a run writes down before it evaluates anything.
+"""DIR/sweep.json and DIR/questions.parquet, which a run writes before it evaluates anything.
 
-From them `report`, `status` and the ledger tools know the sweep, on any machine, without its parents or its data.
+`report`, `status` and the ledger tools read the sweep from them, on any machine, without its parents or its data.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from orchestrator.core.files import write_atomic, write_json
 from orchestrator.core.locations import is_remote
 from orchestrator.core.records import Profile, Serving
 from orchestrator.core.store import Store
+from orchestrator.core.text import one_line
 from orchestrator.ledger.blocks import block_folders
 from orchestrator.recipes.recipe import Source
 from orchestrator.results.layout import Layout
@@ -29,7 +30,7 @@ from orchestrator.results.layout import Layout
 QUESTIONS = pa.schema(
     [
         pa.field("question_id", pa.string()),
-        pa.field("stage", pa.string()),  # sweep, confirm (a search's front) or tuned (what fine-tuning is for)
+        pa.field("stage", pa.string()),  # sweep, confirm (held out from the search) or tuned (fine-tuning's tasks)
         pa.field("objective", pa.string()),
         pa.field("task", pa.string()),
         pa.field("document", pa.int64()),  # its number in the task's data, as lm-eval counts
@@ -49,17 +50,18 @@ class QuestionUse(NamedTuple):
 
 @dataclass(frozen=True)
 class Manifest:
-    """What DIR/sweep.json holds."""
+    """The content of DIR/sweep.json."""
 
     config: SweepConfig
     sources: dict[str, Source]
     serving: Serving
     profile: Profile
     digests: dict[str, str]
-    """Objective, place and task → digest of its questions."""
+    """`objective/index/task` → digest of its questions."""
 
 
 def write_manifest(layout: Layout, manifest: Manifest) -> None:
+    """Write DIR/sweep.json, with the versions of the libraries that define recipes and scores."""
     versions = {name: importlib.metadata.version(name) for name in ("mergekit", "lm-eval", "torch", "transformers")}
     content = {
         "config": manifest.config.model_dump(mode="json"),
@@ -73,8 +75,10 @@ def write_manifest(layout: Layout, manifest: Manifest) -> None:
 
 
 def read_manifest(layout: Layout) -> Manifest:
-    """Raises:
-    UserError: there is none, or it cannot be read.
+    """Read DIR/sweep.json.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
     """
     try:
         content = json.loads(layout.manifest.read_text(encoding="utf-8"))
@@ -87,8 +91,9 @@ def read_manifest(layout: Layout) -> Manifest:
             f"{layout.root}: holds no sweep (no sweep.json); give the folder that `run --out` wrote"
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:500]
-        raise UserError(f"{layout.manifest}: cannot be read ({reason}); `run` with the sweep file mends it") from None
+        raise UserError(
+            f"{layout.manifest}: cannot be read ({one_line(error)}); `run` with the sweep file writes it again"
+        ) from None
 
 
 def _source(fields: dict[str, Any]) -> Source:
@@ -96,7 +101,7 @@ def _source(fields: dict[str, Any]) -> Source:
 
 
 def _serving(layout: Layout, fields: dict[str, Any]) -> Serving:
-    """The results folder may have moved since: the tokenizer's folder is looked for in it."""
+    """Read how recipes are served; the tokenizer is looked up in the results folder, which may have been moved."""
     if Path(fields["tokenizer"]).name != fields["tokenizer"]:
         raise ValueError(f"serving.tokenizer is {fields['tokenizer']!r}, which is no folder in serving/")
     engine = tuple((key, value) for key, value in fields["engine"])
@@ -106,15 +111,15 @@ def _serving(layout: Layout, fields: dict[str, Any]) -> Serving:
 
 # -------------------------------------------------------------------- where the answers are
 def ledger_location(config: SweepConfig, layout: Layout) -> Path | str:
-    """A folder, or an address of object storage."""
+    """Where a sweep's answers are: a folder, or an address of object storage."""
     return config.ledger or layout.answers
 
 
 def open_ledger_store(place: str) -> Store:
-    """The ledger that a user names: by a results folder, or by its own folder or address.
+    """Open the ledger that a user names: by a results folder, or by the ledger's own folder or address.
 
     Raises:
-        UserError: neither.
+        UserError: `place` is neither.
     """
     if is_remote(place):
         return Store(place)
@@ -129,7 +134,7 @@ def open_ledger_store(place: str) -> Store:
 
 # -------------------------------------------------------------------- questions
 def write_questions(layout: Layout, uses: Sequence[QuestionUse]) -> None:
-    """Write down which questions recipes are evaluated on, and what each is for."""
+    """Write which questions recipes are evaluated on, and what each is for, to DIR/questions.parquet."""
     columns: list[Any] = [list(column) for column in zip(*uses, strict=True)] or [[] for _ in QUESTIONS]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns, schema=QUESTIONS), sink)
@@ -137,11 +142,13 @@ def write_questions(layout: Layout, uses: Sequence[QuestionUse]) -> None:
 
 
 def read_questions(layout: Layout) -> pa.Table:
-    """Returns:
-        With the columns of `QUESTIONS`, in the order in which they are evaluated.
+    """Read DIR/questions.parquet.
+
+    Returns:
+        A table with the columns of `QUESTIONS`, in the order of evaluation.
 
     Raises:
-        UserError: there are none, or they cannot be read.
+        UserError: the file is missing or cannot be read.
     """
     path = layout.questions
     try:

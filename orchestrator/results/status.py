@@ -1,6 +1,6 @@
-"""What a sweep is at, from its files alone: live or dead, from any machine, with no engine, no parents and no data.
+"""The progress of a sweep, from its files alone: on any machine, without an engine, parents or data.
 
-Every block is read and checked, so what is counted is what `run` would find, and what is damaged is said.
+Every block is read and checked, so the counts are what `run` would find, and damaged blocks are named.
 """
 
 from __future__ import annotations
@@ -23,52 +23,58 @@ from orchestrator.results.layout import Layout
 from orchestrator.results.manifest import Manifest, ledger_location, read_manifest, read_questions
 
 RECENT_S = 600.0
-"""The rate is that of the last ten minutes in which something was answered."""
+"""Seconds over which the rate is taken, up to the block that was stored last."""
 
 
 @dataclass
 class WorkerSeen:
+    """What one worker has done, by the blocks that it stored."""
+
     name: str
-    """host:pid"""
+    """`host:pid`."""
     seen: float
-    """When a block of its was stored last: seconds since the epoch, by the driver's clock."""
+    """When its last block was stored: seconds since the epoch, by the driver's clock."""
     blocks: int = 0
     answers: int = 0
 
 
 @dataclass(frozen=True)
 class Status:
+    """The progress of a sweep: its driver, its recipes, its workers and what they cost."""
+
     state: str
-    """`at work`, `ended` (in good order) or `dead`; `never started` where nothing has run."""
+    """`at work`, `ended` (cleanly) or `dead`; `never started` where nothing has run."""
     driver: Driver | None
     recipes: dict[str, int]
-    """The sweep file's recipes: `done`, `pending`, `invalid`, `failed`."""
+    """`done`, `pending`, `invalid`, `failed` → number of the sweep file's recipes."""
     questions: int
-    """To be answered by the recipes of the sweep file, invalid and failed ones left out."""
+    """Number of all questions of the sweep file's recipes, invalid and failed recipes left out."""
     answered: int
-    """Of these."""
+    """Number of these that have an answer."""
     per_second: float | None
-    """Answers; None while nobody is at work."""
+    """Answers per second; None where no driver is at work."""
     left_s: float | None
-    """Seconds to the end of the sweep file's recipes, at that rate."""
+    """Estimated seconds until the sweep file's recipes are done, at that rate."""
     workers: list[WorkerSeen]
-    """Of the run that is at work, or was last."""
+    """The workers of the current run, or of the last."""
     worker_hours: float
-    """Spent on answers and on getting recipes into engines, by all runs."""
+    """Hours that all runs have spent on loading recipes into engines and on answering."""
     gpu_hours: float
-    """Of all GPUs of the engines; 0 where the workers have none."""
+    """The same hours, counted for each GPU of an engine; 0 where the workers have no GPU."""
     failures: list[dict[str, str]]
     search: dict[str, int] = field(default_factory=dict)
-    """Status of a candidate → how many."""
+    """Status → number of the search's candidates."""
     tuned: dict[str, int] = field(default_factory=dict)
-    """Runs of fine-tuning: `finished`, `open`."""
+    """`finished`, `open` → number of runs of fine-tuning."""
     damaged: list[str] = field(default_factory=list)
     """Blocks that do not match their marker; `run` evaluates them again."""
 
 
 def read_status(layout: Layout) -> Status:
-    """Raises:
-    UserError: no sweep was started there, or its ledger cannot be had.
+    """Read the progress of the sweep in a results folder.
+
+    Raises:
+        UserError: the folder has no sweep, or its ledger cannot be read.
     """
     manifest, driver = read_manifest(layout), read_driver(layout)
     recipes = expand(manifest.config, manifest.sources)
@@ -109,19 +115,18 @@ def read_status(layout: Layout) -> Status:
 
 
 def recipe_ids(layout: Layout, manifest: Manifest) -> set[str]:
-    """All that this sweep evaluates or has evaluated: recipes of the file, candidates of its search, tuned
-    checkpoints."""
+    """The ids of all that a sweep evaluates: recipes of its file, candidates of its search, tuned checkpoints."""
     recipes = expand(manifest.config, manifest.sources)
     return {*(recipe.id for recipe in recipes), *_candidates(layout), *_runs(layout, manifest)}
 
 
 def _candidates(layout: Layout) -> dict[str, str]:
-    """Of the search: recipe → status."""
+    """Recipe id → status, of the search's candidates."""
     return {file.stem: str(read_json_if_exists(file).get("status")) for file in layout.proposals()}
 
 
 def _runs(layout: Layout, manifest: Manifest) -> dict[str, str]:
-    """Of fine-tuning: the recipe that comes of it → `finished` or `open`."""
+    """Id of the tuned checkpoint → `finished` or `open`, for each run of fine-tuning."""
     found = {}
     for run in layout.runs():
         recipe = single(Source(run.path.name, "", ""), manifest.config.dtype, Point("tuned"))
@@ -132,18 +137,17 @@ def _runs(layout: Layout, manifest: Manifest) -> dict[str, str]:
 def _failures(layout: Layout, recipes: list[Recipe]) -> dict[str, dict[str, str]]:
     found = {}
     for recipe in recipes:
-        note = read_json_if_exists(layout.failure(recipe.id))
-        if note:
-            said = {key: str(note.get(key)) for key in ("status", "stage", "message")}
-            found[recipe.id] = {"recipe_id": recipe.id, "label": recipe.label, **said}
+        failure = read_json_if_exists(layout.failure(recipe.id))
+        if failure:
+            reason = {key: str(failure.get(key)) for key in ("status", "stage", "message")}
+            found[recipe.id] = {"recipe_id": recipe.id, "label": recipe.label, **reason}
     return found
 
 
 def _read_blocks(layout: Layout, manifest: Manifest, ids: set[str]) -> tuple[list[Stored], list[str]]:
-    """The sweep's own blocks, and what is damaged among them."""
+    """Read the blocks of these recipes, and name those that are damaged."""
     store = Store(ledger_location(manifest.config, layout))
     view = (manifest.serving.id, manifest.profile.id)
-
     folders = [folder for folder in block_folders(store) if folder.split("/")[0] in ids]
     found = list(store.together(lambda folder: look(store, folder, view), folders))
     damaged = [str(each) for each in found if isinstance(each, Damaged)]
@@ -151,7 +155,7 @@ def _read_blocks(layout: Layout, manifest: Manifest, ids: set[str]) -> tuple[lis
 
 
 def _rate(blocks: list[Stored]) -> float | None:
-    """Answers a second, from the begin of the first recent block to the end of the last."""
+    """Answers per second, from the start of the first recent block to the end of the last."""
     last = max((block.marker.written for block in blocks), default=0.0)
     recent = [block.marker for block in blocks if block.marker.written > last - RECENT_S]
     first = min((marker.written - marker.swap_s - marker.answer_s for marker in recent), default=0.0)
@@ -172,7 +176,7 @@ def _workers(blocks: list[Stored], driver: Driver | None) -> list[WorkerSeen]:
 
 # -------------------------------------------------------------------- for people
 def describe(status: Status) -> str:
-    """A few lines for a terminal."""
+    """Describe the progress of a sweep in a few lines for a terminal."""
     now = time.time()
     share = f" ({status.answered / status.questions:.0%})" if status.questions else ""
     lines = [
@@ -200,10 +204,10 @@ def _driver_words(status: Status, now: float) -> str:
         return "never started"
     where = f"{driver.host}:{driver.pid}"
     if status.state == "at work":
-        return f"at work on {where}, started {_ago(now - driver.started)}, last sign {_ago(now - driver.seen)}"
+        return f"at work on {where}, started {_ago(now - driver.started)}, last heartbeat {_ago(now - driver.seen)}"
     if status.state == "ended":
-        return f"none; the last one ({where}) left in good order {_ago(now - driver.seen)}"
-    return f"dead: {where} gave its last sign {_ago(now - driver.seen)}; the same command resumes"
+        return f"none; the last one ({where}) ended cleanly {_ago(now - driver.seen)}"
+    return f"dead: the last heartbeat of {where} was {_ago(now - driver.seen)}; the same command resumes"
 
 
 def _rate_words(status: Status, now: float) -> str:

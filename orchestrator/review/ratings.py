@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.core.errors import UserError
-from orchestrator.core.files import write_json
+from orchestrator.core.files import read_json_if_exists, write_json
 from orchestrator.results.layout import Layout
 from orchestrator.review.sheets import CRITERIA, ITEM, Criterion
 
@@ -36,7 +35,7 @@ class Rating:
     rater: int
     document: int
     recipes: tuple[str, ...]
-    """All that generated the rated text."""
+    """Ids of all recipes that generated the rated text."""
     criterion: str
     value: int
 
@@ -52,15 +51,15 @@ class Mean:
 
 @dataclass(frozen=True)
 class CriterionResult:
-    """What the ratings say by one criterion."""
+    """The results of one criterion."""
 
     criterion: str
     means: dict[str, Mean]
-    """By recipe id."""
+    """Recipe id → its mean rating."""
     differences: dict[str, Mean]
-    """Recipe minus the first recipe, paired."""
+    """Recipe id → its mean rating minus that of the first recipe, paired."""
     alpha: float | None
-    """Krippendorff's, ordinal; None where it is not defined."""
+    """Krippendorff's alpha, ordinal; None where it is not defined."""
     shared: int
     """Number of texts that two raters or more have rated: alpha is over these."""
 
@@ -73,25 +72,26 @@ class Ratings:
     labels: dict[str, str]
     """Recipe id → label; the first is what the others are compared with."""
     empty: dict[int, tuple[int, int]]
-    """Rater → number of missing ratings, and of all."""
+    """Rater → number of missing ratings, and number of all ratings on the sheet."""
     results: tuple[CriterionResult, ...]
     file: Path
     """`ratings.json`."""
 
 
 def read_review(layout: Layout, folder: Path) -> Ratings:
-    """Read filled sheets, whatever their files are called now, and write `ratings.json` beside their key.
+    """Read filled sheets, whatever the names of their files, and write `ratings.json` beside their key.
 
     Args:
         layout: of the sweep's results folder.
         folder: where the sheets are; cells may be empty and rows may be missing.
 
     Raises:
-        UserError: no sheet, a sheet that is not one or not of this sweep, a sheet twice, a wrong value, or no value.
+        UserError: there is no sheet, a file is no sheet of this sweep, a sheet is there twice, a value is not allowed,
+            or nothing is filled in.
     """
     sheets = {file: _rows(file) for file in sorted(folder.glob("[!.~]*.csv"))}
     if not sheets:
-        raise UserError(f"--read {folder}: has no .csv; name the folder with the filled sheets, saved as CSV")
+        raise UserError(f"--read {folder}: has no .csv file; name the folder with the filled sheets, saved as CSV")
     home, key = _key(layout, folder, {row[ITEM] for rows in sheets.values() for row in rows.values()})
     ratings = list(_ratings(sheets, key["items"]))
     if not ratings:
@@ -109,7 +109,7 @@ def read_review(layout: Layout, folder: Path) -> Ratings:
 
 # -------------------------------------------------------------------- reading
 def _rows(file: Path) -> dict[int, dict[str, str]]:
-    """Row number as in a spreadsheet → column → cell; without the empty rows that spreadsheets leave behind."""
+    """Read a sheet: row number as in a spreadsheet → column → cell, without the empty rows that spreadsheets leave."""
     # Ids and ratings are ASCII: the encoding in which a spreadsheet saves the texts does not matter.
     text = file.read_bytes().decode("utf-8-sig", errors="replace")
     wanted = [ITEM, *(criterion.name for criterion in CRITERIA)]
@@ -133,9 +133,9 @@ def _rows(file: Path) -> dict[int, dict[str, str]]:
 
 
 def _key(layout: Layout, folder: Path, items: set[str]) -> tuple[Path, dict[str, Any]]:
-    """The folder and the key of the review that the items belong to."""
+    """Find the review that the items belong to: its folder and its key."""
     for file in sorted(layout.reviews.glob("*/key.json")):
-        key = json.loads(file.read_text(encoding="utf-8"))
+        key = read_json_if_exists(file)
         if items & key["items"].keys():
             return file.parent, key
     raise UserError(
@@ -145,8 +145,10 @@ def _key(layout: Layout, folder: Path, items: set[str]) -> tuple[Path, dict[str,
 
 
 def _ratings(sheets: Mapping[Path, dict[int, dict[str, str]]], items: dict[str, dict[str, Any]]) -> Iterator[Rating]:
-    """Every filled cell. Messages name places and never contents: in a sheet with shifted columns, any cell may have a
-    patient's text."""
+    """Yield every filled cell.
+
+    Messages name places and never contents: in a sheet with shifted columns, any cell may have a patient's text.
+    """
     seen: dict[str, tuple[Path, int]] = {}
     for file, rows in sheets.items():
         for number, row in rows.items():
@@ -179,7 +181,7 @@ def _value(criterion: Criterion, cell: str, where: str) -> int | None:
 
 # -------------------------------------------------------------------- statistics
 def result(criterion: str, ratings: Sequence[Rating], recipes: Sequence[str]) -> CriterionResult:
-    """Means, differences from the first recipe, and agreement, of one criterion's ratings."""
+    """Compute means, differences from the first recipe, and agreement, from one criterion's ratings."""
     cells: dict[str, dict[tuple[int, int], float]] = {recipe: {} for recipe in recipes}
     texts: dict[tuple[int, tuple[str, ...]], list[int]] = defaultdict(list)
     for rating in ratings:
@@ -198,10 +200,10 @@ def result(criterion: str, ratings: Sequence[Rating], recipes: Sequence[str]) ->
 
 
 def mean(cells: Iterable[tuple[tuple[int, int], float]]) -> Mean:
-    """The mean over documents of the mean over raters.
+    """Compute the mean over documents of the mean over raters, and its standard error.
 
     Args:
-        cells: ((document, rater), value).
+        cells: ((document, rater), value) for each rating.
     """
     documents: dict[int, list[float]] = defaultdict(list)
     for (document, _), value in cells:
@@ -212,13 +214,13 @@ def mean(cells: Iterable[tuple[tuple[int, int], float]]) -> Mean:
 
 
 def krippendorff_alpha(units: Iterable[Sequence[int]]) -> float | None:
-    """Agreement beyond chance for ordinal ratings: 1 is perfect, 0 what chance gives, below 0 systematic disagreement.
+    """Compute agreement beyond chance of ordinal ratings: 1 is perfect, 0 is chance, below 0 systematic disagreement.
 
-    Krippendorff, Computing Krippendorff's Alpha-Reliability (2011), with its ordinal metric. Taken here because
-    it is for any number of raters, and for sheets with gaps; weighted kappa is for two and without.
+    Krippendorff, Computing Krippendorff's Alpha-Reliability (2011), with its ordinal metric. It allows any number of
+    raters and sheets with gaps; weighted kappa needs exactly two raters and no gaps.
 
     Args:
-        units: for each rated text its ratings, by any raters; those with fewer than two do not count.
+        units: for each rated text its ratings, by any raters; texts with fewer than two do not count.
 
     Returns:
         None where alpha is not defined: no two ratings of one text, or the same value everywhere.

@@ -1,9 +1,9 @@
 """Rating sheets for clinicians: stored outputs of some recipes, blinded and shuffled, one sheet for each rater.
 
     FOLDER/rater-1.csv, …            item, input, output and an empty column for each criterion; UTF-8 with a byte order
-                                     mark, by which spreadsheets know it
+                                     mark, by which spreadsheets recognise it
     FOLDER/rubric.txt                the criteria, and what each value means
-    DIR/reviews/<review>/key.json    which recipe gave which item; never leaves DIR
+    DIR/reviews/<review>/key.json    which recipe generated which item; never leaves DIR
 
 Nothing in FOLDER shows which recipe is which: ids and orders come from the operating system's randomness, not from a
 seed, so that knowing this code, the sweep and all recipes is not enough without the key. `orchestrator.review.ratings`
@@ -31,11 +31,13 @@ from tasks.evaluation.ledger_lm import Unanswered
 from tasks.evaluation.suites import SuiteTask
 
 LETTERS = "bcdfghjkmnpqrstvwxz"
-"""No digits and no vowels: a spreadsheet takes 12345e67 for a number and mar5 for a date, and would save that."""
+"""Letters of item ids: a spreadsheet would read 12345e67 as a number and mar5 as a date, and save that instead."""
 CELL = 32_000
-"""Characters; a spreadsheet's cell has room for 32,767."""
+"""Most characters in a cell; spreadsheets allow 32,767."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""Beginnings of texts that a spreadsheet would run as formulas."""
 ITEM = "item"
+"""The column of the item ids."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,11 @@ class Criterion:
     name: str
     question: str
     values: tuple[str, ...]
-    """What 1, 2, … mean; the last is the best."""
+    """The meanings of the ratings 1, 2, …; the last is the best."""
 
     @property
     def allowed(self) -> dict[str, int]:
+        """Cell as it is typed → rating, for the ratings on this scale."""
         return {str(value): value for value in range(1, len(self.values) + 1)}
 
 
@@ -91,10 +94,11 @@ CRITERIA = (
 
 @dataclass(frozen=True)
 class Output:
-    """What is rated: a text, and all recipes that generated it for this document. No text is rated twice."""
+    """A text to rate, and all recipes that generated it for this document; a rater rates it once."""
 
     document: int
     recipes: tuple[str, ...]
+    """Recipe ids."""
     text: str
 
 
@@ -103,11 +107,13 @@ class Review:
     """The files of a new review, for the person who sends the sheets out."""
 
     key: Path
+    """The file that links items to recipes."""
     sheets: list[Path]
     items: int
+    """Number of outputs on each sheet."""
     documents: int
     truncated: int
-    """Documents whose prompt was cut to fit the engine; the sheets show them whole."""
+    """Number of documents whose prompt was cut to fit the engine; the sheets show their inputs whole."""
 
 
 def write_review(
@@ -122,14 +128,16 @@ def write_review(
     """Write a sheet for each rater to `folder` (0700, files 0600), and the key to the sweep's own folder.
 
     Args:
-        names: recipes, as `find_recipe` takes them; the first is what the others are compared with.
+        names: recipes, as `find_recipe` takes them; the others are compared with the first.
         task: a generation task of the sweep, `objective/task` where it has several of that name; None for the only one.
-        sample: the most documents. The same seed, task and number give the same documents, a smaller number some of
+        sample: most documents. The same seed, task and number give the same documents, and a smaller number a part of
             them, so that reviews of other recipes can be compared with this one.
-        reference: add the reference text to the sheets.
+        raters: number of sheets.
+        reference: whether to add the reference texts to the sheets.
 
     Raises:
-        UserError: an unknown recipe or task, answers that are missing, no reference texts, or `folder` exists.
+        UserError: a recipe or the task is unknown, answers are missing, there are no reference texts, or `folder`
+            exists.
     """
     check_new(folder)
     suite = generation_task(sweep, task)
@@ -148,7 +156,7 @@ def write_review(
         sheets[make_private(folder) / f"rater-{rater}.csv"] = sheet(rows, texts)
         items.update({i: {"rater": rater, "document": o.document, "recipes": o.recipes} for i, o in rows.items()})
     labels = {recipe.id: point_title(recipe.points[0]) for recipe in recipes}
-    # The key first: without it the sheets are worthless.
+    # The key first: without it the sheets cannot be evaluated.
     write_json(make_private(home) / "key.json", {"task": suite.name, "recipes": labels, "items": items})
     for path, data in {**sheets, folder / "rubric.txt": rubric().encode()}.items():
         write_atomic(path, data)
@@ -157,10 +165,10 @@ def write_review(
 
 
 def generation_task(sweep: Sweep, name: str | None) -> SuiteTask:
-    """The sweep's generation task of this name; without a name, the only one.
+    """Find the sweep's generation task of this name; without a name, the only one.
 
     Raises:
-        UserError: there is none, or there are several.
+        UserError: there is no such task, or there are several.
     """
     suites = [suite for suite in sweep.tasks.suites if suite.task.OUTPUT_TYPE == "generate_until"]
     known = [f"{suite.objective}/{suite.name}" for suite in suites]
@@ -176,12 +184,12 @@ def generation_task(sweep: Sweep, name: str | None) -> SuiteTask:
 
 
 def read_outputs(sweep: Sweep, recipes: Sequence[Recipe], requests: Sequence[Any]) -> list[Output]:
-    """The recipes' stored answers to lm-eval's requests, as its metrics see them before any filter.
+    """Read the recipes' stored answers to lm-eval's requests, as lm-eval sees them before any filter.
 
     Raises:
         UserError: a recipe has not answered them all.
     """
-    givers: dict[tuple[int, str], list[str]] = defaultdict(list)
+    sources: dict[tuple[int, str], list[str]] = defaultdict(list)
     for recipe in recipes:
         try:
             answers = sweep.tasks.lm.knowing(sweep.ledger.answers(recipe.id)).generate_until(list(requests))
@@ -190,8 +198,8 @@ def read_outputs(sweep: Sweep, recipes: Sequence[Recipe], requests: Sequence[Any
                 f"{recipe.label}: {error}; finish the sweep with `run`, or review recipes that have answered"
             ) from None
         for request, text in zip(requests, answers, strict=True):
-            givers[request.doc_id, text].append(recipe.id)
-    return [Output(document, tuple(recipe_ids), text) for (document, text), recipe_ids in givers.items()]
+            sources[request.doc_id, text].append(recipe.id)
+    return [Output(document, tuple(recipe_ids), text) for (document, text), recipe_ids in sources.items()]
 
 
 def _reference(suite: SuiteTask, request: Any) -> str:
@@ -203,10 +211,10 @@ def _reference(suite: SuiteTask, request: Any) -> str:
 
 
 def apart(outputs: Iterable[Output], rng: random.Random) -> list[Output]:
-    """A random order in which outputs for the same document are apart, wherever that is possible: side by side they
-    would be compared instead of rated.
+    """Order outputs at random, with those for the same document apart wherever that is possible.
 
-    The next document is one of those with the most outputs left, the last one's excepted; drawn among equals.
+    Side by side they would be compared instead of rated. The next document is drawn among those with the most outputs
+    left, without the document of the last output.
     """
     left: dict[int, list[Output]] = defaultdict(list)
     for output in outputs:
@@ -225,7 +233,7 @@ def apart(outputs: Iterable[Output], rng: random.Random) -> list[Output]:
 
 
 def _ids(count: int) -> Iterator[str]:
-    """Different random ids. Each rater has ids of their own, so that a sheet that is returned twice is noticed."""
+    """Draw different random ids; each rater gets other ids, so that a sheet that is returned twice is noticed."""
     found: dict[str, None] = {}
     while len(found) < count:
         found["".join(secrets.choice(LETTERS) for _ in range(8))] = None
@@ -234,7 +242,7 @@ def _ids(count: int) -> Iterator[str]:
 
 # -------------------------------------------------------------------- files
 def sheet(rows: dict[str, Output], texts: dict[str, dict[int, str]]) -> bytes:
-    """One rater's sheet as CSV.
+    """Make one rater's sheet as CSV.
 
     Args:
         rows: item id → output, in the rater's order.
@@ -251,7 +259,7 @@ def sheet(rows: dict[str, Output], texts: dict[str, dict[int, str]]) -> bytes:
 
 
 def _cells(name: str, texts: Sequence[str]) -> list[list[str]]:
-    """Columns of texts under their headers: one, or more where a text is too long for one cell."""
+    """Make the columns of texts under their headers: one, or more where a text is too long for one cell."""
     pieces = [[_harmless(text[i : i + CELL]) for i in range(0, len(text), CELL)] for text in texts]
     return [
         [f"{name} ({n + 1})" if n else name, *(piece[n] if n < len(piece) else "" for piece in pieces)]
@@ -260,12 +268,12 @@ def _cells(name: str, texts: Sequence[str]) -> list[list[str]]:
 
 
 def _harmless(text: str) -> str:
-    """The text with an apostrophe where a spreadsheet would run it as a formula (CWE-1236); lists begin with a dash."""
+    """Put an apostrophe before a text that a spreadsheet would run as a formula (CWE-1236); lists begin with a dash."""
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def rubric() -> str:
-    """The instructions for raters."""
+    """Write the instructions for raters."""
     lines = [
         "Please rate every row of your sheet by the three criteria below: a whole number from 1 to 5, 5 is best.",
         "Leave a cell empty where you cannot judge. Rate by yourself; do not compare with other raters before all",

@@ -1,4 +1,4 @@
-"""A review's ratings in the terminal."""
+"""The results of a review in the terminal."""
 
 from __future__ import annotations
 

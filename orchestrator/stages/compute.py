@@ -1,4 +1,4 @@
-"""What a command holds of the cluster: Ray, and one pool of engines; each is started when it is first needed."""
+"""What a command uses of the cluster: Ray, and one pool of engines; each is started when it is first needed."""
 
 from __future__ import annotations
 
@@ -18,39 +18,40 @@ from orchestrator.results.layout import Layout
 from orchestrator.stages.open import Sweep
 
 MOST_WORKERS = 1000
-"""Of a search, if there is room for them: how much work there will be is not known beforehand."""
+"""Most workers of a search, where the cluster has room for them: its amount of work is not known beforehand."""
 
 
 class Compute:
-    """Use `computing`.
+    """Ray, the pool of engines, and the GPU hours that a command has used; made by `computing`.
 
     Args:
-        max_gpu_hours: no further work is handed out once the workers have been held for so long; None for no limit.
-        most_workers: None for as many as the first round has blocks.
+        max_gpu_hours: the limit after which `is_exhausted`; None for no limit.
+        most_workers: most workers of the pool; None for as many as there are blocks when it starts.
     """
 
     def __init__(self, sweep: Sweep, max_gpu_hours: float | None, most_workers: int | None) -> None:
         self.sweep, self.max_gpu_hours, self.most_workers = sweep, max_gpu_hours, most_workers
         self.log: Callable[[str], None] = say
+        """Where lines about workers go; `evaluate` points it to its progress bar."""
         self._ray, self._engines = contextlib.ExitStack(), contextlib.ExitStack()
         self._is_joined = False
         self._pool: Pool | None = None
         self._spent_hours = 0.0
 
     def join(self) -> None:
-        """Join or start Ray."""
+        """Connect to the Ray cluster, or start a local one, unless this command has done so."""
         if not self._is_joined:
             self._ray.enter_context(session(self.sweep.layout.ray))
             self._is_joined = True
 
     def pool(self, blocks: int) -> Pool:
-        """The engines, the same ones until `release`.
+        """The pool of engines, started at the first call and the same one until `release`.
 
         Args:
-            blocks: that there are to evaluate now.
+            blocks: number of blocks to evaluate now.
 
         Raises:
-            EngineStartError: no node has room for one.
+            EngineStartError: no node has room for an engine.
         """
         self.join()
         if self._pool is None:
@@ -60,12 +61,13 @@ class Compute:
         return self._pool
 
     def release(self) -> None:
-        """End the engines: fine-tuning needs their GPUs."""
+        """Stop the engines, as fine-tuning needs their GPUs; the next `pool` starts new ones."""
         self._spent_hours, pool, self._pool = self.gpu_hours, self._pool, None
         if pool is not None:
             self._engines.close()
 
     def close(self) -> None:
+        """Stop the engines and disconnect from Ray, or stop the local one."""
         self.release()
         self._ray.close()
         self._is_joined = False
@@ -73,28 +75,29 @@ class Compute:
     # ---------------------------------------------------------------- the limit
     @property
     def gpu_hours(self) -> float:
-        """Hours that this command has held GPUs for; a worker without a GPU counts as one."""
-        held_s = self._pool.workers.seconds() if self._pool else 0.0
-        return self._spent_hours + self.sweep.config.workers.gpu_hours(held_s)
+        """Hours that this command has occupied GPUs for; a worker without a GPU counts as one GPU."""
+        pool_s = self._pool.workers.seconds() if self._pool else 0.0
+        return self._spent_hours + self.sweep.config.workers.gpu_hours(pool_s)
 
     def spend(self, hours: float) -> None:
-        """Count hours that something else than the pool has held GPUs for."""
+        """Add GPU hours that something other than the pool has used."""
         self._spent_hours += hours
 
     def is_exhausted(self) -> bool:
+        """Whether the command has used its `max_gpu_hours`."""
         return self.max_gpu_hours is not None and self.gpu_hours >= self.max_gpu_hours
 
 
 @contextlib.contextmanager
 def computing(sweep: Sweep, max_gpu_hours: float | None, *, searches: bool) -> Iterator[Compute]:
-    """Everything that a command holds of the cluster is given back on leaving, and the engines' scratch is gone.
+    """Provide a command with `Compute`; on leaving, engines and Ray are stopped and the engines' scratch is removed.
 
     Args:
         max_gpu_hours: see `Compute`.
-        searches: whether a search follows, which makes work as it goes.
+        searches: whether the command searches, where further work arises on the way.
 
     Raises:
-        UserError: no engine could be started; what vLLM said is kept in a file.
+        UserError: no engine could be started; vLLM's whole output is kept in a file.
     """
     compute = Compute(sweep, max_gpu_hours, MOST_WORKERS if searches else None)
     _clear(sweep.layout)
@@ -111,13 +114,13 @@ def computing(sweep: Sweep, max_gpu_hours: float | None, *, searches: bool) -> I
 
 
 def _clear(layout: Layout) -> None:
-    """What workers that were killed left half-written, too."""
+    """Remove the engines' scratch, and half-written checkpoints of workers that were killed."""
     for folder in (layout.scratch, *layout.checkpoints.glob(".*.tmp")):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def worker_spec(sweep: Sweep) -> WorkerSpec:
-    """What every worker is given."""
+    """Collect what every worker needs to start its engine and to merge."""
     layout, config = sweep.layout, sweep.config
     return WorkerSpec(
         serving=sweep.serving,

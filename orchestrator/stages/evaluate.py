@@ -1,4 +1,4 @@
-"""What the ledger does not know yet, evaluated: blocks of questions to the workers, their answers into the ledger."""
+"""Evaluation: the questions that have no answer yet go to the workers in blocks, the answers into the ledger."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from cluster.slerp_pairs import slerp_shares, unknown_shares
 from cluster.text_metrics import unmeasured
 from orchestrator.core.progress import Progress, say
 from orchestrator.core.records import Answer, Block
-from orchestrator.recipes.recipe import Recipe
-from orchestrator.results.failures import read_failures
 from orchestrator.stages.compute import Compute
 from orchestrator.stages.open import Round, Sweep
-from orchestrator.stages.record import invalid_context, recording
+from orchestrator.stages.record import known_invalid, recording
 from tasks.evaluation.suites import generation_tasks
 
 
 def evaluate(sweep: Sweep, evaluated: Round, compute: Compute) -> None:
-    """Get the answers that a round lacks. Where it lacks none, nothing is started.
+    """Answer the questions of a round that have no answer yet; where there are none, nothing is started.
+
+    At the same time, generated texts without their metrics are measured, and SLERP's pairs of parents are compared.
 
     Raises:
-        UserError: no engine can be started, or a disk is full.
-        StorageError: object storage was away for too long.
+        EngineStartError: no engine can be started.
+        OSError, StorageError: an answer cannot be stored.
     """
     blocks = missing_blocks(sweep, evaluated)
     layout = sweep.layout
@@ -46,20 +46,17 @@ def evaluate(sweep: Sweep, evaluated: Round, compute: Compute) -> None:
 
 
 def missing_blocks(sweep: Sweep, evaluated: Round) -> list[Block]:
-    """The questions of a round that have no answer yet. A recipe stays invalid under the serving, profile and mergekit
-    that found it so; failed ones are tried again."""
-    failures, now = read_failures(evaluated.layout), invalid_context(sweep)
+    """List the questions of a round that have no answer yet, in blocks.
 
-    def is_invalid(recipe: Recipe) -> bool:
-        failure = failures.get(recipe.id)
-        return failure is not None and failure.status == "invalid" and failure.context == now
-
-    recipe_ids = [recipe.id for recipe in evaluated.recipes if not is_invalid(recipe)]
+    Those of invalid recipes are left out; failed recipes are tried again.
+    """
+    invalid = known_invalid(sweep, evaluated.layout)
+    recipe_ids = [recipe.id for recipe in evaluated.recipes if recipe.id not in invalid]
     return sweep.ledger.missing_of(recipe_ids, [suite.questions for suite in evaluated.suites], sweep.config.workers)
 
 
 def _stored_texts(sweep: Sweep, evaluated: Round) -> Iterator[Answer]:
-    """Answers to generation tasks; the ledgers of sweeps without any are not read for it."""
+    """Yield the stored answers, where the round has generation tasks; otherwise the ledger is not read."""
     if generation_tasks(evaluated.suites):
         for recipe_id in sweep.ledger.ahead(recipe.id for recipe in evaluated.recipes):
             yield from sweep.ledger.answers(recipe_id).values()
@@ -67,7 +64,7 @@ def _stored_texts(sweep: Sweep, evaluated: Round) -> Iterator[Answer]:
 
 @contextlib.contextmanager
 def _logging(compute: Compute, log: Callable[[str], None]) -> Iterator[None]:
-    """What happens to workers is said beside the progress bar while there is one."""
+    """Send the pool's messages to `log` (the progress bar's) for as long as the context lasts."""
     compute.log = log
     try:
         yield

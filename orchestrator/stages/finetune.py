@@ -1,8 +1,9 @@
-"""Fine-tuning: chosen recipes are trained on labelled examples, and what comes of them is evaluated on everything.
+"""Fine-tuning: chosen recipes are trained on labelled examples, and the checkpoints are evaluated on all objectives.
 
-It is a further round over the same ledger: its recipes are the starting points and the tuned checkpoints, its
-objectives those of the sweep (what was forgotten) and the fine-tuning tasks (what was learned). Training and serving
-take the GPUs in turns: the engines are released while worker groups train, and start again, once, when all have.
+It is a further round over the same ledger. Its recipes are the starting points and the tuned checkpoints; its
+objectives are those of the sweep (what was forgotten) and the fine-tuning tasks (what was learned). Training and
+serving take the GPUs in turns: the engines stop before the worker groups train, and start again, once, after all
+training.
 """
 
 from __future__ import annotations
@@ -15,12 +16,11 @@ from cluster.training import Group, group_of, progress, room, train_runs, write_
 from orchestrator.core.files import make_private, read_json_if_exists
 from orchestrator.core.progress import say
 from orchestrator.results.board import Board, FinetunedRow, FinetuneResults, Row
-from orchestrator.results.failures import read_failures
 from orchestrator.stages.compute import Compute
 from orchestrator.stages.evaluate import evaluate, missing_blocks
 from orchestrator.stages.finetune_runs import FinetuneRuns, finetuned_round, plan_runs
 from orchestrator.stages.open import Round, Sweep
-from orchestrator.stages.record import invalid_context, record
+from orchestrator.stages.record import known_invalid, record
 from orchestrator.stages.score import score
 from tasks.finetuning.run import Run
 
@@ -29,92 +29,105 @@ EVERY_S = 10.0
 
 
 def finetune(sweep: Sweep, board: Board, compute: Compute) -> None:
-    """Train what is not trained and evaluate what is not evaluated; with nothing to do, nothing is started.
+    """Train the runs that are left to train, and evaluate starts and checkpoints; with nothing to do, nothing starts.
 
     Args:
-        board: of the recipes that starting points are chosen among, all of them evaluated.
+        board: the recipes that starting points are chosen among, all of them evaluated.
 
     Raises:
-        UserError: a start or a rule that nothing meets, or the cluster has no room for a run.
+        UserError: no recipe meets a starting point, or the cluster has no room for a run.
+        OSError, StorageError: an answer cannot be stored.
     """
     planned = plan_runs(sweep, board)
     if to_train := _untrained(sweep, planned):
         compute.release()
         compute.join()
         train(sweep, planned, to_train, compute)
-    there = {start.recipe.id for start in planned.starts}
-    there |= {run.recipe.id for run in planned.all if run.files.model.exists()}
+    evaluable = {start.recipe.id for start in planned.starts}
+    evaluable |= {run.recipe.id for run in planned.all if run.files.model.exists()}
     evaluated = finetuned_round(sweep, planned)
-    evaluated = evaluated.of([recipe for recipe in evaluated.recipes if recipe.id in there])
+    evaluated = evaluated.of([recipe for recipe in evaluated.recipes if recipe.id in evaluable])
     evaluate(sweep, evaluated, compute)
     _tidy(sweep, planned, evaluated)
 
 
 def _untrained(sweep: Sweep, planned: FinetuneRuns) -> list[Run]:
-    """Runs that are not finished, and those whose weights are gone but are needed: to be evaluated, or to start
-    from."""
-    failures, evaluated = read_failures(sweep.layout), finetuned_round(sweep, planned)
-    questions = [suite.questions for suite in evaluated.suites]
+    """List the runs to train: those that are not finished, and those whose removed weights are needed again.
 
-    def is_invalid(run: Run) -> bool:
-        failure = failures.get(run.recipe.id)
-        return failure is not None and failure.status == "invalid" and failure.context == invalid_context(sweep)
+    The weights of a task's run are needed where it has questions to answer, those of the baseline where a run to train
+    starts from them.
+    """
+    questions = [suite.questions for suite in finetuned_round(sweep, planned).suites]
+    invalid = known_invalid(sweep, sweep.layout)
+    baseline = planned.baseline
 
-    def is_needed(run: Run) -> bool:
-        is_gone = not run.files.model.exists()
-        is_open = is_gone and bool(sweep.ledger.missing(run.recipe.id, questions, sweep.config.workers))
-        return not run.is_finished or (is_open and run is not planned.baseline)
+    def is_to_train(run: Run) -> bool:
+        if not run.is_finished:
+            return True
+        if run is baseline or run.files.model.exists():
+            return False
+        return bool(sweep.ledger.missing(run.recipe.id, questions, sweep.config.workers))
 
-    found = [run for run in planned.all if is_needed(run) and not is_invalid(run)]
-    base = planned.baseline
-    if base and base not in found and not base.files.model.exists():
-        found += [base] if any(run.start == base.files.model for run in found) else []
+    found = [run for run in planned.all if is_to_train(run) and run.recipe.id not in invalid]
+    if baseline and baseline not in found and not baseline.files.model.exists():
+        found += [baseline] if any(run.start == baseline.files.model for run in found) else []
     return found
 
 
 # -------------------------------------------------------------------- training
 def train(sweep: Sweep, planned: FinetuneRuns, runs: list[Run], compute: Compute) -> None:
-    """The baseline, then all others; what fails is written down, and its recipe has no score."""
+    """Train the baseline, then all other runs, as far as the command's limit allows.
+
+    A run that fails is stored as a failure, and its recipe has no score.
+
+    Args:
+        runs: those of `planned` that are left to train.
+
+    Raises:
+        EngineStartError: the cluster has no room for a run.
+    """
     settings, workers = sweep.config.finetune, sweep.config.workers
-    assert settings is not None, "the caller looks"
+    assert settings is not None, "the caller checks"
     for run in runs:
-        # Answers belong to weights; those of weights that are made anew are given anew.
+        # Answers belong to weights: those of weights that are trained again do not count any more.
         sweep.forget(run.recipe.id)
         run.files.result.unlink(missing_ok=True)
         sweep.layout.failure(run.recipe.id).unlink(missing_ok=True)
-    starts = {r.tuning.start.id: r.tuning.start for r in runs if r.start.parent == sweep.layout.starts}
+    starts = {run.tuning.start.id: run.tuning.start for run in runs if run.start.parent == sweep.layout.starts}
     say(f"{len(runs)} runs of fine-tuning; writing {len(starts)} starting checkpoints")
     make_private(sweep.layout.tuning)
     write_starts(list(starts.values()), sweep.layout.starts)
     group = group_of(settings, settings.gpus_of_a_run(workers.gpus), sweep.layout.ray_train, workers.patience)
+    # The baseline first: other runs may start from it.
     for part in (
         [run for run in runs if run is planned.baseline],
         [run for run in runs if run is not planned.baseline],
     ):
         if part and not compute.is_exhausted():
-            _follow(sweep, part, group, compute)
+            _train_part(sweep, part, group, compute)
 
 
-def _follow(sweep: Sweep, runs: list[Run], group: Group, compute: Compute) -> None:
-    """Train runs, and record what fails; the time is counted towards the command's limit."""
-    groups, said, seen = min(room(group), len(runs)), time.monotonic(), time.monotonic()
-    for result in train_runs(runs, group, stop=compute.is_exhausted):
+def _train_part(sweep: Sweep, runs: list[Run], group: Group, compute: Compute) -> None:
+    """Train runs at the same time, store failures, and count the time towards the command's limit."""
+    groups = min(room(group), len(runs))
+    counted_at = logged_at = time.monotonic()
+    for failure in train_runs(runs, group, stop=compute.is_exhausted):
         now = time.monotonic()
-        compute.spend(groups * group.gpu_hours(now - seen))
-        seen = now
-        record(sweep, sweep.layout, result)
-        if result is not None:
-            say(f"{result.recipe_id} {result.status}: {result.message}")
-        elif now - said >= EVERY_S:
-            said = now
+        compute.spend(groups * group.gpu_hours(now - counted_at))
+        counted_at = now
+        record(sweep, sweep.layout, failure)
+        if failure is not None:
+            say(f"{failure.recipe_id} {failure.status}: {failure.message}")
+        elif now - logged_at >= EVERY_S:
+            logged_at = now
             say(progress(runs))
     say(progress(runs))
 
 
 def _tidy(sweep: Sweep, planned: FinetuneRuns, evaluated: Round) -> None:
-    """Starting checkpoints go when no run needs them; tuned weights where the sweep does not keep them."""
+    """Remove starting checkpoints that no run needs any more, and tuned weights where the sweep does not keep them."""
     settings = sweep.config.finetune
-    assert settings is not None, "the caller looks"
+    assert settings is not None, "the caller checks"
     shutil.rmtree(sweep.layout.ray_train, ignore_errors=True)
     if all(run.is_finished for run in planned.all):
         shutil.rmtree(sweep.layout.starts, ignore_errors=True)
@@ -123,12 +136,15 @@ def _tidy(sweep: Sweep, planned: FinetuneRuns, evaluated: Round) -> None:
                 shutil.rmtree(run.files.model, ignore_errors=True)
 
 
-# -------------------------------------------------------------------- what came of it
+# -------------------------------------------------------------------- results
 def finetune_results(sweep: Sweep, board: Board) -> FinetuneResults:
-    """Scores of starts and runs, from stored answers alone.
+    """Score starting points and runs, from stored answers alone.
 
     Args:
         board: as for `finetune`.
+
+    Raises:
+        UserError: no recipe meets a starting point.
     """
     planned = plan_runs(sweep, board)
     scored = score(sweep, finetuned_round(sweep, planned))

@@ -1,4 +1,4 @@
-"""What fine-tuning is to do: the starting points, and every run of training from them; nothing is trained here."""
+"""The runs of fine-tuning: the starting points, and every run from them; nothing is trained here."""
 
 from __future__ import annotations
 
@@ -18,34 +18,37 @@ from tasks.finetuning.run import Run
 
 @dataclass(frozen=True)
 class FinetuneRuns:
+    """All starting points and runs of a sweep's fine-tuning, trained or not."""
+
     starts: list[Start]
     runs: list[Run]
-    """The tasks', start by start."""
+    """The runs on the tasks."""
     baseline: Run | None
-    """Comes before the others; it may be where they start."""
+    """The run of the instruction-tuned baseline, which is trained first, as others may start from it."""
 
     @property
     def all(self) -> list[Run]:
+        """All runs, the baseline first."""
         return [*([self.baseline] if self.baseline else []), *self.runs]
 
     @property
     def recipes(self) -> list[Recipe]:
-        """The starts, then what comes of the runs; each once."""
-        found = {recipe.id: recipe for recipe in (*(s.recipe for s in self.starts), *(r.recipe for r in self.runs))}
-        return list(found.values())
+        """The recipes of the starting points, then those of the tuned checkpoints, each once."""
+        recipes = (*(start.recipe for start in self.starts), *(run.recipe for run in self.runs))
+        return list({recipe.id: recipe for recipe in recipes}.values())
 
 
 def plan_runs(sweep: Sweep, board: Board) -> FinetuneRuns:
     """Choose the starting points, and work out every run.
 
     Args:
-        board: of the recipes that the rules choose among, all of them scored.
+        board: the recipes that the rules choose among, all of them evaluated.
 
     Raises:
-        UserError: a start or a rule that nothing meets.
+        UserError: no recipe meets a starting point.
     """
     finetune = sweep.config.finetune
-    assert finetune is not None, "the caller looks"
+    assert finetune is not None, "the caller checks"
     baseline = _baseline_run(sweep, board, finetune, finetune.baseline) if finetune.baseline else None
     starts = choose_starts(sweep.config, board, baseline.recipe if baseline else None)
     runs = [run for task in finetune.tasks for run in _task_runs(sweep, finetune, task, starts, baseline)]
@@ -53,29 +56,30 @@ def plan_runs(sweep: Sweep, board: Board) -> FinetuneRuns:
 
 
 def finetuned_round(sweep: Sweep, runs: FinetuneRuns) -> Round:
-    """Starts and runs on the questions of all objectives and fine-tuning tasks."""
+    """The round of starting points and tuned checkpoints, on all objectives and fine-tuning tasks."""
     return sweep.finetuned.of(runs.recipes)
 
 
 def _task_runs(sweep: Sweep, finetune: Finetune, task: str, starts: list[Start], baseline: Run | None) -> Iterator[Run]:
-    """Every start, method, budget and seed of one task."""
+    """Yield the runs of one task: one for each seed, budget, starting point and method."""
     general = sweep.tasks.training.general
     for seed in finetune.seeds:
         examples = sweep.tasks.training.by_task[task, seed]
         for budget in finetune.examples:
             part = examples if budget == "all" else examples[:budget]
             for start in starts:
+                is_baseline = baseline is not None and start.recipe.id == baseline.recipe.id
+                folder = baseline.files.model if baseline and is_baseline else None
                 for method in (each for each in finetune.method if budget in finetune.budgets(each)):
                     given = settings(finetune, finetune.steps(len(part), budget, method), method, digest(general))
                     tuning = Tuning(
                         start.recipe, digest(part), method, seed, given, task, start.label, len(part), str(budget)
                     )
-                    from_baseline = baseline is not None and start.recipe.id == baseline.recipe.id
-                    folder = baseline.files.model if baseline and from_baseline else None
                     yield make_run(sweep, finetune, tuning, part, folder, general if method == "icft" else ())
 
 
 def _baseline_run(sweep: Sweep, board: Board, finetune: Finetune, baseline: Baseline) -> Run:
+    """Make the run of the instruction-tuned baseline."""
     start = find_start(board, baseline.start, "finetune.baseline.start")
     examples = sweep.tasks.training.baseline
     own = baseline_as_finetune(finetune, baseline)
@@ -92,9 +96,12 @@ def make_run(
     start: Path | None,
     general: tuple[Labelled, ...] = (),
 ) -> Run:
-    """Args:
-    start: the checkpoint that it starts from; None for that of its recipe among the starting checkpoints.
-    general: ICFT's general instructions.
+    """Make a run of a tuning: with the files, the tokenizer and the settings that training needs besides.
+
+    Args:
+        examples: what it learns from, in order.
+        start: the folder of the checkpoint that it starts from; None for DIR/tuning/starts/<id of its recipe>.
+        general: ICFT's general instructions; empty for any other method.
     """
     return Run(
         tuning,

@@ -1,4 +1,4 @@
-"""Where fine-tuning starts: recipes by name, or chosen among the scored merges by a rule."""
+"""The starting points of fine-tuning: recipes by name, or chosen among the scored merges by a rule."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from orchestrator.recipes.tuning import BASELINE, Start
 from orchestrator.results.board import Board, Row
 
 
-# -------------------------------------------------------------------- where to start from
 def choose_starts(config: SweepConfig, board: Board, baseline: Recipe | None) -> list[Start]:
-    """The recipes that `finetune.starts` names, each once, with the rule that chose it.
+    """Choose the recipes that `finetune.starts` names, each once, with the rule that chose it.
+
+    Args:
+        baseline: the recipe of the instruction-tuned baseline; None where the sweep has none.
 
     Raises:
-        UserError: a name that is no recipe of the sweep, a recipe without scores, or a rule that nothing meets.
+        UserError: a name is no recipe of the sweep, a named recipe is invalid or failed, or no merge meets a rule.
     """
-    assert config.finetune is not None
+    assert config.finetune is not None, "the caller checks"
     found: list[Start] = []
     for index, item in enumerate(config.finetune.starts):
         if isinstance(item, Rule):
@@ -37,6 +39,14 @@ def choose_starts(config: SweepConfig, board: Board, baseline: Recipe | None) ->
 
 
 def find_start(board: Board, name: str, where: str) -> Recipe:
+    """Find a recipe by name, as `find_recipe` takes it.
+
+    Args:
+        where: the key of the sweep file that names it, for messages.
+
+    Raises:
+        UserError: no recipe has this name, or it is invalid or failed.
+    """
     try:
         recipe = find_recipe([row.recipe for row in board.rows], name)
     except UserError as error:
@@ -48,9 +58,10 @@ def find_start(board: Board, name: str, where: str) -> Recipe:
 
 
 def _by_rule(config: SweepConfig, board: Board, rule: Rule, where: str) -> list[Start]:
+    """Choose the best scored merge that meets the rule's floors; with `per`, the best of each method."""
     signs = {name: objective.sign for name, objective in config.objectives.items()}
-    # Not models as they are: parents, checkpoints from elsewhere, and what a joint search has fine-tuned.
-    merges = [row for row in board.rows if row.status == RecipeStatus.SCORED and not row.recipe.is_copy]
+    # Only merges: no parents, no checkpoints from elsewhere, and no fine-tuned candidates of a joint search.
+    merges = [row for row in board.rows if row.status == RecipeStatus.SCORED and row.recipe.method != "passthrough"]
 
     def passes(row: Row) -> bool:
         return all(signs[name] * (row.scores[name].value - worst) >= 0 for name, worst in rule.floor.items())
@@ -58,17 +69,20 @@ def _by_rule(config: SweepConfig, board: Board, rule: Rule, where: str) -> list[
     rows = [row for row in merges if passes(row)]
     if not rows:
         raise UserError(f"{where} ({rule.words}): none of the {len(merges)} scored merges meets it; change the rule")
-    families = list(dict.fromkeys(row.method for row in rows)) if rule.per else [None]
+    methods = list(dict.fromkeys(row.method for row in rows)) if rule.per else [None]
     starts = []
-    for family in families:
-        members = [row for row in rows if family in (None, row.method)]
+    for method in methods:
+        members = [row for row in rows if method in (None, row.method)]
         best = min(members, key=lambda row: _rank(board, rule, signs, merges, row))
         starts.append(Start(best.recipe.label, best.recipe, rule.words))
     return starts
 
 
 def _rank(board: Board, rule: Rule, signs: dict[str, float], merges: Sequence[Row], row: Row) -> float:
-    """The less the better: the objective turned round, or the distance from the ideal point."""
+    """Rank a merge, less is better: by one objective, or by the distance from the best value of each axis.
+
+    The distance is Euclidean, with each axis scaled to its range over all merges.
+    """
     if rule.best is not None:
         return -signs[rule.best] * row.scores[rule.best].value
     total = 0.0

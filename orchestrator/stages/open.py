@@ -1,5 +1,6 @@
-"""A sweep with everything found: its recipes, its questions, its training examples, its ledger. Opened once a command;
-all later stages take what they need from here.
+"""Opening a sweep: its recipes, its questions, its training examples and its ledger, found and checked.
+
+A sweep is opened once in each command; all later stages take what they need from it.
 """
 
 from __future__ import annotations
@@ -35,86 +36,92 @@ from tasks.evaluation.suites import SuiteTask, keep_private, load_suites, open_l
 
 @dataclass(frozen=True)
 class Round:
-    """Some recipes and the questions that they are evaluated on: the sweep's own, those of a search's
-    candidates, its front on the held-out questions, or fine-tuned recipes."""
+    """Some recipes and the questions that they are evaluated on.
+
+    The rounds of a sweep are its grid, the candidates of its search, the search's front on the held-out questions, and
+    the starting points and checkpoints of fine-tuning.
+    """
 
     objectives: Mapping[str, Objective]
     suites: Sequence[SuiteTask]
+    """The tasks of the objectives, with their questions."""
     recipes: Sequence[Recipe]
     layout: Layout
-    """Where failures and reports of it are written."""
+    """Where its failures and its report are written."""
 
     def of(self, recipes: Sequence[Recipe]) -> Round:
-        """The same questions for other recipes."""
+        """The round with the same questions and other recipes."""
         return replace(self, recipes=recipes)
 
 
 @dataclass(frozen=True)
 class Tasks:
-    """The tasks of a sweep file with their questions, and what fine-tuning learns from."""
+    """The tasks of a sweep file with their questions, and the examples that fine-tuning learns from."""
 
     lm: LedgerLM
-    """Knows no answers: `lm.knowing(answers)` does."""
+    """lm-eval's model, still without answers; `lm.knowing(answers)` scores those of one recipe."""
     suites: list[SuiteTask]
-    """Of `objectives`."""
+    """The tasks of `objectives`."""
     learning: list[SuiteTask]
-    """Of `finetune.tasks`."""
+    """The tasks of `finetune.tasks`."""
     held_out: list[SuiteTask]
-    """Where the sweep searches: of its objectives, the questions that the search never sees."""
+    """The tasks of a search's objectives with the questions that the search never sees; empty without a search."""
     training: TrainingExamples
 
 
 @dataclass(frozen=True)
 class Sweep:
+    """An opened sweep: what every stage needs; made by `open_sweep` or `reopen_sweep`."""
+
     config: SweepConfig
     layout: Layout
     sources: dict[str, Source]
     """Name → resolved parent or candidate."""
     recipes: list[Recipe]
-    """The sweep file's."""
+    """The recipes of the sweep file: parents, candidates and the grid."""
     serving: Serving
     profile: Profile
     tasks: Tasks
     ledger: Ledger
     scores: dict[tuple[str, int], TaskScore] = field(default_factory=dict)
-    """(recipe id, id of a suite) → score. Answers never change, so a score is computed once a command."""
+    """(recipe id, `id()` of a suite) → score; answers never change, so each score is computed once in a command."""
 
     @property
     def grid(self) -> Round:
-        """The sweep file's recipes on the questions of its objectives."""
+        """The round of the sweep file's recipes on the questions of its objectives."""
         return Round(self.config.objectives, self.tasks.suites, self.recipes, self.layout)
 
     @property
     def searched(self) -> Round:
-        """The same with the learning task of a joint search, where the sweep has one."""
+        """The round that a search compares on: the grid, with the learning task of a joint search where it is one."""
         learned = self.config.learned
         suites = [*self.tasks.suites, *(suite for suite in self.tasks.learning if suite.objective in learned)]
         return replace(self.grid, objectives={**self.config.objectives, **learned}, suites=suites)
 
     @property
     def held_out(self) -> Round:
-        """The questions that a search never sees; their recipes are still to be named."""
+        """The round of the questions that a search never sees, still without recipes."""
         return Round(self.config.held_out, self.tasks.held_out, [], self.layout.confirmed)
 
     @property
     def finetuned(self) -> Round:
-        """All objectives and fine-tuning tasks; its recipes are still to be named."""
+        """The round of all objectives and fine-tuning tasks, still without recipes."""
         finetune = self.config.finetune
         objectives = {**self.config.objectives, **(finetune.tasks if finetune else {})}
         return Round(objectives, [*self.tasks.suites, *self.tasks.learning], [], self.layout)
 
     def forget(self, recipe_id: str) -> None:
-        """Delete a recipe's answers and scores: its weights are made anew."""
+        """Delete a recipe's answers and scores, as its weights are about to be trained again."""
         self.ledger.forget(recipe_id)
         for key in [key for key in self.scores if key[0] == recipe_id]:
             del self.scores[key]
 
 
 def open_sweep(config: SweepConfig, layout: Layout) -> Sweep:
-    """Resolve parents and tasks, and write down what was found, so that `report` needs no parents.
+    """Resolve parents and tasks, and write what was found to DIR/sweep.json, so that `report` needs no parents.
 
     Raises:
-        UserError: a parent, a task, a training example or the ledger is missing or wrong.
+        UserError: a parent, a task, a training example or the ledger is missing or wrong, or the disk is too small.
     """
     files = resolve(config)
     sources = {name: found.source for name, found in files.items()}
@@ -128,15 +135,15 @@ def open_sweep(config: SweepConfig, layout: Layout) -> Sweep:
 
 
 def reopen_sweep(layout: Layout) -> Sweep:
-    """The sweep whose results are in a folder, from what `run` wrote down there.
+    """Open the sweep whose results are in a folder, from DIR/sweep.json.
 
     Raises:
-        UserError: there is none, or its tasks have other questions today.
+        UserError: the folder has no sweep, or the tasks of its objectives have other questions now.
     """
-    found = read_manifest(layout)
-    recipes = expand(found.config, found.sources)
-    sweep = _open(found.config, layout, found.sources, recipes, found.serving, found.profile)
-    changed = [name for name, digest in digests(sweep).items() if found.digests.get(name) != digest]
+    manifest = read_manifest(layout)
+    recipes = expand(manifest.config, manifest.sources)
+    sweep = _open(manifest.config, layout, manifest.sources, recipes, manifest.serving, manifest.profile)
+    changed = [name for name, digest in digests(sweep).items() if manifest.digests.get(name) != digest]
     if changed:
         raise UserError(
             f"{layout.root}: the questions of {changed[0]} are not those that were answered (its task file, its data "
@@ -161,10 +168,10 @@ def _open(
 
 
 def open_tasks(config: SweepConfig, serving: Serving, layout: Layout) -> Tasks:
-    """Every task that any section of the sweep file names, and every training example.
+    """Load every task that any section of the sweep file names, and every training example.
 
     Raises:
-        UserError: one cannot be loaded, or does not fit.
+        UserError: a task or an example cannot be loaded, or does not fit into `max_model_len` or `max_length`.
     """
     lm = open_lm(config, serving)
     keep_private(config, layout.cache)
@@ -179,7 +186,7 @@ def open_tasks(config: SweepConfig, serving: Serving, layout: Layout) -> Tasks:
 
 
 def digests(sweep: Sweep) -> dict[str, str]:
-    """Objective, place and task → digest of its questions."""
+    """Digest the questions of each task of the objectives, by `objective/index/task`."""
     return {
         f"{suite.objective}/{index}/{suite.name}": hashlib.sha256(
             "".join(question.id for question in suite.questions).encode()
@@ -189,7 +196,7 @@ def digests(sweep: Sweep) -> dict[str, str]:
 
 
 def question_uses(sweep: Sweep) -> list[QuestionUse]:
-    """What every question is for; see `orchestrator.results.manifest.QUESTIONS`."""
+    """List what every question is for; see `orchestrator.results.manifest.QUESTIONS`."""
     confirmed = sweep.tasks.held_out if sweep.config.search else []
     stages = {"sweep": sweep.searched.suites, "confirm": confirmed, "tuned": sweep.tasks.learning}
     return [

@@ -1,4 +1,4 @@
-"""The board of a sweep and its result files, from the stored answers alone."""
+"""The board of a sweep and its result files, computed from the stored answers alone."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from orchestrator.stages.search_summary import summarise
 
 
 def publish(sweep: Sweep, race: Race | None, published: Published | None = None) -> Board:
-    """Write all result files of a sweep: of what was evaluated, searched and fine-tuned so far.
+    """Write the leaderboard, the report and all other result files, from what is evaluated so far.
 
     Args:
         race: the sweep's search, where there is one.
-        published: others' figures, for the report to lay beside the run's.
+        published: published figures that the report compares the run's with.
+
+    Raises:
+        UserError: a starting point of fine-tuning that no recipe meets.
     """
     board = make_board(sweep, race)
     if race is not None and race.has_begun:
@@ -31,7 +34,7 @@ def publish(sweep: Sweep, race: Race | None, published: Published | None = None)
 
 
 def make_board(sweep: Sweep, race: Race | None) -> Board:
-    """Score everything that is answered; nothing is evaluated and nothing is written."""
+    """Score everything that is answered: the grid, the search and fine-tuning; nothing is evaluated."""
     board = race_board(sweep, race)
     if race is not None and race.has_begun:
         board = dataclasses.replace(board, search=summarise(race, confirmed_board(sweep, race)))
@@ -39,19 +42,19 @@ def make_board(sweep: Sweep, race: Race | None) -> Board:
         return board
     if not is_ready(sweep, race):
         return dataclasses.replace(board, awaits_finetuning=True)
-    found = finetune_results(sweep, board)
-    notes = tuple(dict.fromkeys((*board.notes, *found.notes)))
-    return dataclasses.replace(board, finetuning=found, notes=notes)
+    results = finetune_results(sweep, board)
+    notes = tuple(dict.fromkeys((*board.notes, *results.notes)))
+    return dataclasses.replace(board, finetuning=results, notes=notes)
 
 
 def read_board(out: Path) -> Board:
-    """The board of a results folder, scored from its stored answers.
+    """Open a results folder and score what is answered there.
 
     Args:
-        out: what `run` was given as --out.
+        out: the results folder, as `run --out` names it.
 
     Raises:
-        UserError: it holds no sweep, or its tasks have other questions today.
+        UserError: the folder has no sweep, or its tasks have other questions now.
     """
     sweep = reopen_sweep(Layout(out))
     return make_board(sweep, open_race(sweep))

@@ -1,4 +1,4 @@
-"""From stored answers to the board: a row a recipe, and the front."""
+"""From stored answers to the board: a row for each recipe, and the front."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.evaluation.suites import SuiteTask, generation_tasks
 
 
 def score(sweep: Sweep, evaluated: Round) -> Board:
-    """Score every recipe of a round that has answered all of its questions; nothing is evaluated."""
+    """Score every recipe of a round that has all its answers, and mark the front; nothing is evaluated."""
     failures = read_failures(evaluated.layout)
     ahead = sweep.ledger.ahead(recipe.id for recipe in evaluated.recipes)
     rows = [
@@ -35,7 +35,7 @@ def score(sweep: Sweep, evaluated: Round) -> Board:
 
 
 def is_complete(board: Board) -> bool:
-    """Whether no recipe is left to evaluate."""
+    """Whether no recipe is pending; invalid and failed ones are not."""
     return all(row.status != RecipeStatus.PENDING for row in board.rows)
 
 
@@ -53,14 +53,14 @@ def _summary(suite: SuiteTask) -> TaskSummary:
 
 
 def _row(sweep: Sweep, evaluated: Round, recipe: Recipe, failure: Failure | None) -> Row:
+    """Score one recipe; one without all answers has the status of its failure, or is pending."""
     costs = sweep.ledger.costs(recipe.id)
     lm = sweep.tasks.lm.knowing(sweep.ledger.answers(recipe.id))
     try:
         scores = [_task_score(sweep, recipe, suite, lm) for suite in evaluated.suites]
     except Unanswered:
-        return Row(
-            recipe, RecipeStatus(failure.status) if failure else RecipeStatus.PENDING, {}, costs, failure=failure
-        )
+        status = RecipeStatus(failure.status) if failure else RecipeStatus.PENDING
+        return Row(recipe, status, {}, costs, failure=failure)
     combined = {
         name: combine(objective, [score for score in scores if score.objective == name])
         for name, objective in evaluated.objectives.items()

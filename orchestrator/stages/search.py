@@ -1,9 +1,10 @@
-"""The search: the grid in full, then candidates that race, then the front on questions it was not chosen by.
+"""The search: the grid is evaluated in full, then candidates race, then the front is confirmed on other questions.
 
     grid → answers → study → candidates, rung by rung → front → held-out questions → report
 
-Everything is derived from the ledger and from DIR/search/candidates (the proposals, in their order). To resume is to
-run the same command.
+A candidate is a recipe that Optuna's study proposes. The race evaluates it rung by rung, each rung with more questions,
+and stops it early when it is beaten (`tune`). Everything is derived from the ledger and from DIR/search/candidates
+(the proposals, in their order). To resume is to run the same command.
 """
 
 from __future__ import annotations
@@ -33,25 +34,27 @@ from tune.standings import Standing, read_notes
 
 @dataclass(frozen=True)
 class Race:
-    """A search as its files and the ledger know it."""
+    """The state of a search, as its files and the ledger have it; made by `open_race`."""
 
     space: SearchSpace
     scheduler: RaceScheduler
     round: Round
-    """The questions; its recipes are the grid's."""
+    """The questions that the search compares on, with the recipes of the grid."""
 
     @property
     def has_begun(self) -> bool:
-        """Whether candidates were proposed, and the parents that they are measured against have their scores."""
+        """Whether candidates were proposed, and the parents that they are compared with are scored."""
         return bool(self.scheduler.proposals) and not self.unscored_parents
 
     @property
     def is_over(self) -> bool:
-        """Whether the budget is spent and no candidate is under way."""
-        return self.scheduler.exhausted and all(s.status != RecipeStatus.PENDING for s in self.scheduler.proposals)
+        """Whether the budget is spent and no candidate is pending."""
+        proposals = self.scheduler.proposals
+        return self.scheduler.exhausted and all(each.status != RecipeStatus.PENDING for each in proposals)
 
     @property
     def unscored_parents(self) -> list[Recipe]:
+        """The parents without all answers, which no candidate can be compared with."""
         return [
             standing.recipe
             for standing in self.scheduler.standings.values()
@@ -59,21 +62,24 @@ class Race:
         ]
 
     def finalists(self) -> list[Recipe]:
-        """Recipes for the held-out questions: the front of all, the front of the grid (both of those that keep the
-        constraints), and the parents."""
-        full = {key: s for key, s in self.scheduler.standings.items() if s.status == RecipeStatus.SCORED}
-        chosen = [key for key, s in full.items() if s.recipe.points[0].method == "parent"]
-        kept = {key: s for key, s in full.items() if self.scheduler.feasible(s)}
-        for group in (kept, {key: s for key, s in kept.items() if s.number is None}):
-            chosen += front_of({key: s.answers for key, s in group.items()})
-        return [full[key].recipe for key in dict.fromkeys(chosen)]
+        """The recipes to evaluate on the held-out questions: the parents, the front of all and the front of the grid.
+
+        Recipes that break a constraint are on neither front.
+        """
+        scored = {key: each for key, each in self.scheduler.standings.items() if each.status == RecipeStatus.SCORED}
+        chosen = [key for key, each in scored.items() if each.recipe.points[0].method == "parent"]
+        feasible = {key: each for key, each in scored.items() if self.scheduler.feasible(each)}
+        grid = {key: each for key, each in feasible.items() if each.number is None}
+        for group in (feasible, grid):
+            chosen += front_of({key: each.answers for key, each in group.items()})
+        return [scored[key].recipe for key in dict.fromkeys(chosen)]
 
 
 def open_race(sweep: Sweep, *, starts: bool = False) -> Race | None:
-    """The search of a sweep with what is known of it; None where there is none.
+    """Read the search of a sweep from its files and the ledger; None where the sweep has none.
 
     Args:
-        starts: whether a search may begin now; else one counts that has begun before.
+        starts: whether the command may begin a search; otherwise a search that has no proposals yet is None too.
 
     Raises:
         UserError: a joint search's learning task has too few training examples.
@@ -98,13 +104,13 @@ def open_race(sweep: Sweep, *, starts: bool = False) -> Race | None:
 
 
 def read_standings(race: Race) -> None:
-    """Scores of what is answered; a candidate whose answers are no longer what its note says is raced again."""
+    """Read the scores of all recipes with answers; candidates whose answers are not those of their note race again."""
     scheduler = race.scheduler
     last = len(scheduler.rungs.rungs) - 1
     for recipe_id in scheduler.ledger.ahead(scheduler.standings):
         standing = scheduler.standings[recipe_id]
         if standing.rung == last and standing.answers:
-            continue  # read before in this command
+            continue  # already read by this command
         is_full = standing.number is None or standing.status == RecipeStatus.SCORED
         wanted = last if is_full else standing.rung
         if wanted < 0 or standing.status in (RecipeStatus.INVALID, RecipeStatus.FAILED):
@@ -119,11 +125,13 @@ def read_standings(race: Race) -> None:
 
 
 def search(sweep: Sweep, race: Race, compute: Compute) -> None:
-    """Evaluate the grid, race candidates against it, and evaluate the front on the held-out questions, all on the same
-    engines. With nothing left to do, nothing is started.
+    """Evaluate the grid, race candidates against it, and evaluate the front on the held-out questions.
+
+    All of it runs on the same engines. With nothing left to do, nothing is started.
 
     Raises:
-        UserError: a parent has no score, or what `evaluate` raises.
+        UserError: a parent has no score, or as `evaluate`.
+        OSError, StorageError: as `evaluate`.
     """
     evaluate(sweep, race.round, compute)
     read_standings(race)
@@ -131,7 +139,7 @@ def search(sweep: Sweep, race: Race, compute: Compute) -> None:
         return
     if unscored := race.unscored_parents:
         raise UserError(
-            f"{unscored[0].label} has no score, and a search is measured against its parents; "
+            f"{unscored[0].label} has no score, and a search compares with its parents; "
             f"{sweep.layout.failure(unscored[0].id)} says why; the same command tries again"
         )
     if not race.is_over:
@@ -147,10 +155,9 @@ def search(sweep: Sweep, race: Race, compute: Compute) -> None:
         tidy(sweep, race.space, race.scheduler, {recipe.id for recipe in finalists})
 
 
-# -------------------------------------------------------------------- what came of it
+# -------------------------------------------------------------------- results
 def race_board(sweep: Sweep, race: Race | None) -> Board:
-    """The sweep's recipes, and the candidates of its search where one has begun, on the questions that were searched
-    on."""
+    """Score the sweep's recipes and, where a search has begun, its candidates, on the questions of the search."""
     if race is None or not race.has_begun:
         return score(sweep, sweep.grid)
     standings = race.scheduler.standings
@@ -164,11 +171,11 @@ def race_board(sweep: Sweep, race: Race | None) -> Board:
 
 
 def confirmed_board(sweep: Sweep, race: Race) -> Board:
-    """The finalists on the held-out questions."""
+    """Score the finalists on the held-out questions."""
     make_private(sweep.layout.confirmed.root)
     return score(sweep, sweep.held_out.of(race.finalists()))
 
 
 def is_ready(sweep: Sweep, race: Race | None) -> bool:
-    """Whether all that fine-tuning's starting points are chosen among is evaluated."""
+    """Whether all recipes that fine-tuning's starting points are chosen among are evaluated."""
     return is_complete(score(sweep, sweep.grid)) and (race is None or race.is_over)

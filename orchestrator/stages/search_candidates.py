@@ -1,4 +1,4 @@
-"""A search's candidates as recipes, from its files alone."""
+"""The candidates of a search as recipes, from the files of the results folder alone."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from tune.space import SearchSpace
 
 
 def stored_candidates(layout: Layout) -> dict[str, Recipe]:
-    """Recipe id → recipe, of the merges that a search proposed. Those of a joint search are not among them: what comes
-    of fine-tuning is known by its run.
+    """Read the merges that a search proposed, by recipe id.
+
+    The candidates of a joint search are not among them: they are checkpoints of fine-tuning, found by their runs.
 
     Raises:
-        UserError: the folder holds no sweep.
+        UserError: the folder has no sweep.
     """
     manifest, files = read_manifest(layout), layout.proposals()
     if not files or manifest.config.search is None or manifest.config.search.finetune:

@@ -1,7 +1,7 @@
-"""A joint search: each candidate is a merge that is fine-tuned, and how is searched for beside the merge.
+"""A joint search: each candidate is a merge that is fine-tuned, and the search is over both.
 
-Its learning task is an objective like the others; the grid is evaluated on it too, whose recipes stay as they are. A
-candidate is trained by the same code as the runs of `finetune:`, and is a recipe again.
+Its learning task is an objective like the others, and the grid is evaluated on it too, without fine-tuning. A candidate
+is trained by the same code as the runs of `finetune:`, and its checkpoint is a recipe again.
 """
 
 from __future__ import annotations
@@ -25,20 +25,23 @@ from tune.space import SearchSpace
 
 
 def open_space(sweep: Sweep) -> SearchSpace:
-    """Where the sweep searches; a joint search's space makes runs of its points."""
+    """Open the sweep's search space; that of a joint search makes a run of fine-tuning from each point."""
     tuner = CandidateTuner(sweep) if sweep.config.joint else None
     return SearchSpace(sweep.config, sweep.sources, tuner)
 
 
 @dataclass(frozen=True)
 class CandidateTuner:
-    """A merge and its point's fine-tuning → the run that makes a candidate of it."""
+    """Makes the run that fine-tunes a merge, with the settings of a point of the search space."""
 
     sweep: Sweep
 
     def __call__(self, merge: Recipe, point: Mapping[str, Any]) -> Run:
-        """Args:
-        point: `learning_rate`, `epochs`, `rank`, `examples`, those that are searched for.
+        """Make the run of one candidate.
+
+        Args:
+            merge: the recipe that it starts from.
+            point: `learning_rate`, `epochs`, `rank` and `examples`, as far as the search is over them.
         """
         config, examples = self.sweep.config, self.sweep.tasks.training.search
         assert config.search is not None and config.joint is not None
@@ -52,13 +55,13 @@ class CandidateTuner:
             merge, digest(part), searched.method, config.search.seed, given, searched.task, merge.label, len(part),
             str(len(part)),
         )  # fmt: skip
-        # A start of its own, which is removed when it is trained: others may come to the same merge meanwhile.
+        # A starting checkpoint of its own, removed after training: other candidates may start from the same merge.
         start = self.sweep.layout.run(tuning.id).start / merge.id
         return make_run(self.sweep, own, tuning, part, start)
 
 
 def training_group(sweep: Sweep) -> Group | None:
-    """What trains the candidates of a joint search, beside the engines."""
+    """Make the worker group that trains the candidates of a joint search beside the engines; else None."""
     if sweep.config.joint is None:
         return None
     _, finetune = sweep.config.joint
@@ -68,7 +71,11 @@ def training_group(sweep: Sweep) -> Group | None:
 
 
 def tidy(sweep: Sweep, space: SearchSpace, scheduler: RaceScheduler, finalists: Collection[str]) -> None:
-    """Weights of candidates that will be evaluated no further make room; those of the finalists (recipe ids) stay."""
+    """Remove the weights of candidates that need no further evaluation, but for those of the finalists.
+
+    Args:
+        finalists: recipe ids.
+    """
     shutil.rmtree(sweep.layout.ray_train, ignore_errors=True)
     for standing in scheduler.proposals:
         run = space.run(standing.params or {})

@@ -1,4 +1,4 @@
-"""What a search found, worked out from the standings of its race and the board of the held-out questions."""
+"""The results of a search, from the standings of its race and the board of the held-out questions."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from tune.standings import Standing
 from tune.study import add_finished, choose_sampler
 
 DRAWS = 1000
+"""Draws of the bootstrap over the questions."""
 ENOUGH = 10
-"""Candidates of a method from which on the importance of its parameters is reported."""
+"""Number of a method's candidates from which on the importance of its parameters is reported."""
 
 
 def summarise(race: Race, held_out: Board) -> SearchResults:
@@ -32,73 +33,78 @@ def summarise(race: Race, held_out: Board) -> SearchResults:
 
     Args:
         race: one that has begun.
-        held_out: the finalists on the held-out questions.
+        held_out: the scores of the finalists on the held-out questions.
     """
     space, scheduler = race.space, race.scheduler
     choice = choose_sampler(space, scheduler.candidates, len(scheduler.rungs.objectives))
     answered = [s for s in scheduler.standings.values() if s.answers]
-    full = {s.recipe.id: s for s in answered if s.status == RecipeStatus.SCORED}
-    parents = [s for s in full.values() if s.recipe.points[0].method == "parent"]
+    scored = {s.recipe.id: s for s in answered if s.status == RecipeStatus.SCORED}
+    parents = [s for s in scored.values() if s.recipe.points[0].method == "parent"]
     reference = np.min([estimates(s.answers) for s in parents], axis=0)
     draws = resampled({s.recipe.id: s.answers for s in answered}, scheduler.rungs.documents(-1), DRAWS)
     on_front = np.mean([front_mask(draw) for draw in draws], axis=0)
     volumes = [hypervolume(draw[[s.status == RecipeStatus.SCORED for s in answered]], reference) for draw in draws]
-    kept = {key: s for key, s in full.items() if scheduler.feasible(s)}
-    front = front_of({key: s.answers for key, s in kept.items()})
-    best, gains = _winner(kept, front, reference, held_out)
+    feasible = {key: s for key, s in scored.items() if scheduler.feasible(s)}
+    front = front_of({key: s.answers for key, s in feasible.items()})
+    best, gains = _best_compromises(feasible, front, reference, held_out)
     return SearchResults(
         sampler=f"{choice.name}, because {choice.why}",
         candidates=tuple(_candidate(s, scheduler, float(p)) for s, p in zip(answered, on_front, strict=True)),
         reference={name: abs(float(value)) for name, value in zip(scheduler.rungs.objectives, reference, strict=True)},
         history=_history(scheduler, reference),
-        grid=_volume([s for s in full.values() if s.number is None], reference),
+        grid=_volume([s for s in scored.values() if s.number is None], reference),
         interval=(float(np.quantile(volumes, 0.025)), float(np.quantile(volumes, 0.975))),
         importance=importance(space, scheduler),
         front=tuple(front),
         confirmed=tuple(row.recipe.id for row in held_out.front if row.recipe.id in front),
         near=tuple(row.recipe.id for row in held_out.rows if row.near_front and row.recipe.id in front),
-        infeasible=len(full) - len(kept),
+        infeasible=len(scored) - len(feasible),
         best=best,
         gains=gains,
     )
 
 
 def _candidate(standing: Standing, scheduler: RaceScheduler, probability: float) -> SearchRow:
+    """Summarise one recipe; `probability` is that of being on the front."""
     share = sum(map(len, standing.answers)) / sum(scheduler.rungs.documents(-1))
     values = {name: score.value for name, score in standing.scores.items()}
     return SearchRow(standing.recipe, standing.number, standing.status, share, values, probability)
 
 
 def _volume(standings: Sequence[Standing], reference: Floats) -> float:
+    """Compute the hypervolume of recipes above the reference point; 0 for none."""
     return hypervolume(np.array([estimates(s.answers) for s in standings]), reference) if standings else 0.0
 
 
 def _history(scheduler: RaceScheduler, reference: Floats) -> tuple[tuple[int, float], ...]:
-    """After each proposal, in their order."""
-    known = [s for s in scheduler.standings.values() if s.number is None and s.status == RecipeStatus.SCORED]
-    spent, history = 0, [(0, _volume(known, reference))]
+    """List answers so far and hypervolume: of the grid alone, then after each proposal."""
+    scored = [s for s in scheduler.standings.values() if s.number is None and s.status == RecipeStatus.SCORED]
+    answers, history = 0, [(0, _volume(scored, reference))]
     for standing in scheduler.proposals:
-        spent += scheduler.ledger.count(standing.recipe.id)
-        known += [standing] if standing.status == RecipeStatus.SCORED else []
-        history.append((spent, _volume(known, reference)))
+        answers += scheduler.ledger.count(standing.recipe.id)
+        scored += [standing] if standing.status == RecipeStatus.SCORED else []
+        history.append((answers, _volume(scored, reference)))
     return tuple(history)
 
 
-def _winner(
-    full: Mapping[str, Standing], front: Sequence[str], reference: Floats, held_out: Board
+def _best_compromises(
+    feasible: Mapping[str, Standing], front: Sequence[str], reference: Floats, held_out: Board
 ) -> tuple[tuple[Recipe, Recipe] | None, tuple[Gain, ...]]:
-    """The best compromise: the recipe that alone dominates the largest volume. Both are chosen on the questions that
-    were searched on and compared on the others, so that neither is flattered."""
+    """Choose the best compromises of the search and of the grid, and compare them on the held-out questions.
+
+    The best compromise is the recipe that alone dominates the largest volume. Both are chosen on the questions of the
+    search and compared on the others, so that neither is flattered.
+    """
 
     def best(keys: Sequence[str]) -> Recipe:
-        return full[max(keys, key=lambda key: _volume([full[key]], reference))].recipe
+        return feasible[max(keys, key=lambda key: _volume([feasible[key]], reference))].recipe
 
-    found = [key for key in front if full[key].number is not None]
+    proposed = [key for key in front if feasible[key].number is not None]
     rows = {row.recipe.id: row for row in held_out.rows if row.status == RecipeStatus.SCORED}
-    grid_front = front_of({key: s.answers for key, s in full.items() if s.number is None})
-    if not found or not grid_front:
+    grid_front = front_of({key: s.answers for key, s in feasible.items() if s.number is None})
+    if not proposed or not grid_front:
         return None, ()
-    pair = best(found), best(grid_front)
+    pair = best(proposed), best(grid_front)
     if any(recipe.id not in rows for recipe in pair):
         return pair, ()
     ours, grid = (rows[recipe.id].scores for recipe in pair)
@@ -107,8 +113,11 @@ def _winner(
 
 
 def importance(space: SearchSpace, scheduler: RaceScheduler) -> dict[str, dict[str, float]]:
-    """Objective → parameter → importance by fANOVA (Hutter et al. 2014), method by method, for their parameters have
-    nothing in common. Estimates of candidates that answered a part of the questions count as they are."""
+    """Compute the importance of parameters by fANOVA (Hutter et al. 2014): objective → parameter → share of variance.
+
+    It is computed method by method, as methods have different parameters. Estimates of candidates that answered only a
+    part of the questions count as they are.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     found: dict[str, dict[str, float]] = {name: {} for name in scheduler.rungs.objectives}
     for label in space.entries:

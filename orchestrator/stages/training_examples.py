@@ -1,5 +1,7 @@
-"""What fine-tuning learns from, as tokens, opened once: so what is wrong with it is said before anything is
-evaluated."""
+"""The examples that fine-tuning learns from, as tokens.
+
+They are read when the sweep is opened, so that what is wrong with them shows before anything is evaluated.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,15 @@ from tasks.generation.task import GenerationTask
 
 @dataclass(frozen=True)
 class TrainingExamples:
-    """Labelled examples, each list as long as the largest budget and in the order of its seed; smaller budgets are
-    their beginnings."""
+    """Tokenised training examples of a sweep.
+
+    Each tuple is as long as the largest budget and in the order of its seed; smaller budgets are its beginning.
+    """
 
     by_task: dict[tuple[str, int], tuple[Labelled, ...]] = field(default_factory=dict)
     """(fine-tuning task, seed) → examples."""
     search: tuple[Labelled, ...] = ()
-    """A joint search's."""
+    """What the candidates of a joint search learn from."""
     general: tuple[Labelled, ...] = ()
     """ICFT's general instructions."""
     baseline: tuple[Labelled, ...] = ()
@@ -40,7 +44,7 @@ def open_training_examples(config: SweepConfig, lm: LedgerLM, learning: Sequence
         learning: the suites of `finetune.tasks`.
 
     Raises:
-        UserError: too few examples, or one that does not fit, or a file that cannot be read.
+        UserError: there are too few examples, one does not fit into `max_length`, or a file cannot be read.
     """
     finetune = config.finetune
     if finetune is None:

@@ -59,7 +59,7 @@ def test_shape_and_tokenizer_are_checked(shape: Path, tmp_path: Path, capsys: py
         return capsys.readouterr().err
 
     assert "--shape and --tokenizer go together" in refused("--shape", str(shape))
-    assert "nowhere holds no tokenizer" in refused("--shape", str(shape), "--tokenizer", "nowhere").replace(":", "")
+    assert "nowhere has no tokenizer" in refused("--shape", str(shape), "--tokenizer", "nowhere").replace(":", "")
     assert "none.json does not exist" in refused("--shape", str(tmp_path / "none.json"), "--tokenizer", str(INSTRUCT))
     shape.write_text('{"model_type": "llamma"}')
     assert "no causal language model that transformers knows" in refused(

@@ -51,7 +51,7 @@ def test_a_full_disk_is_said_and_the_same_command_goes_on(sweep: Callable[..., P
     fill(small_disk / "filler")
     _, said = driver.communicate(timeout=120)
     assert driver.returncode == 2 and "Traceback" not in said
-    assert f"No space left on device ({out}" in said and "mend that, and run the same command again" in said
+    assert f"No space left on device ({out}" in said and "fix that, and run the same command again" in said
     before = markers(out)
     for marker in before:
         assert len(questions(out, marker)) == json.loads((out / marker).read_text())["rows"]
