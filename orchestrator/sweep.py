@@ -26,6 +26,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from orchestrator.config.load import load_config
+from orchestrator.core.errors import UserError
 from orchestrator.results.board import Board
 from orchestrator.results.heartbeat import driving
 from orchestrator.results.layout import Layout
@@ -76,5 +77,9 @@ def run_sweep(path: Path, out: Path, *, until: Stage = Stage.FINETUNE, max_gpu_h
                 search(sweep, race, compute)
             # Starting points are chosen among all scored recipes, so every one must have been evaluated.
             if finetunes and is_ready(sweep, race) and not compute.is_exhausted():
-                finetune(sweep, race_board(sweep, race), compute)
+                try:
+                    finetune(sweep, race_board(sweep, race), compute)
+                except UserError:
+                    publish(sweep, race)  # no recipe meets a starting point, say: the scores help to choose another
+                    raise
         return publish(sweep, race)

@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class Rung:
         """All questions of the rung, task by task."""
         return [suite.questions for suite in self.suites]
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of different questions of the rung."""
         return len({question.id for suite in self.suites for question in suite.questions})

@@ -71,9 +71,21 @@ class RaceScheduler:
         seconds = sum(sum(self.ledger.costs(key)[cost] for cost in COSTS) for key in ids)
         return {
             "candidates": len(ids),
-            "questions": sum(self.ledger.count(key) for key in ids),
+            "questions": sum(map(self.answered, ids)),
             "gpu_hours": self.workers.gpu_hours(seconds),
         }
+
+    def answered(self, recipe_id: str) -> int:
+        """Count the questions of the search that a recipe has answered.
+
+        A finalist has answers to the held-out questions too, in the same ledger, and all of the search's.
+        """
+        return min(self.ledger.count(recipe_id), self.rungs.rungs[-1].size)
+
+    @property
+    def can_finish_deferred(self) -> bool:
+        """Whether the budget leaves room to evaluate deferred candidates on the remaining questions."""
+        return not self._reached("questions", "gpu_hours")
 
     @property
     def exhausted(self) -> bool:
@@ -118,7 +130,7 @@ class RaceScheduler:
         """Evaluate the deferred candidates on the remaining questions, the most promising first, within the budget."""
         deferred = [standing for standing in self.proposals if standing.status == RecipeStatus.DEFERRED]
         for standing in sorted(deferred, key=lambda each: each.evidence):
-            if stop() or self._reached("questions", "gpu_hours"):
+            if stop() or not self.can_finish_deferred:
                 return
             standing.status = RecipeStatus.PENDING
             self.advance(standing, pool, defer_above=np.inf)
@@ -232,7 +244,7 @@ class RaceScheduler:
             "rung": standing.rung,
             "status": str(standing.status),
             "done": standing.status != RecipeStatus.PENDING,
-            "questions": self.ledger.count(standing.recipe.id),
+            "questions": self.answered(standing.recipe.id),
             **values,
         }
 

@@ -68,9 +68,11 @@ class Compute:
 
     def close(self) -> None:
         """Stop the engines and disconnect from Ray, or stop the local one."""
-        self.release()
-        self._ray.close()
-        self._is_joined = False
+        try:
+            self.release()
+        finally:
+            self._ray.close()
+            self._is_joined = False
 
     # ---------------------------------------------------------------- the limit
     @property

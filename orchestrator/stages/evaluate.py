@@ -40,7 +40,7 @@ def evaluate(sweep: Sweep, evaluated: Round, compute: Compute) -> None:
         slerp_shares(pairs, layout.slerp, layout.scratch, progress.note),
         recording(sweep, evaluated, texts, progress) as record,
     ):
-        if blocks:
+        if blocks and not compute.is_exhausted():
             for result in compute.pool(len(blocks)).run(recipes, blocks, stop=compute.is_exhausted):
                 record(result)
 

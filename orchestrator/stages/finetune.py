@@ -43,7 +43,8 @@ def finetune(sweep: Sweep, board: Board, compute: Compute) -> None:
         compute.release()
         compute.join()
         train(sweep, planned, to_train, compute)
-    evaluable = {start.recipe.id for start in planned.starts}
+    trained = {run.recipe.id for run in planned.all}
+    evaluable = {start.recipe.id for start in planned.starts} - trained
     evaluable |= {run.recipe.id for run in planned.all if run.files.model.exists()}
     evaluated = finetuned_round(sweep, planned)
     evaluated = evaluated.of([recipe for recipe in evaluated.recipes if recipe.id in evaluable])

@@ -61,7 +61,7 @@ def _by_rule(config: SweepConfig, board: Board, rule: Rule, where: str) -> list[
     """Choose the best scored merge that meets the rule's floors; with `per`, the best of each method."""
     signs = {name: objective.sign for name, objective in config.objectives.items()}
     # Only merges: no parents, no checkpoints from elsewhere, and no fine-tuned candidates of a joint search.
-    merges = [row for row in board.rows if row.status == RecipeStatus.SCORED and row.recipe.method != "passthrough"]
+    merges = [row for row in board.rows if row.status == RecipeStatus.SCORED and not row.recipe.is_copy]
 
     def passes(row: Row) -> bool:
         return all(signs[name] * (row.scores[name].value - worst) >= 0 for name, worst in rule.floor.items())

@@ -6,6 +6,8 @@ import dataclasses
 from pathlib import Path
 
 from orchestrator.config.published import Published
+from orchestrator.core.errors import UserError
+from orchestrator.core.files import make_private
 from orchestrator.report.page import write_report
 from orchestrator.results.board import Board
 from orchestrator.results.layout import Layout
@@ -22,12 +24,10 @@ def publish(sweep: Sweep, race: Race | None, published: Published | None = None)
     Args:
         race: the sweep's search, where there is one.
         published: published figures that the report compares the run's with.
-
-    Raises:
-        UserError: a starting point of fine-tuning that no recipe meets.
     """
     board = make_board(sweep, race)
     if race is not None and race.has_begun:
+        make_private(sweep.layout.confirmed.root)
         _write(confirmed_board(sweep, race), sweep.layout.confirmed)
     _write(board, sweep.layout, published)
     return board
@@ -42,7 +42,10 @@ def make_board(sweep: Sweep, race: Race | None) -> Board:
         return board
     if not is_ready(sweep, race):
         return dataclasses.replace(board, awaits_finetuning=True)
-    results = finetune_results(sweep, board)
+    try:
+        results = finetune_results(sweep, board)
+    except UserError as error:  # no recipe meets a starting point: all else can be reported all the same
+        return dataclasses.replace(board, awaits_finetuning=True, notes=(*board.notes, str(error)))
     notes = tuple(dict.fromkeys((*board.notes, *results.notes)))
     return dataclasses.replace(board, finetuning=results, notes=notes)
 

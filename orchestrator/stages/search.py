@@ -48,9 +48,16 @@ class Race:
 
     @property
     def is_over(self) -> bool:
-        """Whether the budget is spent and no candidate is pending."""
-        proposals = self.scheduler.proposals
-        return self.scheduler.exhausted and all(each.status != RecipeStatus.PENDING for each in proposals)
+        """Whether the search has nothing left to do within its budget."""
+        statuses = {each.status for each in self.scheduler.proposals}
+        finishes = RecipeStatus.DEFERRED in statuses and self.scheduler.can_finish_deferred
+        return self.scheduler.exhausted and RecipeStatus.PENDING not in statuses and not finishes
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every candidate that was proposed has been decided on."""
+        statuses = {each.status for each in self.scheduler.proposals}
+        return (self.has_begun or self.scheduler.exhausted) and RecipeStatus.PENDING not in statuses
 
     @property
     def unscored_parents(self) -> list[Recipe]:
@@ -114,7 +121,6 @@ def read_standings(race: Race) -> None:
         is_full = standing.number is None or standing.status == RecipeStatus.SCORED
         wanted = last if is_full else standing.rung
         if wanted < 0 or standing.status in (RecipeStatus.INVALID, RecipeStatus.FAILED):
-            standing.status = RecipeStatus.PENDING if standing.status == RecipeStatus.FAILED else standing.status
             continue
         if scheduler.ledger.missing(recipe_id, scheduler.rungs.rungs[wanted].questions, scheduler.workers):
             standing.status, standing.rung = RecipeStatus.PENDING, -1
@@ -142,6 +148,9 @@ def search(sweep: Sweep, race: Race, compute: Compute) -> None:
             f"{unscored[0].label} has no score, and a search compares with its parents; "
             f"{sweep.layout.failure(unscored[0].id)} says why; the same command tries again"
         )
+    for standing in race.scheduler.proposals:
+        if standing.status == RecipeStatus.FAILED:
+            standing.status = RecipeStatus.PENDING  # tried again by each command that searches
     if not race.is_over:
         make_private(sweep.layout.candidates)
         pool = compute.pool(race.scheduler.candidates)
@@ -172,10 +181,11 @@ def race_board(sweep: Sweep, race: Race | None) -> Board:
 
 def confirmed_board(sweep: Sweep, race: Race) -> Board:
     """Score the finalists on the held-out questions."""
-    make_private(sweep.layout.confirmed.root)
     return score(sweep, sweep.held_out.of(race.finalists()))
 
 
 def is_ready(sweep: Sweep, race: Race | None) -> bool:
     """Whether all recipes that fine-tuning's starting points are chosen among are evaluated."""
-    return is_complete(score(sweep, sweep.grid)) and (race is None or race.is_over)
+    if sweep.config.search is not None and (race is None or not race.is_settled):
+        return False
+    return is_complete(score(sweep, sweep.grid))

@@ -81,7 +81,7 @@ def _history(scheduler: RaceScheduler, reference: Floats) -> tuple[tuple[int, fl
     scored = [s for s in scheduler.standings.values() if s.number is None and s.status == RecipeStatus.SCORED]
     answers, history = 0, [(0, _volume(scored, reference))]
     for standing in scheduler.proposals:
-        answers += scheduler.ledger.count(standing.recipe.id)
+        answers += scheduler.answered(standing.recipe.id)
         scored += [standing] if standing.status == RecipeStatus.SCORED else []
         history.append((answers, _volume(scored, reference)))
     return tuple(history)

@@ -58,7 +58,7 @@ def test_status_of_a_dead_sweep_names_its_workers_and_its_damage(results: Result
     damage(Store(results.place))
     status = read_status(results.layout)
     assert status.answered == 18 and len(status.damaged) == 1
-    assert "does not match its SHA-256; run asks it again" in describe(status)
+    assert "does not match its SHA-256; run evaluates it again" in describe(status)
     assert "was 10.0 min ago; the same command resumes" in describe(status)
 
 
