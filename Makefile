@@ -37,14 +37,11 @@ smollm2: $(READY)  ## a real 135M pair: fetch the parents, sweep, report
 setup: $(READY)  ## make .venv from the lock file (DEVICE=cpu|gpu, found by itself)
 
 # Two processes with a thread each: engines whose threads share cores wait for one another.
-quick: $(READY)  ## the unit tests: under a minute
+quick: $(READY)  ## the unit tests without the slow ones: under a minute
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit -m "not slow and not prove" -n 2 --dist loadfile --no-loadscope-reorder
 
 test: check  ## check, then the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
-
-quick: $(READY)  ## the unit tests without the slow ones: under a minute
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow and not prove" tests/unit
 
 prove: $(READY)  ## the long proofs: mergekit-yaml for every method and architecture, lm-eval's numbers (an hour or two)
 	$(BIN)/python examples/smollm2/prepare.py
