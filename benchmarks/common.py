@@ -17,7 +17,7 @@ import yaml
 
 from orchestrator.config.load import load_config
 from orchestrator.config.methods import METHODS
-from orchestrator.config.workers import Engine, Workers
+from orchestrator.config.workers import EngineSettings, Workers
 from orchestrator.core.records import Question, Serving
 from orchestrator.models.resolve import resolve
 from orchestrator.models.serving import make_serving
@@ -61,7 +61,7 @@ def smollm2(scratch: Path) -> list[Path]:
     return [merged_folder(adapted, scratch), MODELS / "instruct"]
 
 
-WORKERS = Workers(gpus=0.0, engine=Engine(enforce_eager=True))
+WORKERS = Workers(gpus=0.0, engine=EngineSettings(enforce_eager=True))
 
 
 def start(folder: Path, tokenizer: Path, scratch: Path, dtype: str = "bfloat16") -> VllmEngine:

@@ -10,7 +10,7 @@ import numpy as np
 from orchestrator.config.search import Racing
 from orchestrator.stats.front import front_mask
 from orchestrator.stats.scores import Floats
-from tune.racing import DEFER_ABOVE, Answers, Race
+from tune.racing import DEFER_ABOVE, Answers, RaceTest
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def race_all(
     recipes, totals = len(values[0]), tuple(matrix.shape[1] for matrix in values)
     cuts = [tuple(int(np.ceil(share * total)) for total in totals) for share in rungs or Racing().rungs]
     bounds = tuple(float((matrix.max(axis=0) - matrix.min(axis=0)).max()) for matrix in values)
-    race = Race(totals, bounds, alpha, recipes)
+    race = RaceTest(totals, bounds, alpha, recipes)
     means = np.array([matrix.mean(axis=1) for matrix in values]).T
     spent = 0
     rung, evidence, rivals = dict.fromkeys(range(recipes), -1), dict.fromkeys(range(recipes), 0.0), {}

@@ -29,7 +29,7 @@ from orchestrator.config.search import Racing
 from orchestrator.core.records import RecipeStatus
 from orchestrator.stats.front import front_mask, hypervolume
 from orchestrator.stats.scores import Floats
-from tune.racing import DEFER_ABOVE, Answers, Race
+from tune.racing import DEFER_ABOVE, Answers, RaceTest
 from tune.space import METHOD, Params, SearchSpace
 from tune.study import TrialResult, add_finished, choose_sampler, finish
 
@@ -86,7 +86,7 @@ def our_search(land: Landscape, seed: int, guided: bool = True) -> int:
     values = shuffled(land, seed)
     totals = tuple(matrix.shape[1] for matrix in values)
     cuts = [tuple(int(np.ceil(share * total)) for total in totals) for share in Racing().rungs]
-    race = Race(totals, tuple(float(np.ptp(matrix, axis=0).max()) for matrix in values), 0.05, len(land.params))
+    race = RaceTest(totals, tuple(float(np.ptp(matrix, axis=0).max()) for matrix in values), 0.05, len(land.params))
     full, evidence = list(range(land.grid)), dict.fromkeys(range(land.grid), 0.0)
     study, space, name = open_search(land, seed)
     trials: dict[int, optuna.Trial] = {}

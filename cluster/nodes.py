@@ -20,7 +20,7 @@ Resources = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Node:
+class RayNode:
     """A node that is alive."""
 
     id: str
@@ -36,13 +36,15 @@ class Node:
         return min(int(self.resources.get(key, 0) // amount) for key, amount in need.items() if amount)
 
 
-def alive_nodes() -> dict[str, Node]:
+def alive_nodes() -> dict[str, RayNode]:
     """List the nodes that are alive, by their ids."""
     import ray
 
     draining = ray._private.state.state.get_draining_nodes()  # nowhere else in Ray 2.60 without its dashboard
     return {
-        node["NodeID"]: Node(node["NodeID"], node["NodeManagerHostname"], node["Resources"], node["NodeID"] in draining)
+        node["NodeID"]: RayNode(
+            node["NodeID"], node["NodeManagerHostname"], node["Resources"], node["NodeID"] in draining
+        )
         for node in ray.nodes()
         if node["Alive"]
     }

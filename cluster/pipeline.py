@@ -2,7 +2,7 @@
 
 The resources of an actor are all on one node; so an engine with one stage is one actor, whatever its tensor
 parallelism, and Ray starts it where all its GPUs are. An engine with several stages has a placement group with a bundle
-for each: the worker is in the first, and starts the others (`Stage`), which end with it.
+for each: the worker is in the first, and starts the others (`PipelineStage`), which end with it.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def boot_of(spec: WorkerSpec, scratch: Path, span: Span | None = None) -> Boot:
     return Boot(model, tokenizer, spec.dtype, spec.workers, spec.models, span)
 
 
-class Stage:
+class PipelineStage:
     """The process of a stage beyond the first."""
 
     def __init__(self, spec: WorkerSpec, scratch: str, span: Span) -> None:
@@ -121,7 +121,7 @@ def open_stages(spec: WorkerSpec, scratch: Path) -> Span | None:
         free.bind((address, 0))
         port = free.getsockname()[1]
     stages = [
-        ray.remote(Stage).options(**stage_options(spec.workers, group, index)).remote(
+        ray.remote(PipelineStage).options(**stage_options(spec.workers, group, index)).remote(
             spec, str(scratch), Span(address, port, index)
         )
         for index in range(1, count)

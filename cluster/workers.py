@@ -12,7 +12,7 @@ from typing import Any
 import ray
 
 from cluster.errors import EngineStartError
-from cluster.nodes import Node, alive_nodes
+from cluster.nodes import RayNode, alive_nodes
 from cluster.pipeline import Room, stage_need
 from cluster.queue import ATTEMPTS
 from cluster.slots import Placed, Slot, Waiting
@@ -43,7 +43,7 @@ class WorkerSlots:
         self.slots: list[Slot] = []
         self.calls: dict[Any, Slot] = {}
         """Calls under way: Ray's reference → the slot of the worker that was called."""
-        self.nodes: dict[str, Node] = alive_nodes()
+        self.nodes: dict[str, RayNode] = alive_nodes()
         self.leaving: set[str] = set()
         """Ids of nodes that are being drained, those that have gone since included."""
         self._abandoned: list[str] = []
@@ -118,7 +118,7 @@ class WorkerSlots:
         self.log(f"a worker slot is given up: no engine started in {ATTEMPTS} attempts; the last error: {message}")
 
     # ---------------------------------------------------------------- nodes
-    def _places(self, nodes: Iterable[Node]) -> int:
+    def _places(self, nodes: Iterable[RayNode]) -> int:
         """Number of engines that there is room for; one stage of an engine must fit on one node."""
         return sum(node.room(self.need) for node in nodes) // self.stages
 

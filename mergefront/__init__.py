@@ -1,15 +1,15 @@
 """The names that a notebook or a script needs, imported from where they are defined; it may import every package.
 
-    from pathlib import Path
+from pathlib import Path
 
-    import mergefront
+import mergefront
 
-    sweep = mergefront.load_sweep(Path("sweep.yaml"))
-    print(mergefront.describe(mergefront.plan(sweep)))
-    board = mergefront.run_sweep(Path("sweep.yaml"), Path("results"))
-    board = mergefront.read_board(Path("results"))  # later, from the stored answers alone
-    for row in board.front:
-        print(row.recipe.label, {name: score.value for name, score in row.scores.items()})
+sweep = mergefront.load_sweep(Path("sweep.yaml"))
+print(mergefront.describe(mergefront.plan(sweep)))
+board = mergefront.run_sweep(Path("sweep.yaml"), Path("results"))
+board = mergefront.read_board(Path("results"))  # later, from the stored answers alone
+for row in board.front:
+    print(row.recipe.label, {name: score.value for name, score in row.scores.items()})
 """
 
 from orchestrator.config.load import load_config as load_sweep

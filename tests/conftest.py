@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from orchestrator.cli.main import main
-from orchestrator.config.workers import Engine, Workers
+from orchestrator.config.workers import EngineSettings, Workers
 from orchestrator.core.records import Serving
 from tasks.serving.boot import Boot
 from tests.helpers.models import make_model
@@ -65,7 +65,7 @@ def start_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
     started = []
 
     def start(folder: Path, dtype: str, **settings: Any) -> VllmEngine:
-        engine = Engine(max_model_len=256, enforce_eager=True, max_num_seqs=16, kv_cache_gib=1 / 16, **settings)
+        engine = EngineSettings(max_model_len=256, enforce_eager=True, max_num_seqs=16, kv_cache_gib=1 / 16, **settings)
         workers = Workers(gpus=0.0, engine=engine)
         serving = Serving("t", None, (0,), 256, "x", (), "a", str(folder))
         scratch = tmp_path_factory.mktemp("scratch")

@@ -57,7 +57,7 @@ def race_order(keys: Sequence[str], seed: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Race:
+class RaceTest:
     """The test that decides whether a candidate is beaten.
 
     Args:

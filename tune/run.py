@@ -118,6 +118,7 @@ def run_search(
     scheduler: RaceScheduler,
     space: SearchSpace,
     pool: Pool,
+    study_file: Path,
     folder: Path,
     *,
     group: Group | None = None,
@@ -126,7 +127,8 @@ def run_search(
     """Propose and race candidates until the budget is spent, in a Ray session and with the grid scored.
 
     Args:
-        folder: DIR/search; its candidates/ are kept, everything else is written anew.
+        study_file: where the Optuna study is written, in place of the stored one.
+        folder: where Ray Tune writes its files, in place of those there.
         group: the worker group that trains the candidates of a joint search.
         stop: once true, nothing more is evaluated and no candidate is proposed; what is under way is stored.
 
@@ -137,7 +139,7 @@ def run_search(
     choice = choose_sampler(space, scheduler.candidates, len(scheduler.rungs.objectives))
     scheduler.log(f"sampler: {choice.name}, because {choice.why}")
     mailbox = ray.remote(Mailbox).options(num_cpus=0).remote()
-    study = open_study(folder, scheduler.rungs.axes, choice)
+    study = open_study(study_file, scheduler.rungs.axes, choice)
     searcher = StudySearcher(study, space, scheduler, choice, mailbox)
     broken: list[BaseException] = []
 
@@ -169,7 +171,7 @@ def _tuner(
     # The command line handles Ctrl-C, and the result files are mergefront's own.
     quiet = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
     os.environ.update({"TUNE_DISABLE_SIGINT_HANDLER": "1", **quiet})
-    shutil.rmtree(folder / "tune", ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     # The engines have the CPUs, and Ray Tune refuses a trial without resources.
     return ray_tune.Tuner(
         ray_tune.with_resources(trial, {"memory": 2**20}),
@@ -177,8 +179,8 @@ def _tuner(
             search_alg=searcher, num_samples=-1, max_concurrent_trials=at_once, reuse_actors=True
         ),
         run_config=ray_tune.RunConfig(
-            name="tune",
-            storage_path=str(folder.resolve()),
+            name=folder.name,
+            storage_path=str(folder.parent.resolve()),
             verbose=0,
             stop=_Stopped(stopped),
             failure_config=ray_tune.FailureConfig(max_failures=2),

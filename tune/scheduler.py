@@ -22,7 +22,7 @@ from orchestrator.core.records import Answered, Failure, RecipeStatus
 from orchestrator.ledger.ledger import COSTS, Ledger
 from orchestrator.recipes.recipe import Recipe
 from tasks.evaluation.ledger_lm import LedgerLM
-from tune.racing import DEFER_ABOVE, Answers, Race, front_of
+from tune.racing import DEFER_ABOVE, Answers, RaceTest, front_of
 from tune.rungs import Rungs
 from tune.standings import Standing, parent_of
 from tune.study import TrialResult
@@ -199,7 +199,7 @@ class RaceScheduler:
         elif standing.evidence >= defer_above:
             standing.status = RecipeStatus.DEFERRED
 
-    def race(self) -> Race:
+    def race(self) -> RaceTest:
         """Make the race's test, with the largest differences that were seen so far as bounds."""
         racers = list(self.racers.values())
         bounds = []
@@ -210,7 +210,7 @@ class RaceScheduler:
                 low[:n], high[:n] = np.minimum(low[:n], answers[k]), np.maximum(high[:n], answers[k])
             bounds.append(float(np.max(np.where(high >= low, high - low, 0))))
         alpha = self.search.racing.alpha
-        return Race(self.rungs.documents(-1), tuple(bounds), alpha, self.candidates)
+        return RaceTest(self.rungs.documents(-1), tuple(bounds), alpha, self.candidates)
 
     # ---------------------------------------------------------------- results
     def result_of(self, standing: Standing) -> TrialResult:

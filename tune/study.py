@@ -71,10 +71,9 @@ def choose_sampler(space: SearchSpace, candidates: int, objectives: int) -> Samp
         return SamplerChoice(samplers[name](), name, why)
 
 
-def open_study(folder: Path, axes: Mapping[str, Objective], choice: SamplerChoice) -> optuna.Study:
+def open_study(file: Path, axes: Mapping[str, Objective], choice: SamplerChoice) -> optuna.Study:
     """Create a new study in place of the stored one."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    file = folder / "study.log"
     file.unlink(missing_ok=True)
     storage = JournalStorage(JournalFileBackend(str(file)))
     study = optuna.create_study(
@@ -89,9 +88,9 @@ def open_study(folder: Path, axes: Mapping[str, Objective], choice: SamplerChoic
     return study
 
 
-def load_study(folder: Path) -> optuna.Study:
+def load_study(file: Path) -> optuna.Study:
     """Load the stored study, to read it."""
-    return optuna.load_study(study_name=NAME, storage=JournalStorage(JournalFileBackend(str(folder / "study.log"))))
+    return optuna.load_study(study_name=NAME, storage=JournalStorage(JournalFileBackend(str(file))))
 
 
 @dataclass(frozen=True)

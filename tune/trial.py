@@ -85,7 +85,7 @@ class CandidateTrial(ray_tune.Trainable):  # type: ignore[misc]
         if report["status"] == RecipeStatus.STOPPED_EARLY:
             # Its answers stay; its weights make room for others.
             run = ray.get(self.mailbox.get_run.remote(self.recipe_id))
-            shutil.rmtree(run.folder / "model", ignore_errors=True) if run else None
+            shutil.rmtree(run.files.model, ignore_errors=True) if run else None
         return report
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

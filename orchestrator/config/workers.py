@@ -8,7 +8,7 @@ from orchestrator.config.backends import BackendName, has_gpu_engine
 from orchestrator.config.types import Strict
 
 
-class Engine(Strict):
+class EngineSettings(Strict):
     """Arguments of each engine: `kv_cache_gib`, and vLLM's arguments of the same names."""
 
     max_model_len: int = Field(default=2048, ge=16)
@@ -55,7 +55,7 @@ class Workers(Strict):
     patience: float = Field(default=300.0, gt=0)
     """Seconds without a result after which a worker may count as hung: it is replaced after this time and ten times the
     slowest block so far, whichever is longer."""
-    engine: Engine = Engine()
+    engine: EngineSettings = EngineSettings()
     """Arguments of each engine."""
     fake_seconds: float = Field(default=0.0, ge=0)
     """Seconds that the fake backend takes per question."""

@@ -9,7 +9,7 @@ from orchestrator.ledger.blocks import Stored, block_folders, look, write_block
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergeCounts:
     """The result of merging one ledger into another."""
 
     copied: int
@@ -20,7 +20,7 @@ class Merged:
     """A sentence for each damaged block of the other ledger; these were not copied."""
 
 
-def merge(into: Store, other: Store) -> Merged:
+def merge(into: Store, other: Store) -> MergeCounts:
     """Copy every undamaged block of `other` that `into` lacks.
 
     The resulting answers are the same whichever of the two is merged into the other, and if it is done twice.
@@ -41,4 +41,4 @@ def merge(into: Store, other: Store) -> Merged:
             continue
         write_block(into, theirs.folder, theirs.marker, theirs.data)
         copied += 1
-    return Merged(copied, there, damaged)
+    return MergeCounts(copied, there, damaged)

@@ -181,6 +181,16 @@ class Layout:
         return sorted(self.candidates.glob("*.json"))
 
     @property
+    def study(self) -> Path:
+        """The search as an Optuna study, in Optuna's journal storage."""
+        return self.search / "study.log"
+
+    @property
+    def ray_tune(self) -> Path:
+        """Ray Tune's own files."""
+        return self.search / "tune"
+
+    @property
     def confirmed(self) -> Layout:
         """The leaderboard and report of the search's front on the held-out questions."""
         return Layout(self.root / "confirmed")
@@ -190,3 +200,28 @@ class Layout:
     def reviews(self) -> Path:
         """A folder for each review, with its key and, once the sheets are read, its ratings."""
         return self.root / "reviews"
+
+    def review(self, review_id: str) -> ReviewFolder:
+        """The folder of one review."""
+        return ReviewFolder(self.reviews / review_id)
+
+    def all_reviews(self) -> Iterator[ReviewFolder]:
+        """All reviews whose key is there."""
+        return (ReviewFolder(key.parent) for key in sorted(self.reviews.glob("*/key.json")))
+
+
+@dataclass(frozen=True)
+class ReviewFolder:
+    """The files of one review, in DIR/reviews/<review id>."""
+
+    path: Path
+
+    @property
+    def key(self) -> Path:
+        """Which recipe generated which item, as JSON."""
+        return self.path / "key.json"
+
+    @property
+    def ratings(self) -> Path:
+        """The ratings, as JSON, once the sheets are read."""
+        return self.path / "ratings.json"

@@ -21,7 +21,7 @@ import numpy as np
 
 from orchestrator.core.errors import UserError
 from orchestrator.core.files import read_json_if_exists, write_json
-from orchestrator.results.layout import Layout
+from orchestrator.results.layout import Layout, ReviewFolder
 from orchestrator.review.sheets import CRITERIA, ITEM, Criterion
 
 DELIMITERS = (",", ";", "\t")
@@ -92,7 +92,7 @@ def read_review(layout: Layout, folder: Path) -> Ratings:
     sheets = {file: _rows(file) for file in sorted(folder.glob("[!.~]*.csv"))}
     if not sheets:
         raise UserError(f"--read {folder}: has no .csv file; name the folder with the filled sheets, saved as CSV")
-    home, key = _key(layout, folder, {row[ITEM] for rows in sheets.values() for row in rows.values()})
+    home, key = _find_review(layout, folder, {row[ITEM] for rows in sheets.values() for row in rows.values()})
     ratings = list(_ratings(sheets, key["items"]))
     if not ratings:
         raise UserError(f"--read {folder}: no rating is filled in yet; fill in {', '.join(c.name for c in CRITERIA)}")
@@ -102,7 +102,7 @@ def read_review(layout: Layout, folder: Path) -> Ratings:
     results = tuple(
         result(c.name, [r for r in ratings if r.criterion == c.name], list(key["recipes"])) for c in CRITERIA
     )
-    read = Ratings(key["task"], key["recipes"], empty, results, home / "ratings.json")
+    read = Ratings(key["task"], key["recipes"], empty, results, home.ratings)
     write_json(read.file, {k: v for k, v in dataclasses.asdict(read).items() if k != "file"})
     return read
 
@@ -132,12 +132,12 @@ def _rows(file: Path) -> dict[int, dict[str, str]]:
     return {number: row for number, row in rows.items() if any(row.values())}
 
 
-def _key(layout: Layout, folder: Path, items: set[str]) -> tuple[Path, dict[str, Any]]:
+def _find_review(layout: Layout, folder: Path, items: set[str]) -> tuple[ReviewFolder, dict[str, Any]]:
     """Find the review that the items belong to: its folder and its key."""
-    for file in sorted(layout.reviews.glob("*/key.json")):
-        key = read_json_if_exists(file)
+    for review in layout.all_reviews():
+        key = read_json_if_exists(review.key)
         if items & key["items"].keys():
-            return file.parent, key
+            return review, key
     raise UserError(
         f"--read {folder}: no sheet there was written from {layout.root} (its keys are in {layout.reviews}); name the "
         "results folder that `review --to` was run on"

@@ -149,7 +149,7 @@ def write_review(
     texts = {"input": {request.doc_id: suite.task.doc_to_text(request.doc) for request in chosen}}
     if reference:
         texts["reference"] = {request.doc_id: _reference(suite, request) for request in chosen}
-    ids, home = _ids(raters * len(outputs)), make_private(sweep.layout.reviews) / next(_ids(1))
+    ids, home = _ids(raters * len(outputs)), sweep.layout.review(next(_ids(1)))
     items, sheets = {}, {}
     for rater in range(1, raters + 1):
         rows = {next(ids): output for output in apart(outputs, secrets.SystemRandom())}
@@ -157,11 +157,12 @@ def write_review(
         items.update({i: {"rater": rater, "document": o.document, "recipes": o.recipes} for i, o in rows.items()})
     labels = {recipe.id: point_title(recipe.points[0]) for recipe in recipes}
     # The key first: without it the sheets cannot be evaluated.
-    write_json(make_private(home) / "key.json", {"task": suite.name, "recipes": labels, "items": items})
+    make_private(home.path)
+    write_json(home.key, {"task": suite.name, "recipes": labels, "items": items})
     for path, data in {**sheets, folder / "rubric.txt": rubric().encode()}.items():
         write_atomic(path, data)
     cut = sum(sweep.tasks.lm.questions(request)[0].truncated > 0 for request in chosen)
-    return Review(home / "key.json", list(sheets), len(outputs), len(chosen), cut)
+    return Review(home.key, list(sheets), len(outputs), len(chosen), cut)
 
 
 def generation_task(sweep: Sweep, name: str | None) -> SuiteTask:

@@ -12,11 +12,11 @@ from itertools import groupby
 
 from orchestrator.config.backends import BACKENDS
 from orchestrator.config.sweep import SweepConfig
-from orchestrator.config.workers import Engine, Workers
+from orchestrator.config.workers import EngineSettings, Workers
 from orchestrator.core.errors import UserError
 from orchestrator.core.text import gigabytes
 from orchestrator.sizing.nodes import Node, describe_nodes
-from orchestrator.sizing.placement import Fit, Layout, Shape, layout_of
+from orchestrator.sizing.placement import EngineLayout, Fit, Shape, layout_of
 
 SHARES = (8, 4, 2)
 """Numbers of engines of a tiny model that may share a GPU."""
@@ -41,12 +41,12 @@ class NodeKind:
         return engine_count(self.own.layout, self.nodes) if self.own.fits else 0
 
 
-def engine_count(layout: Layout, nodes: Sequence[Node]) -> int:
+def engine_count(layout: EngineLayout, nodes: Sequence[Node]) -> int:
     """Count the engines that the nodes have GPUs for; a stage is on one node, and a node may have several stages."""
     return stage_count(layout, nodes) // layout.pipeline_parallel
 
 
-def stage_count(layout: Layout, nodes: Sequence[Node]) -> int:
+def stage_count(layout: EngineLayout, nodes: Sequence[Node]) -> int:
     """Count the pipeline stages that the nodes have GPUs for."""
     return sum(int(node.gpus / (layout.tensor_parallel * layout.gpu_share) + 1e-9) for node in nodes)
 
@@ -69,7 +69,7 @@ def usable_nodes(config: SweepConfig, nodes: Sequence[Node]) -> list[Node]:
     return [node for node in nodes if node.gpus and wanted in (None, node.ray_name)]
 
 
-def best_fit(shape: Shape, parents: int, engine: Engine, nodes: Sequence[Node]) -> Fit | None:
+def best_fit(shape: Shape, parents: int, engine: EngineSettings, nodes: Sequence[Node]) -> Fit | None:
     """Choose the layout with the fewest GPUs that has room for a batch, else the one with the most room.
 
     Many small engines have more throughput than a few large ones, because the ranks of an engine wait for one another.
@@ -84,7 +84,7 @@ def best_fit(shape: Shape, parents: int, engine: Engine, nodes: Sequence[Node]) 
     """
     tensors = [n for n in range(1, max(node.gpus for node in nodes) + 1) if shape.divides(n)]
 
-    def choose(layouts: Sequence[Layout]) -> Fit | None:
+    def choose(layouts: Sequence[EngineLayout]) -> Fit | None:
         possible = [layout for layout in layouts if engine_count(layout, nodes)]
         fits = [Fit(shape, parents, engine, layout, _least_host(nodes)) for layout in possible]
         fitting = [fit for fit in fits if fit.fits and (fit.layout.gpu_share == 1 or _lacks_nothing(fit))]
@@ -93,11 +93,11 @@ def best_fit(shape: Shape, parents: int, engine: Engine, nodes: Sequence[Node]) 
             return min(roomy, key=lambda fit: fit.layout.gpus)
         return max(fitting, key=lambda fit: fit.sequences, default=None)
 
-    if fit := choose([*(Layout(gpu_share=1 / n) for n in SHARES), *map(Layout, tensors)]):
+    if fit := choose([*(EngineLayout(gpu_share=1 / n) for n in SHARES), *map(EngineLayout, tensors)]):
         return fit
     for tensor in reversed(tensors):
-        most = min(stage_count(Layout(tensor), nodes), shape.layers)
-        if fit := choose([Layout(tensor, stages) for stages in range(2, most + 1)]):
+        most = min(stage_count(EngineLayout(tensor), nodes), shape.layers)
+        if fit := choose([EngineLayout(tensor, stages) for stages in range(2, most + 1)]):
             return fit
     return None
 

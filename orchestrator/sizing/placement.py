@@ -18,7 +18,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from orchestrator.config.workers import Engine, Workers
+from orchestrator.config.workers import EngineSettings, Workers
 from orchestrator.core.errors import UserError
 from orchestrator.core.text import gigabytes
 from orchestrator.sizing.nodes import Node
@@ -112,7 +112,7 @@ def shape_of(config: dict[str, Any], parameters: int, dtype: str) -> Shape:
 
 
 @dataclass(frozen=True)
-class Layout:
+class EngineLayout:
     """How one engine is split into ranks."""
 
     tensor_parallel: int = 1
@@ -140,9 +140,9 @@ class Layout:
         return f"tensor_parallel_size: {self.tensor_parallel}{pipeline}{gpus}"
 
 
-def layout_of(workers: Workers) -> Layout:
+def layout_of(workers: Workers) -> EngineLayout:
     """Return the layout of the sweep file."""
-    return Layout(workers.engine.tensor_parallel_size, workers.engine.pipeline_parallel_size, workers.gpus or 1.0)
+    return EngineLayout(workers.engine.tensor_parallel_size, workers.engine.pipeline_parallel_size, workers.gpus or 1.0)
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,8 @@ class Fit:
     shape: Shape
     parents: int
     """Number of parents that are merged."""
-    engine: Engine
-    layout: Layout
+    engine: EngineSettings
+    layout: EngineLayout
     node: Node
 
     @property

@@ -154,8 +154,10 @@ def search(sweep: Sweep, race: Race, compute: Compute) -> None:
     if not race.is_over:
         make_private(sweep.layout.candidates)
         pool = compute.pool(race.scheduler.candidates)
-        group = training_group(sweep)
-        run_search(race.scheduler, race.space, pool, sweep.layout.search, group=group, stop=compute.is_exhausted)
+        files, group = sweep.layout, training_group(sweep)
+        run_search(
+            race.scheduler, race.space, pool, files.study, files.ray_tune, group=group, stop=compute.is_exhausted
+        )
     if compute.is_exhausted():
         return
     finalists = race.finalists()

@@ -46,7 +46,7 @@ class IcftSettings:
         return cls(steps=settings["steps"], accumulation=settings["accumulation"], task_rows=present, **own)
 
 
-class Row(NamedTuple):
+class BatchRow(NamedTuple):
     """One example in one batch, and the term of the loss that it is there for."""
 
     term: Term
@@ -55,7 +55,7 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Stage:
+class CurriculumStage:
     """A part of the curriculum, with the memories as they are while it lasts."""
 
     examples: tuple[int, ...]
@@ -66,7 +66,7 @@ class Stage:
     """The long-term memory: examples of the stages before that one …"""
     general: tuple[int, ...]
     """… and general instructions."""
-    batches: tuple[tuple[Row, ...], ...]
+    batches: tuple[tuple[BatchRow, ...], ...]
 
 
 class Reservoir(Generic[T]):
@@ -85,7 +85,9 @@ class Reservoir(Generic[T]):
             self.items[place] = item
 
 
-def make_schedule(difficulty: Sequence[float], general: int, settings: IcftSettings, seed: int) -> list[Stage]:
+def make_schedule(
+    difficulty: Sequence[float], general: int, settings: IcftSettings, seed: int
+) -> list[CurriculumStage]:
     """Plan the whole training, batch by batch.
 
     What leaves the short-term memory enters the long-term one, where the general instructions were from the start:
@@ -101,19 +103,19 @@ def make_schedule(difficulty: Sequence[float], general: int, settings: IcftSetti
     steps = share(settings.steps, len(parts))
     shown = steps[0] * settings.accumulation * settings.task_rows
     assert shown >= max(map(len, parts)), "the steps show every example: orchestrator.config.finetune.Icft.least_steps"
-    memory: Reservoir[Row] = Reservoir(settings.long_memory, rng)
+    memory: Reservoir[BatchRow] = Reservoir(settings.long_memory, rng)
     for index in range(general):
-        memory.add(Row("consistency", index))
+        memory.add(BatchRow("consistency", index))
     stages = []
     for number, part in enumerate(parts):
         for index in parts[number - 2] if number >= 2 else ():
-            memory.add(Row("fine_tune", index))
+            memory.add(BatchRow("fine_tune", index))
         recent = parts[number - 1] if number else ()
         batches = tuple(_batches(part, recent, memory.items, settings, rng, steps[number]))
         earlier, kept = (
             tuple(row.example for row in memory.items if row.term == t) for t in ("fine_tune", "consistency")
         )
-        stages.append(Stage(part, recent, earlier, kept, batches))
+        stages.append(CurriculumStage(part, recent, earlier, kept, batches))
     return stages
 
 
@@ -130,10 +132,15 @@ def share(whole: int, parts: int) -> list[int]:
 
 
 def _batches(
-    stage: Sequence[int], recent: Sequence[int], memory: Sequence[Row], settings: IcftSettings, rng: Random, steps: int
-) -> Iterator[tuple[Row, ...]]:
-    present = _passes([Row("task", index) for index in stage], rng)
-    short = _passes([Row("fine_tune", index) for index in recent], rng) if recent else present
+    stage: Sequence[int],
+    recent: Sequence[int],
+    memory: Sequence[BatchRow],
+    settings: IcftSettings,
+    rng: Random,
+    steps: int,
+) -> Iterator[tuple[BatchRow, ...]]:
+    present = _passes([BatchRow("task", index) for index in stage], rng)
+    short = _passes([BatchRow("fine_tune", index) for index in recent], rng) if recent else present
     long = _passes(memory, rng) if memory else present
     for _ in range(steps * settings.accumulation):
         wanted = ((present, settings.task_rows), (short, settings.recent_rows), (long, settings.earlier_rows))

@@ -22,7 +22,7 @@ from random import Random
 from typing import Any
 from xml.etree import ElementTree
 
-from tasks.finetuning.rows import Example, difficulties, encode, pad_of
+from tasks.finetuning.rows import WeightedExample, difficulties, encode, pad_of
 from tasks.finetuning.weak_labels import Written
 from tasks.generation.metrics import distinct
 from tasks.generation.reader import Reader
@@ -35,7 +35,7 @@ LETTERS = ("A", "B")
 
 
 @dataclass(frozen=True)
-class Answered:
+class QuestionAnswer:
     """A question and its answer."""
 
     question: str
@@ -50,8 +50,8 @@ class Answered:
 class MedQuad:
     """The data set's pairs, by split."""
 
-    train: list[Answered]
-    test: list[Answered]
+    train: list[QuestionAnswer]
+    test: list[QuestionAnswer]
     incomplete: int
     """Pairs without a question or an answer, left out: the authors removed the answers of three sources."""
 
@@ -67,9 +67,9 @@ class Choice:
     """What it means to choose each option; empty for the right one."""
 
     @property
-    def example(self) -> Example:
+    def example(self) -> WeightedExample:
         """The right option, to train on."""
-        return Example(self.prompt, self.options[self.right])
+        return WeightedExample(self.prompt, self.options[self.right])
 
 
 # -------------------------------------------------------------------- reading
@@ -97,7 +97,7 @@ def read_medquad(folder: Path) -> MedQuad:
     return MedQuad(train, test, len(pairs) - len(complete))
 
 
-def _document(reader: Reader, file: Path) -> Iterator[Answered]:
+def _document(reader: Reader, file: Path) -> Iterator[QuestionAnswer]:
     try:
         root = ElementTree.parse(file).getroot()
     except ElementTree.ParseError as error:
@@ -107,22 +107,22 @@ def _document(reader: Reader, file: Path) -> Iterator[Answered]:
         question, answer = pair.find("Question"), pair.findtext("Answer") or ""
         if question is None:
             raise reader.wrong(f"{file} has a QAPair without Question")
-        yield Answered((question.text or "").strip(), answer.strip(), question.get("qtype", ""), focus)
+        yield QuestionAnswer((question.text or "").strip(), answer.strip(), question.get("qtype", ""), focus)
 
 
-def _chats(reader: Reader, name: str) -> Iterator[Answered]:
+def _chats(reader: Reader, name: str) -> Iterator[QuestionAnswer]:
     file = reader.find(name)
     rows = reader.rows(file, {"messages": ("messages",), "kind": ("qtype",), "focus": ("focus",)})
     for number, row in enumerate(rows, start=1):
         try:
             said = {turn["role"]: turn["content"].strip() for turn in json.loads(row["messages"])}
-            yield Answered(said["user"], said["assistant"], row["kind"], row["focus"])
+            yield QuestionAnswer(said["user"], said["assistant"], row["kind"], row["focus"])
         except (ValueError, TypeError, KeyError, AttributeError):
             what = "messages is no list of a user's and an assistant's turn (role, content)"
             raise reader.wrong(f"{file}, row {number}: {what}") from None
 
 
-def shorten(pairs: Sequence[Answered], words: int) -> list[Answered]:
+def shorten(pairs: Sequence[QuestionAnswer], words: int) -> list[QuestionAnswer]:
     """Cut answers to so many words at most: whole sentences, or the start of the first."""
     return [replace(pair, answer=_first_sentences(pair.answer, words)) for pair in pairs]
 
@@ -140,14 +140,14 @@ def _first_sentences(text: str, words: int) -> str:
 
 # -------------------------------------------------------------------- the three tasks
 def question_answering(
-    pairs: Sequence[Answered], pool: Sequence[Answered], seed: int, options: int = 4
+    pairs: Sequence[QuestionAnswer], pool: Sequence[QuestionAnswer], seed: int, options: int = 4
 ) -> list[Choice]:
     """Make each question a choice among answers, of which one is its own.
 
     Args:
         pool: what the wrong answers are drawn from; it needs as many different answers as there are options.
     """
-    rng, known = Random(seed), Pool(pool)
+    rng, known = Random(seed), OptionPool(pool)
     choices = []
     for pair in pairs:
         wrong = known.others(pair, options - 1, rng)
@@ -176,9 +176,9 @@ class Preference:
         return Choice(prompt, LETTERS, self.better, errors)
 
 
-def preferences(pairs: Sequence[Answered], pool: Sequence[Answered], seed: int) -> list[Preference]:
+def preferences(pairs: Sequence[QuestionAnswer], pool: Sequence[QuestionAnswer], seed: int) -> list[Preference]:
     """Pair each true answer with another question's; as many errors of each class as the pool allows."""
-    rng, known = Random(seed), Pool(pool)
+    rng, known = Random(seed), OptionPool(pool)
     found = []
     for number, pair in enumerate(pairs):
         error, other = known.others(pair, 1, rng, first=number)[0]
@@ -188,23 +188,23 @@ def preferences(pairs: Sequence[Answered], pool: Sequence[Answered], seed: int) 
     return found
 
 
-def responses(pairs: Sequence[Answered]) -> list[Example]:
+def responses(pairs: Sequence[QuestionAnswer]) -> list[WeightedExample]:
     """Make examples of response generation."""
-    return [Example(pair.question, pair.answer) for pair in pairs]
+    return [WeightedExample(pair.question, pair.answer) for pair in pairs]
 
 
-class Pool:
+class OptionPool:
     """Answers to draw wrong ones from."""
 
-    def __init__(self, pairs: Sequence[Answered]) -> None:
+    def __init__(self, pairs: Sequence[QuestionAnswer]) -> None:
         self.pairs = list(pairs)
-        self._by_focus: dict[str, list[Answered]] = defaultdict(list)
-        self._by_kind: dict[str, list[Answered]] = defaultdict(list)
+        self._by_focus: dict[str, list[QuestionAnswer]] = defaultdict(list)
+        self._by_kind: dict[str, list[QuestionAnswer]] = defaultdict(list)
         for pair in pairs:
             self._by_focus[pair.focus].append(pair)
             self._by_kind[pair.kind].append(pair)
 
-    def others(self, pair: Answered, count: int, rng: Random, first: int = 0) -> list[tuple[str, str]]:
+    def others(self, pair: QuestionAnswer, count: int, rng: Random, first: int = 0) -> list[tuple[str, str]]:
         """Draw different wrong answers with their error classes.
 
         One of each class in turn, from the `first` on; a class that has none left is passed over.
@@ -226,14 +226,14 @@ class Pool:
         return found
 
 
-def class_of(pair: Answered, other: Answered) -> str:
+def class_of(pair: QuestionAnswer, other: QuestionAnswer) -> str:
     """Name the error of giving the other pair's answer to this pair's question."""
     if pair.focus == other.focus:
         return "wrong aspect"
     return "wrong condition" if pair.kind == other.kind else "unrelated"
 
 
-def label_by_overlap(pair: Preference) -> Example:
+def label_by_overlap(pair: Preference) -> WeightedExample:
     """Label a preference by a rule: the answer that has more of the question's words is the better one.
 
     Its weight is the difference of the two shares: 0 where they are equal, 1 where one has all words and the other
@@ -241,7 +241,7 @@ def label_by_overlap(pair: Preference) -> Example:
     """
     words = set(_words(pair.question))
     shares = [len(words & set(_words(answer))) / max(1, len(words)) for answer in pair.answers]
-    return Example(pair.choice.prompt, LETTERS[shares[1] > shares[0]], abs(shares[0] - shares[1]))
+    return WeightedExample(pair.choice.prompt, LETTERS[shares[1] > shares[0]], abs(shares[0] - shares[1]))
 
 
 def _words(text: str) -> list[str]:
@@ -252,7 +252,7 @@ def _words(text: str) -> list[str]:
 # -------------------------------------------------------------------- judging
 def choose(model: Any, tokenizer: Any, choices: Sequence[Choice]) -> list[int]:
     """Choose the option of each that the model finds likeliest, by its mean log-probability a token."""
-    options = [Example(choice.prompt, option) for choice in choices for option in choice.options]
+    options = [WeightedExample(choice.prompt, option) for choice in choices for option in choice.options]
     losses = iter(difficulties(model, [encode(option, tokenizer) for option in options], pad_of(tokenizer)))
     found = []
     for choice in choices:
@@ -261,7 +261,7 @@ def choose(model: Any, tokenizer: Any, choices: Sequence[Choice]) -> list[int]:
     return found
 
 
-def generation_error(pair: Answered, written: Written) -> str:
+def generation_error(pair: QuestionAnswer, written: Written) -> str:
     """Name the first error that a generated answer has, or nothing.
 
     `empty`; `cut off`, not ended within the allowed tokens; `repetitive`, more than half of its 4-grams are repeated;

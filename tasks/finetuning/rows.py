@@ -14,7 +14,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from tasks.finetuning.curriculum import TERMS, Row, Stage, Term
+from tasks.finetuning.curriculum import TERMS, BatchRow, CurriculumStage, Term
 from tasks.finetuning.examples import IGNORED, Labelled
 
 MEASURED_AT_ONCE = 8
@@ -22,7 +22,7 @@ MEASURED_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class Example:
+class WeightedExample:
     """One example to train on, as texts."""
 
     prompt: str
@@ -31,7 +31,7 @@ class Example:
     """As `Labelled.weight`."""
 
 
-def scheduled(examples: Sequence[Labelled], general: Sequence[Labelled], stages: Sequence[Stage]) -> Dataset:
+def scheduled(examples: Sequence[Labelled], general: Sequence[Labelled], stages: Sequence[CurriculumStage]) -> Dataset:
     """Put the rows of all batches in order, one after the other.
 
     They have `input_ids`, `labels`, `weight` and `term` (an index into TERMS). Every text is there once, whatever its
@@ -42,11 +42,11 @@ def scheduled(examples: Sequence[Labelled], general: Sequence[Labelled], stages:
         ("fine_tune", examples),
         ("consistency", general),
     ]
-    place: dict[Row, int] = {}
+    place: dict[BatchRow, int] = {}
     rows: list[dict[str, Any]] = []
     for term, members in kinds:
         for index, each in enumerate(members):
-            place[Row(term, index)] = len(rows)
+            place[BatchRow(term, index)] = len(rows)
             rows.append({**tokens(each), "weight": each.weight, "term": TERMS.index(term)})
     order = [place[row] for stage in stages for batch in stage.batches for row in batch]
     return Dataset.from_list(rows).select(order, keep_in_memory=True)
@@ -63,7 +63,7 @@ def pad_of(tokenizer: Any) -> int:
     return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
 
-def encode(example: Example, tokenizer: Any) -> Labelled:
+def encode(example: WeightedExample, tokenizer: Any) -> Labelled:
     """Encode prompt, completion and end token, none cut."""
     written = tokenizer(example.completion, add_special_tokens=False)["input_ids"]
     return Labelled(encode_prompt(example.prompt, tokenizer), (*written, tokenizer.eos_token_id), weight=example.weight)

@@ -13,7 +13,7 @@ import torch
 from trl.trainer.utils import pad
 
 from tasks.finetuning.examples import Labelled
-from tasks.finetuning.rows import MEASURED_AT_ONCE, Example, confidences, encode_prompt, pad_of
+from tasks.finetuning.rows import MEASURED_AT_ONCE, WeightedExample, confidences, encode_prompt, pad_of
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Written:
     """The mean probability of its tokens, end token included, in [0, 1]."""
 
 
-def label_by_model(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int) -> list[Example]:
+def label_by_model(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int) -> list[WeightedExample]:
     """Label prompts with the model's own greedy completions, in their order, weighted by confidence.
 
     An unfinished completion weighs nothing: it would teach the model to stop in mid-sentence.
     """
     written = write(model, tokenizer, prompts, max_new_tokens)
     return [
-        Example(prompt, answer.text, answer.confidence if answer.finished else 0.0)
+        WeightedExample(prompt, answer.text, answer.confidence if answer.finished else 0.0)
         for prompt, answer in zip(prompts, written, strict=True)
     ]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.workers import Engine, Workers
+from orchestrator.config.workers import EngineSettings, Workers
 from orchestrator.core.errors import UserError
 from orchestrator.models.formats import normal, read_json
 from orchestrator.sizing.nodes import Node
@@ -115,7 +115,7 @@ class Boot:
         taken = fit.budget_bytes - (fit.parent_bytes if fit.place == "gpu" else 0)
         return {"gpu_memory_utilization": taken / fit.node.gpu_bytes}
 
-    def _meeting(self, settings: Engine) -> dict[str, Any]:
+    def _meeting(self, settings: EngineSettings) -> dict[str, Any]:
         if self.span is None:
             return {}
         at = {"master_addr": self.span.address, "master_port": self.span.port}

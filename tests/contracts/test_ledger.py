@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.config.workers import Engine, Workers
+from orchestrator.config.workers import EngineSettings, Workers
 from orchestrator.core.records import Answer, Answered, Block, Decoding, Profile, Question, Serving
 from orchestrator.core.store import StorageError, Store, patiently
 from orchestrator.ledger.ledger import Ledger
@@ -91,7 +91,7 @@ def test_a_raised_limit_asks_only_the_new_questions(tmp_path: Path) -> None:
 
 def test_texts_come_in_blocks_of_four_batches(tmp_path: Path) -> None:
     texts = [Question((i,), decoding=Decoding(8, ())) for i in range(20)]
-    workers = Workers(block=16, engine=Engine(max_num_seqs=2))
+    workers = Workers(block=16, engine=EngineSettings(max_num_seqs=2))
     found = Ledger(tmp_path, SERVING, PROFILE).missing("r", [QUESTIONS[:20], texts], workers)
     assert [len(block.questions) for block in found] == [16, 4, 8, 8, 4]
 

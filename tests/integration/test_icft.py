@@ -12,16 +12,16 @@ import pytest
 from orchestrator.recipes.recipe import Recipe, Source
 from orchestrator.recipes.tuning import Tuning
 from tasks.finetuning.curriculum import TERMS
-from tasks.finetuning.rows import Example
+from tasks.finetuning.rows import WeightedExample
 from tasks.finetuning.run import Run
 from tasks.finetuning.train import make_trainer, train
 from tests.helpers.paths import INSTRUCT
 
 EXAMPLES = tuple(
-    Example(f"What treats condition {number}?", f"Drug {number * 7} twice daily.", weight)
+    WeightedExample(f"What treats condition {number}?", f"Drug {number * 7} twice daily.", weight)
     for number, weight in enumerate([1.0, 0.5, 0.25, 1.0, 1.0, 0.75])
 )
-GENERAL = (Example("Write about the river.", "The river is old."), Example("Say yes.", "yes"))
+GENERAL = (WeightedExample("Write about the river.", "The river is old."), WeightedExample("Say yes.", "yes"))
 ICFT = {
     "general": "digest", "stages": 3, "recent_rows": 1, "earlier_rows": 1, "long_memory": 512,
     "task": 1.0, "fine_tune": 1.0, "consistency": 1.0,
@@ -29,7 +29,7 @@ ICFT = {
 
 
 def make_run(
-    model: Path, folder: Path, examples: tuple[Example, ...] = EXAMPLES, batch_size: int = 4, **icft: Any
+    model: Path, folder: Path, examples: tuple[WeightedExample, ...] = EXAMPLES, batch_size: int = 4, **icft: Any
 ) -> Run:
     from transformers import AutoTokenizer
 
@@ -60,7 +60,7 @@ def trainer(parents: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
     return made
 
 
-def encoded(example: Example, tokenizer: Any) -> dict[str, list[int]]:
+def encoded(example: WeightedExample, tokenizer: Any) -> dict[str, list[int]]:
     from tasks.finetuning.rows import encode, tokens
 
     return tokens(encode(example, tokenizer))
@@ -193,7 +193,7 @@ def test_with_one_stage_and_no_replay_it_is_trls_lora(parents: dict[str, Path], 
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer
 
-    examples = tuple(Example(example.prompt, example.completion) for example in EXAMPLES)
+    examples = tuple(WeightedExample(example.prompt, example.completion) for example in EXAMPLES)
     alone = {"stages": 1, "recent_rows": 0, "earlier_rows": 0}
     run = make_run(parents["a"], tmp_path / "run", examples, batch_size=3, **alone)
     made = make_trainer(run)

@@ -22,7 +22,7 @@ from orchestrator.recipes.tuning import Tuning, settings
 from tasks.demo import instructions
 from tasks.finetuning.examples import digest
 from tasks.finetuning.medquad import (
-    Answered,
+    QuestionAnswer,
     choose,
     generation_error,
     label_by_overlap,
@@ -32,7 +32,7 @@ from tasks.finetuning.medquad import (
     responses,
     shorten,
 )
-from tasks.finetuning.rows import Example, difficulties, encode, load, pad_of
+from tasks.finetuning.rows import WeightedExample, difficulties, encode, load, pad_of
 from tasks.finetuning.run import Run
 from tasks.finetuning.train import train
 from tasks.finetuning.weak_labels import write
@@ -58,7 +58,9 @@ pytestmark = [
 ]
 
 
-def tune(method: Method, examples: tuple[Example, ...], kept: tuple[Example, ...], folder: Path) -> float:
+def tune(
+    method: Method, examples: tuple[WeightedExample, ...], kept: tuple[WeightedExample, ...], folder: Path
+) -> float:
     """One run, as a sweep makes it; its seconds of training."""
     tokenizer = AutoTokenizer.from_pretrained(INSTRUCT)
     learned, general = (tuple(encode(each, tokenizer) for each in texts) for texts in (examples, kept))
@@ -70,19 +72,21 @@ def tune(method: Method, examples: tuple[Example, ...], kept: tuple[Example, ...
     return float(json.loads((folder / "RESULT.json").read_text())["seconds"])
 
 
-def general(start: int, end: int) -> tuple[Example, ...]:
+def general(start: int, end: int) -> tuple[WeightedExample, ...]:
     """Instructions as the demo's parent learned them; none is asked."""
-    return tuple(Example(prompt, reply) for prompt, reply in instructions.training_texts(end)[start:end])
+    return tuple(WeightedExample(prompt, reply) for prompt, reply in instructions.training_texts(end)[start:end])
 
 
-def labelled(pairs: list[Answered]) -> tuple[Example, ...]:
+def labelled(pairs: list[QuestionAnswer]) -> tuple[WeightedExample, ...]:
     """Half of them questions with answers, half preferences."""
     half = len(pairs) // 2
     chosen = preferences(pairs[half:], pairs, seed=1)
     return (*responses(pairs[:half]), *(pair.choice.example for pair in chosen))
 
 
-def judge(folder: Path, asked: list[Answered], pool: list[Answered], shown: tuple[Example, ...]) -> dict[str, Any]:
+def judge(
+    folder: Path, asked: list[QuestionAnswer], pool: list[QuestionAnswer], shown: tuple[WeightedExample, ...]
+) -> dict[str, Any]:
     """One row of the table."""
     from lm_eval.tasks.ifeval.utils import process_results
 
@@ -125,7 +129,7 @@ def test_one_table_with_plain_sft_lora_and_icft(tmp_path: Path) -> None:
     shown, kept = labelled(pool[:LABELLED]), general(0, 64)
     weak = tuple(map(label_by_overlap, preferences(pool[100 : 100 + LABELLED], pool, seed=2)))
     table = {"start": judge(INSTRUCT, asked, pool, shown)}
-    ways: dict[str, tuple[Method, tuple[Example, ...]]] = {
+    ways: dict[str, tuple[Method, tuple[WeightedExample, ...]]] = {
         "full SFT": ("full", shown),
         "LoRA": ("lora", shown),
         "ICFT": ("icft", shown),

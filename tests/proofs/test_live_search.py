@@ -60,7 +60,7 @@ def test_candidates_that_cannot_be_are_infeasible_and_the_search_goes_on(
     states = [note["status"] for note in notes(out).values()]
     print(states)
     assert len(states) == 6 and "invalid" in states and states.count("invalid") < 6
-    trials = load_study(out / "search").get_trials(deepcopy=False)
+    trials = load_study(out / "search" / "study.log").get_trials(deepcopy=False)
     for trial in trials:
         lost = "task_arithmetic" in str(trial.params.get("method"))
         assert (trial.state == TrialState.PRUNED) == lost, "infeasible, and never a score"

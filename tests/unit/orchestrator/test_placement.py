@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config.sweep import SweepConfig
-from orchestrator.config.workers import Engine
+from orchestrator.config.workers import EngineSettings
 from orchestrator.core.errors import UserError
 from orchestrator.models.formats import normal
 from orchestrator.sizing.layouts import best_fit, check_layout, engine_count, node_kinds
 from orchestrator.sizing.nodes import ACCELERATORS, Node, gpu_node, parse_cluster
-from orchestrator.sizing.placement import WORKING_BYTES, Fit, Layout, Shape, layers_of_stages, shape_of
+from orchestrator.sizing.placement import WORKING_BYTES, EngineLayout, Fit, Shape, layers_of_stages, shape_of
 from tests.helpers.paths import SHAPES
 
 PARAMETERS = {"llama-3.1-8b": 8_030_261_248, "llama-3.3-70b": 70_553_706_496, "llama-3.1-405b": 405_853_388_800}
-ENGINE = Engine(max_model_len=8192)
+ENGINE = EngineSettings(max_model_len=8192)
 
 
 def shape(name: str) -> Shape:
@@ -102,10 +102,10 @@ def row(model: str, kind: str, gpus: int) -> str:
 def test_a_tiny_model_takes_a_share_of_a_gpu() -> None:
     """SmolLM2-135M: 64 sequences of 2048 tokens are 3.0 GB of KV cache, the parents 0.5, and 4.3 to compute with."""
     tiny = Shape(134_515_008, 30, 9, 3, 64, 576, 1536, 49152, True, 2)
-    fit = best_fit(tiny, 2, Engine(max_model_len=2048, max_num_seqs=64), cluster("H100-80GB", 2))
+    fit = best_fit(tiny, 2, EngineSettings(max_model_len=2048, max_num_seqs=64), cluster("H100-80GB", 2))
     assert fit is not None
     assert (fit.layout, engine_count(fit.layout, cluster("H100-80GB", 2)), fit.place) == (
-        Layout(gpu_share=1 / 8),
+        EngineLayout(gpu_share=1 / 8),
         16,
         "gpu",
     )
@@ -114,7 +114,7 @@ def test_a_tiny_model_takes_a_share_of_a_gpu() -> None:
 
 def test_parents_are_as_near_as_they_fit() -> None:
     def place(kind: str, host: float, models: int = 2) -> str:
-        return Fit(shape("llama-3.1-8b"), models, ENGINE, Layout(), gpu_node(1, kind, host)).place
+        return Fit(shape("llama-3.1-8b"), models, ENGINE, EngineLayout(), gpu_node(1, kind, host)).place
 
     assert place("H100-80GB", 0) == "gpu"
     assert place("H100-80GB", 128e9, models=3) == "pinned", "a third parent would take the KV cache's room"
@@ -140,7 +140,7 @@ def shapes(draw: st.DrawFn) -> Shape:
     return Shape(parameters, layers, heads, kv_heads, head_dim, hidden, width, vocabulary, tied, itemsize)
 
 
-engine_settings = st.builds(Engine, max_model_len=sizes(16, 131_072), max_num_seqs=sizes(1, 512))
+engine_settings = st.builds(EngineSettings, max_model_len=sizes(16, 131_072), max_num_seqs=sizes(1, 512))
 hosts = st.floats(0, 4e12)
 gpu_nodes = st.builds(gpu_node, sizes(1, 8), st.just("A100-40GB"), hosts)
 clusters = st.lists(gpu_nodes, min_size=1, max_size=8)
@@ -148,7 +148,7 @@ clusters = st.lists(gpu_nodes, min_size=1, max_size=8)
 
 @settings(deadline=None)
 @given(shapes(), sizes(1, 4), engine_settings, clusters)
-def test_what_is_proposed_fits(model: Shape, models: int, given_engine: Engine, nodes: list[Node]) -> None:
+def test_what_is_proposed_fits(model: Shape, models: int, given_engine: EngineSettings, nodes: list[Node]) -> None:
     fit = best_fit(model, models, given_engine, nodes)
     if fit is None:
         return
@@ -169,7 +169,7 @@ def test_what_is_proposed_fits(model: Shape, models: int, given_engine: Engine, 
 @settings(deadline=None)
 @given(shapes(), sizes(1, 4), engine_settings, clusters, st.lists(gpu_nodes, max_size=3), sizes(0, 8))
 def test_more_gpus_never_make_it_unfit(
-    model: Shape, models: int, given_engine: Engine, nodes: list[Node], more: list[Node], larger: int
+    model: Shape, models: int, given_engine: EngineSettings, nodes: list[Node], more: list[Node], larger: int
 ) -> None:
     if best_fit(model, models, given_engine, nodes) is not None:
         grown = [gpu_node(nodes[0].gpus + larger, "A100-40GB", nodes[0].host_bytes), *nodes[1:], *more]

@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.config.workers import Engine
+from orchestrator.config.workers import EngineSettings
 from orchestrator.core.records import Decoding, Question
 from orchestrator.sizing.nodes import gpu_node
-from orchestrator.sizing.placement import Fit, Layout, Shape
+from orchestrator.sizing.placement import EngineLayout, Fit, Shape
 from orchestrator.sizing.time import PCIE_BYTES_PER_S, estimate, merge_seconds
 
 
 def fit(**engine: object) -> Fit:
     model = Shape(8 * 10**9, 32, 32, 8, 128, 4096, 14336, 128256, False, 2)
-    return Fit(model, 2, Engine.model_validate(engine), Layout(), gpu_node(1, "H100"))
+    return Fit(model, 2, EngineSettings.model_validate(engine), EngineLayout(), gpu_node(1, "H100"))
 
 
 def test_the_estimate_is_arithmetic_for_reading_and_streaming_for_writing() -> None:

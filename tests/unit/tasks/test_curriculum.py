@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config.finetune import Icft
-from tasks.finetuning.curriculum import IcftSettings, Reservoir, Stage, make_schedule
+from tasks.finetuning.curriculum import CurriculumStage, IcftSettings, Reservoir, make_schedule
 
 DIFFICULTIES = st.lists(st.floats(0, 20), min_size=1, max_size=40)
 
@@ -20,7 +20,7 @@ def asked(**changes: int) -> IcftSettings:
     return IcftSettings(**{"steps": 60, "accumulation": 2, "stages": 3, "long_memory": 512, **rows, **changes})
 
 
-def schedule(difficulty: list[float], general: int, parts: int, places: int, seed: int) -> list[Stage]:
+def schedule(difficulty: list[float], general: int, parts: int, places: int, seed: int) -> list[CurriculumStage]:
     return make_schedule(difficulty, general, asked(stages=parts, long_memory=places), seed)
 
 

@@ -11,8 +11,8 @@ import pytest
 from orchestrator.core.errors import UserError
 from tasks.finetuning.medquad import (
     WRONG,
-    Answered,
     Preference,
+    QuestionAnswer,
     choose,
     class_of,
     generation_error,
@@ -29,7 +29,9 @@ from tests.helpers.paths import CLINICAL, DATA
 
 REAL = DATA / "medquad"
 PAIRS = [
-    Answered(f"What is the {kind} of {focus}?", f"The {kind} of {focus} is number {row * 10 + column}.", kind, focus)
+    QuestionAnswer(
+        f"What is the {kind} of {focus}?", f"The {kind} of {focus} is number {row * 10 + column}.", kind, focus
+    )
     for row, focus in enumerate(["Rabies", "Measles", "Gout"])
     for column, kind in enumerate(["treatment", "cause", "frequency"])
 ]
@@ -103,7 +105,7 @@ def test_distinct_counts_over_all_texts_together() -> None:
 
 
 def test_answers_are_shortened_to_whole_sentences() -> None:
-    pair = Answered("q", "One two three. Four five. Six.", "k", "f")
+    pair = QuestionAnswer("q", "One two three. Four five. Six.", "k", "f")
     assert [shorten([pair], words)[0].answer for words in (2, 3, 5, 9)] == [
         "One two", "One two three.", "One two three. Four five.", "One two three. Four five. Six."
     ]  # fmt: skip
@@ -115,7 +117,7 @@ def test_the_authors_files_are_read(tmp_path: Path) -> None:
         (tmp_path / "4_CDC" / f"{number:07}.xml").write_text(PAGE)
     data = read_medquad(tmp_path)
     assert data.incomplete == 40 and len(data.train) + len(data.test) == 40 and 0 < len(data.test) < 20
-    assert data.train[0] == Answered(
+    assert data.train[0] == QuestionAnswer(
         "What are the symptoms of Rabies ?", "Fever, then fear of water.", "symptoms", "Rabies"
     )
     (tmp_path / "4_CDC" / "0000003.xml").write_text("<Document>")

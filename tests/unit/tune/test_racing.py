@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from benchmarks.races import race_all, simulated
 from orchestrator.stats.front import front_mask, hypervolume
-from tune.racing import Race, estimates, log_capital, race_order, resampled
+from tune.racing import RaceTest, estimates, log_capital, race_order, resampled
 
 points = st.integers(1, 3).flatmap(
     lambda k: st.lists(st.lists(st.integers(0, 5), min_size=k, max_size=k), min_size=1, max_size=8)
@@ -82,7 +82,7 @@ def test_a_clear_difference_is_found_early() -> None:
 
 def test_who_is_not_beaten_in_every_objective_has_no_capital_against_it() -> None:
     ones, zeros = np.ones(60), np.zeros(60)
-    race = Race((60, 60), (1.0, 1.0), 0.05, 3)
+    race = RaceTest((60, 60), (1.0, 1.0), 0.05, 3)
     assert race.evidence((zeros[:20], zeros[:20]), [(ones, ones)]) > np.log(60)
     assert race.evidence((zeros[:20], ones[:20]), [(ones, ones)]) <= 0.0
     assert race.evidence((zeros, zeros), []) == 0.0, "nobody to be beaten by"
@@ -90,9 +90,9 @@ def test_who_is_not_beaten_in_every_objective_has_no_capital_against_it() -> Non
 
 def test_closing_takes_more_evidence_where_more_candidates_may_come() -> None:
     own = float(np.log(70.0))
-    assert Race((1,), (1.0,), 0.05, 3).beaten(own, [0.0, 0.0])
-    assert not Race((1,), (1.0,), 0.05, 30).beaten(own, [-9.0] * 20)
-    assert Race((1,), (1.0,), 0.05, 30).beaten(own, [float(np.log(40.0))] * 29), "evidence against others helps"
+    assert RaceTest((1,), (1.0,), 0.05, 3).beaten(own, [0.0, 0.0])
+    assert not RaceTest((1,), (1.0,), 0.05, 30).beaten(own, [-9.0] * 20)
+    assert RaceTest((1,), (1.0,), 0.05, 30).beaten(own, [float(np.log(40.0))] * 29), "evidence against others helps"
 
 
 def test_few_races_lose_a_recipe_of_the_front() -> None:

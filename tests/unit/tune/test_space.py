@@ -110,7 +110,7 @@ def test_the_study_learns_from_what_was_there_and_can_be_looked_at(
 ) -> None:
     space = make_space(spaces)
     choice = choose_sampler(space, 50, 2)
-    study = open_study(tmp_path, space.config.objectives, choice)
+    study = open_study(tmp_path / "study.log", space.config.objectives, choice)
     for recipe in expand(space.config, dict(space.sources)):
         if (params := space.params_of(recipe)) is not None:
             result = TrialResult(RecipeStatus.SCORED, (0.5, 0.5), {"floor": -1.0})
@@ -121,7 +121,7 @@ def test_the_study_learns_from_what_was_there_and_can_be_looked_at(
         space.suggest(trial)
         values = (0.1, 0.2) if status in with_values else ()
         finish(study, trial, TrialResult(status, values, {"floor": 1.0}), choice.name)
-    trials = load_study(tmp_path).trials
+    trials = load_study(tmp_path / "study.log").trials
     cannot_be = TrialState.PRUNED if choice.name == "tpe" else TrialState.FAIL
     states = [TrialState.COMPLETE] * 2 + [cannot_be, TrialState.FAIL]
     assert [trial.state for trial in trials[-4:]] == states
