@@ -27,7 +27,7 @@ from tests.helpers.sweeps import FAKE, OBJECTIVES, SEARCH
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"search": None}, "has no search section"),
+        ({"search": None}, "has no section search"),
         ({"objectives": {"clinical": {"tasks": ["demo_formulary"]}}}, "objectives.clinical.split: is None"),
         ({"search": {**SEARCH, "budget": {}}}, "search.budget: give candidates, questions or gpu_hours"),
         (
