@@ -177,6 +177,7 @@ def test_a_report_is_complete_and_self_contained(shape: str, reports: Reports) -
     assert "/home/someone" not in html + markdown and "/srv/tok" not in html + markdown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["broken", "three objectives"])  # every kind of figure and table is in one of them
 def test_the_same_board_gives_the_same_bytes(shape: str, reports: Reports, tmp_path: Path) -> None:
     first = reports(shape)
@@ -201,6 +202,7 @@ def test_the_paper_sweep_has_both_figures(reports: Reports) -> None:
     assert "mean of its metrics" in markdown and FAKE not in markdown
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_drawn_any_more_is_removed(tmp_path: Path) -> None:
     write_report(BOARDS["paper"](), Layout(tmp_path))
     write_report(BOARDS["no ratio"](), Layout(tmp_path))

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.helpers.paths import ROOT
 
 LOADS = """
@@ -34,6 +36,7 @@ print(len(suites), "suites", heavy())
 """
 
 
+@pytest.mark.slow
 def test_the_demos_suites_are_loaded_without_torch_ray_and_vllm(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LOADS, str(tmp_path)]
     lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()

@@ -53,6 +53,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> OpenEncoder:
     return opened
 
 
+@pytest.mark.slow
 def test_lexical_metrics_are_the_libraries() -> None:
     import nltk
     import sacrebleu
