@@ -44,7 +44,7 @@ refused before anything starts, with the key, the value and a way out.
 - Relative paths start at the folder of the sweep file, not at the working directory.
 - `<name>` stands for a name of your choice, `[]` for an entry of a list.
 - Numbers in scientific notation need a point in YAML: `5.0e-5`. Without it YAML reads a text.
-- A file that holds a token or a password is refused: it is copied to the results.
+- A file that contains a token or a password is refused: it is copied to the results.
 """
 PLAIN = {str: "text", int: "whole number", float: "number", bool: "`true` or `false`", Any: "any value"}
 PLURALS = {"text": "texts", "whole number": "whole numbers", "number": "numbers"}

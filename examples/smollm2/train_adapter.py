@@ -34,7 +34,7 @@ def train_adapter(model_folder: Path, text: Path, folder: Path, steps: int = STE
     torch.manual_seed(0)
     documents = read_documents(text)
     if not documents:
-        raise ValueError(f"{text} holds no text; give a .jsonl file with a text column, or plain text")
+        raise ValueError(f"{text} has no text; give a .jsonl file with a text column, or plain text")
     batches = blocks(documents, AutoTokenizer.from_pretrained(model_folder))
     # float32: on CPUs bf16 training is several times slower, and 135M parameters fit anywhere.
     base = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)

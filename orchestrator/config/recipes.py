@@ -30,7 +30,7 @@ def _expand_span(value: Any) -> Any:
     if any(isinstance(x, bool) or not isinstance(x, int | float) or not math.isfinite(x) for x in (start, stop, step)):
         raise ValueError(f"start, stop and step are finite numbers, but got {value}")
     if step <= 0 or stop < start:
-        raise ValueError(f"`step > 0` and `start <= stop` must hold, but got {value}")
+        raise ValueError(f"`step > 0` and `start <= stop` must be true, but got {value}")
     count = math.floor((stop - start) / step + 1e-9) + 1
     if count > MAX_GRID:
         raise ValueError(f"this span has {count} values; at most {MAX_GRID} are taken: use a larger step")

@@ -64,11 +64,11 @@ def read_yaml(path: Path, expected: str) -> dict[Any, Any]:
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # the latter two: numbers and dates that are none
         raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
-        raise UserError(f"{path}: holds {type(data).__name__}, not keys; {expected}")
+        raise UserError(f"{path}: contains {type(data).__name__}, not keys; {expected}")
     for where, text in _texts("", data):
         if kind := credential(text):
             raise UserError(
-                f"{path}: {where}: holds {kind}, and the file is kept with the results; take it out, and give it "
+                f"{path}: {where}: contains {kind}, and the file is kept with the results; take it out, and give it "
                 "where its own tools find it (`hf auth login`; AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws)"
             )
     return data

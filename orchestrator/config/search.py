@@ -1,4 +1,4 @@
-"""The keys of a sweep's `search:` section: where to look beyond the grid, for how long, and what must hold.
+"""The keys of a sweep's `search:` section: where to look beyond the grid, for how long, under which constraints.
 
 The section is checked here, without optuna; `tune.space` turns it into recipes.
 """
@@ -28,7 +28,7 @@ class Bounds(Strict):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if not self.low < self.high:
-            raise ValueError(f"`low < high` must hold, but got (low={self.low}, high={self.high})")
+            raise ValueError(f"`low < high` must be true, but got (low={self.low}, high={self.high})")
         return self
 
 

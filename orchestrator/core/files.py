@@ -71,7 +71,7 @@ def read_json_if_exists(path: Path) -> dict[str, Any]:
     """Read the JSON object in a file that mergefront wrote; empty where there is no such file.
 
     Raises:
-        ValueError: the file holds something other than a JSON object.
+        ValueError: the file has something other than a JSON object.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -79,5 +79,5 @@ def read_json_if_exists(path: Path) -> dict[str, Any]:
         return {}
     value = json.loads(text)
     if not isinstance(value, dict):
-        raise ValueError(f"{path} holds no JSON object")
+        raise ValueError(f"{path} has no JSON object")
     return value

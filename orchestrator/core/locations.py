@@ -36,7 +36,7 @@ def check_location(location: str) -> str:
         raise ValueError(f"{parts.scheme}:// is not supported; give a folder, or an address with {known}")
     if kind := credential(location):
         raise ValueError(
-            f"the address holds {kind}, and it would be stored with the results; take it out, and put it where the "
+            f"the address contains {kind}, and it would be stored with the results; take it out, and put it where the "
             "storage's own tools find it (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws)"
         )
     if not parts.hostname or ".." in parts.path.split("/"):

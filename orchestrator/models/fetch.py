@@ -92,7 +92,7 @@ def _copy(where: str, address: str) -> Path:
     store = Store(address, where)
     entries = [entry for entry in store.list() if _is_wanted(entry.name)]
     if not entries:
-        raise UserError(f"{where}: {address} holds no file of a model; give the folder that holds its config.json")
+        raise UserError(f"{where}: {address} has no file of a model; give the folder that has its config.json")
     state = [address, *sorted((entry.name, entry.size, entry.written) for entry in entries)]
     name = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:20]
     try:

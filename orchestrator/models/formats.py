@@ -58,7 +58,7 @@ def read_json(where: str, path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{where}: {path} is not valid JSON ({error}); download or save the model again") from None
     if not isinstance(value, dict):
-        raise UserError(f"{where}: {path} holds no JSON object; download or save the model again")
+        raise UserError(f"{where}: {path} has no JSON object; download or save the model again")
     return value
 
 

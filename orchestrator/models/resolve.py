@@ -80,7 +80,7 @@ def open_model(section: str, name: str, parent: Parent, *, weights: bool = True)
         shards = _shards_on_the_hub(f"{where}.model", parent.model, revision)
     if not shards:
         raise UserError(
-            f"{where}.model: {folder} holds no *.safetensors file; only safetensors are read, so convert the "
+            f"{where}.model: {folder} has no *.safetensors file; only safetensors are read, so convert the "
             "weights with save_pretrained(folder, safe_serialization=True)"
         )
     files = [*((shard.name, shard.sha256) for shard in shards), ("config.json", _sha256(folder / "config.json"))]
@@ -89,7 +89,7 @@ def open_model(section: str, name: str, parent: Parent, *, weights: bool = True)
         check_folder(f"{where}.lora", adapter)
         read_json(f"{where}.lora", adapter / "adapter_config.json")
         if not list(adapter.glob("*.safetensors")):
-            raise UserError(f"{where}.lora: {adapter} holds no *.safetensors file; save the adapter as safetensors")
+            raise UserError(f"{where}.lora: {adapter} has no *.safetensors file; save the adapter as safetensors")
         own = (*sorted(adapter.glob("*.safetensors")), adapter / "adapter_config.json")
         files += [(LORA + file.name, _sha256(file)) for file in own]
     digest = hashlib.sha256("".join(found for _, found in files).encode()).hexdigest()[:20]

@@ -88,7 +88,7 @@ def read_manifest(layout: Layout) -> Manifest:
         return Manifest(config, sources, serving, Profile(**content["profile"]), content["questions"])
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
-            f"{layout.root}: holds no sweep (no sweep.json); give the folder that `run --out` wrote"
+            f"{layout.root}: has no sweep (no sweep.json); give the folder that `run --out` wrote"
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
@@ -128,7 +128,7 @@ def open_ledger_store(place: str) -> Store:
         return Store(ledger_location(read_manifest(layout).config, layout))
     store = Store(layout.root)
     if not layout.root.is_dir() or not block_folders(store):
-        raise UserError(f"{place}: holds neither a sweep nor a ledger; give a folder that `run --out` wrote")
+        raise UserError(f"{place}: has neither a sweep nor a ledger; give a folder that `run --out` wrote")
     return store
 
 

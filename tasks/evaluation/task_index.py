@@ -86,7 +86,7 @@ def loading(where: str, name: str, data_root: str | None) -> Iterator[None]:
         place = f"under data_root {data_root}" if data_root else "on the hub"
         raise UserError(
             f"{where}: task {name!r} could not be loaded ({type(error).__name__}: {reason}); its data is looked for "
-            f"{place}; check the data set and num_fewshot, or set data_root to a folder that holds it as org/name"
+            f"{place}; check the data set and num_fewshot, or set data_root to a folder that has it as org/name"
         ) from error
 
 

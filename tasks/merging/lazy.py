@@ -95,7 +95,7 @@ class Merged(torch.Tensor):  # type: ignore[misc]
         except Exception as error:
             self.tally.failures.append(refusal(self.title, error))
         if not finite:
-            self.tally.failures.append(MergeRefused(f"{self.title} holds NaN or Inf"))
+            self.tally.failures.append(MergeRefused(f"{self.title} has NaN or Inf"))
 
     def whole(self) -> torch.Tensor:
         """Merge all of it, and return it as a plain tensor."""

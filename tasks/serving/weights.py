@@ -101,7 +101,7 @@ class Weights:
                 for name, tensor in tensors:
                     if left.get(name) == tuple(tensor.shape):
                         if not isinstance(tensor, Merged) and not is_finite(tensor):
-                            problems.append(f"{name} holds NaN or Inf")
+                            problems.append(f"{name} has NaN or Inf")
                         yield name, tensor
                         del left[name]
                         if self._untied_by_vllm and name.endswith("embed_tokens.weight"):

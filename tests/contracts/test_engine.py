@@ -168,7 +168,7 @@ def spoilt(parents: dict[str, Path], folder: Path, change: str) -> Path:
         ("missing", "layers.1.self_attn.k_proj.weight is missing"),
         ("misshapen", "layers.1.self_attn.k_proj.weight has shape"),
         ("foreign", r"layers.9.self_attn.k_proj.weight has shape \[32, 64\] and is no tensor of the model"),
-        ("nan", "model.layers.1.self_attn.k_proj.weight holds NaN or Inf"),
+        ("nan", "model.layers.1.self_attn.k_proj.weight has NaN or Inf"),
     ],
 )
 def test_weights_that_do_not_arrive_whole_are_refused_and_leave_the_engine_usable(

@@ -271,7 +271,7 @@ def test_a_merged_tensor_with_nan_makes_the_recipe_invalid_and_is_named(
     save_file(tensors, tmp_path / "spoilt" / "model.safetensors", {"format": "pt"})
     spoilt = {**folders, "b": tmp_path / "spoilt"}
     for way in ("linear", "slerp", "task_arithmetic", "ties"):
-        with pytest.raises(InvalidWeights, match=f"^{name} holds NaN or Inf$"):
+        with pytest.raises(InvalidWeights, match=f"^{name} has NaN or Inf$"):
             vllm.load(recipe(way, spoilt, "float32"))
     sound = recipe("linear", folders, "float32")
     vllm.load(sound)

@@ -38,7 +38,7 @@ TEXTS: dict[str, tuple[bytes | str | dict[str, Any], str]] = {
     "not UTF-8": (b"parents: \xff\xfe\n", "is not UTF-8 text"),
     "two documents": ("a: 1\n---\nb: 2\n", "expected a single document"),
     "date that is none": ("seed: 2001-99-99\n", "is not valid YAML: month must be in 1..12"),
-    "empty": ("", "holds NoneType, not keys"),
+    "empty": ("", "contains NoneType, not keys"),
     "larger than a file": (b"#" * 2_000_000, "is larger than 1048576 bytes"),
     "infinite seconds": (
         content(workers={"backend": "fake", "fake_seconds": float("inf")}),
@@ -101,10 +101,10 @@ TEXTS: dict[str, tuple[bytes | str | dict[str, Any], str]] = {
     "objectives that are a text of megabytes": (content(objectives="x" * 900_000), "objectives: input should be"),
     "token of the hub": (
         content(parents={"a": {"model": "x", "revision": "hf_" + "A1" * 17}, "b": {"model": "y"}}),
-        "parents.a.revision: holds a Hugging Face token",
+        "parents.a.revision: contains a Hugging Face token",
     ),
-    "password in a URL": (content(data_root="s3://key:secret@bucket/data"), "data_root: holds a password in a URL"),
-    "AWS key": (content(tokenizer="AKIAABCDEFGHIJKLMNOP"), "tokenizer: holds an AWS key"),
+    "password in a URL": (content(data_root="s3://key:secret@bucket/data"), "data_root: contains a password in a URL"),
+    "AWS key": (content(tokenizer="AKIAABCDEFGHIJKLMNOP"), "tokenizer: contains an AWS key"),
 }  # fmt: skip
 
 

@@ -75,8 +75,8 @@ def sparse(folder: Path) -> None:
 AUTO = {"AutoModelForCausalLM": "evil.Model"}
 
 MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "pickled weights": (only("pytorch_model.bin"), "holds no *.safetensors file; only safetensors are read"),
-    "pickled .pt": (only("model.pt"), "holds no *.safetensors file"),
+    "pickled weights": (only("pytorch_model.bin"), "has no *.safetensors file; only safetensors are read"),
+    "pickled .pt": (only("model.pt"), "has no *.safetensors file"),
     "pickle named safetensors": (put(WEIGHTS, pickle.dumps(Payload())), "model.safetensors is damaged or cut off"),
     "index names a pickle": (put(INDEX, {"weight_map": {"x": "pytorch_model.bin"}}), "which is no safetensors file of this"),
     "index climbs": (put(INDEX, {"weight_map": {"x": "../../a.safetensors"}}), "names '../../a.safetensors', which is no"),
@@ -104,7 +104,7 @@ MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
         edit("tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Tokenizer", None]}),
         "tokenizer_config.json needs custom code",
     ),
-    "config that is a list": (put("config.json", []), "config.json holds no JSON object"),
+    "config that is a list": (put("config.json", []), "config.json has no JSON object"),
     "config nested deep": (put("config.json", '{"a": ' * 100_000), "config.json is nested too deep"),
     "config of 10,000 digits": (put("config.json", '{"a": ' + "9" * 10_000 + "}"), "config.json is not valid JSON"),
     "config that is not UTF-8": (put("config.json", b"\xff"), "config.json is not valid JSON"),

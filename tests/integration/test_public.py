@@ -24,7 +24,7 @@ def test_the_names_of_a_notebook(sweep: Callable[..., Path], tmp_path: Path) -> 
     assert [row.recipe.id for row in again.rows] == [row.recipe.id for row in board.rows]
     assert all(isinstance(row.recipe, mergefront.Recipe) for row in again.rows)
     assert again.find("a").status == mergefront.RecipeStatus.SCORED
-    with pytest.raises(mergefront.UserError, match="holds no sweep"):
+    with pytest.raises(mergefront.UserError, match="has no sweep"):
         mergefront.read_board(tmp_path / "nowhere")
 
 

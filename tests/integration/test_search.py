@@ -32,7 +32,7 @@ from tests.helpers.sweeps import FAKE, OBJECTIVES, SEARCH
         ({"search": {**SEARCH, "budget": {}}}, "search.budget: give candidates, questions or gpu_hours"),
         (
             {"search": {**SEARCH, "space": [{"method": "linear", "alpha": {"low": 0.7, "high": 0.2}}]}},
-            "search.space[0].alpha: `low < high` must hold, but got (low=0.7, high=0.2)",
+            "search.space[0].alpha: `low < high` must be true, but got (low=0.7, high=0.2)",
         ),
         (
             {"search": {**SEARCH, "space": [{"method": "linear", "models": {"a": {"weight": {"low": 0, "hihg": 1}}}}]}},

@@ -65,4 +65,4 @@ def test_candidates_that_cannot_be_are_infeasible_and_the_search_goes_on(
         lost = "task_arithmetic" in str(trial.params.get("method"))
         assert (trial.state == TrialState.PRUNED) == lost, "infeasible, and never a score"
         assert not lost or trial.constraints == {"infeasible": 1.0}
-    assert "invalid" in (out / "report.md").read_text() and "holds NaN or Inf" in done.stderr
+    assert "invalid" in (out / "report.md").read_text() and "has NaN or Inf" in done.stderr

@@ -145,7 +145,7 @@ def test_a_damaged_blob_of_the_hubs_cache_is_found(parents: dict[str, Path], tmp
 
 
 def test_what_is_wrong_with_an_address_is_said(bucket: Any, node: Path, sweep: Callable[..., Path]) -> None:
-    with pytest.raises(UserError, match=r"parents\.b\.model: .* holds no file of a model"):
+    with pytest.raises(UserError, match=r"parents\.b\.model: .* has no file of a model"):
         source_of(bucket("models/nothing"))
     with pytest.raises(UserError, match="revision 'main' is for hub ids"):
         fetch("parents.b.model", bucket("models/x"), "main", True)
@@ -153,7 +153,7 @@ def test_what_is_wrong_with_an_address_is_said(bucket: Any, node: Path, sweep: C
         source_of(bucket("models/x").replace("bucket/", "other/"))
     for model, said in (
         ("ftp://host/model", "parents.b.model: ftp:// is not supported; give a folder, or an address with s3://"),
-        ("s3://key:secret@bucket/model", "parents.b.model: holds a password in a URL"),
+        ("s3://key:secret@bucket/model", "parents.b.model: contains a password in a URL"),
         ("s3:///model", "parents.b.model: 's3:///model' is not an address"),
     ):
         with pytest.raises(UserError) as caught:

@@ -71,7 +71,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "span backwards": (
         grid(method="slerp", t={"start": 1, "stop": 0, "step": 0.1}),
-        "recipes[0].t: `step > 0` and `start <= stop` must hold, but got",
+        "recipes[0].t: `step > 0` and `start <= stop` must be true, but got",
     ),
     "span without step": (grid(method="slerp", t={"start": 0, "stop": 1}), "a span has the keys start, stop and step"),
     "empty grid": (grid(method="linear", alpha=[]), "recipes[0].alpha: the grid is empty"),
@@ -165,7 +165,9 @@ def test_wrong_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     refused(tmp_path / "none.yaml", capsys, "none.yaml: cannot be read (No such file or directory)")
     (tmp_path / "list.yaml").write_text("- a\n- b\n")
     refused(
-        tmp_path / "list.yaml", capsys, "list.yaml: holds list, not keys; a sweep has parents, recipes and objectives"
+        tmp_path / "list.yaml",
+        capsys,
+        "list.yaml: contains list, not keys; a sweep has parents, recipes and objectives",
     )
     (tmp_path / "twice.yaml").write_text("parents: {a: {model: x}, b: {model: y}, b: {model: z}}\n")
     refused(tmp_path / "twice.yaml", capsys, "the key 'b' appears twice")

@@ -20,4 +20,4 @@ def test_a_results_folder_in_use(
         assert main(["run", str(sweep()), "--out", str(tmp_path / "out")]) == 2
     assert "another run is at work there" in capsys.readouterr().err
     assert main(["report", str(tmp_path)]) == 2
-    assert "holds no sweep (no sweep.json)" in capsys.readouterr().err
+    assert "has no sweep (no sweep.json)" in capsys.readouterr().err

@@ -151,7 +151,7 @@ SPOILT = {
         edit("config.json", lambda c: c["rope_parameters"].update(rope_theta=500_000.0)),
         "parents.b.model: rope_theta is 500000.0, but 10000.0 in parents.a",
     ),
-    "no safetensors": (as_pickle, "holds no *.safetensors file; only safetensors are read"),
+    "no safetensors": (as_pickle, "has no *.safetensors file; only safetensors are read"),
     "cut off weights": (cut_short, "model.safetensors is damaged or cut off"),
     "no config": (lambda folder: (folder / "config.json").unlink(), "config.json does not exist; give a folder as"),
     "broken config": (lambda folder: (folder / "config.json").write_text("{"), "config.json is not valid JSON"),

@@ -79,12 +79,12 @@ def test_status_is_quick_and_starts_nothing(sweep: Callable[..., Path], tmp_path
 def test_no_sweep_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in (["status", str(tmp_path)], ["ledger", "gc", str(tmp_path)]):
         assert main(command) == 2
-        assert "holds no sweep (no sweep.json); give the folder that `run --out` wrote" in capsys.readouterr().err
+        assert "has no sweep (no sweep.json); give the folder that `run --out` wrote" in capsys.readouterr().err
     assert main(["ledger", "merge", str(tmp_path), str(tmp_path)]) == 2
-    assert "holds neither a sweep nor a ledger" in capsys.readouterr().err
+    assert "has neither a sweep nor a ledger" in capsys.readouterr().err
     assert main(["ledger", "merge", "s3://key:secret@bucket/x", str(tmp_path)]) == 2
     told = capsys.readouterr().err
-    assert "ledger: the address holds a password in a URL" in told and "secret@" not in told
+    assert "ledger: the address contains a password in a URL" in told and "secret@" not in told
 
 
 @pytest.mark.parametrize(
