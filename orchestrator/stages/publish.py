@@ -25,19 +25,24 @@ def publish(sweep: Sweep, race: Race | None, published: Published | None = None)
         race: the sweep's search, where there is one.
         published: published figures that the report compares the run's with.
     """
-    board = make_board(sweep, race)
-    if race is not None and race.has_begun:
+    held_out = confirmed_board(sweep, race)
+    board = make_board(sweep, race, held_out)
+    if held_out is not None:
         make_private(sweep.layout.confirmed.root)
-        _write(confirmed_board(sweep, race), sweep.layout.confirmed)
+        _write(held_out, sweep.layout.confirmed)
     _write(board, sweep.layout, published)
     return board
 
 
-def make_board(sweep: Sweep, race: Race | None) -> Board:
-    """Score everything that is answered: the grid, the search and fine-tuning; nothing is evaluated."""
+def make_board(sweep: Sweep, race: Race | None, held_out: Board | None) -> Board:
+    """Score everything that is answered: the grid, the search and fine-tuning; nothing is evaluated.
+
+    Args:
+        held_out: the search's front on the held-out questions, where a search has begun.
+    """
     board = race_board(sweep, race)
-    if race is not None and race.has_begun:
-        board = dataclasses.replace(board, search=summarise(race, confirmed_board(sweep, race)))
+    if race is not None and held_out is not None:
+        board = dataclasses.replace(board, search=summarise(race, held_out))
     if sweep.config.finetune is None:
         return board
     if not is_ready(sweep, race):
@@ -60,7 +65,8 @@ def read_board(out: Path) -> Board:
         UserError: the folder has no sweep, or its tasks have other questions now.
     """
     sweep = reopen_sweep(Layout(out))
-    return make_board(sweep, open_race(sweep))
+    race = open_race(sweep)
+    return make_board(sweep, race, confirmed_board(sweep, race))
 
 
 def _write(board: Board, layout: Layout, published: Published | None = None) -> None:

@@ -16,11 +16,7 @@ from tasks.evaluation.suites import SuiteTask, generation_tasks
 
 def score(sweep: Sweep, evaluated: Round) -> Board:
     """Score every recipe of a round that has all its answers, and mark the front; nothing is evaluated."""
-    failures = read_failures(evaluated.layout)
-    ahead = sweep.ledger.ahead(recipe.id for recipe in evaluated.recipes)
-    rows = [
-        _row(sweep, evaluated, recipe, failures.get(key)) for recipe, key in zip(evaluated.recipes, ahead, strict=True)
-    ]
+    rows = _rows(sweep, evaluated)
     notes = (note for task in generation_tasks(evaluated.suites) for note in task.notes())
     return Board(
         config=sweep.config,
@@ -34,9 +30,18 @@ def score(sweep: Sweep, evaluated: Round) -> Board:
     )
 
 
-def is_complete(board: Board) -> bool:
-    """Whether no recipe is pending; invalid and failed ones are not."""
-    return all(row.status != RecipeStatus.PENDING for row in board.rows)
+def is_complete(sweep: Sweep, evaluated: Round) -> bool:
+    """Whether no recipe of a round is pending; invalid and failed ones are not."""
+    return all(row.status != RecipeStatus.PENDING for row in _rows(sweep, evaluated))
+
+
+def _rows(sweep: Sweep, evaluated: Round) -> list[Row]:
+    """Score the recipes of a round, without the front."""
+    failures = read_failures(evaluated.layout)
+    ahead = sweep.ledger.ahead(recipe.id for recipe in evaluated.recipes)
+    return [
+        _row(sweep, evaluated, recipe, failures.get(key)) for recipe, key in zip(evaluated.recipes, ahead, strict=True)
+    ]
 
 
 def _summary(suite: SuiteTask) -> TaskSummary:

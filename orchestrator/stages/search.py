@@ -181,8 +181,10 @@ def race_board(sweep: Sweep, race: Race | None) -> Board:
     return dataclasses.replace(board, rows=rows)
 
 
-def confirmed_board(sweep: Sweep, race: Race) -> Board:
-    """Score the finalists on the held-out questions."""
+def confirmed_board(sweep: Sweep, race: Race | None) -> Board | None:
+    """Score the finalists on the held-out questions; None where no search has begun."""
+    if race is None or not race.has_begun:
+        return None
     return score(sweep, sweep.held_out.of(race.finalists()))
 
 
@@ -190,4 +192,4 @@ def is_ready(sweep: Sweep, race: Race | None) -> bool:
     """Whether all recipes that fine-tuning's starting points are chosen among are evaluated."""
     if sweep.config.search is not None and (race is None or not race.is_settled):
         return False
-    return is_complete(score(sweep, sweep.grid))
+    return is_complete(sweep, sweep.grid)

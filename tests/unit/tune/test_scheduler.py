@@ -84,17 +84,26 @@ def test_rungs_are_nested_and_a_prefix_of_the_values(opened: Sweep) -> None:
             assert len(part) / total == pytest.approx(wanted[index], abs=0.05)
 
 
+def with_scored_grid(sweep: Sweep) -> RaceScheduler:
+    """A race whose parents and merge are scored: the first parent is best."""
+    race = started(sweep)
+    last = len(race.scheduler.rungs.rungs) - 1
+    for recipe, right in zip(sweep.recipes, (0.95, 0.5, 0.4), strict=True):
+        answer(sweep, recipe.id, race.scheduler.rungs, last, right)
+    read_standings(race)
+    return race.scheduler
+
+
 def test_a_beaten_candidate_is_stopped_early_and_another_is_scored(opened: Sweep) -> None:
-    opened_race = started(opened)
-    scheduler = opened_race.scheduler
-    last = len(scheduler.rungs.rungs) - 1
-    for recipe, right in zip(opened.recipes, (0.95, 0.5, 0.4), strict=True):
-        answer(opened, recipe.id, scheduler.rungs, last, right)
-    read_standings(opened_race)
+    scheduler = with_scored_grid(opened)
     assert {standing.status for standing in scheduler.standings.values()} == {RecipeStatus.SCORED}
     bad, good = (candidate(opened, scheduler, place, ratio) for place, ratio in ((0, 0.2), (1, 0.7)))
     raced = race(opened, scheduler, bad, right=0.1)
-    assert bad.status == RecipeStatus.STOPPED_EARLY and bad.rung < last and raced[-1] >= np.log(1 / 0.05)
+    assert (
+        bad.status == RecipeStatus.STOPPED_EARLY
+        and bad.rung < len(scheduler.rungs.rungs) - 1
+        and raced[-1] >= np.log(1 / 0.05)
+    )
     constraints = scheduler.result_of(bad).constraints
     assert constraints is not None and list(constraints) == ["clinical at least 0.5 of a"]
     parent = scheduler.standings[opened.recipes[0].id].scores["clinical"].value
@@ -108,12 +117,7 @@ def test_a_beaten_candidate_is_stopped_early_and_another_is_scored(opened: Sweep
 
 def test_a_candidate_noted_with_an_unknown_status_is_decided_again_from_its_answers(opened: Sweep) -> None:
     """As versions before `stopped early` wrote it. Nothing is left to evaluate up to the rung that it had reached."""
-    opened_race = started(opened)
-    scheduler = opened_race.scheduler
-    last = len(scheduler.rungs.rungs) - 1
-    for recipe, right in zip(opened.recipes, (0.95, 0.5, 0.4), strict=True):
-        answer(opened, recipe.id, scheduler.rungs, last, right)
-    read_standings(opened_race)
+    scheduler = with_scored_grid(opened)
     bad = candidate(opened, scheduler, 0, 0.2)
     race(opened, scheduler, bad, right=0.1)
     bad.save(scheduler.folder)
