@@ -21,7 +21,7 @@ class TaskUse(Strict):
     metric: Metric = None
     """Replaces the objective's `metric`."""
     gen_kwargs: dict[str, Any] = {}
-    """Added to the objective's `gen_kwargs`; where both have a key, this value counts."""
+    """Laid over the objective's `gen_kwargs` in the same way."""
 
 
 class Objective(Strict):
@@ -48,7 +48,9 @@ class Objective(Strict):
     limit: int | None = Field(default=None, ge=1)
     """Evaluate only this many documents of each task, the first ones; default: all."""
     gen_kwargs: dict[str, Any] = {}
-    """Added to the task's generation_kwargs (max_gen_toks, temperature, …), as with lm-eval's --gen_kwargs."""
+    """Laid over the task's generation_kwargs (`max_gen_toks`, `temperature`, …), as with lm-eval's --gen_kwargs. vLLM's
+    and transformers' spellings (`max_new_tokens`, `stop`, …) are the same settings; null takes one of the task file
+    away."""
     apply_chat_template: bool = False
     """Wrap each prompt in the chat template that every recipe is served with."""
     front: bool = True

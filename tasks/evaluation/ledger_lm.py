@@ -18,19 +18,16 @@ from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
-from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.models.utils import postprocess_generated_text
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from orchestrator.core.errors import UserError
 from orchestrator.core.records import Answer, Decoding, Question, Serving
+from tasks.evaluation.gen_kwargs import read_gen_kwargs, stop_texts
 from tasks.evaluation.requests import Cut, cut_of
 
 PROMPT_DATE = date(2024, 7, 26)
 """Today's date for chat templates that print one (the fallback in Llama 3's own), so that a question stays the same."""
-GEN_KWARGS = {
-    "until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "max_context_toks",
-}  # fmt: skip
-"""lm-eval's settings of a generation that are supported, and max_context_toks: the longest prompt, in tokens."""
 
 Answering = Callable[[Sequence[Question]], Sequence[Answer]]
 """Gives an answer for each question, in order: an engine."""
@@ -181,18 +178,14 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
         return tuple(self._pair(*make_disjoint_window(window)) for window in windows)
 
     def _generation(self, context: str, gen_kwargs: dict[str, Any], cut: Cut | None, repeat: int) -> Question:
-        kwargs = dict(normalize_gen_kwargs(gen_kwargs, 256))
-        unknown = sorted(set(kwargs) - GEN_KWARGS)
-        if unknown:
-            known = ", ".join(sorted(GEN_KWARGS))
-            raise UserError(f"gen_kwargs: {unknown[0]} = {kwargs[unknown[0]]!r} is not supported (known: {known})")
-        room = self.serving.max_model_len - kwargs["max_gen_toks"]
+        wanted = read_gen_kwargs(gen_kwargs)
+        room = self.serving.max_model_len - wanted.max_tokens
         if room <= 0:
             raise UserError(
                 f"workers.engine.max_model_len: {self.serving.max_model_len} leaves no room for a prompt before "
-                f"{kwargs['max_gen_toks']} new tokens; raise it, or lower gen_kwargs.max_gen_toks of the objective"
+                f"{wanted.max_tokens} new tokens; raise it, or lower gen_kwargs.max_gen_toks of the objective"
             )
-        room = min(room, kwargs.get("max_context_toks", room))
+        room = min(room, wanted.max_context or room)
         tokens = self.tok_encode(context)
         kept = self.shorten(context, cut, room) if cut and len(tokens) > room else tokens[-room:]
         if len(kept) > room:
@@ -200,15 +193,14 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
                 f"workers.engine.max_model_len: a prompt has {len(kept)} tokens without its input, but room for "
                 f"{room}; raise max_model_len, or lower gen_kwargs.max_gen_toks of the objective"
             )
-        temperature = float(kwargs.get("temperature", 0.0))
         decoding = Decoding(
-            max_tokens=kwargs["max_gen_toks"],
-            stop=tuple(text for text in kwargs["until"] if text),
-            temperature=temperature,
-            top_p=float(kwargs.get("top_p", 1.0)),
-            top_k=int(kwargs.get("top_k", 0)),
-            repetition_penalty=float(kwargs.get("repetition_penalty", 1.0)),
-            seed=_seed(self.seed, repeat, kept) if temperature > 0 else None,
+            max_tokens=wanted.max_tokens,
+            stop=wanted.stop,
+            temperature=wanted.temperature,
+            top_p=wanted.top_p,
+            top_k=wanted.top_k,
+            repetition_penalty=wanted.repetition_penalty,
+            seed=_seed(self.seed, repeat, kept) if wanted.temperature > 0 else None,
         )
         return Question(tuple(kept), decoding=decoding, truncated=len(tokens) - len(kept))
 
@@ -254,7 +246,7 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
 
 def generated_text(request: Instance, answer: Answer) -> str:
     """Return the text of an answer as lm-eval's filters get it."""
-    stop = request.args[1].get("until", [])
+    stop = list(stop_texts(request.args[1]))
     return str(postprocess_generated_text(answer.text or "", stop=stop, think_end_token=None))
 
 

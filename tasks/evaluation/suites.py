@@ -6,9 +6,10 @@ into them.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from orchestrator.core.files import make_private
 from orchestrator.core.records import Question, Serving
 from orchestrator.core.text import one_line
 from tasks.benchmarks import splits
+from tasks.evaluation.gen_kwargs import overlaid, read_gen_kwargs
 from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.evaluation.task_index import load_named, loading, open_index
 from tasks.evaluation.tokenizer import open_tokenizer
@@ -178,12 +180,14 @@ def _suite_task(
     """
     _configure(where, task, use, objective, config.seed)
     split = _build_requests(where, task, use, objective, config, lm)
-    pairs = [
-        (question, instance.doc_id)
-        for instance in task.instances
-        for repeat in range(instance.repeats or 1)
-        for question in lm.questions(instance, repeat)
-    ]
+    with naming(where, task):
+        _check_gen_kwargs(task, objective.gen_kwargs, use.gen_kwargs)
+        pairs = [
+            (question, instance.doc_id)
+            for instance in task.instances
+            for repeat in range(instance.repeats or 1)
+            for question in lm.questions(instance, repeat)
+        ]
     wanted = use.metric or objective.metric or splits.notes(task).get("metric")
     metrics = _metrics(where, task, wanted, objective.direction)
     shown = []
@@ -211,9 +215,36 @@ def _configure(where: str, task: Any, use: TaskUse, objective: Objective, seed: 
             raise UserError(f"{where}: {use.task} fixes num_fewshot at 0, not {shots}; leave it out")
         task.set_config(key="num_fewshot", value=shots)
     task.set_fewshot_seed(seed=seed)
-    overrides = {**objective.gen_kwargs, **use.gen_kwargs}
-    if overrides and task.OUTPUT_TYPE == "generate_until":
-        task.set_config(key="generation_kwargs", value=overrides, update=True)
+    if task.OUTPUT_TYPE == "generate_until":
+        with naming(where, task):
+            _configure_generation(task, objective.gen_kwargs, use.gen_kwargs)
+
+
+def _configure_generation(task: Any, *settings: dict[str, Any]) -> None:
+    """Lay the sweep file's settings of a generation over the task file's."""
+    written = task.get_config("generation_kwargs") or {}
+    merged = overlaid(written, *settings, delimiter=task.get_config("fewshot_delimiter"))
+    read_gen_kwargs(merged)
+    task.set_config(key="generation_kwargs", value=merged)
+
+
+@contextlib.contextmanager
+def naming(where: str, task: Any) -> Iterator[None]:
+    """Name the entry of the sweep file, and the task, in an error about one of the task's requests."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where} ({task.task_name}): {error}") from None
+
+
+def _check_gen_kwargs(task: Any, *settings: dict[str, Any]) -> None:
+    """Refuse settings that do not reach the requests, because the task's own program makes them without its config."""
+    for instance in task.instances:
+        for key, value in overlaid({}, *settings).items():
+            if instance.request_type == "generate_until" and instance.args[1].get(key) != value:
+                raise UserError(
+                    f"gen_kwargs: {key} has no effect, as the task's own program sets {instance.args[1]}; leave it out"
+                )
 
 
 def _build_requests(
