@@ -76,9 +76,9 @@ def open_landscape(layout: Layout) -> tuple[Sweep, dict[str, Params | None]]:
     workers = config.workers.model_copy(update={"count": 1})
     sweep = open_sweep(config.model_copy(update={"objectives": whole, "workers": workers}), layout)
     space = SearchSpace(sweep.config, sweep.sources)
-    found: dict[str, tuple[Recipe, Params | None]] = {r.id: (r, space.params_of(r)) for r in sweep.recipes}
+    found: dict[str, tuple[Recipe, Params | None]] = {r.id: (r, space.params_of_merge(r)) for r in sweep.recipes}
     for params in points(space):
-        recipe = space.recipe(params)
+        recipe = space.merge(params)
         found.setdefault(recipe.id, (recipe, params))
     return replace(sweep, recipes=[recipe for recipe, _ in found.values()]), {k: p for k, (_, p) in found.items()}
 

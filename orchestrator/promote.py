@@ -71,6 +71,9 @@ def check_parents(sweep: Sweep, recipe: Recipe) -> None:
     """
     config = {**sweep.config.parents, **sweep.config.candidates}
     for source, _ in recipe.models:
+        if source.name not in config:
+            _check_trained(source)
+            continue
         parent = config[source.name].model_copy(update={"revision": source.revision})
         digest = open_model("parents", source.name, parent).source.digest
         if digest != source.digest:
@@ -78,6 +81,15 @@ def check_parents(sweep: Sweep, recipe: Recipe) -> None:
                 f"parents.{source.name}: the weights in {source.model} are not those that were served (digest {digest} "
                 f"instead of {source.digest}); restore them, or run the sweep again"
             )
+
+
+def _check_trained(source: Source) -> None:
+    """Check that the weights of a fine-tuned checkpoint are still there."""
+    if not Path(source.model).is_dir():
+        raise UserError(
+            f"{source.name}: its weights were not kept ({source.model} is gone): a search keeps its front's, "
+            "and finetune.keep: true those of every run"
+        )
 
 
 def check_served(recipe: Recipe, checkpoint: Path, scratch: Path) -> None:
@@ -110,7 +122,7 @@ def add_serving(sweep: Sweep, folder: Path) -> None:
 
 def card(sweep: Sweep, board: Board, row: Row) -> str:
     """Write the text of the model card: parents, licences, method, scores with their standard errors."""
-    sources = [source for source, _ in row.recipe.models]
+    sources = _parents(sweep, row.recipe)
     licences = {source.name: licence(source) for source in sources}
     front = {
         "base_model": [source.model if "/" not in source.model[:1] else source.name for source in sources],
@@ -118,7 +130,8 @@ def card(sweep: Sweep, board: Board, row: Row) -> str:
         "tags": ["mergekit", "merge", "mergefront"],
     }
     lines = ["---", yaml.safe_dump(front, sort_keys=False).strip(), "---", "", f"# {row.recipe.label}", ""]
-    lines += [f"A merge (`{row.recipe.method}`, {row.recipe.dtype}) found by mergefront, recipe `{row.recipe.id}`.", ""]
+    kind = "A merge" if all(source in sources for source, _ in row.recipe.models) else "A fine-tuned merge"
+    lines += [f"{kind} (`{row.recipe.method}`, {row.recipe.dtype}) found by mergefront, recipe `{row.recipe.id}`.", ""]
     lines += ["| parent | licence as its card states it |", "|---|---|"]
     lines += [f"| {source.name} | {licences[source.name]} |" for source in sources]
     lines += [
@@ -139,6 +152,13 @@ def card(sweep: Sweep, board: Board, row: Row) -> str:
     lines += [f"with the tokenizer of {sweep.serving.parent}; stop ids {list(sweep.serving.stop_token_ids)}.", ""]
     lines += ["```yaml", row.recipe.to_yaml().strip(), "```", ""]
     return "\n".join(lines)
+
+
+def _parents(sweep: Sweep, recipe: Recipe) -> list[Source]:
+    """The models whose weights a recipe has; of a fine-tuned checkpoint, all parents that it may have them of."""
+    sources = [source for source, _ in recipe.models]
+    known = {source.id for source in sweep.sources.values()}
+    return sources if all(source.id in known for source in sources) else list(sweep.sources.values())
 
 
 def licence(source: Source) -> str:

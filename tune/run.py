@@ -45,9 +45,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         super().__init__(metric=None, mode=None)
         self.study, self.space, self.scheduler, self.sampler = study, space, scheduler, choice.name
         self.mailbox = mailbox
-        self.trials: dict[str, tuple[Trial, Standing]] = {}
+        self.trials: dict[str, tuple[Trial | None, Standing]] = {}
         for standing in scheduler.standings.values():
-            params = standing.params or space.params_of(standing.recipe)
+            candidate = standing.candidate
+            params = space.params_of(candidate) if candidate else space.params_of_merge(standing.recipe)
             if params is not None and standing.status != RecipeStatus.PENDING:
                 add_finished(study, space, params, scheduler.result_of(standing), self.sampler)
         self.left = [standing for standing in scheduler.proposals if standing.status == RecipeStatus.PENDING]
@@ -59,11 +60,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         Returns:
             The config of its trial: `recipe_id`. `Searcher.FINISHED` where there is none.
         """
+        trial: Trial | None
         if self.left:
             standing = self.left.pop(0)
-            self.study.enqueue_trial(standing.params)
-            trial = self.study.ask()
-            self.space.suggest(trial)
+            trial = self._again(standing)
         elif self.scheduler.closed or self.scheduler.exhausted:
             return str(Searcher.FINISHED)
         else:
@@ -72,28 +72,42 @@ class StudySearcher(Searcher):  # type: ignore[misc]
                 return str(Searcher.FINISHED)
             trial, standing = found
         self.trials[trial_id] = (trial, standing)
-        run = self.space.run(standing.params or {})
+        assert standing.candidate is not None, "only candidates are proposed"
+        run = self.space.run(standing.candidate)
         if run is not None:
             ray.get(self.mailbox.put_run.remote(standing.recipe.id, run))
         return {"recipe_id": standing.recipe.id}
+
+    def _again(self, standing: Standing) -> Trial | None:
+        """The trial of a candidate of an earlier run; None where it is no point of the space any more."""
+        assert standing.candidate is not None, "only candidates are proposed"
+        params = self.space.params_of(standing.candidate)
+        if params is None:
+            return None
+        self.study.enqueue_trial(params)
+        trial = self.study.ask()
+        self.space.suggest(trial)
+        return trial
 
     def _propose(self) -> tuple[Trial, Standing] | None:
         """A new candidate; where the study proposes a known recipe, its trial gets the known result."""
         for _ in range(ATTEMPTS):
             trial = self.study.ask()
-            params = self.space.suggest(trial)
-            recipe = self.space.recipe(params)
+            candidate = self.space.candidate(self.space.suggest(trial))
+            recipe = self.space.recipe(candidate)
             known = self.scheduler.standings.get(recipe.id)
             if known is None:
-                standing = Standing(recipe, params, len(self.scheduler.proposals))
+                standing = Standing(recipe, candidate, self.scheduler.next_number)
                 standing.save(self.scheduler.folder)
                 self.scheduler.standings[recipe.id] = standing
                 return trial, standing
             self._finish(trial, known)
         return None
 
-    def _finish(self, trial: Trial, standing: Standing) -> None:
+    def _finish(self, trial: Trial | None, standing: Standing) -> None:
         """Give a trial its result; one without (still under way, or abandoned by this run) has failed for Optuna."""
+        if trial is None:
+            return
         if standing.status == RecipeStatus.PENDING:
             self.study.tell(trial, state=TrialState.FAIL)
         else:

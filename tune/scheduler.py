@@ -59,6 +59,11 @@ class RaceScheduler:
         return sorted(found, key=lambda standing: standing.number or 0)
 
     @property
+    def next_number(self) -> int:
+        """The number of the next proposal."""
+        return 1 + max((standing.number or 0 for standing in self.proposals), default=-1)
+
+    @property
     def racers(self) -> dict[str, Answers]:
         """Recipe id → values, of all recipes with answers."""
         return {key: each.answers for key, each in list(self.standings.items()) if each.answers}

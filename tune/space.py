@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import Trial
 
 from orchestrator.config.methods import METHODS
@@ -33,6 +33,18 @@ FILTERS = {
 """Module → the parts of tensor names that mergekit's filters look for."""
 DIGITS = 4
 Params = dict[str, Any]
+Distribution: TypeAlias = FloatDistribution | CategoricalDistribution
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a search proposed: it stays what it is when the search space changes later."""
+
+    params: Params
+    """The point of the space that it was proposed at."""
+    merge: Recipe
+    finetune: Params
+    """The settings of its fine-tuning in a joint search; else empty."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,7 @@ class SearchSpace:
         }
 
     @property
-    def finetune(self) -> dict[str, FloatDistribution | CategoricalDistribution]:
+    def finetune(self) -> dict[str, Distribution]:
         """The parameters of fine-tuning in a joint search; every trial has them."""
         given = self.config.search.finetune if self.config.search else None
         if given is None:
@@ -88,12 +100,12 @@ class SearchSpace:
         """The largest number of parameters that a trial has, without `method`."""
         return max(len(self.names(label)) for label in self.entries)
 
-    def distributions(self, params: Params) -> dict[str, BaseDistribution]:
+    def distributions(self, params: Params) -> dict[str, Distribution]:
         """Make the distributions of exactly the parameters that a trial has."""
         label = params.get(METHOD, next(iter(self.entries)))
         return {**self._method(), **self.floats(label), **self.finetune}
 
-    def _method(self) -> dict[str, BaseDistribution]:
+    def _method(self) -> dict[str, Distribution]:
         labels = list(self.entries)
         return {METHOD: CategoricalDistribution(labels)} if len(labels) > 1 else {}
 
@@ -111,25 +123,24 @@ class SearchSpace:
         return dict(trial.params)
 
     # ---------------------------------------------------------------- recipes
-    def recipe(self, params: Params) -> Recipe:
-        """Make the recipe at a point: a merge, or in a joint search the checkpoint of its fine-tuning."""
-        run = self.run(params)
+    def candidate(self, params: Params) -> Candidate:
+        """Make the candidate at a point. Learning rates are small: they have three significant digits."""
+        own = {name.removeprefix(FINETUNE): params[name] for name in self.finetune}
+        short = {key: float(f"{value:.3g}") if isinstance(value, float) else value for key, value in own.items()}
+        return Candidate(params, self.merge(params), short)
+
+    def recipe(self, candidate: Candidate) -> Recipe:
+        """Make the recipe of a candidate: a merge, or in a joint search the checkpoint of its fine-tuning."""
+        run = self.run(candidate)
         if run is None:
-            return self.merge(params)
-        merged = run.tuning.start.points[0]
-        point = Point(f"{merged.method}+{run.tuning.method}", (*merged.parameters, *self._own(params).items()))
+            return candidate.merge
+        merged = candidate.merge.points[0]
+        point = Point(f"{merged.method}+{run.tuning.method}", (*merged.parameters, *candidate.finetune.items()))
         return replace(run.recipe, points=(point,))
 
-    def run(self, params: Params) -> Run | None:
-        """Make the training run that must finish before the recipe can be evaluated; None outside a joint search."""
-        if self.make_run is None:
-            return None
-        return self.make_run(self.merge(params), self._own(params))
-
-    def _own(self, params: Params) -> Params:
-        """The point's fine-tuning. Learning rates are small: three significant digits."""
-        found = {name.removeprefix(FINETUNE): params[name] for name in self.finetune}
-        return {key: float(f"{value:.3g}") if isinstance(value, float) else value for key, value in found.items()}
+    def run(self, candidate: Candidate) -> Run | None:
+        """Make the training run that must finish before the candidate can be evaluated; None outside a joint search."""
+        return self.make_run(candidate.merge, candidate.finetune) if self.make_run else None
 
     def merge(self, params: Params) -> Recipe:
         """Make the merge at a point; numbers are rounded to four digits, so that its YAML is readable."""
@@ -161,8 +172,29 @@ class SearchSpace:
             for key, value in given.items()
         }
 
-    def params_of(self, recipe: Recipe) -> Params | None:
-        """Find the point of the space that a recipe of the grid (or a parent) is, if it is one: a warm start.
+    def params_of(self, candidate: Candidate) -> Params | None:
+        """Find the point of the space that an earlier candidate is, if it is one: the space may have changed since."""
+        stored = {name: value for name, value in candidate.params.items() if name != METHOD}
+        for label in self.entries:
+            params = {**({METHOD: label} if len(self.entries) > 1 else {}), **stored}
+            if self.has(params):
+                same = self.candidate(params)
+                if same.merge.id == candidate.merge.id and same.finetune == candidate.finetune:
+                    return params
+        return self.params_of_merge(candidate.merge)
+
+    def has(self, params: Params) -> bool:
+        """Whether these are all parameters of a point of the space, and each is in its range."""
+        spans = self.distributions(params)
+        return spans.keys() == params.keys() and all(
+            span.low <= params[name] <= span.high
+            if isinstance(span, FloatDistribution)
+            else params[name] in span.choices
+            for name, span in spans.items()
+        )
+
+    def params_of_merge(self, recipe: Recipe) -> Params | None:
+        """Find the point of the space that a merge (or a parent) is, if it is one: a warm start.
 
         In a joint search none is, for none is fine-tuned.
         """

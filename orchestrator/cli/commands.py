@@ -31,11 +31,9 @@ def add_commands(commands: Commands) -> None:
 def _compare(args: argparse.Namespace) -> int:
     from orchestrator.report.terminal import console, print_difference
     from orchestrator.results.layout import Layout
-    from orchestrator.stages.open import reopen_sweep
-    from orchestrator.stages.search import open_race, race_board
+    from orchestrator.stages.publish import open_board
 
-    sweep = reopen_sweep(Layout(args.dir))
-    board = race_board(sweep, open_race(sweep))
+    _, board = open_board(Layout(args.dir))
     print_difference(board, board.find(args.a), board.find(args.b), console())
     return 0
 
@@ -43,11 +41,10 @@ def _compare(args: argparse.Namespace) -> int:
 def _promote(args: argparse.Namespace) -> int:
     from orchestrator.promote import promote
     from orchestrator.results.layout import Layout
-    from orchestrator.stages.open import reopen_sweep
-    from orchestrator.stages.search import open_race, race_board
+    from orchestrator.stages.publish import open_board
 
-    sweep = reopen_sweep(Layout(args.dir))
-    row = promote(sweep, race_board(sweep, open_race(sweep)), args.recipe, args.to)
+    sweep, board = open_board(Layout(args.dir))
+    row = promote(sweep, board, args.recipe, args.to)
     print(f"{row.recipe.label} ({row.recipe.id}): {args.to.resolve()}")
     return 0
 

@@ -44,12 +44,12 @@ def _write(args: argparse.Namespace) -> int:
     from orchestrator.core.errors import UserError
     from orchestrator.results.layout import Layout
     from orchestrator.review.sheets import write_review
-    from orchestrator.stages.open import reopen_sweep
+    from orchestrator.stages.publish import open_board
 
     if not args.recipe:
         raise UserError("review --to: names no recipe; name those to rate: `review DIR RECIPE … --to FOLDER`")
-    sweep = reopen_sweep(Layout(args.dir))
-    review = write_review(sweep, args.recipe, args.task, args.to, args.sample, args.raters, args.reference)
+    sweep, board = open_board(Layout(args.dir))
+    review = write_review(sweep, board, args.recipe, args.task, args.to, args.sample, args.raters, args.reference)
     print(f"{review.items} outputs for {review.documents} documents, a sheet a rater:")
     print("\n".join(f"  {sheet.resolve()}" for sheet in review.sheets))
     if review.truncated:

@@ -6,8 +6,8 @@ parent), so that nothing is evaluated twice. The settings that led to a recipe a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import yaml
@@ -117,6 +117,37 @@ class Recipe(Identified):
         if any(is_remote(source.model) for source, _ in self.models):
             lines.append("# mergekit cannot read object storage: copy the model to a folder, and name that folder here")
         return "\n".join(lines) + "\n" + yaml.dump(self.to_mergekit(), Dumper=yaml.CSafeDumper, sort_keys=False)
+
+
+def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe as JSON values, its models by their names and digests; `recipe_from_json` reads it."""
+    base = recipe.base_model
+    return {
+        **{f.name: getattr(recipe, f.name) for f in fields(recipe)},
+        "models": [[source.name, source.digest, parameters] for source, parameters in recipe.models],
+        "base_model": [base.name, base.digest] if base else None,
+        "points": [[point.method, [list(pair) for pair in point.parameters]] for point in recipe.points],
+    }
+
+
+def recipe_from_json(stored: Mapping[str, Any], sources: Mapping[str, Source]) -> Recipe | None:
+    """Make a recipe from what `recipe_to_json` returned; None where one of its models is gone or has other weights.
+
+    Args:
+        sources: name → resolved model.
+    """
+    base = stored["base_model"]
+    named = [(name, digest) for name, digest, _ in stored["models"]] + ([tuple(base)] if base else [])
+    if any(name not in sources or sources[name].digest != digest for name, digest in named):
+        return None
+    changed = {
+        "models": tuple((sources[name], parameters) for name, _, parameters in stored["models"]),
+        "base_model": sources[base[0]] if base else None,
+        "points": tuple(
+            Point(method, tuple((key, value) for key, value in pairs)) for method, pairs in stored["points"]
+        ),
+    }
+    return Recipe(**{**stored, **changed})
 
 
 def find_recipe(recipes: Sequence[Recipe], name: str) -> Recipe:

@@ -74,7 +74,7 @@ def print_difference(board: Board, a: Row, b: Row, console: Console) -> None:
     for line in warnings(board):
         console.print(Text(line, style="bold red"))
     console.print(Text(f"a = {full_title(a)} ({a.recipe.id})\nb = {full_title(b)} ({b.recipe.id})"))
-    for objective in board.objectives:
+    for objective in (name for name in a.scores if name in b.scores):
         pairs = zip(a.scores[objective].tasks, b.scores[objective].tasks, strict=True)
         _print_tasks(objective, [difference(x, y) for x, y in pairs], console)
 

@@ -165,14 +165,23 @@ class Board:
         """The rows on the front, in the board's order."""
         return [row for row in self.rows if row.on_front]
 
+    @property
+    def all_rows(self) -> list[Row]:
+        """The board's rows, then those that only fine-tuning has: its starting points and its checkpoints."""
+        tuned = self.finetuning
+        more = [*(row for _, row in tuned.starts), *(run.row for run in tuned.runs)] if tuned else []
+        known = {row.recipe.id for row in self.rows}
+        return [*self.rows, *{row.recipe.id: row for row in more if row.recipe.id not in known}.values()]
+
     def find(self, name: str) -> Row:
-        """Find a row by its recipe's name, as `find_recipe` takes it.
+        """Find a row by its recipe's name, as `find_recipe` takes it, among all recipes that the report names.
 
         Raises:
             UserError: no recipe has this name, or several have.
         """
-        recipe = find_recipe([row.recipe for row in self.rows], name)
-        return next(row for row in self.rows if row.recipe is recipe)
+        rows = self.all_rows
+        recipe = find_recipe([row.recipe for row in rows], name)
+        return next(row for row in rows if row.recipe is recipe)
 
 
 def mark_front(objectives: Mapping[str, Objective], rows: Sequence[Row]) -> list[Row]:

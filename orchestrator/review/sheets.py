@@ -24,8 +24,9 @@ from typing import Any
 
 from orchestrator.core.errors import UserError, hint
 from orchestrator.core.files import check_new, make_private, write_atomic, write_json
-from orchestrator.recipes.recipe import Recipe, find_recipe
+from orchestrator.recipes.recipe import Recipe
 from orchestrator.report.words import point_title
+from orchestrator.results.board import Board
 from orchestrator.stages.open import Sweep
 from tasks.evaluation.ledger_lm import Unanswered
 from tasks.evaluation.suites import SuiteTask
@@ -118,6 +119,7 @@ class Review:
 
 def write_review(
     sweep: Sweep,
+    board: Board,
     names: Sequence[str],
     task: str | None,
     folder: Path,
@@ -128,7 +130,7 @@ def write_review(
     """Write a sheet for each rater to `folder` (0700, files 0600), and the key to the sweep's own folder.
 
     Args:
-        names: recipes, as `find_recipe` takes them; the others are compared with the first.
+        names: recipes, as `Board.find` takes them; the others are compared with the first.
         task: a generation task of the sweep, `objective/task` where it has several of that name; None for the only one.
         sample: most documents. The same seed, task and number give the same documents, and a smaller number a part of
             them, so that reviews of other recipes can be compared with this one.
@@ -141,7 +143,7 @@ def write_review(
     """
     check_new(folder)
     suite = generation_task(sweep, task)
-    recipes = list({recipe.id: recipe for recipe in (find_recipe(sweep.recipes, name) for name in names)}.values())
+    recipes = list({recipe.id: recipe for recipe in (board.find(name).recipe for name in names)}.values())
     requests = {request.doc_id: request for request in suite.task.instances}
     drawn = random.Random(f"{sweep.config.seed} {suite.name}").sample(sorted(requests), len(requests))
     chosen = [requests[document] for document in drawn[:sample]]

@@ -55,6 +55,16 @@ def make_board(sweep: Sweep, race: Race | None, held_out: Board | None) -> Board
     return dataclasses.replace(board, finetuning=results, notes=notes)
 
 
+def open_board(layout: Layout) -> tuple[Sweep, Board]:
+    """Open a results folder with the board of everything that is answered there: grid, search and fine-tuning.
+
+    Raises:
+        UserError: the folder has no sweep, or its tasks have other questions now.
+    """
+    sweep = reopen_sweep(layout)
+    return sweep, make_board(sweep, open_race(sweep), None)
+
+
 def read_board(out: Path) -> Board:
     """Open a results folder and score what is answered there.
 

@@ -29,7 +29,7 @@ from tune.run import run_search
 from tune.rungs import cut
 from tune.scheduler import RaceScheduler
 from tune.space import SearchSpace
-from tune.standings import Standing, read_notes
+from tune.standings import Standing, read_candidates
 
 
 @dataclass(frozen=True)
@@ -89,16 +89,18 @@ def open_race(sweep: Sweep, *, starts: bool = False) -> Race | None:
         starts: whether the command may begin a search; otherwise a search that has no proposals yet is None too.
 
     Raises:
-        UserError: a joint search's learning task has too few training examples.
+        UserError: a joint search's learning task has too few training examples, or as `read_candidates`.
     """
     config, layout = sweep.config, sweep.layout
     if config.search is None or not (starts or layout.proposals()):
         return None
     space = open_space(sweep)
     standings = {recipe.id: Standing(recipe, None, None) for recipe in sweep.recipes}
-    for note in read_notes(layout.proposals()):
-        recipe = space.recipe(note["params"])
-        standings.setdefault(recipe.id, Standing(recipe, **note))
+    candidates, left_out = read_candidates(layout.proposals(), space)
+    if left_out:
+        say(f"{left_out} earlier candidates are merges of other weights than the parents have now: left out")
+    for standing in candidates:
+        standings.setdefault(standing.recipe.id, standing)
     searched = sweep.searched
     rungs = cut(searched.objectives, config.search, searched.suites, sweep.tasks.lm)
     scheduler = RaceScheduler(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from orchestrator.core.files import read_json_if_exists
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.results.layout import Layout
 from orchestrator.results.manifest import read_manifest
 from tune.space import SearchSpace
+from tune.standings import read_candidates
 
 
 def stored_candidates(layout: Layout) -> dict[str, Recipe]:
@@ -15,10 +15,10 @@ def stored_candidates(layout: Layout) -> dict[str, Recipe]:
     The candidates of a joint search are not among them: they are checkpoints of fine-tuning, found by their runs.
 
     Raises:
-        UserError: the folder has no sweep.
+        UserError: the folder has no sweep, or as `read_candidates`.
     """
-    manifest, files = read_manifest(layout), layout.proposals()
-    if not files or manifest.config.search is None or manifest.config.search.finetune:
+    manifest = read_manifest(layout)
+    if manifest.config.joint:
         return {}
-    space = SearchSpace(manifest.config, manifest.sources)
-    return {file.stem: space.recipe(read_json_if_exists(file)["params"]) for file in files}
+    standings, _ = read_candidates(layout.proposals(), SearchSpace(manifest.config, manifest.sources))
+    return {standing.recipe.id: standing.recipe for standing in standings}

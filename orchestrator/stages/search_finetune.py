@@ -78,7 +78,7 @@ def tidy(sweep: Sweep, space: SearchSpace, scheduler: RaceScheduler, finalists: 
     """
     shutil.rmtree(sweep.layout.ray_train, ignore_errors=True)
     for standing in scheduler.proposals:
-        run = space.run(standing.params or {})
+        run = space.run(standing.candidate) if standing.candidate else None
         is_done = standing.status not in (RecipeStatus.PENDING, RecipeStatus.DEFERRED)
         if run and is_done and standing.recipe.id not in finalists:
             shutil.rmtree(run.files.model, ignore_errors=True)

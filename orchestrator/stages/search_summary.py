@@ -123,8 +123,9 @@ def importance(space: SearchSpace, scheduler: RaceScheduler) -> dict[str, dict[s
     for label in space.entries:
         study = optuna.create_study(directions=["maximize"] * len(found))
         for standing in scheduler.proposals:
-            if standing.params and standing.params.get(METHOD, label) == label and standing.scores:
-                add_finished(study, space, standing.params, scheduler.result_of(standing), "tpe")
+            params = space.params_of(standing.candidate) if standing.candidate and standing.scores else None
+            if params is not None and params.get(METHOD, label) == label:
+                add_finished(study, space, params, scheduler.result_of(standing), "tpe")
         trials = study.get_trials(states=[TrialState.COMPLETE])
         names = space.names(label)
         for k, objective in enumerate(found):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.helpers.commands import Run
 from tests.helpers.results import rows
@@ -46,3 +47,34 @@ def test_a_run_on_old_results_has_nothing_left_to_evaluate(
     _, err = mergefront(command, old_results / f"{name}.yaml", "--out", out)
     assert "starting engines" not in err and "sampler" not in err
     assert answers(out) == before
+
+
+def test_every_recipe_that_the_report_names_can_be_compared_and_promoted(
+    old_results: Path, mergefront: Run, tmp_path: Path
+) -> None:
+    search, grid = old_results / "search", old_results / "grid"
+    candidates = [
+        row
+        for row in rows(search, "leaderboard.parquet")
+        if (search / "search" / "candidates" / f"{row['recipe_id']}.json").exists()
+    ]
+    winner = candidates[0]["recipe_id"]
+    for name in (winner, winner[:8]):
+        out, _ = mergefront("compare", search, name, "instruct")
+        assert winner in out
+    mergefront("promote", search, winner, "--to", tmp_path / "model")
+    assert winner in (tmp_path / "model" / "README.md").read_text()
+    tuned = rows(grid, "tuning.parquet")
+    out, _ = mergefront("compare", grid, tuned[0]["recipe_id"], tuned[-1]["recipe_id"])
+    assert tuned[0]["task"] in out, "what was learned is compared too"
+    _, err = mergefront("promote", grid, tuned[0]["recipe_id"], "--to", tmp_path / "tuned", expect=2)
+    assert "its weights were not kept" in err
+
+
+def test_a_search_of_an_earlier_version_is_continued_in_its_own_space_alone(old_results: Path, mergefront: Run) -> None:
+    path = old_results / "search.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["search"]["space"] = [{"method": "slerp", "t": {"low": 0.4, "high": 0.6}}]
+    path.write_text(yaml.safe_dump(content))
+    _, err = mergefront("search", path, "--out", old_results / "search", expect=2)
+    assert "restore that search.space" in err

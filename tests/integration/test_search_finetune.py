@@ -80,22 +80,23 @@ def test_a_candidate_is_a_merge_and_a_run(sweep: Callable[..., Path], tmp_path: 
     assert {suite.objective for suite in opened.held_out.suites} == {"clinical", "cards"}
     assert race.scheduler.rungs.objectives == ["clinical", "cards"], "what is learned is an axis"
     assert choose_sampler(space, 3, 2).name == "tpe" and space.dimensions == 1 + 3
-    assert all(space.params_of(recipe) is None for recipe in opened.recipes), "nothing of the grid is tuned"
+    assert all(space.params_of_merge(recipe) is None for recipe in opened.recipes), "nothing of the grid is tuned"
 
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     for _ in range(8):
         params = space.suggest(study.ask())
         assert space.distributions(params).keys() == params.keys()
-        run = space.run(params)
+        candidate = space.candidate(params)
+        run = space.run(candidate)
         assert run is not None and run.tuning.start.id == space.merge(params).id
         settings = run.tuning.settings
         assert settings["lora"]["rank"] == params["finetune.rank"]
         assert settings["learning_rate"] == pytest.approx(params["finetune.learning_rate"], rel=5e-3)
         assert len(run.examples) == params["finetune.examples"] == run.tuning.examples
-        recipe = space.recipe(params)
-        assert recipe.id == run.recipe.id == space.recipe(dict(params)).id
+        recipe = space.recipe(candidate)
+        assert recipe.id == run.recipe.id == space.recipe(space.candidate(dict(params))).id
         assert recipe.label.startswith(f"{run.tuning.start.method}+lora ")
-        other = {**params, "finetune.rank": 12 - params["finetune.rank"]}
-        assert space.recipe(other).id != recipe.id and space.merge(other).id == space.merge(params).id
-    examples = {len(run.examples): run.examples for run in (space.run({**params, "finetune.examples": n}) for n in (4, 8)) if run}  # fmt: skip
+        other = space.candidate({**params, "finetune.rank": 12 - params["finetune.rank"]})
+        assert space.recipe(other).id != recipe.id and other.merge.id == candidate.merge.id
+    examples = {len(run.examples): run.examples for run in (space.run(space.candidate({**params, "finetune.examples": n})) for n in (4, 8)) if run}  # fmt: skip
     assert examples[8][:4] == examples[4], "smaller budgets are the first of larger ones"

@@ -65,11 +65,11 @@ def make_space(**entry: Any) -> SearchSpace:
 def test_ids_of_a_search_are_those_of_old_results() -> None:
     span = {"low": 0, "high": 1}
     linear = make_space(method="linear", alpha=span)
-    assert linear.recipe({"linear.alpha": 0.3}).id == "1e88629815ef3429b8fe"
-    assert linear.recipe({"linear.alpha": 1.0}).id == "15d173705ddb9fffecc2"
+    assert linear.merge({"linear.alpha": 0.3}).id == "1e88629815ef3429b8fe"
+    assert linear.merge({"linear.alpha": 1.0}).id == "15d173705ddb9fffecc2"
     depth = make_space(method="slerp", t={**span, "knots": 2})
-    assert depth.recipe({"slerp.t[0]": 0.3, "slerp.t[1]": 0.3}).id == "095346d14c678803a6d4"
-    assert depth.recipe({"slerp.t[0]": 0.2, "slerp.t[1]": 0.8}).id == "66c58c924819f77f0703"
+    assert depth.merge({"slerp.t[0]": 0.3, "slerp.t[1]": 0.3}).id == "095346d14c678803a6d4"
+    assert depth.merge({"slerp.t[0]": 0.2, "slerp.t[1]": 0.8}).id == "66c58c924819f77f0703"
 
 
 def test_the_methods_with_an_elementwise_form_are_those_that_say_so() -> None:
@@ -93,9 +93,9 @@ def test_other_parameters_are_gridded_beside_a_ratio() -> None:
 
 def test_other_parameters_are_searched_beside_a_ratio() -> None:
     space = make_space(method="linear", alpha={"low": 0, "high": 1}, parameters={"normalize": {"low": 0, "high": 1}})
-    recipe = space.recipe({"linear.alpha": 0.3, "linear.normalize": 0.5})
+    recipe = space.merge({"linear.alpha": 0.3, "linear.normalize": 0.5})
     assert recipe.parameters == {"normalize": 0.5} and recipe.models[1][1] == {"weight": 0.3}
-    assert space.params_of(merges(GRIDS["1e88629815ef3429b8fe"])[0]) is None, "it says nothing of normalize"
+    assert space.params_of_merge(merges(GRIDS["1e88629815ef3429b8fe"])[0]) is None, "it says nothing of normalize"
 
 
 SPAN = {"low": 0, "high": 1}

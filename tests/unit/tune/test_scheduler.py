@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,8 @@ from orchestrator.stages.open import Sweep, open_sweep
 from orchestrator.stages.search import Race, open_race, read_standings
 from tune.rungs import Rungs
 from tune.scheduler import RaceScheduler
-from tune.standings import Standing, read_notes
+from tune.space import SearchSpace
+from tune.standings import Standing, read_candidates
 
 OBJECTIVES = {
     "clinical": {"tasks": ["demo_formulary"], "split": "search"},
@@ -125,9 +125,8 @@ def test_a_candidate_noted_with_an_unknown_status_is_decided_again_from_its_answ
     assert json.loads(file.read_text())["status"] == "stopped early"
     file.write_text(file.read_text().replace("stopped early", "raced"))
 
-    (note,) = read_notes(opened.layout.proposals())
-    assert (note["status"], note["rung"], note["number"]) == (RecipeStatus.PENDING, -1, 0)
-    again = Standing(bad.recipe, bad.params, 0, note["status"], note["rung"], rivals=tuple(note["rivals"]))
+    (again,), _ = read_candidates(opened.layout.proposals(), SearchSpace(opened.config, opened.sources))
+    assert (again.status, again.rung, again.number) == (RecipeStatus.PENDING, -1, 0)
     scheduler.standings[bad.recipe.id] = again
     count = opened.ledger.count(bad.recipe.id)
     race(opened, scheduler, again, right=0.1)
@@ -136,9 +135,10 @@ def test_a_candidate_noted_with_an_unknown_status_is_decided_again_from_its_answ
 
 
 def candidate(sweep: Sweep, scheduler: RaceScheduler, number: int, ratio: float) -> Standing:
-    recipe = replace(sweep.recipes[-1], parameters={"normalize": True, "ratio": ratio})
-    scheduler.standings[recipe.id] = Standing(recipe, {"linear.alpha": ratio}, number)
-    return scheduler.standings[recipe.id]
+    proposed = SearchSpace(sweep.config, sweep.sources).candidate({"linear.alpha": ratio})
+    standing = Standing(proposed.merge, proposed, number)
+    scheduler.standings[standing.recipe.id] = standing
+    return standing
 
 
 def race(sweep: Sweep, scheduler: RaceScheduler, standing: Standing, right: float) -> list[float]:
