@@ -25,6 +25,7 @@ from orchestrator.models.fetch import fetch
 from orchestrator.models.resolve import open_model
 from orchestrator.models.serving import TOKENIZER_FILES
 from orchestrator.recipes.recipe import Recipe, Source
+from orchestrator.report.words import why
 from orchestrator.results.board import Board, Row
 from orchestrator.stages.open import Sweep
 from tasks.merging.checkpoint import appearing, headers
@@ -47,7 +48,9 @@ def promote(sweep: Sweep, board: Board, name: str, folder: Path) -> Row:
     """
     row = board.find(name)
     if row.status != RecipeStatus.SCORED:
-        raise UserError(f"{row.recipe.label} is {row.status} and has no scores; promote a recipe that is scored")
+        raise UserError(
+            f"{row.recipe.label} is {row.status} and has no scores{why(row)}; promote a recipe that is scored"
+        )
     check_new(folder)
     check_parents(sweep, row.recipe)
     with tempfile.TemporaryDirectory() as scratch, appearing(folder) as temporary:

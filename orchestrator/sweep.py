@@ -73,13 +73,13 @@ def run_sweep(path: Path, out: Path, *, until: Stage = Stage.FINETUNE, max_gpu_h
         race = open_race(sweep, starts=searches)
         with computing(sweep, max_gpu_hours, searches=searches) as compute:
             evaluate(sweep, sweep.grid, compute)
-            if race and searches:
-                search(sweep, race, compute)
-            # Starting points are chosen among all scored recipes, so every one must have been evaluated.
-            if finetunes and is_ready(sweep, race) and not compute.is_exhausted():
-                try:
+            try:
+                if race and searches:
+                    search(sweep, race, compute)
+                # Starting points are chosen among all scored recipes, so every one must have been evaluated.
+                if finetunes and is_ready(sweep, race) and not compute.is_exhausted():
                     finetune(sweep, race_board(sweep, race), compute)
-                except UserError:
-                    publish(sweep, race)  # no recipe meets a starting point, say: the scores help to choose another
-                    raise
+            except UserError:
+                publish(sweep, race)  # no recipe meets a starting point, say: the scores help to choose another
+                raise
         return publish(sweep, race)

@@ -21,6 +21,7 @@ from orchestrator.config.workers import Workers
 from orchestrator.core.records import Answered, Failure, RecipeStatus
 from orchestrator.ledger.ledger import COSTS, Ledger
 from orchestrator.recipes.recipe import Recipe
+from tasks.evaluation.judge import NoScore
 from tasks.evaluation.ledger_lm import LedgerLM
 from tune.racing import DEFER_ABOVE, Answers, RaceTest, front_of
 from tune.rungs import Rungs
@@ -174,7 +175,8 @@ class RaceScheduler:
                 pool.add(blocks)
                 return reports
             self.read(standing, standing.rung + 1)
-            self.decide(standing, defer_above)
+            if standing.answers:  # a metric that is undefined on some of the questions may be defined on more
+                self.decide(standing, defer_above)
             reports.append(self._report(standing))
         standing.save(self.folder)
         self.log(
@@ -183,10 +185,18 @@ class RaceScheduler:
         return reports or [self._report(standing)]
 
     def read(self, standing: Standing, rung: int) -> None:
-        """Read a recipe's values and scores on a rung from the ledger, which has all its answers."""
+        """Read a recipe's values and scores on a rung from the ledger, which has all its answers.
+
+        On the last rung a recipe without a score is unscored for good; before, it has no values yet.
+        """
         lm = self.lm.knowing(self.ledger.answers(standing.recipe.id))
-        standing.answers, standing.scores = self.rungs.read(lm, rung)
-        standing.rung = rung
+        standing.rung, standing.reason = rung, ""
+        try:
+            standing.answers, standing.scores = self.rungs.read(lm, rung)
+        except NoScore as error:
+            standing.answers, standing.scores, standing.reason = (), {}, str(error)
+            if rung == len(self.rungs.rungs) - 1:
+                standing.status = RecipeStatus.UNSCORED
 
     def decide(self, standing: Standing, defer_above: float) -> None:
         """Set the status that follows from the last rung: scored, stopped early, deferred, or still pending."""
@@ -220,7 +230,7 @@ class RaceScheduler:
     # ---------------------------------------------------------------- results
     def result_of(self, standing: Standing) -> TrialResult:
         """Return a recipe's result, for the study."""
-        if not standing.scores or standing.status in (RecipeStatus.INVALID, RecipeStatus.FAILED):
+        if not standing.scores or standing.status in (RecipeStatus.INVALID, RecipeStatus.FAILED, RecipeStatus.UNSCORED):
             return TrialResult(standing.status, notes={"recipe_id": standing.recipe.id})
         values = {name: score.value for name, score in standing.scores.items()}
         documents, part = sum(map(len, standing.answers)), standing.status != RecipeStatus.SCORED

@@ -37,6 +37,8 @@ class Standing:
     """Recipe ids; chosen at the first decision, and kept."""
     evidence: float = 0.0
     """Log of the capital against it, at the last decision."""
+    reason: str = ""
+    """Why it has no score on the last rung that is answered."""
 
     def save(self, folder: Path) -> None:
         """Write what cannot be derived from the ledger; `read_standings` reads it."""

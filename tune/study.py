@@ -108,7 +108,7 @@ class TrialResult:
 def finish(study: optuna.Study, trial: Trial, result: TrialResult, sampler: str) -> None:
     """Finish a running trial.
 
-    An invalid recipe is infeasible, not a low score; a failed one has no result.
+    An invalid recipe is infeasible, not a low score; a failed or unscored one has no result.
     """
     for key, note in (result.notes or {}).items():
         trial.set_user_attr(key, note)
@@ -139,4 +139,4 @@ def _constraints(result: TrialResult) -> dict[str, float]:
 def _state(result: TrialResult, sampler: str) -> TrialState:
     if result.status == RecipeStatus.INVALID:
         return TrialState.PRUNED if sampler == "tpe" else TrialState.FAIL
-    return TrialState.FAIL if result.status == RecipeStatus.FAILED else TrialState.COMPLETE
+    return TrialState.COMPLETE if result.values else TrialState.FAIL

@@ -80,7 +80,8 @@ def _show(board: Board, out: Path) -> int:
     if board.finetuning:
         print_finetuning(board, board.finetuning, console())
     rows = [*board.rows, *(run.row for run in (board.finetuning.runs if board.finetuning else ()))]
-    unscored = [row for row in rows if row.failure and row.status in (RecipeStatus.INVALID, RecipeStatus.FAILED)]
+    final = (RecipeStatus.UNSCORED, RecipeStatus.INVALID, RecipeStatus.FAILED)
+    unscored = [row for row in rows if row.failure and row.status in final]
     for row in unscored:
         assert row.failure is not None
         print(

@@ -22,7 +22,9 @@ class RecipeStatus(StrEnum):
     PENDING = "pending"
     """Some of its questions have no answer yet."""
     SCORED = "scored"
-    """All questions are answered."""
+    """All questions are answered, and every task has a score."""
+    UNSCORED = "unscored"
+    """All questions are answered, but a task has no score: a metric of the answers is no number, say."""
     STOPPED_EARLY = "stopped early"
     """A search's candidate that is beaten with near certainty on some of the questions, and is evaluated no further."""
     DEFERRED = "deferred"
@@ -167,13 +169,14 @@ class Failure:
     """Why a recipe has no score.
 
     An `invalid` recipe cannot be merged or loaded (mergekit refuses it, a weight is NaN), and another attempt cannot
-    help. A `failed` one met an error on the way, and the next run tries it again.
+    help. A `failed` one met an error on the way, and the next run tries it again. An `unscored` one has all answers,
+    and is scored anew from them by each command; that is why this alone is never stored.
     """
 
     recipe_id: str
-    status: Literal["invalid", "failed"]
-    stage: Literal["merge", "answer", "worker", "train"]
-    """Loading the recipe, answering its questions, the worker itself, or its fine-tuning."""
+    status: Literal["invalid", "failed", "unscored"]
+    stage: Literal["merge", "answer", "worker", "train", "score"]
+    """Loading the recipe, answering its questions, the worker itself, its fine-tuning, or scoring its answers."""
     message: str
     detail: str = ""
     """The traceback, for debugging."""

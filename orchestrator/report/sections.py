@@ -187,7 +187,8 @@ def _failures(board: Board) -> Section:
         return Section("Failures", ("None.",))
     words = (
         "An invalid recipe cannot be scored, and another attempt cannot help; a failed one broke on the way, and "
-        "the next run tries it again. Neither has a score."
+        "the next run tries it again. An unscored one is answered, but a metric of its answers is no number. None of "
+        "them is compared with others."
     )
     return Section("Failures", (words,), table)
 

@@ -117,7 +117,13 @@ def tasks(board: Board, objective: str) -> Table:
     cells = []
     for row in rows:
         values = {(t.task, m): v for t in row.scores[objective].tasks for m, v in {"": t.value, **t.metrics}.items()}
-        cells.append((title(row), number(row.scores[objective].value), *(number(values[c]) for c in columns)))
+        cells.append(
+            (
+                title(row),
+                number(row.scores[objective].value),
+                *(number(values[c]) if c in values else NONE for c in columns),
+            )
+        )
     head = ("recipe", objective, *(f"{task}: {metric}" if metric else task for task, metric in columns))
     return Table(head, tuple(cells), tuple(map(kind, rows)))
 

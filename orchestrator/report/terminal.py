@@ -15,7 +15,7 @@ from rich.text import Text
 from orchestrator.core.errors import UserError
 from orchestrator.core.records import RecipeStatus
 from orchestrator.report import finetune
-from orchestrator.report.words import full_title, number, parent_name, ranked, score_text, title, warnings
+from orchestrator.report.words import full_title, number, parent_name, ranked, score_text, title, warnings, why
 from orchestrator.results.board import Board, FinetuneResults, Row
 from orchestrator.stats.scores import Difference, difference
 
@@ -23,7 +23,12 @@ LINES = 200
 """Most recipes that the terminal shows."""
 SHOWN = 8
 """Most flipped documents that are named."""
-STYLES = {RecipeStatus.SCORED: "", RecipeStatus.INVALID: "red", RecipeStatus.FAILED: "red"}
+STYLES = {
+    RecipeStatus.SCORED: "",
+    RecipeStatus.UNSCORED: "red",
+    RecipeStatus.INVALID: "red",
+    RecipeStatus.FAILED: "red",
+}
 
 
 def console() -> Console:
@@ -70,7 +75,9 @@ def print_difference(board: Board, a: Row, b: Row, console: Console) -> None:
     """
     for row in (a, b):
         if row.status != RecipeStatus.SCORED:
-            raise UserError(f"{title(row)} is {row.status} and has no scores; compare recipes that are scored")
+            raise UserError(
+                f"{title(row)} is {row.status} and has no scores{why(row)}; compare recipes that are scored"
+            )
     for line in warnings(board):
         console.print(Text(line, style="bold red"))
     console.print(Text(f"a = {full_title(a)} ({a.recipe.id})\nb = {full_title(b)} ({b.recipe.id})"))
@@ -102,7 +109,7 @@ def _documents(documents: Sequence[int]) -> str:
 
 
 def _style(row: Row) -> str:
-    """Red for invalid and failed recipes; dim for those without a score yet, or that a search stopped or deferred."""
+    """Red where a score is missing for a reason; dim where it is not there yet, or a search stopped or deferred it."""
     style = "green" if row.on_front else STYLES.get(row.status, "dim")
     return f"{style} bold".strip() if parent_name(row) else style
 

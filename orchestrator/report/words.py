@@ -22,6 +22,7 @@ STATUSES = (
     RecipeStatus.SCORED,
     RecipeStatus.DEFERRED,
     RecipeStatus.STOPPED_EARLY,
+    RecipeStatus.UNSCORED,
     RecipeStatus.INVALID,
     RecipeStatus.FAILED,
     RecipeStatus.PENDING,
@@ -60,6 +61,11 @@ def title(row: Row) -> str:
 def full_title(row: Row) -> str:
     """Title a recipe by all points of the grid that have these weights, with = between them."""
     return " = ".join(point_title(point) for point in row.recipe.points)
+
+
+def why(row: Row) -> str:
+    """Why a recipe has no score, in brackets after a space; empty where no reason is known."""
+    return f" ({row.failure.message})" if row.failure else ""
 
 
 def parent_name(row: Row) -> str | None:

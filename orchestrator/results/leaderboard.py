@@ -38,7 +38,8 @@ def write_board(board: Board, layout: Layout) -> None:
     ]
     directions = {name: board.objectives[name].direction for name in board.axes}
     near = [row.recipe.id for row in board.rows if row.near_front]
-    write_json(layout.front, {"objectives": directions, "front": front, "near_front": near})
+    unscored = {row.recipe.id: row.failure.message for row in board.rows if row.failure}
+    write_json(layout.front, {"objectives": directions, "front": front, "near_front": near, "without_score": unscored})
 
 
 def write_finetuning(results: FinetuneResults, objectives: Iterable[str], layout: Layout) -> None:
@@ -71,7 +72,7 @@ def _schema(board: Board) -> pa.Schema:
     columns = [("recipe_id", pa.string()), ("method", pa.string()), ("parameters", pa.string())]
     columns += [("status", pa.string()), ("on_front", pa.bool_()), ("near_front", pa.bool_())]
     columns += [(key, pa.float64()) for name in board.objectives for key in (name, f"{name}_se")]
-    return pa.schema([*columns, *((key, pa.float64()) for key in COSTS)])
+    return pa.schema([*columns, *((key, pa.float64()) for key in COSTS), ("reason", pa.string())])
 
 
 def _leaderboard_row(board: Board, row: Row) -> dict[str, Any]:
@@ -84,4 +85,5 @@ def _leaderboard_row(board: Board, row: Row) -> dict[str, Any]:
         "near_front": row.near_front,
         **as_row(row.scores),
         **row.costs,
+        "reason": row.failure.message if row.failure else None,
     }

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from orchestrator.core.files import read_json_if_exists
+from orchestrator.core.records import RecipeStatus
 from orchestrator.core.store import Store
 from orchestrator.core.text import duration
 from orchestrator.ledger.blocks import Damaged, Stored, block_folders, look
@@ -62,6 +65,7 @@ class Status:
     gpu_hours: float
     """The same hours, counted for each GPU of an engine; 0 where the workers have no GPU."""
     failures: list[dict[str, str]]
+    """Why recipes have no score: those that are not answered, and those that were unscored in the last report."""
     search: dict[str, int] = field(default_factory=dict)
     """Status → number of the search's candidates."""
     tuned: dict[str, int] = field(default_factory=dict)
@@ -87,6 +91,7 @@ def read_status(layout: Layout) -> Status:
             ids = block.table["question_id"]
             known[block.recipe_id].update(ids.filter(pc.is_in(ids, value_set=wanted)).to_pylist())
     failures = _failures(layout, recipes)
+    labels = {recipe.id: recipe.label for recipe in recipes}
     states = {
         key: "done" if len(found) == len(wanted) else failures.get(key, {}).get("status", "pending")
         for key, found in known.items()
@@ -107,7 +112,10 @@ def read_status(layout: Layout) -> Status:
         workers=_workers(blocks, driver),
         worker_hours=seconds / 3600,
         gpu_hours=workers.gpu_hours(seconds) if workers.gpus else 0.0,
-        failures=[failures[key] for key in failures if states[key] != "done"],
+        failures=[
+            *(failures[key] for key in failures if states[key] != "done"),
+            *(each for each in _unscored(layout, labels) if states.get(each["recipe_id"], "done") == "done"),
+        ],
         search=dict(Counter(candidates.values())),
         tuned=dict(Counter(runs.values())),
         damaged=damaged,
@@ -142,6 +150,26 @@ def _failures(layout: Layout, recipes: list[Recipe]) -> dict[str, dict[str, str]
             reason = {key: str(failure.get(key)) for key in ("status", "stage", "message")}
             found[recipe.id] = {"recipe_id": recipe.id, "label": recipe.label, **reason}
     return found
+
+
+def _unscored(layout: Layout, labels: Mapping[str, str]) -> list[dict[str, str]]:
+    """The recipes that are answered and have no score, by the leaderboard that was written last."""
+    if not layout.leaderboard.exists():
+        return []
+    table = pq.read_table(layout.leaderboard)
+    if "reason" not in table.column_names:  # written by an earlier version
+        return []
+    rows = table.filter(pc.field("status") == RecipeStatus.UNSCORED).to_pylist()
+    return [
+        {
+            "recipe_id": row["recipe_id"],
+            "label": labels.get(row["recipe_id"], row["method"]),
+            "status": row["status"],
+            "stage": "score",
+            "message": row["reason"],
+        }
+        for row in rows
+    ]
 
 
 def _read_blocks(layout: Layout, manifest: Manifest, ids: set[str]) -> tuple[list[Stored], list[str]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from orchestrator.core.files import read_json_if_exists
 from orchestrator.core.records import Failure, RecipeStatus
+from orchestrator.core.text import listed
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.results.board import Board, Row, TaskSummary, mark_front
 from orchestrator.results.failures import read_failures
 from orchestrator.stages.open import Round, Sweep
 from orchestrator.stats.scores import TaskScore, combine
-from tasks.evaluation.judge import score_task
+from tasks.evaluation.judge import NoScore, score_task
 from tasks.evaluation.ledger_lm import LedgerLM, Unanswered
 from tasks.evaluation.suites import SuiteTask, generation_tasks
 
@@ -17,7 +18,8 @@ from tasks.evaluation.suites import SuiteTask, generation_tasks
 def score(sweep: Sweep, evaluated: Round) -> Board:
     """Score every recipe of a round that has all its answers, and mark the front; nothing is evaluated."""
     rows = _rows(sweep, evaluated)
-    notes = (note for task in generation_tasks(evaluated.suites) for note in task.notes())
+    notes = [note for task in generation_tasks(evaluated.suites) for note in task.notes()]
+    notes += _partial_metrics(rows)
     return Board(
         config=sweep.config,
         objectives=dict(evaluated.objectives),
@@ -58,19 +60,50 @@ def _summary(suite: SuiteTask) -> TaskSummary:
 
 
 def _row(sweep: Sweep, evaluated: Round, recipe: Recipe, failure: Failure | None) -> Row:
-    """Score one recipe; one without all answers has the status of its failure, or is pending."""
+    """Score one recipe; one without all answers has the status of its failure, or is pending.
+
+    A recipe with a task that has no score has none in its objective, and is not compared with others.
+    """
     costs = sweep.ledger.costs(recipe.id)
     lm = sweep.tasks.lm.knowing(sweep.ledger.answers(recipe.id))
-    try:
-        scores = [_task_score(sweep, recipe, suite, lm) for suite in evaluated.suites]
-    except Unanswered:
-        status = RecipeStatus(failure.status) if failure else RecipeStatus.PENDING
-        return Row(recipe, status, {}, costs, failure=failure)
+    scores: list[TaskScore] = []
+    reasons: dict[str, str] = {}
+    for suite in evaluated.suites:
+        try:
+            scores.append(_task_score(sweep, recipe, suite, lm))
+        except NoScore as error:
+            reasons.setdefault(suite.objective, f"{suite.objective}: {error}")
+        except Unanswered:
+            status = RecipeStatus(failure.status) if failure else RecipeStatus.PENDING
+            return Row(recipe, status, {}, costs, failure=failure)
     combined = {
         name: combine(objective, [score for score in scores if score.objective == name])
         for name, objective in evaluated.objectives.items()
+        if name not in reasons
     }
+    if reasons:
+        why = Failure(recipe.id, "unscored", "score", "; ".join(reasons.values()))
+        return Row(recipe, RecipeStatus.UNSCORED, combined, costs, failure=why)
     return Row(recipe, RecipeStatus.SCORED, combined, costs)
+
+
+def _partial_metrics(rows: list[Row]) -> list[str]:
+    """Name the metrics that only some documents have, with the number of these, from the fewest to the most."""
+    found: dict[tuple[str, str], set[int]] = {}
+    documents: dict[tuple[str, str], int] = {}
+    for task in (task for row in rows for score in row.scores.values() for task in score.tasks):
+        for metric, number in task.counted.items():
+            found.setdefault((task.task, metric), set()).add(number)
+            documents[task.task, metric] = len(task.influence)
+    return [
+        f"{task}: {metric} is over the documents that have it, as in lm-eval: "
+        f"{listed(map(str, sorted(numbers)))} of {documents[task, metric]}, depending on the recipe."
+        if len(numbers) > 1
+        else f"{task}: {metric} is over the documents that have it, as in lm-eval: {min(numbers)} of "
+        f"{documents[task, metric]}."
+        for (task, metric), numbers in found.items()
+        if min(numbers) < documents[task, metric]
+    ]
 
 
 def _task_score(sweep: Sweep, recipe: Recipe, suite: SuiteTask, lm: LedgerLM) -> TaskScore:

@@ -120,7 +120,7 @@ def read_standings(race: Race) -> None:
         standing = scheduler.standings[recipe_id]
         if standing.rung == last and standing.answers:
             continue  # already read by this command
-        is_full = standing.number is None or standing.status == RecipeStatus.SCORED
+        is_full = standing.number is None or standing.status in (RecipeStatus.SCORED, RecipeStatus.UNSCORED)
         wanted = last if is_full else standing.rung
         if wanted < 0 or standing.status in (RecipeStatus.INVALID, RecipeStatus.FAILED):
             continue
@@ -128,8 +128,8 @@ def read_standings(race: Race) -> None:
             standing.status, standing.rung = RecipeStatus.PENDING, -1
             continue
         scheduler.read(standing, wanted)
-        if standing.number is None:
-            standing.status = RecipeStatus.SCORED
+        if is_full:
+            standing.status = RecipeStatus.SCORED if standing.answers else RecipeStatus.UNSCORED
 
 
 def search(sweep: Sweep, race: Race, compute: Compute) -> None:
@@ -146,9 +146,10 @@ def search(sweep: Sweep, race: Race, compute: Compute) -> None:
     if compute.is_exhausted():
         return
     if unscored := race.unscored_parents:
+        reason = race.scheduler.standings[unscored[0].id].reason
         raise UserError(
             f"{unscored[0].label} has no score, and a search compares with its parents; "
-            f"{sweep.layout.failure(unscored[0].id)} says why; the same command tries again"
+            + (reason or f"{sweep.layout.failure(unscored[0].id)} says why; the same command tries again")
         )
     for standing in race.scheduler.proposals:
         if standing.status == RecipeStatus.FAILED:

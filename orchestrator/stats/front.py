@@ -33,6 +33,7 @@ def front_mask(points: Floats) -> npt.NDArray[np.bool_]:
     A point that dominates another comes before it in descending lexicographic order, so each piece of that order is
     compared with itself and with the front of all pieces before it: linear time where the front is small.
     """
+    assert not np.isnan(points).any(), "nothing dominates NaN, so that it would be on every front"
     order = np.lexsort(points.T[::-1])[::-1]
     front = order[:0]
     for start in range(0, len(order), PIECE):
@@ -56,6 +57,7 @@ def hypervolume(points: Floats, reference: Floats) -> float:
         points: shape (n, objectives), to be maximised.
         reference: shape (objectives,).
     """
+    assert not np.isnan(points).any() and not np.isnan(reference).any(), "a volume needs numbers"
     above = points[(points > reference).all(axis=1)]
     if len(above) == 0:
         return 0.0

@@ -43,7 +43,11 @@ def mean_score(scores: Sequence[Score]) -> Score:
             same[0],
             value=float(np.mean([task.value for task in same])),
             influence=np.mean([task.influence for task in same], axis=0),
-            metrics={key: float(np.mean([task.metrics[key] for task in same])) for key in same[0].metrics},
+            metrics={
+                key: float(np.mean([task.metrics[key] for task in same]))
+                for key in same[0].metrics
+                if all(key in task.metrics for task in same)
+            },
         )
         for same in zip(*(score.tasks for score in scores), strict=True)
     )

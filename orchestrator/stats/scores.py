@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,11 @@ class TaskScore:
     """Value of the first metric for each document, NaN where it has none; shape (documents,)."""
     share: float = 1.0
     """The task's share of its group, for objectives with `average: groups`."""
+    counted: dict[str, int] = field(default_factory=dict)
+    """Metric → number of documents that have it; lm-eval aggregates over those."""
+
+    def __post_init__(self) -> None:
+        assert math.isfinite(self.value) and np.isfinite(self.influence).all(), f"{self.task} has no score"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """From answers to scores, by lm-eval's own filters, metrics and aggregations.
 
 Every score keeps a number per document, its influence on the score, so that standard errors and paired differences
-are computed without the answers.
+are computed without the answers. What is no number (NaN, infinity, an aggregation that raises) is no score: the recipe
+has none, for a reason that is named.
 """
 
 from __future__ import annotations
@@ -9,13 +10,17 @@ from __future__ import annotations
 import logging
 import math
 import random
+import traceback
+import warnings
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from langdetect import DetectorFactory
 
+from orchestrator.core.text import one_line
 from orchestrator.stats.scores import Floats, TaskScore
 from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.evaluation.suites import SuiteTask
@@ -29,15 +34,66 @@ logging.getLogger("lm_eval.tasks.ifeval.instructions").disabled = True
 JACKKNIFE_GROUPS = 200
 """Groups of documents that are left out in turn; each costs one run of the metric's aggregation, such as a corpus
 BLEU."""
+NAMES_CODE = (ImportError, NameError, AttributeError, TypeError)
+"""Exceptions whose text names code; that of others may quote an answer, which may be about a patient."""
+
+Aggregate = Callable[[Any], float]
+Metric = tuple[str, str]
+"""lm-eval's (metric, filter)."""
+
+
+class NoScore(Exception):
+    """One recipe's answers to a task have no score; the message says why, without quoting them."""
 
 
 def score_task(suite: SuiteTask, lm: LedgerLM) -> TaskScore:
     """Score one recipe's answers to a task with lm-eval's own filters and metrics.
 
+    A metric that some documents lack is aggregated over those that have it, as in lm-eval.
+
     Raises:
         tasks.evaluation.ledger_lm.Unanswered: the ledger lacks some of the task's answers.
+        NoScore: a metric of the score has no finite value, or no standard error.
     """
     instances = suite.task.instances
+    _lay_in(suite, instances, lm)
+    by_document = group_by_document(instances)
+    values = judge_documents(suite, by_document)
+    aggregate = suite.task.aggregation()
+
+    def sample(key: Metric) -> tuple[float, Floats, Floats]:
+        items = {place: judged[key] for place, judged in enumerate(values) if key in judged}
+        try:
+            return _sample_of(items, aggregate[key[0]], len(values))
+        except NoScore as error:
+            raise NoScore(f"{suite.name}: {key[0]}: {error}") from error.__cause__
+
+    samples = {key: sample(key) for key in suite.metrics}
+    for key in suite.shown:
+        try:
+            samples[key] = sample(key)
+        except NoScore:  # it is no part of the score: the report has no number for it
+            continue
+    scored = [samples[key] for key in suite.metrics]
+    return TaskScore(
+        objective=suite.objective,
+        task=suite.name,
+        metrics={_label(key): value for key, (value, _, _) in samples.items()},
+        value=float(np.mean([value for value, _, _ in scored])),
+        influence=np.mean([influence for _, influence, _ in scored], axis=0),
+        documents=scored[0][2],
+        share=suite.share,
+        counted={_label(key): sum(key in judged for judged in values) for key in suite.metrics},
+    )
+
+
+def _label(key: Metric) -> str:
+    return ",".join(key) if key[1] != "none" else key[0]
+
+
+# -------------------------------------------------------------------- documents
+def _lay_in(suite: SuiteTask, instances: Sequence[Any], lm: LedgerLM) -> None:
+    """Give every request its answers."""
     by_type: dict[str, list[Any]] = defaultdict(list)
     for instance in instances:
         instance.resps, instance.filtered_resps = [], {}
@@ -45,44 +101,96 @@ def score_task(suite: SuiteTask, lm: LedgerLM) -> TaskScore:
     for kind, requests in by_type.items():
         for request, response in zip(requests, getattr(lm, kind)(requests), strict=True):
             request.resps.append(response)
-    suite.task.apply_filters()
-    by_document: dict[int, list[Any]] = defaultdict(list)
+        if kind != "generate_until":
+            numbers = [
+                response[0] if isinstance(response, tuple) else response for r in requests for response in r.resps
+            ]
+            if wrong := [number for number in numbers if not math.isfinite(number)]:
+                raise NoScore(
+                    f"{suite.name}: {len(wrong)} of {len(numbers)} log-probabilities are not finite ({wrong[0]})"
+                )
+
+
+def group_by_document(instances: Sequence[Any]) -> list[list[Any]]:
+    """Group requests by document, in the documents' order of appearance, each group in lm-eval's order."""
+    found: dict[int, list[Any]] = defaultdict(list)
     for instance in instances:
-        by_document[instance.doc_id].append(instance)
-    wanted = [*suite.metrics, *suite.shown]
-    items: dict[tuple[str, str], list[Any]] = {metric: [] for metric in wanted}
-    for group in by_document.values():
-        group.sort(key=lambda instance: instance.idx)
-        for filter_ in dict.fromkeys(filter_ for _, filter_ in wanted):
+        found[instance.doc_id].append(instance)
+    return [sorted(group, key=lambda instance: instance.idx) for group in found.values()]
+
+
+def judge_documents(suite: SuiteTask, by_document: Sequence[Sequence[Any]]) -> list[dict[Metric, Any]]:
+    """Compute what lm-eval's `process_results` gives for each document, under each filter that the suite uses.
+
+    Args:
+        by_document: the requests of each document, with their responses.
+
+    Raises:
+        NoScore: a filter or process_results raises, or the latter gives no dictionary.
+    """
+    instances = [instance for group in by_document for instance in group]
+    filters = dict.fromkeys(filter_ for _, filter_ in (*suite.metrics, *suite.shown))
+    try:
+        for each in suite.task._filters:
+            each.apply(instances)
+    except Exception as error:  # lm-eval's and users' filters raise whatever they meet
+        raise NoScore(f"{suite.name}: a filter raises {describe(error)}") from error
+    found = []
+    for group in by_document:
+        judged: dict[Metric, Any] = {}
+        for filter_ in filters:
             random.seed(0)
-            values = suite.task.process_results(group[0].doc, [i.filtered_resps[filter_] for i in group])
-            for key in wanted:
-                if key[1] == filter_:
-                    items[key].append(values[key[0]])
-    aggregate = suite.task.aggregation()
-    samples = {key: _sample(values, aggregate[key[0]]) for key, values in items.items()}
-    scored = [samples[key] for key in suite.metrics]
-    return TaskScore(
-        objective=suite.objective,
-        task=suite.name,
-        metrics={",".join(key) if key[1] != "none" else key[0]: value for key, (value, _, _) in samples.items()},
-        value=float(np.mean([value for value, _, _ in scored])),
-        influence=np.mean([influence for _, influence, _ in scored], axis=0),
-        documents=scored[0][2],
-        share=suite.share,
-    )
+            judged |= {(str(name), filter_): value for name, value in _process(suite, group, filter_).items()}
+        found.append(judged)
+    return found
 
 
-def _sample(items: Sequence[Any], aggregate: Callable[[Any], float]) -> tuple[float, Floats, Floats]:
+def _process(suite: SuiteTask, group: Sequence[Any], filter_: str) -> Mapping[str, Any]:
+    where = f"{suite.name}: process_results of document {group[0].doc_id}"
+    try:
+        values = suite.task.process_results(group[0].doc, [request.filtered_resps[filter_] for request in group])
+    except Exception as error:  # metrics raise whatever they meet
+        raise NoScore(f"{where} raises {describe(error)}") from error
+    if not isinstance(values, Mapping):
+        raise NoScore(f"{where} gives {type(values).__name__}, not a dictionary of metrics")
+    return values
+
+
+def describe(error: Exception) -> str:
+    """Describe an exception of a task's code by its type and place, and its text where that quotes no answer."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = f": {one_line(error, 120)}" if isinstance(error, NAMES_CODE) else ""
+    return f"{type(error).__name__}{text} ({Path(place.filename).name}, line {place.lineno})"
+
+
+# -------------------------------------------------------------------- metrics
+def _sample_of(items: Mapping[int, Any], aggregate: Aggregate, documents: int) -> tuple[float, Floats, Floats]:
+    """As `_sample`, for a metric that only some of the documents have.
+
+    A document without it has no influence; the others have more, in the ratio of the numbers.
+
+    Args:
+        items: place of a document → what process_results gave.
+        documents: number of all documents.
+    """
+    if not items:
+        raise NoScore(f"none of {documents} documents has it")
+    value, some_influence, some_own = _sample([*items.values()], aggregate)
+    influence, own = np.zeros(documents), np.full(documents, np.nan)
+    influence[[*items]], own[[*items]] = some_influence * documents / len(items), some_own
+    return value, influence, own
+
+
+def _sample(items: Sequence[Any], aggregate: Aggregate) -> tuple[float, Floats, Floats]:
     """A metric's value, and per document its influence on the value and its own value.
 
     Nearly all of lm-eval's aggregations are a ratio of sums; whether one is, is checked against its own value. The
     influence of document i on R = Σa/Σb is (a_i - R·b_i) / mean(b) (linearisation; Cochran, Sampling Techniques,
     §6.3). Any other aggregation gets jackknife influences (Efron 1982): n·R - (n-1)·R_without_i - R.
     """
-    value = float(aggregate(items))
+    value = _aggregated(items, aggregate)
     a, b = _as_ratio(items)
-    if b.sum() > 0:
+    if b.sum() > 0 and np.isfinite(a).all():
         for scale in (1.0, -1.0 / math.log(2)):  # the second: bits per byte
             ratio = scale * a.sum() / b.sum()
             if math.isclose(ratio, value, rel_tol=1e-9, abs_tol=1e-12):
@@ -91,17 +199,43 @@ def _sample(items: Sequence[Any], aggregate: Callable[[Any], float]) -> tuple[fl
     return value, _jackknife(items, aggregate), np.full(len(items), np.nan)
 
 
-def _jackknife(items: Sequence[Any], aggregate: Callable[[Any], float]) -> Floats:
+def _aggregated(items: Sequence[Any], aggregate: Aggregate) -> float:
+    """Run an aggregation, which is lm-eval's or the user's code.
+
+    Raises:
+        NoScore: it raises, or gives anything but a finite number.
+    """
+    over = f"its aggregation over {len(items)} documents"
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")  # of a division by zero, say: a value that is no number is named below
+            found = aggregate(list(items))
+            value = math.nan if isinstance(found, str | bytes) else float(found)
+    except Exception as error:
+        raise NoScore(f"{over} raises {describe(error)}") from error
+    if not math.isfinite(value):
+        raise NoScore(f"{over} gives {found if isinstance(found, float) else type(found).__name__}, which is no score")
+    return value
+
+
+def _jackknife(items: Sequence[Any], aggregate: Aggregate) -> Floats:
     """Influences from leaving out one document at a time; of many documents, one group of neighbours at a time."""
     n = len(items)
     if n < 2:
         return np.zeros(n)  # one document says nothing about its spread
     groups = np.array_split(np.arange(n), min(n, JACKKNIFE_GROUPS))
-    without = np.array([aggregate([items[i] for i in range(n) if i < g[0] or i > g[-1]]) for g in groups])
+
+    def left_out(group: Any) -> float:
+        try:
+            return _aggregated([items[i] for i in range(n) if i < group[0] or i > group[-1]], aggregate)
+        except NoScore as error:
+            raise NoScore(f"it depends on single documents, so that it has no standard error: {error}") from None
+
+    without = np.array([left_out(group) for group in groups])
     influence: Floats = np.empty(n)
-    for group, left_out in zip(groups, without, strict=True):
+    for group, value in zip(groups, without, strict=True):
         # √d, because d documents that share one number carry the variance of one.
-        influence[group] = (n - len(group)) / len(group) ** 0.5 * (without.mean() - left_out)
+        influence[group] = (n - len(group)) / len(group) ** 0.5 * (without.mean() - value)
     return np.asarray(influence - influence.mean())
 
 

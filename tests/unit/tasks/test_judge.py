@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.evaluation.judge import _jackknife, _sample
+from orchestrator.config.objectives import Objective
+from orchestrator.core.records import Answer, Question
+from orchestrator.stats.scores import combine
+from tasks.evaluation.judge import NoScore, _jackknife, _sample, score_task
+from tests.helpers.tasks import CHOICE, TEXT, lm, load, rows, write_task
 
 
 def test_ratio_metrics_are_weighted_and_others_are_jackknifed() -> None:
@@ -63,3 +71,60 @@ def test_ifevals_language_checks_give_the_same_verdict_every_time() -> None:
 
     verdicts = {str(detect_langs("la dose est 5 mg, dosis is 5 mg, la dosis es 5 mg")) for _ in range(20)}
     assert len(verdicts) == 1
+
+
+# -------------------------------------------------------------------- scores that are none
+def replies(question: Question) -> Answer:
+    """A reply of a digit, by the question; a choice's log-probability, by its tokens."""
+    number = zlib.crc32(str(question.context + question.continuation).encode()) % 10
+    if question.decoding:
+        return Answer(question.id, text=f" {number}")
+    return Answer(question.id, logprob=-1.0 - number, is_greedy=number == 0)
+
+
+JUDGE = "\nprocess_results: !function utils.judge\nmetric_list: [{{metric: hit, aggregation: {}, higher_is_better: true}}]\n"
+OWN = TEXT.split("metric_list")[0]
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "code", "reason"),
+    [
+        ("!function utils.total", "import numpy as np\ndef judge(doc, r): return {'hit': (1.0, doc['answer'])}\ndef total(x): return float(np.corrcoef(*zip(*x))[0, 1])", "hit: its aggregation over 8 documents gives nan, which is no score"),
+        ("!function utils.total", "import math\ndef judge(doc, r): return {'hit': 800.0}\ndef total(x): return math.exp(x[0])", r"hit: its aggregation over 8 documents raises OverflowError \(utils.py, line 3\)"),
+        ("!function utils.total", "def judge(doc, r): return {'hit': 0}\ndef total(x): return sum(x) / sum(x)", "raises ZeroDivisionError"),
+        ("!function utils.total", "def judge(doc, r): return {'hit': 0}\ndef total(x): return None", "raises TypeError: float"),
+        ("!function utils.total", "def judge(doc, r): return {'hit': 0}\ndef total(x): return '0.5'", "gives str, which is no score"),
+        ("mean", "def judge(doc, r): return {'hit': float('nan') if doc['answer'] == 3 else 1.0}", "hit: its aggregation over 8 documents gives nan"),
+        ("mean", "def judge(doc, r): return {'hit': float('inf')}", "gives inf"),
+        ("mean", "def judge(doc, r): return {'hit': None}", "raises TypeError"),
+        ("mean", "def judge(doc, r): return {'hit': 'yes'}", "raises TypeError"),
+        ("mean", "def judge(doc, r): return {'other': 1.0} if doc['answer'] == 9 else {}", "hit: none of 8 documents has it"),
+        ("mean", "def judge(doc, r): return None if doc['answer'] == 2 else {'hit': 1}", r"process_results of document 2 gives NoneType, not a dictionary of metrics"),
+        ("mean", "def judge(doc, r): return {'hit': {0: 1, 1: 1, 2: 1}[doc['answer']]}", r"process_results of document 3 raises KeyError \(utils.py, line 1\)$"),
+        ("!function utils.total", "import numpy as np\ndef judge(doc, r): return {'hit': (doc['answer'], doc['question'][-2:] == '5?')}\ndef total(x): return float(np.corrcoef(*zip(*x))[0, 1])", "hit: it depends on single documents, so that it has no standard error: its aggregation over 7 documents gives nan"),
+    ],
+)  # fmt: skip
+def test_what_is_no_number_is_no_score(aggregation: str, code: str, reason: str, tmp_path: Path) -> None:
+    write_task(tmp_path, OWN + JUDGE.format(aggregation), rows(8), code)
+    (suite,) = load(tmp_path, model := lm(replies))
+    with pytest.raises(NoScore, match=f"^own: .*{reason}"):
+        score_task(suite, model)
+
+
+def test_a_metric_of_some_documents_is_lm_evals_mean_of_them(tmp_path: Path) -> None:
+    code = "def judge(doc, r): return {'hit': float(doc['answer'])} if doc['answer'] > 1 else {}"
+    write_task(tmp_path, OWN + JUDGE.format("mean"), rows(8), code)
+    (suite,) = load(tmp_path, model := lm(replies))
+    score = score_task(suite, model)
+    assert score.value == 2.5 and score.counted == {"hit": 4}
+    assert score.influence == pytest.approx([0, 0, -1, 1] * 2), "twice what it would be among four"
+    assert np.isnan(score.documents).tolist() == [True, True, False, False] * 2
+    assert combine(Objective(tasks=["own"]), [score]).se == pytest.approx(np.sqrt(8 / 7 * 0.5 / 8))
+
+
+@pytest.mark.parametrize("value", [float("-inf"), float("inf"), float("nan")])
+def test_a_log_probability_that_is_not_finite_is_no_score(value: float, tmp_path: Path) -> None:
+    write_task(tmp_path, CHOICE, rows(4))
+    (suite,) = load(tmp_path, model := lm(lambda q: replace(replies(q), logprob=value)))
+    with pytest.raises(NoScore, match=r"own: 16 of 16 log-probabilities are not finite"):
+        score_task(suite, model)

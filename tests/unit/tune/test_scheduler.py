@@ -14,6 +14,7 @@ from orchestrator.core.records import Answer, Answered, Block, RecipeStatus
 from orchestrator.results.layout import Layout
 from orchestrator.stages.open import Sweep, open_sweep
 from orchestrator.stages.search import Race, open_race, read_standings
+from tests.helpers.tasks import CHOICE, rows, write_task
 from tune.rungs import Rungs
 from tune.scheduler import RaceScheduler
 from tune.space import SearchSpace
@@ -150,3 +151,48 @@ def race(sweep: Sweep, scheduler: RaceScheduler, standing: Standing, right: floa
         scheduler.decide(standing, defer_above=np.inf)
         evidence.append(standing.evidence)
     return evidence
+
+
+HIT = """
+import numpy as np
+def judge(doc, results):
+    return {"hit": float(np.argmax([logprob for logprob, _ in results]) == doc["answer"])}
+def share(items):
+    return float("nan") if len(items) < 12 or not any(items) else sum(items) / len(items)
+"""
+"""A share that is undefined for few documents, and where nothing is right."""
+
+
+def test_a_candidate_without_a_score_on_a_rung_races_on_and_without_one_at_the_end_is_unscored(
+    sweep: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MERGEFRONT_TRUST", str(tmp_path))
+    metric = "metric_list: [{metric: hit, aggregation: !function utils.share, higher_is_better: true}]\n"
+    write_task(
+        tmp_path, CHOICE.split("metric_list")[0] + "process_results: !function utils.judge\n" + metric, rows(60), HIT
+    )
+    path = sweep(
+        objectives={"clinical": {"tasks": ["own"], "split": "search"}},
+        search={**SEARCH, "racing": {"rungs": [0.3, 0.6, 1.0]}, "constraints": {}},
+        recipes=[{"method": "linear", "alpha": [0.5]}],
+        include_path=[str(tmp_path / "tasks")],
+        data_root=str(tmp_path / "data"),
+    )
+    opened = open_sweep(load_config(path), Layout(tmp_path / "out"))
+    scheduler = with_scored_grid(opened)
+    assert scheduler.rungs.documents(0)[0] < 12 < scheduler.rungs.documents(1)[0]
+    good, bad = (candidate(opened, scheduler, place, ratio) for place, ratio in ((0, 0.2), (1, 0.7)))
+    for standing, right in ((good, 0.9), (bad, 0.0)):
+        for index in range(3):
+            answer(opened, standing.recipe.id, scheduler.rungs, index, right)
+        scheduler.log = lambda line: None
+        reports = scheduler.advance(standing, None, np.inf)  # type: ignore[arg-type]  # nothing is left to evaluate
+        assert [report["rung"] for report in reports] == [0, 1, 2] and "clinical" not in reports[0]
+    assert (good.status, bad.status) == (RecipeStatus.SCORED, RecipeStatus.UNSCORED)
+    assert "its aggregation over" in bad.reason and "gives nan" in bad.reason and not bad.answers
+    assert bad.recipe.id not in scheduler.racers
+    assert scheduler.result_of(bad).values == ()
+    again = started(opened)
+    assert again.scheduler.standings[bad.recipe.id].status == RecipeStatus.UNSCORED
+    assert again.scheduler.standings[good.recipe.id].status == RecipeStatus.SCORED
+    assert again.is_settled and not again.unscored_parents
