@@ -177,7 +177,7 @@ def _sample_of(items: Mapping[int, Any], aggregate: Aggregate, documents: int) -
         raise NoScore(f"none of {documents} documents has it")
     value, some_influence, some_own = _sample([*items.values()], aggregate)
     influence, own = np.zeros(documents), np.full(documents, np.nan)
-    influence[[*items]], own[[*items]] = some_influence * documents / len(items), some_own
+    influence[[*items]], own[[*items]] = some_influence * (documents / len(items)), some_own
     return value, influence, own
 
 
