@@ -43,7 +43,8 @@ refused before anything starts, with the key, the value and a way out.
 
 - Relative paths start at the folder of the sweep file, not at the working directory.
 - `<name>` stands for a name of your choice, `[]` for an entry of a list.
-- Numbers in scientific notation need a point in YAML: `5.0e-5`. Without it YAML reads a text.
+- Plain values are read as YAML 1.2 reads them: `5e-5` is a number; a date, `1:30` and `010` are text. `yes` and `no`
+  are `true` and `false`. Text that looks like a number, such as a revision `1234567`, is quoted.
 - A file that contains a token or a password is refused: it is copied to the results.
 """
 PLAIN = {str: "text", int: "whole number", float: "number", bool: "`true` or `false`", Any: "any value"}
@@ -52,7 +53,7 @@ CHECKED = {
     "check_location": "path or address",
     "_check_backend": " or ".join(f"`{name}`" for name in BACKENDS),
     "_check_name": "name",
-    "_expand_span": "number, list of numbers, or `{start, stop, step}`",
+    "_expand_ratios": "number, list of numbers, `{start, stop, step}`, or filters",
 }
 """What the types with a validator are called, by the validator's name."""
 LIMITED = {"_check_ratios": "from 0 to 1", "_ratio": "from 0 to 1"}
@@ -196,7 +197,7 @@ def limit_words(annotation: Any, metadata: tuple[Any, ...]) -> Iterator[str]:
 
 
 def number(value: Any) -> str:
-    """As YAML 1.1 reads it: 0.00005, for it takes 5e-05 for a text."""
+    """Written out: 0.00005, which every reader of YAML takes for a number."""
     return f"{Decimal(repr(value)):f}".removesuffix(".0") if isinstance(value, float) else str(value)
 
 

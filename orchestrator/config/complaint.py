@@ -6,17 +6,57 @@ types along the location separates the two, and leads to the model whose keys ar
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from types import NoneType, UnionType
-from typing import Annotated, Any, TypeGuard, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from orchestrator.config.mergekit_form import GOES
+from orchestrator.config.settings import KINDS, KeyProblem, number_hint
 from orchestrator.core.errors import hint
 
 KEY = "[key]"
 """What pydantic appends to a location where the key of a mapping is itself invalid."""
+LOOKED_AT = 200
+"""Errors among which the most helpful one is looked for."""
+WORDS = {**KINDS, str: "text"}
+"""Plain type → what a value of it is called."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an error is, in the user's words."""
+
+    error: ErrorDetails
+    parts: list[int | str]
+    """The part of its location that the user wrote."""
+    owner: Any
+    """The type that the last key belongs to."""
+    kind: Any
+    """The type that the value should have."""
+    likely: bool
+    """Whether it is about the alternatives of unions that the values resemble most."""
+
+    @property
+    def where(self) -> str:
+        """The path of the key, such as `recipes[0].method`."""
+        parts = self.parts[:-1] if self.parts[-1:] == [KEY] and not self.is_unknown else self.parts
+        return _joined(parts)
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether it is about a key that nobody knows."""
+        return self.error["type"] == "extra_forbidden"
+
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """What is written and unknown helps most, what is missing least: it may be what was written wrongly."""
+        return not self.likely, {"extra_forbidden": 0, "missing": 2}.get(self.error["type"], 1)
 
 
 def explain(error: ValidationError, model: type[BaseModel], data: dict[Any, Any]) -> str:
@@ -27,43 +67,120 @@ def explain(error: ValidationError, model: type[BaseModel], data: dict[Any, Any]
         data: the content of the file.
     """
     errors = error.errors(include_url=False)
-    first, parts, owner = _locate(errors, model, data)
-    kind, value, message = first["type"], first["input"], first["msg"]
-    if parts[-1:] == [KEY] and kind != "extra_forbidden":
-        parts = parts[:-1]
-    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
-    if kind == "extra_forbidden":
-        assert _is_model(owner), "nothing else forbids keys"
-        known = list(owner.model_fields)
-        return f"{where}: unknown key{hint(str(parts[-1]), known)} (known here: {', '.join(known)})"
+    places = [_locate(each, model, data) for each in itertools.islice(errors, LOOKED_AT)]
+    first = min(places, key=lambda place: place.rank)
+    kind, value, message = first.error["type"], first.error["input"], first.error["msg"]
+    if first.is_unknown:
+        return f"{first.where}: {_unknown(first, places)}"
     if kind == "missing":
-        return f"{where}: this key is missing; add it"
+        return f"{first.where}: this key is missing; add it"
     if kind == "value_error":
-        return f"{where}: {first['ctx']['error']}".removeprefix(": ")
+        cause = first.error["ctx"]["error"]
+        if isinstance(cause, KeyProblem):
+            return f"{_joined([*first.parts, cause.key])}: {cause.message}"
+        return f"{first.where}: {cause}".removeprefix(": ")
+    if kind.endswith("_type") or kind in ("int_from_float", "literal_error", "model_attributes_type"):
+        return f"{first.where}: {_wrong_type(first, value)}"
     more = len(errors) - 1
-    return f"{where}: {message[0].lower()}{message[1:]}, but got {value!r}" + (f" (and {more} more)" if more else "")
+    said = f"{message[0].lower()}{message[1:]}, but got {value!r}"
+    return f"{first.where}: {said}" + (f" (and {more} more)" if more else "")
 
 
-def _locate(errors: list[ErrorDetails], kind: Any, value: Any) -> tuple[ErrorDetails, list[int | str], Any]:
-    """Find the error to report: the first; of a union, the first about the alternative that the value resembles most.
+def _unknown(place: Place, places: Sequence[Place]) -> str:
+    """Say which key is meant by an unknown one: the nearest, or the only one that is missing beside it."""
+    assert _is_model(place.owner), "nothing else forbids keys"
+    key, known = str(place.parts[-1]), list(place.owner.model_fields)
+    if key in GOES:
+        return GOES[key]
+    missing = (each for each in places if each.likely and each.error["type"] == "missing")
+    beside = [each for each in missing if each.parts[:-1] == place.parts[:-1]]
+    near = hint(key, known)
+    if not near and len(beside) == 1:
+        near = f"; did you mean {str(beside[0].parts[-1])!r}, which is missing?"
+    return f"unknown key{near} (known here: {', '.join(known)})"
 
-    Returns:
-        The error, the part of its location that the user wrote, and the type that the last key belongs to.
-    """
+
+def _wrong_type(place: Place, value: Any) -> str:
+    wanted = words_of(place.kind)
+    if place.parts[-1:] == [KEY]:
+        return f"a key here is text, but got {value!r}; quote it"
+    if value is None:
+        return f"has no value; write {wanted}, or take the key out"
+    return f"takes {wanted}, but got {_shown(value)}{_way_out(place.kind, value)}"
+
+
+def _way_out(kind: Any, value: Any) -> str:
+    """Say how a value of the wrong type is written as the right one; empty where that is not clear."""
+    wanted = _alternatives(kind)
+    if str in wanted and isinstance(value, int | float):
+        return f"; quote it: {str(value)!r}" if not isinstance(value, bool) else "; quote it"
+    if {int, float} & set(wanted) and number_hint(value):
+        return number_hint(value)
+    for each in wanted:
+        if get_origin(each) is Literal:
+            return hint(value, get_args(each)).removesuffix("?")
+        if get_origin(each) is list and not isinstance(value, list | dict):
+            return f"; write [{value}]"
+        if _is_model(each) and not isinstance(value, dict):
+            needed = [name for name, field in each.model_fields.items() if field.is_required()]
+            return f"; write {{{needed[0]}: {value}}}" if len(needed) == 1 and not isinstance(value, list) else ""
+    return ""
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return f"the list {value!r}"
+    return repr(value)
+
+
+def words_of(kind: Any) -> str:
+    """Describe the values of a type: `a list of text`, `the keys model, revision and lora`."""
+    found = dict.fromkeys(_words_of_one(each) for each in _alternatives(kind))
+    return " or ".join(found)
+
+
+def _words_of_one(kind: Any) -> str:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return words_of(inner[0])
+    if origin is Literal:
+        return " or ".join(", ".join(map(repr, inner)).rsplit(", ", 1))
+    if origin is list:
+        return "a list" if inner[0] is Any else f"a list of {_several(inner[0])}"
+    if origin is dict:
+        below = words_of(inner[1])
+        return "keys of your choice" + ("" if below == "any value" else f", each with {below}")
+    if _is_model(kind):
+        return f"keys ({', '.join(kind.model_fields)})"
+    return WORDS.get(kind, "any value")
+
+
+def _several(kind: Any) -> str:
+    """Describe the entries of a list."""
+    return words_of(kind).replace("a number", "numbers").replace("a whole number", "whole numbers")
+
+
+def _joined(parts: Sequence[int | str]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
+
+
+def _locate(error: ErrorDetails, kind: Any, value: Any) -> Place:
+    """Find what the user wrote of an error's location, by following the types along it."""
     parts: list[int | str] = []
-    owner, depth = kind, 0
-    while depth < len(errors[0]["loc"]):
-        place, alternatives = errors[0]["loc"][: depth + 1], _alternatives(kind)
+    owner, likely, whole = kind, True, kind
+    for part in error["loc"]:
+        alternatives, whole = _alternatives(kind), kind
         if len(alternatives) > 1:
-            kind = max(alternatives, key=lambda each: _likeness(value, each))
-            place = (*place[:-1], _name(kind))
+            names = {_name(each): each for each in alternatives}
+            likeliest = max(alternatives, key=lambda each: _likeness(value, each))
+            likely = likely and part == _name(likeliest)
+            kind = names.get(str(part), likeliest)
         else:
-            owner, part = alternatives[0], place[-1]
+            owner = alternatives[0]
             parts.append(part)
             kind, value = _inner(owner, part), _value_at(value, part)
-        depth += 1
-        errors = [each for each in errors if each["loc"][:depth] == place] or errors
-    return errors[0], parts, owner
+            whole = kind
+    return Place(error, parts, owner, whole, likely)
 
 
 def _alternatives(kind: Any) -> list[Any]:

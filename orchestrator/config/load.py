@@ -10,9 +10,11 @@ from pydantic import BaseModel, ValidationError
 from orchestrator.config.complaint import explain
 from orchestrator.config.finetune import Finetune
 from orchestrator.config.generation import PAPER_SEQUENCES, Generation, OwnTask
+from orchestrator.config.mergekit_form import from_mergekit
 from orchestrator.config.models import Parent
 from orchestrator.config.published import Published
 from orchestrator.config.safe_yaml import read_yaml
+from orchestrator.config.settings import KeyProblem
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.locations import is_remote
@@ -28,7 +30,13 @@ def load_config(path: Path) -> SweepConfig:
     Raises:
         UserError: the file is missing or not YAML, or a key is unknown, missing, of a wrong type or out of range.
     """
-    return _absolute(_read(path, SweepConfig, "a sweep has parents, recipes and objectives"), path.resolve().parent)
+    folder = path.resolve().parent
+    data = read_yaml(path, "a sweep has parents, recipes and objectives")
+    try:
+        data = from_mergekit(data, folder)
+    except KeyProblem as error:
+        raise UserError(f"{path}: {str(error)[:LONGEST]}") from None
+    return _absolute(_checked(path, SweepConfig, data), folder)
 
 
 def load_published(path: Path) -> Published:
@@ -37,11 +45,10 @@ def load_published(path: Path) -> Published:
     Raises:
         UserError: as `load_config`.
     """
-    return _read(path, Published, "published figures have source and rows")
+    return _checked(path, Published, read_yaml(path, "published figures have source and rows"))
 
 
-def _read(path: Path, model: type[Model], expected: str) -> Model:
-    data = read_yaml(path, expected)
+def _checked(path: Path, model: type[Model], data: dict[Any, Any]) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:

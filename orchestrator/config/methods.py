@@ -10,12 +10,38 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from orchestrator.config.settings import Parameter
 from orchestrator.core.errors import hint
 
 COPY = "passthrough"
 """The method of a recipe that is one model as it is."""
 DELTAS = ("int8_mask", "normalize", "rescale", "lambda")
 """Parameters of the methods that add task vectors (differences from a base model)."""
+SHARE = Parameter(low=0, high=1)
+FLAG = Parameter(bool)
+PARAMETERS = {
+    "weight": Parameter(),
+    "density": SHARE,
+    "gamma": SHARE,
+    "epsilon": SHARE,
+    "t": SHARE,
+    "select_topk": SHARE,
+    "lambda": Parameter(),
+    "scale": Parameter(),
+    "eps": Parameter(low=0),
+    "tol": Parameter(low=0),
+    "r": Parameter(low=0),
+    "alpha": Parameter(low=0),
+    "max_iter": Parameter(int, low=0),
+    "normalize": FLAG,
+    "normalize_weights": FLAG,
+    "rescale": FLAG,
+    "int8_mask": FLAG,
+    "filter_wise": FLAG,
+    "nuslerp_row_wise": FLAG,
+    "nuslerp_flatten": FLAG,
+}
+"""Name → what its values may be; a name means the same in every method that has it."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +86,28 @@ class MergeMethod:
     """Parameters of the whole merge."""
     each: tuple[str, ...] = ()
     """Per-model parameters, which `parameters` of the whole merge may also set for all models."""
-    needs_base: bool = False
-    """Whether it requires a base_model."""
+    base: Literal["required", "optional", "ignored"] = "ignored"
+    """Whether it takes a base_model; one that is ignored is merged like any other model."""
+    least: int = 2
+    """Smallest number of models, besides the base_model where the method takes one."""
+    most: int | None = None
+    """Largest number of them."""
+    required: tuple[str, ...] = ()
+    """Parameters without a default."""
+    divides_by: str | None = None
+    """The parameter that makes it divide by the sum of the weights, which then must not be 0."""
     random: bool = False
     """Whether it draws from torch's global random state, so that the seed is part of the recipe."""
     ratio: MixingRatio | None = None
     """The short form for two models; None where the method has none."""
-    unit: tuple[str, ...] = ()
-    """Names of the parameters that lie in [0, 1]."""
     elementwise: bool = False
     """Whether a slice of a merged tensor depends only on the same slice of the models' tensors (and perhaps on an angle
     between whole tensors); `tasks.merging.elementwise.FORMS` has the arithmetic."""
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether it requires a base_model."""
+        return self.base == "required"
 
     @property
     def parameters(self) -> list[str]:
@@ -102,30 +139,44 @@ class MergeMethod:
         return keys[0] if keys else None
 
 
+def _deltas(name: str, *each: str, random: bool = False, elementwise: bool = False) -> MergeMethod:
+    """Make the entry of a method that adds task vectors; they have the same parameters, but for some of each model."""
+    per_model = ("weight", "density", *each)
+    return MergeMethod(
+        name, DELTAS, per_model, "required", 1, None, ("weight",), random=random, elementwise=elementwise
+    )
+
+
 _ENTRIES = (
-    MergeMethod("linear", ("normalize",), ("weight",), ratio=MixingRatio("alpha", weight="weight"), elementwise=True),
-    MergeMethod("slerp", ("t",), needs_base=True, ratio=MixingRatio("t", arc=True), unit=("t",), elementwise=True),
-    MergeMethod("nuslerp", ("nuslerp_row_wise", "nuslerp_flatten"), ("weight",), elementwise=True),
-    MergeMethod("multislerp", ("normalize_weights", "eps"), ("weight",)),
-    MergeMethod("karcher", ("max_iter", "tol")),
-    MergeMethod("nearswap", ("t",), needs_base=True, unit=("t",)),
-    MergeMethod("model_stock", ("filter_wise",), needs_base=True),
-    MergeMethod("arcee_fusion", needs_base=True, random=True),
-    MergeMethod(COPY, each=("scale",), elementwise=True),
-    MergeMethod("task_arithmetic", DELTAS, ("weight", "density"), needs_base=True, unit=("density",), elementwise=True),
-    MergeMethod("ties", DELTAS, ("weight", "density"), needs_base=True, unit=("density",)),
-    MergeMethod("breadcrumbs", DELTAS, ("weight", "density", "gamma"), needs_base=True, unit=("density",)),
-    MergeMethod("breadcrumbs_ties", DELTAS, ("weight", "density", "gamma"), needs_base=True, unit=("density",)),
-    MergeMethod("dare_linear", DELTAS, ("weight", "density"), needs_base=True, random=True, unit=("density",)),
-    MergeMethod("dare_ties", DELTAS, ("weight", "density"), needs_base=True, random=True, unit=("density",)),
-    MergeMethod("della", DELTAS, ("weight", "density", "epsilon"), needs_base=True, random=True, unit=("density",)),
     MergeMethod(
-        "della_linear", DELTAS, ("weight", "density", "epsilon"), needs_base=True, random=True, unit=("density",)
+        "linear", ("normalize",), ("weight",), required=("weight",), divides_by="normalize",
+        ratio=MixingRatio("alpha", weight="weight"), elementwise=True,
     ),
-    MergeMethod("sce", ("int8_mask", "select_topk"), needs_base=True),
-    MergeMethod("ram", ("epsilon",), needs_base=True),
-    MergeMethod("ramplus_tl", ("r", "alpha", "epsilon"), needs_base=True),
-)
+    MergeMethod("slerp", ("t",), (), "required", 1, 1, ("t",), ratio=MixingRatio("t", arc=True), elementwise=True),
+    MergeMethod(
+        "nuslerp", ("nuslerp_row_wise", "nuslerp_flatten"), ("weight",), "optional", 2, 2, ("weight",), elementwise=True
+    ),
+    MergeMethod(
+        "multislerp", ("normalize_weights", "eps"), ("weight",), "optional", 2, None, ("weight",),
+        divides_by="normalize_weights",
+    ),
+    MergeMethod("karcher", ("max_iter", "tol")),
+    MergeMethod("nearswap", ("t",), (), "required", 1, 1, ("t",)),
+    MergeMethod("model_stock", ("filter_wise",), (), "required", 2),
+    MergeMethod("arcee_fusion", (), (), "required", 1, 1, random=True),
+    MergeMethod(COPY, each=("scale",), least=1, most=1, elementwise=True),
+    _deltas("task_arithmetic", elementwise=True),
+    _deltas("ties"),
+    _deltas("breadcrumbs", "gamma"),
+    _deltas("breadcrumbs_ties", "gamma"),
+    _deltas("dare_linear", random=True),
+    _deltas("dare_ties", random=True),
+    _deltas("della", "epsilon", random=True),
+    _deltas("della_linear", "epsilon", random=True),
+    MergeMethod("sce", ("int8_mask", "select_topk"), (), "required", 1),
+    MergeMethod("ram", ("epsilon",), (), "required", 1),
+    MergeMethod("ramplus_tl", ("r", "alpha", "epsilon"), (), "required", 1),
+)  # fmt: skip
 METHODS = {method.name: method for method in _ENTRIES}
 
 

@@ -1,7 +1,14 @@
-"""Reading an untrusted YAML file: nothing in it is executed or expanded beyond bounds, and credentials are refused."""
+"""Reading an untrusted YAML file: nothing in it is executed or expanded beyond bounds, and credentials are refused.
+
+Plain values are what they look like to a reader of today (YAML 1.2's core schema, https://yaml.org/spec/1.2.2, with two
+things kept of YAML 1.1, which PyYAML implements: `yes`, `no`, `on` and `off`, and `1_000`). So `2e-5` is a number, and
+a date, `1:30` and `010` are text, as is a number that is too large to be one: a commit such as `12e45678`.
+"""
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +25,37 @@ MAX_NODES = 100_000
 """Maximum number of values in a file, each counted as often as an alias (`*name`) repeats it."""
 
 
+PLAIN = (
+    ("null", "~nN\0", r"~|null|Null|NULL|"),
+    ("bool", "tTfFyYnNoO", r"true|True|TRUE|false|False|FALSE|yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF"),
+    ("int", "-+0123456789", r"[-+]?(0|[1-9](_?[0-9])*)|0o[0-7]+|0x[0-9a-fA-F]+"),
+    (
+        "float", "-+.0123456789",
+        r"[-+]?(\.[0-9]+|(0|[1-9](_?[0-9])*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+    ),
+    ("merge", "<", r"<<"),
+)  # fmt: skip
+"""Type, the characters that a plain value of it begins with (NUL for an empty one), and its form; the first that fits
+is taken, and anything else is text."""
+
+
 class _Careful(yaml.SafeLoader):
     """PyYAML's SafeLoader, which also refuses duplicate keys and aliases that expand a small file to a huge one.
 
     PyYAML would silently take the last of several equal keys.
     """
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+
+    def int_of(self, node: yaml.ScalarNode) -> int:
+        return int(self.construct_scalar(node), 0)
+
+    def float_of(self, node: yaml.ScalarNode) -> float | str:
+        text = self.construct_scalar(node)
+        if text.lower().endswith((".inf", ".nan")):
+            return float(text.replace(".", ""))
+        value = float(text)
+        return text if math.isinf(value) else value
 
     def construct_document(self, node: yaml.Node) -> Any:
         if _size(node, {}, ()) > MAX_NODES:
@@ -37,6 +70,14 @@ class _Careful(yaml.SafeLoader):
             if times > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} appears twice", node.start_mark)
         return super().construct_mapping(node, deep)
+
+
+for _type, _first, _form in PLAIN:
+    _Careful.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_type}", re.compile(f"^(?:{_form})$"), [c.replace("\0", "") for c in _first]
+    )
+_Careful.add_constructor("tag:yaml.org,2002:int", _Careful.int_of)
+_Careful.add_constructor("tag:yaml.org,2002:float", _Careful.float_of)
 
 
 def read_yaml(path: Path, expected: str) -> dict[Any, Any]:
@@ -61,7 +102,7 @@ def read_yaml(path: Path, expected: str) -> dict[Any, Any]:
         raise UserError(f"{path}: is not UTF-8 text; give the path of a YAML file") from None
     except RecursionError:
         raise UserError(f"{path}: is nested too deep; {expected}") from None
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the latter two: numbers and dates that are none
+    except (yaml.YAMLError, ValueError, KeyError) as error:  # the latter two: `!!int x`, `!!bool maybe`
         raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise UserError(f"{path}: contains {type(data).__name__}, not keys; {expected}")

@@ -5,14 +5,13 @@ The section is checked here, without optuna; `tune.space` turns it into recipes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from orchestrator.config.methods import MergeMethod, merge_method, ratio_words
+from orchestrator.config.merges import check_merge, check_parameters
+from orchestrator.config.methods import merge_method, ratio_words
 from orchestrator.config.types import Strict
-from orchestrator.core.errors import hint
 
 Module = Literal["attention", "mlp", "norms", "embeddings"]
 
@@ -90,9 +89,11 @@ class Space(Strict):
             raise ValueError(
                 f"method {self.method!r} needs base_model: the parent that the others are measured against"
             )
-        for name, given in self.models.items():
-            _check_parameters(f"models.{name}", given, method, method.each)
-        _check_parameters("parameters", self.parameters, method, method.parameters_beside(ratio=key is not None))
+        known = method.parameters_beside(ratio=key is not None)
+        if key:
+            check_parameters("parameters", method, self.parameters, known, _ends)
+        else:
+            check_merge(method, self.base_model, self.models, self.parameters, known, _ends)
         if not (key or any(isinstance(value, Range) for value in self._values())):
             raise ValueError("there is nothing to search for here: give a parameter {low, high}")
         return self
@@ -106,19 +107,9 @@ class Space(Strict):
         return self.alpha or self.t
 
 
-def _check_parameters(where: str, given: dict[str, Range | Any], method: MergeMethod, known: Sequence[str]) -> None:
-    for key, value in given.items():
-        if key not in known:
-            raise ValueError(
-                f"{where}.{key}: the method has no such parameter{hint(key, known)} (it has: {', '.join(known)})"
-            )
-        if isinstance(value, dict) and not set(value) <= {"value", "filter"}:
-            raise ValueError(
-                f"{where}.{key}: takes a value, {{low, high}} (with knots or modules) or mergekit's lists and "
-                f"filters, but got {value}"
-            )
-        if key in method.unit and isinstance(value, Range):
-            _ratio(value)
+def _ends(value: Range | Any) -> list[Any]:
+    """The values that bound what a search may try: the ends of a range, else the value itself."""
+    return [value.low, value.high] if isinstance(value, Range) else [value]
 
 
 class FinetuneSpace(Strict):

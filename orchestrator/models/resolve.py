@@ -61,7 +61,26 @@ def resolve(config: SweepConfig, *, weights: bool = True) -> dict[str, Files]:
     section = {name: where for where, name, _ in items}
     for name in others:
         _check_same(f"{section[name]}.{name}.model", found[name], f"parents.{first}", found[first])
+    check_layers(config, found[first].config)
     return found
+
+
+def check_layers(config: SweepConfig, settings: dict[str, Any]) -> None:
+    """Refuse recipes that were written as mergekit's slices and do not cover whole models.
+
+    Args:
+        settings: config.json of a parent.
+
+    Raises:
+        UserError: a recipe's slices have fewer or more layers than the parents.
+    """
+    there = settings.get("text_config", settings).get("num_hidden_layers")
+    for index, grid in enumerate(config.recipes):
+        if grid.layers not in (None, there):
+            raise UserError(
+                f"recipes[{index}].slices: has layers 0 to {grid.layers}, but the parents have {there}; a recipe "
+                "merges whole models: merge other slices with mergekit-yaml, and name the result under `candidates:`"
+            )
 
 
 def open_model(section: str, name: str, parent: Parent, *, weights: bool = True) -> Files:

@@ -10,7 +10,7 @@ from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.text import first_line
 from orchestrator.models.formats import normal, read_json
-from orchestrator.models.resolve import Files
+from orchestrator.models.resolve import Files, check_layers
 from orchestrator.models.serving import TOKENIZER_FILES
 from orchestrator.recipes.recipe import Source
 from tasks.evaluation.suites import offline
@@ -26,7 +26,8 @@ def shaped(config: SweepConfig, shape: Path, tokenizer: Path) -> dict[str, Files
         tokenizer: a folder with a tokenizer's files.
 
     Raises:
-        UserError: `shape` describes no causal language model, or the folder has no tokenizer.
+        UserError: `shape` describes no causal language model, the folder has no tokenizer, or a recipe has other
+        layers.
     """
     offline(config)
     settings = read_json("--shape", shape)
@@ -39,6 +40,7 @@ def shaped(config: SweepConfig, shape: Path, tokenizer: Path) -> dict[str, Files
         digest = hashlib.sha256(f"{parent.model}@{parent.revision}+{parent.lora}".encode()).hexdigest()[:20]
         source = Source(digest, name, parent.model, parent.revision, parent.lora)
         found[name] = Files(source, tokenizer, normal(settings), parameters)
+    check_layers(config, settings)
     return found
 
 

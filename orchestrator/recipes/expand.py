@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.config.methods import METHODS
-from orchestrator.config.recipes import RecipeGrid, grid_values
+from orchestrator.config.recipes import RecipeGrid
+from orchestrator.config.settings import grid_values
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.recipes.recipe import Point, Recipe, Source, between, single
 
@@ -45,8 +46,8 @@ def _along(config: SweepConfig, sources: dict[str, Source], grid: RecipeGrid) ->
     for ratio in grid.ratio or ():
         for chosen in itertools.product(*axes.values()):
             parameters = dict(zip(axes, chosen, strict=True))
-            recipe = between(grid.method, first, second, float(ratio), parameters, config.dtype)
-            (point,) = recipe.points
+            recipe = between(grid.method, first, second, _number(ratio), parameters, config.dtype)
+            point = Point(grid.method, tuple((key, _plain(value)) for key, value in recipe.points[0].parameters))
             if len(config.parents) > 2:  # of two parents the label need not name them
                 point = point.with_first("between", f"{first.name}/{second.name}")
             more = tuple((key, _plain(value)) for key, value in parameters.items() if len(axes[key]) > 1)
@@ -74,6 +75,11 @@ def _product(config: SweepConfig, sources: dict[str, Source], grid: RecipeGrid) 
             config.seed if METHODS[grid.method].random else None,
             (Point(grid.method, tuple((key, _plain(value)) for key, value in shown)),),
         )
+
+
+def _number(ratio: Any) -> Any:
+    """A ratio as recipes have it: a float where it is a number."""
+    return float(ratio) if isinstance(ratio, int) else ratio
 
 
 def _plain(value: Any) -> Any:

@@ -144,5 +144,5 @@ def test_the_page_for_python_has_every_name() -> None:
 
 
 def test_a_validator_that_is_renamed_does_not_lose_its_words() -> None:
-    with pytest.raises(SystemExit, match="_expand_span"):
+    with pytest.raises(SystemExit, match="_expand_ratios"):
         configuration._check_names(configuration.sections(Outer))

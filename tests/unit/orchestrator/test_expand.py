@@ -9,7 +9,6 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.config.methods import METHODS
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.recipes.expand import expand
 from orchestrator.recipes.recipe import Recipe, Source
@@ -108,17 +107,3 @@ def test_mergekit_accepts_every_yaml() -> None:
     for recipe in found:
         parsed = MergeConfiguration.model_validate(yaml.safe_load(recipe.to_yaml()))
         assert parsed.merge_method == recipe.method
-
-
-def test_the_methods_are_mergekits() -> None:
-    from mergekit.merge_methods.base import BasePolicy
-    from mergekit.merge_methods.registry import registered_methods
-
-    theirs = {method.spec.name: method.spec for method in registered_methods()}
-    assert set(theirs) == set(METHODS)
-    for name, method in METHODS.items():
-        spec = theirs[name]
-        assert list(method.whole) == [parameter.name for parameter in spec.shared_parameters], name
-        assert list(method.each) == [parameter.name for parameter in spec.input_parameters], name
-        assert method.needs_base == (spec.contract.base == BasePolicy.REQUIRED), name
-        assert set(method.unit) <= set(method.parameters), name

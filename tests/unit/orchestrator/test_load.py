@@ -60,10 +60,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "unknown key in a recipe": (grid(method="linear", alfa=[0.5]), "recipes[0].alfa: unknown key; did you mean 'alpha'?"),
     "missing key": ({"objectives": None}, "objectives: this key is missing; add it"),
-    "wrong type": ({"seed": "zero"}, "seed: input should be a valid integer, but got 'zero'"),
-    "number as text": (grid(method="linear", alpha=["0.5"]), "recipes[0].alpha[0]: input should be a valid number"),
+    "wrong type": ({"seed": "zero"}, "seed: takes a whole number, but got 'zero'"),
+    "number as text": (grid(method="linear", alpha=["0.5"]), "recipes[0].alpha: takes a number, a gradient over the layers"),
     "negative limit": (objective(limit=-1), "objectives.clinical.limit: input should be greater than or equal to 1, but got -1"),
-    "unknown dtype": ({"dtype": "fp8"}, "dtype: input should be 'float32', 'bfloat16' or 'float16', but got 'fp8'"),
+    "unknown dtype": ({"dtype": "fp8"}, "dtype: takes 'float32', 'bfloat16' or 'float16', but got 'fp8'"),
     "ratio above one": (grid(method="linear", alpha=[0.5, 1.2]), "recipes[0].alpha: a mixing ratio lies in [0, 1], but got 1.2"),
     "span outside": (
         grid(method="slerp", t={"start": -0.1, "stop": 1, "step": 0.1}),
@@ -76,8 +76,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "span without step": (grid(method="slerp", t={"start": 0, "stop": 1}), "a span has the keys start, stop and step"),
     "empty grid": (grid(method="linear", alpha=[]), "recipes[0].alpha: the grid is empty"),
     "density outside": (
-        grid(method="ties", base_model="a", models={"b": {"density": {"grid": [0.5, 1.5]}}}),
-        "recipes[0]: models.b.density: this parameter lies in [0, 1], but got 1.5",
+        grid(method="ties", base_model="a", models={"b": {"weight": 1, "density": {"grid": [0.5, 1.5]}}}),
+        "recipes[0].models.b.density: this parameter lies in [0, 1], but got 1.5",
     ),
     "unknown method": (
         grid(method="slurp", t=[0.5]),
@@ -87,11 +87,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no parameters": (grid(method="linear"), "method 'linear' needs alpha (a list of ratios) or models"),
     "unknown parameter": (
         grid(method="ties", base_model="a", models={"b": {"densty": {"grid": [0.1, 0.2]}}}),
-        "recipes[0]: models.b.densty: the method has no such parameter; did you mean 'density'?",
+        "recipes[0].models.b.densty: the method has no such parameter; did you mean 'density'?",
     ),
     "misspelt grid": (
         grid(method="ties", base_model="a", models={"b": {"density": {"gird": [0.1, 0.2]}}}),
-        "models.b.density: takes a value, mergekit's lists and filters, or {grid: […]}, but got {'gird': [0.1, 0.2]}",
+        "recipes[0].models.b.density: a filter is written {filter: mlp, value: 0.3}, a grid {grid: […]}, but got {'gird': [0.1, 0.2]}",
     ),
     "no base model": (grid(method="ties", models={"b": {}}), "method 'ties' needs base_model"),
     "base model beside t": (
@@ -105,14 +105,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a budget that is none": (
         {"finetune": {"starts": ["a"], "tasks": {"x": {"tasks": ["demo_instructions"]}}, "examples": ["most"]}},
-        "finetune.examples[0]: input should be a valid integer, but got 'most'",
+        "finetune.examples[0]: takes a whole number or 'all', but got 'most'",
     ),
     "a name that is none": ({"objectives": {"a b": {"tasks": ["demo_formulary"]}}}, "objectives.a b: 'a b' is not a name"),
     "reserved name": ({"objectives": {"on_front": {"tasks": ["demo_formulary"]}}}, "objectives.on_front: the leaderboard has"),
     "metric twice": (objective(metric=["acc", "acc"]), "metric takes one name or a list of different ones"),
     "misspelt task key": (
         objective(tasks=[{"tsk": "demo_formulary"}]),
-        "objectives.clinical.tasks[0].task: this key is missing; add it",
+        "objectives.clinical.tasks[0].tsk: unknown key; did you mean 'task'?",
     ),
     "unknown gen_kwargs": (
         {"objectives": {"x": {"tasks": ["demo_instructions"], "limit": 2, "gen_kwargs": {"min_p": 0.1}}}},

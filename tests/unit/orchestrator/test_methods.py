@@ -91,11 +91,9 @@ def test_other_parameters_are_gridded_beside_a_ratio() -> None:
     assert found[1].label == "linear between=clinical/instruct alpha=0.3 normalize=False"
 
 
-def test_other_parameters_are_searched_beside_a_ratio() -> None:
-    space = make_space(method="linear", alpha={"low": 0, "high": 1}, parameters={"normalize": {"low": 0, "high": 1}})
-    recipe = space.merge({"linear.alpha": 0.3, "linear.normalize": 0.5})
-    assert recipe.parameters == {"normalize": 0.5} and recipe.models[1][1] == {"weight": 0.3}
-    assert space.params_of_merge(merges(GRIDS["1e88629815ef3429b8fe"])[0]) is None, "it says nothing of normalize"
+def test_a_flag_is_no_number_to_search_for() -> None:
+    with pytest.raises(ValidationError, match=r"parameters\.normalize: takes true or false"):
+        make_space(method="linear", alpha=SPAN, parameters={"normalize": SPAN})
 
 
 SPAN = {"low": 0, "high": 1}

@@ -185,3 +185,16 @@ def test_missing_parent(
         capsys,
         "parents.b.lora: the folder",
     )
+
+
+def test_slices_cover_whole_models(sweep: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    def pasted(layers: int) -> Path:
+        sources = [{"model": name, "layer_range": [0, layers]} for name in "ab"]
+        entry = {"merge_method": "slerp", "base_model": "a", "slices": [{"sources": sources}], "parameters": {"t": 0.5}}
+        return sweep(recipes=[entry])
+
+    there = resolve(load_config(sweep()))["a"].config["num_hidden_layers"]
+    refused(pasted(there + 1), capsys, f"recipes[0].slices: has layers 0 to {there + 1}, but the parents have {there}")
+    config = load_config(pasted(there))
+    resolve(config)
+    assert set(config.recipes[0].models or {}) == {"a", "b"}

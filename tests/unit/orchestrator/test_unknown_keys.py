@@ -147,7 +147,10 @@ FAR, NEAR = "(known here: low, distance, direction)", "(known here: low, high)"
         ({"either": {"high": 1.0}}, "either.low: this key is missing; add it"),
         ({"checked": {"low": 0.0, "lo": 1.0}}, f"checked.lo: unknown key; did you mean 'low'? {FAR}"),
         ({"several": [{"Far": {"low": 0.0, "str": 1}}]}, f"several[0].Far.str: unknown key {FAR}"),
-        ({"several": [{"a": 5}]}, "several[0].a: input should be a valid string, but got 5 (and 2 more)"),
+        (
+            {"several": [{"a": 5}]},
+            "several[0].a: takes text or keys (low, distance, direction), but got 5; quote it: '5'",
+        ),
     ],
 )
 def test_of_several_models_the_likeliest_is_meant(data: dict[str, Any], said: str) -> None:

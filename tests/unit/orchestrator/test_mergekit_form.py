@@ -1,0 +1,160 @@
+"""A recipe pasted from a mergekit file is the recipe that the file means, or is refused with the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.config.load import load_config
+from orchestrator.config.recipes import RecipeGrid
+from orchestrator.core.errors import UserError
+
+PARENTS = {
+    "base": {"model": "org/base", "revision": "v1"},
+    "clinical": {"model": "./clinical"},
+    "instruct": {"model": "org/instruct", "lora": "./adapter"},
+}
+EACH = {"weight": 0.5, "density": 0.4}
+FILTERS = [{"filter": "self_attn", "value": [0, 0.5, 1]}, {"value": 0.5}]
+Load = Callable[[dict[str, Any]], RecipeGrid]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    def load(entry: dict[str, Any]) -> RecipeGrid:
+        file = tmp_path / "sweep.yaml"
+        sweep = {"parents": PARENTS, "recipes": [entry], "objectives": {"c": {"tasks": ["x"]}}}
+        file.write_text(yaml.safe_dump(sweep))
+        return load_config(file).recipes[0]
+
+    return load
+
+
+def source(model: str, layers: list[int], **parameters: Any) -> dict[str, Any]:
+    return {"model": model, "layer_range": layers, **({"parameters": parameters} if parameters else {})}
+
+
+def slerp(slices: Any, **more: Any) -> dict[str, Any]:
+    return {"merge_method": "slerp", "base_model": "clinical", "slices": slices, "parameters": {"t": 0.5}, **more}
+
+
+OURS = {"method": "ties", "base_model": "base", "models": {"clinical": EACH, "instruct": EACH}}
+SLERP = {"method": "slerp", "base_model": "clinical", "models": {"clinical": {}, "base": {}}}
+LISTED = [{"model": "clinical", "parameters": EACH}, {"model": "instruct", "parameters": EACH}]
+PAIR = [source("./clinical", [0, 4]), source("org/base", [0, 4])]
+PASTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "merge_method": ({"merge_method": "ties", **{k: v for k, v in OURS.items() if k != "method"}}, OURS),
+    "models as a list": ({**OURS, "models": LISTED}, OURS),
+    "models without parameters": (
+        {**OURS, "models": ["clinical", {"model": "instruct", "parameters": None}], "parameters": {"weight": 1}},
+        {**OURS, "models": {"clinical": {}, "instruct": {}}, "parameters": {"weight": 1}},
+    ),
+    "models by location": (
+        {
+            "merge_method": "ties",
+            "base_model": "org/base@v1",
+            "models": [
+                {"model": "clinical/../clinical", "parameters": EACH},
+                {"model": "org/instruct+adapter", "parameters": EACH},
+            ],
+            "parameters": None,
+            "dtype": "bfloat16",
+            "out_dtype": "bfloat16",
+            "tokenizer_source": None,
+        },
+        OURS,
+    ),
+    "a location without its revision": ({**OURS, "base_model": "org/base"}, OURS),
+    "keys by location": ({**OURS, "models": {"./clinical": EACH, "instruct": EACH}}, OURS),
+    "models without values": (
+        {**SLERP, "models": {"clinical": None, "base": None}, "parameters": {"t": 0.5}},
+        {**SLERP, "parameters": {"t": 0.5}},
+    ),
+    "slices of whole models": (slerp([{"sources": PAIR}]), {**SLERP, "layers": 4, "parameters": {"t": 0.5}}),
+    "a slice with a base and parameters": (
+        slerp([{"sources": PAIR, "base_model": "org/base", "parameters": {"t": FILTERS}}]),
+        {**SLERP, "base_model": "base", "layers": 4, "parameters": {"t": FILTERS}},
+    ),
+    "a slice's filters before the file's": (
+        slerp([{"sources": PAIR, "parameters": {"t": FILTERS[:1]}}]),
+        {**SLERP, "layers": 4, "parameters": {"t": [FILTERS[0], {"value": 0.5}]}},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PASTED)
+def test_a_pasted_recipe_is_ours(case: str, load: Load) -> None:
+    pasted, ours = PASTED[case]
+    assert load(pasted) == RecipeGrid.model_validate(ours)
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "both names": ({**OURS, "merge_method": "ties"}, "recipes[0].merge_method: method is given too"),
+    "a model twice": (
+        {**OURS, "models": [*LISTED, {"model": "./clinical"}]},
+        "recipes[0].models[2].model: 'clinical' is named twice",
+    ),
+    "no parent by that location": (
+        {**OURS, "models": [{"model": "org/other@main+org/lora"}]},
+        "recipes[0].models[0].model: 'org/other@main+org/lora' is no parent of this sweep; add it under parents, such as "
+        "NAME: {model: org/other, revision: main, lora: org/lora}",
+    ),
+    "the model without its adapter": ({**OURS, "models": ["org/instruct"]}, "'org/instruct' is no parent of this sweep"),
+    "no parent by that name": ({**OURS, "models": {"clinic": EACH}}, "names 'clinic', which is not in parents"),
+    "no model": ({**OURS, "models": [{"parameters": EACH}]}, "recipes[0].models[0]: takes {model: …, parameters: {…}}"),
+    "another dtype": ({**OURS, "dtype": "float16"}, "recipes[0].dtype: all recipes of a sweep have one dtype, which is"),
+    "another out_dtype": ({**OURS, "out_dtype": "float16"}, "recipes[0].out_dtype: all recipes of a sweep"),
+    "a tokenizer of its own": ({**OURS, "tokenizer_source": "union"}, "recipes[0].tokenizer_source: one tokenizer"),
+    "a template of its own": ({**OURS, "chat_template": "auto"}, "recipes[0].chat_template: one tokenizer"),
+    "some layers": (slerp([{"sources": [source("clinical", [0, 2]), source("base", [2, 4])]}]), "merges whole models"),
+    "from the second layer on": (slerp([{"sources": [source("clinical", [1, 4])]}]), "recipes[0].slices: a recipe merges"),
+    "a frankenmerge": (slerp([{"sources": [PAIR[0]]}, {"sources": [PAIR[1]]}]), "name the result under `candidates:`"),
+    "slices of another form": (slerp({"sources": PAIR}), "recipes[0].slices: a recipe merges whole models"),
+    "an unknown key in a slice": (slerp([{"sources": PAIR, "residual_weight": 1}]), "slices[0].residual_weight: unknown key"),
+    "slices and models": (slerp([{"sources": PAIR}], models=LISTED), "recipes[0].slices: models is given too"),
+    "modules": ({"method": "slerp", "modules": {}}, "recipes[0].modules: a recipe merges whole models"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_means_nothing_in_a_sweep_is_refused(case: str, load: Load) -> None:
+    entry, message = WRONG[case]
+    with pytest.raises(UserError) as caught:
+        load(entry)
+    assert message in str(caught.value)
+
+
+TOP: dict[str, tuple[dict[str, Any], str]] = {
+    "a mergekit file alone": ({"merge_method": "ties", "models": LISTED}, "merge_method: belongs to a recipe; make the"),
+    "out_dtype": ({"out_dtype": "float16"}, "out_dtype: the weights of all recipes are written in the sweep's dtype"),
+    "chat_template": ({"chat_template": "auto"}, "chat_template: one tokenizer and chat template serve all recipes"),
+    "a recipe that is none": ({"recipes": ["linear"]}, "recipes[0]: takes keys (method, alpha, t, "),
+    "one recipe, not a list": ({"recipes": {"method": "linear"}}, "recipes: takes a list of keys (method, alpha"),
+    "parents as a list": ({"parents": ["a", "b"]}, "parents: takes keys of your choice, each with keys (model, revision"),
+    "a parent as a name": ({"parents": {"a": "org/a", "b": "org/b"}}, "but got 'org/a'; write {model: org/a}"),
+    "path for model": ({"parents": {"a": {"path": "x"}, "b": {"model": "y"}}}, "parents.a.path: unknown key; did you mean 'model', which is missing?"),
+    "task for tasks": ({"objectives": {"c": {"task": "x"}}}, "objectives.c.task: unknown key; did you mean 'tasks'?"),
+    "a revision that looks like a number": ({"parents": {"a": {"model": "x", "revision": 1234567}, "b": {"model": "y"}}}, "parents.a.revision: takes text, but got 1234567; quote it: '1234567'"),
+    "a list where text is wanted": ({"tokenizer": ["a"]}, "tokenizer: takes text, but got the list ['a']"),
+    "nothing": ({"objectives": {"c": None}}, "objectives.c: has no value; write keys (tasks, "),
+    "yes in quotes": ({"checkpoints": {"keep": "yes"}}, "checkpoints.keep: takes true or false, but got 'yes'"),
+    "a number in quotes": ({"seed": "3"}, "seed: takes a whole number, but got '3'; write 3, without quotes"),
+    "half a seed": ({"seed": 0.5}, "seed: takes a whole number, but got 0.5"),
+    "a task for a list": ({"objectives": {"c": {"tasks": "x"}}}, "objectives.c.tasks: takes a list of text or keys (task"),
+    "a number for a name": ({"parents": {1: {"model": "x"}, 2: {"model": "y"}}}, "a key here is text, but got 1; quote it"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TOP)
+def test_a_wrong_key_or_type_is_answered_in_words(case: str, tmp_path: Path) -> None:
+    changes, message = TOP[case]
+    sweep = {"parents": {name: {"model": name} for name in "ab"}, "objectives": {"c": {"tasks": ["x"]}}, **changes}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    with pytest.raises(UserError) as caught:
+        load_config(tmp_path / "sweep.yaml")
+    assert message in str(caught.value)
+    assert "valid " not in str(caught.value)
