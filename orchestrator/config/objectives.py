@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import AliasChoices, Field, model_validator
 
 from orchestrator.config.types import Metric, Strict
 
@@ -53,8 +53,35 @@ class Objective(Strict):
     away."""
     apply_chat_template: bool = False
     """Wrap each prompt in the chat template that every recipe is served with."""
+    chat_template_kwargs: dict[str, Any] = Field(
+        default={}, validation_alias=AliasChoices("chat_template_kwargs", "chat_template_args")
+    )
+    """Arguments of the chat template, such as `{enable_thinking: false}`."""
+    system_prompt: str | None = Field(
+        default=None, min_length=1, validation_alias=AliasChoices("system_prompt", "system_instruction")
+    )
+    """A text before each task's own description: the system turn of the chat template, or the prompt's beginning."""
+    think_end_token: str | int | None = None
+    """The text, or the id of the token, that ends a reply's reasoning, such as `</think>`. What comes before it is cut
+    off before a reply is scored, and a task's `until` ends only what comes after it, as in lm-eval."""
     front: bool = True
     """Whether it is an axis of the front; if false, it is only measured and reported."""
+
+    @model_validator(mode="after")
+    def _check_thinking(self) -> Self:
+        if self.chat_template_kwargs and not self.apply_chat_template:
+            raise ValueError("chat_template_kwargs has no effect without apply_chat_template: true; add it")
+        if self.think_end_token == "":
+            raise ValueError("think_end_token is empty; write the text that ends the reasoning, such as </think>")
+        thinking = self.chat_template_kwargs.get("enable_thinking")
+        if not isinstance(thinking, bool | None):
+            raise ValueError(f"chat_template_kwargs.enable_thinking is {thinking!r}; write true or false")
+        if thinking and self.think_end_token is None:
+            raise ValueError(
+                "chat_template_kwargs.enable_thinking needs think_end_token, the text that ends the reasoning, such as "
+                "</think>; add it"
+            )
+        return self
 
     @property
     def sign(self) -> float:

@@ -40,6 +40,14 @@ def identity(default: Any = dataclasses.MISSING) -> Any:
     return field(default=default, metadata={"identity": True})
 
 
+def added(default: Any) -> Any:
+    """Declare an identity field that was added when there were ids already: hashed only where it is not the default.
+
+    So the ids of what is as it was before stay.
+    """
+    return field(default=default, metadata={"identity": True, "since": default})
+
+
 def provenance(default: Any = dataclasses.MISSING) -> Any:
     """Declare a dataclass field that is stored, but does not affect answers and is not hashed."""
     return field(default=default, metadata={"identity": False})
@@ -58,8 +66,8 @@ class Identified:
 def content(value: Any) -> Any:
     """Return the identity fields of a record, and of the records in it, as plain JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = dataclasses.fields(value)
-        return {f.name: content(getattr(value, f.name)) for f in fields if f.metadata["identity"]}
+        fields = [(f, getattr(value, f.name)) for f in dataclasses.fields(value) if f.metadata["identity"]]
+        return {f.name: content(each) for f, each in fields if "since" not in f.metadata or each != f.metadata["since"]}
     if isinstance(value, dict):
         return {str(key): content(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -114,6 +122,7 @@ class Decoding:
     top_k: int = identity(0)
     repetition_penalty: float = identity(1.0)
     seed: int | None = identity(None)
+    skip_special_tokens: bool = added(True)
 
 
 @dataclass(frozen=True)

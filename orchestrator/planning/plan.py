@@ -70,6 +70,8 @@ class Plan:
     """The config.json whose shape stands in for that of the parents."""
     finetune: FinetunePlan | None
     search: SearchPlan | None
+    notes: list[str]
+    """What a reader of the scores must know, such as parts of a prompt that the chat template leaves out."""
 
 
 def make_plan(
@@ -130,6 +132,7 @@ def make_plan(
         assumed=str(shape) if shape else None,
         finetune=plan_finetune(config, tasks, parameters) if config.finetune else None,
         search=plan_search(config, sources, tasks, len(recipes)) if config.search else None,
+        notes=list(dict.fromkeys(note for suite in (*tasks.suites, *tasks.learning) for note in suite.notes)),
     )
 
 
@@ -159,6 +162,7 @@ def describe(plan: Plan) -> str:
         lines += describe_finetune(plan.finetune)
     if plan.search:
         lines += describe_search(plan.search)
+    lines += [f"note       {note}" for note in plan.notes]
     if plan.assumed:
         lines.append(f"assumed    every model has the shape of {plan.assumed}; a run's recipes have other ids")
     return "\n".join(lines)

@@ -18,7 +18,8 @@ from tasks.evaluation.suites import SuiteTask, generation_tasks
 def score(sweep: Sweep, evaluated: Round) -> Board:
     """Score every recipe of a round that has all its answers, and mark the front; nothing is evaluated."""
     rows = _rows(sweep, evaluated)
-    notes = [note for task in generation_tasks(evaluated.suites) for note in task.notes()]
+    notes = [note for suite in evaluated.suites for note in suite.notes]
+    notes += [note for task in generation_tasks(evaluated.suites) for note in task.notes()]
     notes += _partial_metrics(rows)
     return Board(
         config=sweep.config,

@@ -71,8 +71,8 @@ def _examples(
         )
     training = suite.task.examples.training()
     count = largest_budget(budgets, suite.objective, suite.name, len(training))
-    chat = finetune.tasks[suite.objective].apply_chat_template
-    return tuple(labelled(suite.task, subset(training, count, seed), lm, chat, finetune.max_length, where))
+    objective, chosen = finetune.tasks[suite.objective], subset(training, count, seed)
+    return tuple(labelled(suite.task, chosen, lm, objective, max_length=finetune.max_length, where=where))
 
 
 def _general(lm: LedgerLM, finetune: Finetune) -> tuple[Labelled, ...]:

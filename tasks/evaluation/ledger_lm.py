@@ -12,7 +12,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date
 from functools import lru_cache
 from typing import Any
 
@@ -23,11 +22,9 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from orchestrator.core.errors import UserError
 from orchestrator.core.records import Answer, Decoding, Question, Serving
+from tasks.evaluation.chat import Chat
 from tasks.evaluation.gen_kwargs import read_gen_kwargs, stop_texts
-from tasks.evaluation.requests import Cut, cut_of
-
-PROMPT_DATE = date(2024, 7, 26)
-"""Today's date for chat templates that print one (the fallback in Llama 3's own), so that a question stays the same."""
+from tasks.evaluation.requests import THINK_END, Cut, cut_of, think_end_of
 
 Answering = Callable[[Sequence[Question]], Sequence[Answer]]
 """Gives an answer for each question, in order: an engine."""
@@ -71,12 +68,23 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
     # ---------------------------------------------------------------- lm-eval's interface of a model
     @property
     def eot_token_id(self) -> int:
-        """Id of the token that ends a text."""
-        return int(self.tokenizer.eos_token_id)
+        """Id of the token that ends a text.
+
+        Raises:
+            UserError: the tokenizer names none.
+        """
+        end = self.tokenizer.eos_token_id
+        if end is None:
+            raise UserError(
+                f"parents.{self.serving.parent}.model: its tokenizer names no end of text, which training examples end "
+                "with and which stands before a text without context; add eos_token to its tokenizer_config.json, or "
+                "set tokenizer to a parent that has one"
+            )
+        return int(end)
 
     @property
     def prefix_token_id(self) -> int:
-        """Id of the token that stands before a text without context."""
+        """Id of the token that stands before a text without context; raises as `eot_token_id`."""
         bos = self.tokenizer.bos_token_id
         return self.eot_token_id if bos is None else int(bos)
 
@@ -95,15 +103,7 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """Return the conversation as the text that the model reads."""
-        return str(
-            self.tokenizer.apply_chat_template(
-                chat_history,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=not add_generation_prompt,
-                strftime_now=lambda pattern: PROMPT_DATE.strftime(pattern),
-            )
-        )
+        return Chat(self.tokenizer, self.serving.parent)(chat_history, add_generation_prompt)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Return the log-probability of each continuation, in nats, and whether it is the greedy one."""
@@ -178,7 +178,8 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
         return tuple(self._pair(*make_disjoint_window(window)) for window in windows)
 
     def _generation(self, context: str, gen_kwargs: dict[str, Any], cut: Cut | None, repeat: int) -> Question:
-        wanted = read_gen_kwargs(gen_kwargs)
+        thought = gen_kwargs.get(THINK_END)
+        wanted = read_gen_kwargs({key: value for key, value in gen_kwargs.items() if key != THINK_END})
         room = self.serving.max_model_len - wanted.max_tokens
         if room <= 0:
             raise UserError(
@@ -195,12 +196,14 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
             )
         decoding = Decoding(
             max_tokens=wanted.max_tokens,
-            stop=wanted.stop,
+            # The task's stop texts may be in the reasoning, too; they count after it (`generated_text`).
+            stop=() if thought else wanted.stop,
             temperature=wanted.temperature,
             top_p=wanted.top_p,
             top_k=wanted.top_k,
             repetition_penalty=wanted.repetition_penalty,
             seed=_seed(self.seed, repeat, kept) if wanted.temperature > 0 else None,
+            skip_special_tokens=not (thought and self._is_special(thought)),
         )
         return Question(tuple(kept), decoding=decoding, truncated=len(tokens) - len(kept))
 
@@ -219,6 +222,12 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
             else:
                 high = middle
         return self.tok_encode(before + cut.kept(low) + after)
+
+    def _is_special(self, text: str) -> bool:
+        """Whether a text is a token that is left out of generated texts, unless they are to keep such tokens."""
+        return text in self.tokenizer.get_added_vocab() and not self.tokenizer.decode(
+            self.tokenizer.convert_tokens_to_ids(text), skip_special_tokens=True
+        )
 
     # ---------------------------------------------------------------- answers
     def _with_repeats(self, requests: Sequence[Instance]) -> list[tuple[Question, ...]]:
@@ -245,9 +254,17 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
 
 
 def generated_text(request: Instance, answer: Answer) -> str:
-    """Return the text of an answer as lm-eval's filters get it."""
+    """Return the text of an answer as lm-eval's filters get it: after its reasoning, before a stop text."""
     stop = list(stop_texts(request.args[1]))
-    return str(postprocess_generated_text(answer.text or "", stop=stop, think_end_token=None))
+    return str(postprocess_generated_text(answer.text or "", stop=stop, think_end_token=think_end_of(request)))
+
+
+def reasoning(request: Instance, answer: Answer) -> str | None:
+    """Return the part of an answer's text that is cut as its reasoning; None where it never ends."""
+    text = think_end_of(request)
+    assert text is not None, "the objective has a think_end_token"
+    before, end, _ = (answer.text or "").rpartition(text)
+    return before + end if end else None
 
 
 def _seed(seed: int, repeat: int, tokens: Sequence[int]) -> int:

@@ -1,7 +1,8 @@
-"""A request of lm-eval's that marks the part of its prompt that may be shortened."""
+"""What a request of lm-eval's carries beside it: what its prompt may lose, and what its replies lose."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -36,3 +37,21 @@ class CuttableInstance(Instance):  # type: ignore[misc]
 def cut_of(request: Instance) -> Cut | None:
     """Return the part of a request's prompt that may be shortened; None for a request of lm-eval's own tasks."""
     return request.cut if isinstance(request, CuttableInstance) else None
+
+
+THINK_END = "think_end_token"
+"""The key, among the request's settings of generation, of the text that ends a reply's reasoning."""
+
+
+def end_thinking(requests: Iterable[Instance], text: str) -> None:
+    """Let the requests for generated text cut the reasoning that the text ends off their replies."""
+    for request in requests:
+        if request.request_type == "generate_until":
+            context, settings = request.args
+            request.arguments = (context, {**settings, THINK_END: text})
+
+
+def think_end_of(request: Instance) -> str | None:
+    """Return the text that ends the reasoning in a request's replies; None where they have none."""
+    found: str | None = request.args[1].get(THINK_END)
+    return found

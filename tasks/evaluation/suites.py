@@ -23,9 +23,11 @@ from orchestrator.core.files import make_private
 from orchestrator.core.records import Question, Serving
 from orchestrator.core.text import one_line
 from tasks.benchmarks import splits
+from tasks.evaluation.chat import Chat
 from tasks.evaluation.gen_kwargs import overlaid, read_gen_kwargs
 from tasks.evaluation.ledger_lm import LedgerLM
-from tasks.evaluation.task_index import load_named, loading, open_index
+from tasks.evaluation.prompts import build, chat_of, notes, settle_thinking
+from tasks.evaluation.task_index import building, load_named, loading, open_index
 from tasks.evaluation.tokenizer import open_tokenizer
 from tasks.evaluation.trust import check_trusted, close_templates
 from tasks.generation.metrics import Measured, open_encoder
@@ -52,6 +54,8 @@ class SuiteTask:
     """Its part of the objective; used where a group counts as one task."""
     split: str = ""
     """Which questions of the data set these are, in words: `test`, or `half of test by hash`."""
+    notes: Sequence[str] = ()
+    """Sentences that a reader of its scores must know."""
 
 
 # -------------------------------------------------------------------- before anything is loaded
@@ -179,9 +183,11 @@ def _suite_task(
         name: of the objective.
     """
     _configure(where, task, use, objective, config.seed)
-    split = _build_requests(where, task, use, objective, config, lm)
+    chat = chat_of(lm, objective, where.rpartition(".")[0])
+    split = _build_requests(where, task, use, objective, config, lm, chat)
     with naming(where, task):
         _check_gen_kwargs(task, objective.gen_kwargs, use.gen_kwargs)
+        settle_thinking(task, lm, objective)
         pairs = [
             (question, instance.doc_id)
             for instance in task.instances
@@ -204,6 +210,7 @@ def _suite_task(
         document_of=[document for _, document in pairs],
         shown=shown,
         split=split,
+        notes=[f"{name}, {task.task_name}: {note}." for note in notes(task, objective, chat)],
     )
 
 
@@ -248,27 +255,15 @@ def _check_gen_kwargs(task: Any, *settings: dict[str, Any]) -> None:
 
 
 def _build_requests(
-    where: str, task: Any, use: TaskUse, objective: Objective, config: SweepConfig, lm: LedgerLM
+    where: str, task: Any, use: TaskUse, objective: Objective, config: SweepConfig, lm: LedgerLM, chat: Chat | None
 ) -> str:
     """Let lm-eval build the task's requests, of the chosen side and up to the limit; returns the split in words."""
-    chat = objective.apply_chat_template
-    if chat and not lm.tokenizer.chat_template:
-        raise UserError(
-            f"{where.rpartition('.')[0]}.apply_chat_template: the tokenizer of {lm.serving.parent} has no chat "
-            "template; set tokenizer to the parent that has one, or switch this off"
-        )
     limit = use.limit or objective.limit
     with loading(where, task.task_name, config.data_root):
         chosen, split = splits.choose_side(where, task, objective.split)
         splits.check_counts(where, task, objective.expect.get(task.task_name), config.data_root)
-        task.build_all_requests(
-            limit=limit,
-            samples=chosen and chosen[:limit],
-            apply_chat_template=chat,
-            fewshot_as_multiturn=chat,
-            chat_template=lm.apply_chat_template if chat else None,
-            tokenizer_name=lm.tokenizer_name,
-        )
+    with building(where, task.task_name):
+        build(task, lm, chat, objective.system_prompt, limit=limit, samples=chosen and chosen[:limit])
     return split
 
 

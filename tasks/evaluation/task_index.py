@@ -11,6 +11,7 @@ from typing import Any
 
 import datasets.config
 import lm_eval
+from datasets.exceptions import DatasetGenerationError, DatasetsError
 from lm_eval.tasks import TaskManager
 
 from orchestrator.core.errors import UserError
@@ -68,26 +69,50 @@ def _is_lm_evals(index: TaskManager, name: str) -> bool:
 
 @contextlib.contextmanager
 def loading(where: str, name: str, data_root: str | None) -> Iterator[None]:
-    """Let lm-eval read a task's data set in the block: from `data_root` if given, else from the hub.
+    """Let lm-eval read a task's file and data set in the block: from `data_root` if given, else from the hub.
 
-    datasets reads `org/name` from the working directory when there is such a folder. lm-eval and datasets raise
-    whatever their loaders meet; to the user it is one thing: this task has no data.
+    datasets reads `org/name` from the working directory when there is such a folder.
 
     Raises:
-        UserError: anything went wrong.
+        UserError: the data set is not there, or cannot be read as the task file says.
     """
+    place = f"under data_root {data_root}" if data_root else "on the hub"
     try:
         with _inside(data_root) if data_root else contextlib.nullcontext():
             yield
     except UserError:
         raise
-    except Exception as error:
-        reason = one_line(error) or "no reason given"
-        place = f"under data_root {data_root}" if data_root else "on the hub"
+    except Exception as error:  # lm-eval and datasets raise whatever their loaders meet
+        # datasets' own error only says that there was one.
+        reason = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
+        way_out = (
+            f"its data is looked for {place}; check the data set, or set data_root to a folder that has it as org/name"
+            if isinstance(reason, OSError | DatasetsError)
+            else "correct its task file or the data set that it names"
+        )
+        raise UserError(f"{where}: task {name!r} could not be loaded ({_words(reason)}); {way_out}") from error
+
+
+@contextlib.contextmanager
+def building(where: str, name: str) -> Iterator[None]:
+    """Let lm-eval make a loaded task's prompts in the block.
+
+    Raises:
+        UserError: the task file, its programs or the chat template do not go together with the data.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where} ({name}): {error}") from None
+    except Exception as error:  # a task's own programs may raise anything
         raise UserError(
-            f"{where}: task {name!r} could not be loaded ({type(error).__name__}: {reason}); its data is looked for "
-            f"{place}; check the data set and num_fewshot, or set data_root to a folder that has it as org/name"
+            f"{where}: the prompts of task {name!r} cannot be made ({_words(error)}); correct its task file, or "
+            "num_fewshot"
         ) from error
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {one_line(error) or 'no reason given'}"
 
 
 @contextlib.contextmanager

@@ -88,6 +88,7 @@ def _generation(question: Question, serving: Serving) -> Request:
         top_k=decoding.top_k,
         repetition_penalty=decoding.repetition_penalty,
         seed=decoding.seed,
+        skip_special_tokens=decoding.skip_special_tokens,
     )
 
     def read(output: Any) -> list[Answer]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,14 +15,22 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from orchestrator.config.generation import Generation, OwnTask
+from orchestrator.config.objectives import Objective
 from orchestrator.core.errors import UserError
 from orchestrator.core.records import Serving
 from tasks.demo.cards import FOLDER, files
 from tasks.evaluation.ledger_lm import LedgerLM
-from tasks.finetuning.examples import conversations, digest, labelled, subset
+from tasks.finetuning.examples import Labelled, conversations, digest, labelled, subset
 from tasks.generation.sources import Example, Examples
 from tasks.generation.task import GenerationTask, load_task
 from tests.helpers.paths import INSTRUCT
+from tests.helpers.templates import DEAF, STRICT
+
+WHERE = "finetune.tasks.cards"
+
+
+def objective(chat: bool = True) -> Objective:
+    return Objective(tasks=["cards"], apply_chat_template=chat)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +66,7 @@ def test_a_prompt_that_is_learned_is_the_one_that_is_asked(task: GenerationTask,
         tokenizer_name="t",
     )
     asked = [lm.questions(instance)[0] for instance in task.instances]
-    learned = labelled(task, task.examples.test[:5], lm, chat, 512, "finetune.tasks.cards")
+    learned = labelled(task, task.examples.test[:5], lm, objective(chat), max_length=512, where=WHERE)
     assert [each.prompt for each in learned] == [question.context for question in asked]
     for each, example in zip(learned, task.examples.test, strict=False):
         assert each.response[-1] == lm.eot_token_id, "it learns to stop"
@@ -64,7 +75,7 @@ def test_a_prompt_that_is_learned_is_the_one_that_is_asked(task: GenerationTask,
 
 def test_a_long_prompt_loses_the_end_of_its_input_and_no_example_is_lost(task: GenerationTask, lm: LedgerLM) -> None:
     chosen = [Example("long", "word " * 200 + "END", "short reply"), *task.examples.training()[:3]]
-    found = labelled(task, chosen, lm, True, 120, "finetune.tasks.cards")
+    found = labelled(task, chosen, lm, objective(), max_length=120, where=WHERE)
     assert len(found) == 4 and [each.truncated > 0 for each in found] == [True, False, False, False]
     assert len(found[0].prompt) + len(found[0].response) <= 120
     text = lm.tokenizer.decode(found[0].prompt)
@@ -73,22 +84,91 @@ def test_a_long_prompt_loses_the_end_of_its_input_and_no_example_is_lost(task: G
     doubted = [dataclasses.replace(found[0], weight=0.5), *found[1:]]
     assert digest(doubted) != digest(found), "weights change what is learned"
     with pytest.raises(UserError, match="raise max_length"):
-        labelled(task, chosen, lm, True, 16, "finetune.tasks.cards")
+        labelled(task, chosen, lm, objective(), max_length=16, where=WHERE)
 
 
-def test_conversations_teach_their_last_answer(lm: LedgerLM, tmp_path: Path) -> None:
-    file = tmp_path / "set.jsonl"
-    turns = [("human", "What is it?"), ("gpt", "A dose."), ("human", "Which?"), ("gpt", "5 mg")]
-    row = {"conversations": [{"from": who, "value": text} for who, text in turns]}
-    file.write_text(json.dumps(row) + "\n")
-    (found,) = conversations(file, lm, 256, "finetune.baseline.file")
+def said(*turns: tuple[object, object]) -> dict[str, Any]:
+    return {"conversations": [{"from": side, "value": text} for side, text in turns]}
+
+
+def read(lm: LedgerLM, folder: Path, *rows: object) -> list[Labelled]:
+    (folder / "set.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return conversations(folder / "set.jsonl", lm, 256, "finetune.baseline.file")
+
+
+ASKED = (("human", "What is it?"), ("gpt", "A dose."), ("human", "Which?"), ("gpt", "5 mg"))
+MESSAGES = {"messages": [{"role": role, "content": text} for role, text in (("user", "Which?"), ("assistant", "5 mg"))]}
+
+
+@pytest.mark.parametrize(
+    ("row", "before"),
+    [
+        (said(*ASKED), "A dose."),
+        (said(*ASKED, ("human", "thanks")), "A dose."),
+        (said(("user", "Which?"), ("assistant", "5 mg")), "Which?"),
+        (MESSAGES, "Which?"),
+        (said(("system", "You are a doctor."), *ASKED), "You are a doctor."),
+        (said(("system", ""), *ASKED), "A dose."),
+        (said(("gpt", "Hello."), *ASKED), "Hello."),
+    ],
+    ids=["two answers", "thanks", "trl's roles", "trl's messages", "system turn", "empty system turn", "greeting"],
+)
+def test_conversations_teach_their_last_answer(row: object, before: str, lm: LedgerLM, tmp_path: Path) -> None:
+    (found,) = read(lm, tmp_path, row)
     assert lm.tokenizer.decode(found.response[:-1]).strip() == "5 mg"
     prompt = lm.tokenizer.decode(found.prompt)
-    assert "A dose." in prompt and "5 mg" not in prompt and prompt.endswith("assistant\n")
-    for wrong in ('{"text": 1}', "no JSON", '{"conversations": [{"from": "human", "value": "x"}]}'):
-        file.write_text(json.dumps(row) + "\n" + wrong + "\n")
-        with pytest.raises(UserError, match="line 2 is no conversation"):
-            conversations(file, lm, 256, "finetune.baseline.file")
+    assert before in prompt and "5 mg" not in prompt and "thanks" not in prompt and prompt.endswith("assistant\n")
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"text": 1}, "is no conversation; write"),
+        ([1], "is no conversation; write"),
+        (said(("human", "x")), "has no answer to learn"),
+        (said(("gpt", "x"), ("human", "x")), "has no answer to learn"),
+        (said(("human", "x"), ("gpt", None)), "has None as turn 2 of its conversation, which is no text"),
+        (said(("human", {"a": 1}), ("gpt", "x")), "has {'a': 1} as turn 1 of its conversation, which is no text"),
+        (said(("human", "x"), ("gpt", " ")), "has an empty text as turn 2"),
+        (said(("human", "x"), ("tool", "x"), ("gpt", "x")), "has 'tool' as the side of turn 2"),
+        (
+            said(("Human", "x"), ("gpt", "x")),
+            "has 'Human' as the side of turn 1 of its conversation; did you mean 'human'",
+        ),
+        ({"messages": ["x"]}, "has None as the side of turn 1"),
+    ],
+)
+def test_a_line_that_teaches_nothing_is_named(row: object, expected: str, lm: LedgerLM, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(f"line 2 {expected}")):
+        read(lm, tmp_path, said(*ASKED), row)
+
+
+@pytest.mark.parametrize(
+    ("template", "row", "expected"),
+    [
+        (
+            STRICT,
+            said(("system", "x"), *ASKED),
+            "is refused by the chat template of instruct (System role not supported)",
+        ),
+        (STRICT, said(("gpt", "x"), *ASKED), "is refused by the chat template of instruct (Roles must alternate)"),
+        (DEAF, said(("system", "x"), *ASKED), "has a system turn, which the chat template of instruct leaves out"),
+    ],
+)
+def test_a_conversation_that_the_template_refuses_is_named(
+    template: str, row: object, expected: str, lm: LedgerLM, tmp_path: Path
+) -> None:
+    strict = copy.copy(lm)
+    strict.tokenizer = AutoTokenizer.from_pretrained(INSTRUCT)
+    strict.tokenizer.chat_template = template
+    with pytest.raises(UserError, match=re.escape(f"line 2 {expected}")):
+        read(strict, tmp_path, said(*ASKED), row)
+
+
+def test_a_line_that_is_no_json_is_named(lm: LedgerLM, tmp_path: Path) -> None:
+    (tmp_path / "set.jsonl").write_text(json.dumps(said(*ASKED)) + "\n{'conversations': []}\n")
+    with pytest.raises(UserError, match="line 2 is no JSON"):
+        conversations(tmp_path / "set.jsonl", lm, 256, "finetune.baseline.file")
 
 
 @given(st.sets(st.text(min_size=1, max_size=4), max_size=30), st.integers(0, 9), st.integers(0, 30), st.integers(0, 30))
