@@ -24,6 +24,8 @@ from cluster.spec import WorkerSpec
 from orchestrator.config.workers import Workers
 from orchestrator.core.files import make_private
 from orchestrator.models.fetch import bring, fetch
+from orchestrator.recipes.recipe import Point, single
+from tasks.merging.checkpoint import materialise, with_tokenizer
 from tasks.serving.boot import Boot, Span, prepare, run_stage
 
 
@@ -81,6 +83,10 @@ def boot_of(spec: WorkerSpec, scratch: Path, span: Span | None = None) -> Boot:
     for name, data in spec.tokenizer_files.items():
         (tokenizer / name).write_bytes(data)
     model, _ = fetch("parents", spec.boot.model, spec.boot.revision, True)
+    if spec.boot.rows is not None:
+        # The engine has the rows of the served tokenizer from the start.
+        first = with_tokenizer(single(spec.boot, spec.dtype, Point("parent")), tokenizer)
+        model = materialise(first, scratch / "boot", scratch)
     # vLLM looks for the model's type beside the tokenizer too, and waits and tries again where there is none.
     shutil.copyfile(model / "config.json", tokenizer / "config.json")
     return Boot(model, tokenizer, spec.dtype, spec.workers, spec.models, span)

@@ -23,7 +23,8 @@ from orchestrator.core.files import check_new
 from orchestrator.core.records import RecipeStatus
 from orchestrator.models.fetch import fetch
 from orchestrator.models.resolve import open_model
-from orchestrator.models.serving import TOKENIZER_FILES
+from orchestrator.models.serving import tokenizer_of
+from orchestrator.models.tokenizer import TOKENIZER_FILES
 from orchestrator.recipes.recipe import Recipe, Source
 from orchestrator.report.words import why
 from orchestrator.results.board import Board, Row
@@ -152,7 +153,8 @@ def card(sweep: Sweep, board: Board, row: Row) -> str:
         "",
         f"Among {len(board.rows)} recipes it is {place}. Served by {board.profile.engine} in {board.profile.dtype}",
     ]
-    lines += [f"with the tokenizer of {sweep.serving.parent}; stop ids {list(sweep.serving.stop_token_ids)}.", ""]
+    tokenizer, stops = tokenizer_of(sweep.config, sweep.serving), list(sweep.serving.stop_token_ids)
+    lines += [f"with the tokenizer of {tokenizer}; stop ids {stops}.", ""]
     lines += ["```yaml", row.recipe.to_yaml().strip(), "```", ""]
     return "\n".join(lines)
 

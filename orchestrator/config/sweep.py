@@ -8,7 +8,7 @@ that a wrong key is reported at once.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -56,7 +56,11 @@ class SweepConfig(Strict):
     data_root: str | None = None
     """A folder in the hub's layout (org/name/…) that data sets are loaded from, without a network."""
     tokenizer: str | None = None
-    """The parent whose tokenizer and chat template are used for every recipe; default: the last one with a template."""
+    """The parent whose tokenizer and chat template are used for every recipe; default: the last one with a template.
+    With `tokenizer_source` it chooses the chat template alone."""
+    tokenizer_source: str | None = None
+    """mergekit's, for parents whose vocabularies differ: `union` gives every recipe the tokens of all parents, `base`
+    those of the first parent, and a parent's name those of that parent."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     """Dtype of the merged weights and of the engine."""
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -72,6 +76,23 @@ class SweepConfig(Strict):
     Default: DIR/answers. The answers include generated text."""
     search: Search | None = None
     """Search for recipes beyond the grid."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_mergekit_writes_it(cls, data: Any) -> Any:
+        """Read mergekit's `tokenizer: {source: union}` as `tokenizer_source: union`."""
+        if not isinstance(data, dict) or not isinstance(written := data.get("tokenizer"), dict):
+            return data
+        more = sorted(map(str, written.keys() - {"source"}))
+        if more or "tokenizer_source" in data or not isinstance(written.get("source"), str):
+            raise ValueError(
+                f"tokenizer.{more[0] if more else 'source'}: of mergekit's tokenizer only source is read here; write "
+                "tokenizer_source: union, base or a parent's name"
+            )
+        return {
+            **{key: value for key, value in data.items() if key != "tokenizer"},
+            "tokenizer_source": written["source"],
+        }
 
     @model_validator(mode="after")
     def _names(self) -> SweepConfig:
@@ -89,6 +110,8 @@ class SweepConfig(Strict):
                 )
         if self.tokenizer is not None:
             _known("tokenizer", [self.tokenizer], self.parents)
+        if self.tokenizer_source not in (None, "union", "base"):
+            _known("tokenizer_source (union, base or a parent)", [str(self.tokenizer_source)], self.parents)
         both = sorted(set(self.parents) & set(self.candidates))
         if both:
             raise ValueError(f"candidates.{both[0]}: {both[0]!r} is a parent's name too; choose another")

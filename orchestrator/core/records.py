@@ -96,6 +96,8 @@ class Serving(Identified):
     """Name of the parent that the tokenizer is from."""
     folder: str = provenance()
     """Folder of the tokenizer's files."""
+    notes: tuple[str, ...] = provenance(())
+    """Sentences about the models that, alone, answer otherwise here than with their own tokenizers."""
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from orchestrator.core.errors import UserError
+
+EMBEDDING = re.compile(r"\b(embed_tokens|lm_head|wte|embed_in|embed_out)(\.base_layer)?\.weight$")
+"""The names of tensors with a row for each token, peft's included."""
 
 
 def check_folder(where: str, folder: Path) -> None:
@@ -105,6 +109,26 @@ def count_parameters(where: str, path: Path) -> int:
             return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(f"{where}: {path} is damaged or cut off ({error}); download or save it again") from None
+
+
+def embeddings(where: str, folder: Path) -> dict[str, tuple[int, ...]]:
+    """List the embedding and the head that are among the safetensors of a model or adapter, with their shapes.
+
+    Raises:
+        UserError: a file is damaged or cut off.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    found = {}
+    for path in weight_files(folder):
+        try:
+            with safe_open(path, framework="numpy") as tensors:
+                for name in tensors.keys():  # noqa: SIM118
+                    if EMBEDDING.search(name):
+                        found[name] = tuple(tensors.get_slice(name).get_shape())
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{where}: {path} is damaged or cut off ({error}); download or save it again") from None
+    return found
 
 
 def weight_files(folder: Path) -> list[Path]:

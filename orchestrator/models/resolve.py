@@ -18,7 +18,16 @@ from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.text import first_line
 from orchestrator.models.fetch import LORA, content_hash, fetch
-from orchestrator.models.formats import check_folder, count_parameters, read_json, read_model_config, weight_files
+from orchestrator.models.formats import (
+    check_folder,
+    count_parameters,
+    embeddings,
+    read_json,
+    read_model_config,
+    weight_files,
+)
+from orchestrator.models.tokenizer import tokenizer_files
+from orchestrator.models.vocabulary import Vocabulary, check_one_vocabulary
 from orchestrator.recipes.recipe import Source
 
 SHAPES = (
@@ -42,6 +51,21 @@ class Files:
     """config.json in the form of `orchestrator.models.formats.normal`."""
     parameters: int
     """Number of weights, from the safetensors headers."""
+    adapter: Path | None = None
+    """The folder of the LoRA adapter that is merged into it."""
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """The folder of its tokenizer: the adapter's, if that has one, else the model's."""
+        return self.adapter if self.adapter and tokenizer_files(self.adapter) else self.folder
+
+    def vocabulary(self, where: str) -> Vocabulary:
+        """Return its rows and its tokenizer.
+
+        Args:
+            where: the sweep file's key, for messages.
+        """
+        return Vocabulary(where, self.folder, self.config.get("vocab_size"), tokenizer_files(self.tokenizer_folder))
 
 
 def resolve(config: SweepConfig, *, weights: bool = True) -> dict[str, Files]:
@@ -60,6 +84,9 @@ def resolve(config: SweepConfig, *, weights: bool = True) -> dict[str, Files]:
     first, *others = found
     section = {name: where for where, name, _ in items}
     for name in others:
+        if config.tokenizer_source is None:
+            here, there = f"{section[name]}.{name}.model", f"parents.{first}"
+            check_one_vocabulary(found[name].vocabulary(here), found[first].vocabulary(there))
         _check_same(f"{section[name]}.{name}.model", found[name], f"parents.{first}", found[first])
     check_layers(config, found[first].config)
     return found
@@ -103,17 +130,32 @@ def open_model(section: str, name: str, parent: Parent, *, weights: bool = True)
             "weights with save_pretrained(folder, safe_serialization=True)"
         )
     files = [*((shard.name, shard.sha256) for shard in shards), ("config.json", _sha256(folder / "config.json"))]
+    adapter = None
     if parent.lora is not None:
         adapter, _ = fetch(f"{where}.lora", parent.lora, None, weights)
         check_folder(f"{where}.lora", adapter)
         read_json(f"{where}.lora", adapter / "adapter_config.json")
         if not list(adapter.glob("*.safetensors")):
             raise UserError(f"{where}.lora: {adapter} has no *.safetensors file; save the adapter as safetensors")
+        _check_adapter(f"{where}.lora", adapter, model_config)
         own = (*sorted(adapter.glob("*.safetensors")), adapter / "adapter_config.json")
         files += [(LORA + file.name, _sha256(file)) for file in own]
     digest = hashlib.sha256("".join(found for _, found in files).encode()).hexdigest()[:20]
     source = Source(digest, name, parent.model, revision, parent.lora, tuple(files))
-    return Files(source, folder, model_config, sum(shard.parameters for shard in shards))
+    return Files(source, folder, model_config, sum(shard.parameters for shard in shards), adapter)
+
+
+def _check_adapter(where: str, adapter: Path, config: dict[str, Any]) -> None:
+    """Refuse an adapter that was trained with more or fewer rows than its model has: peft cannot load it there."""
+    rows = config.get("vocab_size")
+    for name, (found, *_) in embeddings(where, adapter).items():
+        if found != rows:
+            raise UserError(
+                f"{where}: {adapter} has {found} rows in {name}, but the model {rows}: it was trained with added "
+                f"tokens; merge it into a model first (model.resize_token_embeddings({found}), "
+                "PeftModel.from_pretrained(model, adapter).merge_and_unload(), save_pretrained, with its tokenizer), "
+                "and give that folder as model, without lora"
+            )
 
 
 @dataclass(frozen=True)
@@ -165,28 +207,14 @@ def architecture(files: Files) -> str:
 
 def _check_same(where: str, files: Files, first_where: str, first: Files) -> None:
     for key in (*SHAPES, *COMPUTING):
+        if key == "vocab_size":
+            continue  # the vocabularies were compared, or mergekit makes them one
         mine, theirs = files.config.get(key), first.config.get(key)
         if mine != theirs:
             raise UserError(
                 f"{where}: {key} is {mine!r}, but {theirs!r} in {first_where}; merging needs parents of one "
-                "architecture and vocabulary"
+                "architecture"
             )
-    mine, theirs = _vocabulary(files.folder), _vocabulary(first.folder)
-    if mine is not None and theirs is not None and mine != theirs:
-        token = sorted(set(mine.items()) ^ set(theirs.items()))[0][0]
-        raise UserError(
-            f"{where}: its tokenizer's vocabulary differs from that of {first_where} (token {token!r} has id "
-            f"{mine.get(token)} here and {theirs.get(token)} there); merging needs parents of one vocabulary"
-        )
-
-
-def _vocabulary(folder: Path) -> dict[str, int] | None:
-    """Read token → id without the added tokens, which fine-tuned models rename; None without a tokenizer.json."""
-    path = folder / "tokenizer.json"
-    if not path.exists():
-        return None
-    vocabulary = read_json("tokenizer", path).get("model", {}).get("vocab")
-    return vocabulary if isinstance(vocabulary, dict) else None
 
 
 def _sha256(path: Path) -> str:

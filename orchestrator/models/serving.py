@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +19,25 @@ from orchestrator.core.files import make_private, write_atomic
 from orchestrator.core.records import Profile, Serving
 from orchestrator.models.formats import read_json
 from orchestrator.models.resolve import Files, architecture
-
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
-    "vocab.json", "merges.txt", "chat_template.jinja",
-)  # fmt: skip
+from orchestrator.models.served_rows import build_tokenizer, notes, rows_of, served_ids, source_parent
+from orchestrator.recipes.recipe import Source
 
 
 def make_serving(config: SweepConfig, parents: dict[str, Files], folder: Path) -> Serving:
-    """Choose the tokenizer, copy its files to a folder in `folder`, and collect the stop ids of all models.
+    """Choose or build the tokenizer, write its files to a folder in `folder`, and collect the stop ids of all models.
 
     Args:
         parents: name → files, of the parents and candidates.
 
     Raises:
-        UserError: the chosen parent has no tokenizer.
+        UserError: the chosen parent has no tokenizer, or mergekit cannot build one of the parents' tokenizers.
     """
-    chosen = parents[config.tokenizer or _with_template(config, parents)]
-    files = {name: (chosen.folder / name).read_bytes() for name in TOKENIZER_FILES if (chosen.folder / name).exists()}
-    if "tokenizer.json" not in files and "tokenizer.model" not in files:
+    chosen = config.tokenizer or _with_template(config, parents)
+    own = {name: found.vocabulary(f"{_section(config, name)}.{name}.model") for name, found in parents.items()}
+    files = own[chosen].files if config.tokenizer_source is None else build_tokenizer(config, own, chosen)
+    if not files:
         raise UserError(
-            f"parents.{chosen.source.name}.model: {chosen.folder} has no tokenizer.json; save its tokenizer there, or "
+            f"parents.{chosen}.model: {parents[chosen].folder} has no tokenizer.json; save its tokenizer there, or "
             "set tokenizer to the parent that has one"
         )
     hashed = hashlib.sha256()
@@ -49,18 +48,40 @@ def make_serving(config: SweepConfig, parents: dict[str, Files], folder: Path) -
     for name, data in files.items():
         write_atomic(make_private(folder / digest) / name, data)
     engine = config.workers.engine
+    stops = {name: _stop_ids(found) for name, found in parents.items()}
+    if config.tokenizer_source is not None:
+        stops = {name: served_ids(own[name], files, ids) for name, ids in stops.items()}
     return Serving(
         tokenizer=digest,
-        chat_template=_template(chosen.folder),
-        stop_token_ids=tuple(sorted({i for found in parents.values() for i in _stop_ids(found)})),
+        chat_template=_template(folder / digest),
+        stop_token_ids=tuple(sorted(set().union(*stops.values()))),
         max_model_len=engine.max_model_len,
         architecture=architecture(parents[next(iter(config.parents))]),
         engine=tuple(
             (key, getattr(engine, key)) for key in ("max_num_seqs", "max_num_batched_tokens", "enforce_eager")
         ),
-        parent=chosen.source.name,
+        parent=chosen,
         folder=str(folder / digest),
+        notes=tuple(notes(own, files)),
     )
+
+
+def served_sources(config: SweepConfig, parents: dict[str, Files], serving: Serving) -> dict[str, Source]:
+    """Return name → model as recipes merge it: with `tokenizer_source`, in the rows of the served tokenizer.
+
+    Raises:
+        UserError: a model has no tokenizer, or one with tokens beyond its rows.
+    """
+    sources = {name: found.source for name, found in parents.items()}
+    if config.tokenizer_source is None:
+        return sources
+    folder = Path(serving.folder)
+    own = {name: found.vocabulary(f"{_section(config, name)}.{name}.model") for name, found in parents.items()}
+    return {name: replace(source, rows=rows_of(own[name], folder)) for name, source in sources.items()}
+
+
+def _section(config: SweepConfig, name: str) -> str:
+    return "parents" if name in config.parents else "candidates"
 
 
 def make_profile(config: SweepConfig) -> Profile:
@@ -83,9 +104,20 @@ def make_profile(config: SweepConfig) -> Profile:
 
 
 def _with_template(config: SweepConfig, parents: dict[str, Files]) -> str:
-    """Name the last parent with a chat template (usually the instruct model), else the first parent."""
-    with_template = [name for name in config.parents if _template(parents[name].folder)]
-    return (with_template or list(config.parents)[:1])[-1]
+    """Name the parent whose chat template is served.
+
+    It is the one that `tokenizer_source` names if that has a template, else the last one with a template (usually the
+    instruct model), else the first parent.
+    """
+    with_template = [name for name in config.parents if _template(parents[name].tokenizer_folder)]
+    named = [name for name in with_template if name == source_parent(config)]
+    return (named or with_template or list(config.parents)[:1])[-1]
+
+
+def tokenizer_of(config: SweepConfig, serving: Serving) -> str:
+    """Say in words which parent's tokenizer serves a sweep."""
+    named = source_parent(config)
+    return serving.parent if config.tokenizer_source is None else named or "the union of all parents"
 
 
 def _template(folder: Path) -> str | None:
@@ -112,9 +144,9 @@ def _stop_ids(files: Files) -> set[int]:
                 f"parents.{files.source.name}.model: eos_token_id is {value!r:.200}, not a token's id; correct it"
             )
         found.update(ids)
-    eos = _optional_json(files.folder / "tokenizer_config.json").get("eos_token")
+    eos = _optional_json(files.tokenizer_folder / "tokenizer_config.json").get("eos_token")
     text = eos.get("content") if isinstance(eos, dict) else eos
-    for token in _optional_json(files.folder / "tokenizer.json").get("added_tokens", []):
+    for token in _optional_json(files.tokenizer_folder / "tokenizer.json").get("added_tokens", []):
         if text is not None and isinstance(token, dict) and token.get("content") == text:
             found.add(int(token["id"]))
     return found

@@ -12,7 +12,7 @@ from cluster.nodes import living_nodes
 from cluster.session import session
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.models.resolve import resolve
-from orchestrator.models.serving import make_profile, make_serving
+from orchestrator.models.serving import make_profile, make_serving, served_sources, tokenizer_of
 from orchestrator.planning.finetune import FinetunePlan, describe_finetune, plan_finetune
 from orchestrator.planning.search import SearchPlan, describe_search, plan_search
 from orchestrator.planning.serving import ServingPlan, describe_serving, plan_serving
@@ -23,7 +23,6 @@ from orchestrator.sizing.disk import check_disk, disk_bytes, weight_bytes
 from orchestrator.sizing.nodes import Node, assumed_nodes, describe_nodes, parse_cluster
 from orchestrator.sizing.placement import shape_of
 from orchestrator.stages.open import open_tasks
-from tasks.evaluation.suites import SuiteTask, generation_tasks
 from tasks.generation.metrics import open_encoder
 
 
@@ -90,15 +89,15 @@ def make_plan(
         UserError: `run` would refuse the sweep before it starts, or an engine does not fit.
     """
     files = shaped(config, shape, tokenizer) if shape and tokenizer else resolve(config, weights=False)
-    sources = {name: found.source for name, found in files.items()}
-    recipes = expand(config, sources)
     parameters = max(found.parameters for found in files.values())
-    check_disk(config, parameters, len(recipes))
     nodes = parse_cluster(cluster) if cluster else living_or_assumed(config)
     model = shape_of(files[next(iter(config.parents))].config, parameters, config.dtype)
     with tempfile.TemporaryDirectory() as folder:
         layout = Layout(Path(folder))
         serving = make_serving(config, files, layout.serving)
+        sources = served_sources(config, files, serving)
+        recipes = expand(config, sources)
+        check_disk(config, parameters, len(recipes))
         tasks = open_tasks(config, serving, layout)
     if config.generation and not shape:
         open_encoder(config.generation.encoder, weights=False)
@@ -121,7 +120,7 @@ def make_plan(
         ],
         questions=len(unique) * len(recipes),
         tokens=sum(question.tokens for question in unique.values()) * len(recipes),
-        tokenizer=serving.parent,
+        tokenizer=tokenizer_of(config, serving),
         stop_token_ids=list(serving.stop_token_ids),
         profile=asdict(make_profile(config)),
         parameters=parameters,
@@ -133,13 +132,11 @@ def make_plan(
         assumed=str(shape) if shape else None,
         finetune=plan_finetune(config, tasks, parameters) if config.finetune else None,
         search=plan_search(config, sources, tasks, len(recipes)) if config.search else None,
-        notes=_notes([*tasks.suites, *tasks.learning]),
+        notes=[
+            *serving.notes,
+            *dict.fromkeys(note for suite in (*tasks.suites, *tasks.learning) for note in suite.notes),
+        ],
     )
-
-
-def _notes(suites: Sequence[SuiteTask]) -> list[str]:
-    of_data = (note for task in generation_tasks(suites) for note in task.notes())
-    return list(dict.fromkeys([*(note for suite in suites for note in suite.notes), *of_data]))
 
 
 def describe(plan: Plan) -> str:
@@ -158,7 +155,7 @@ def describe(plan: Plan) -> str:
     lines += [
         f"in all     {plan.questions:,} questions, at most {plan.tokens:,} tokens",
         "served by  " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in plan.profile.items()),
-        f"           with {plan.tokenizer}'s tokenizer and the stop ids {plan.stop_token_ids}",
+        f"           with the tokenizer of {plan.tokenizer} and the stop ids {plan.stop_token_ids}",
         f"cluster    {plan.cluster}",
         *describe_serving(plan.serving),
         f"disk       {plan.parents_gb:.2f} GB on each node for the parents; {plan.disk_gb:.2f} GB in the results "

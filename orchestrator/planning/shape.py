@@ -11,7 +11,7 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.text import first_line
 from orchestrator.models.formats import normal, read_json
 from orchestrator.models.resolve import Files, check_layers
-from orchestrator.models.serving import TOKENIZER_FILES
+from orchestrator.models.tokenizer import TOKENIZER_FILES
 from orchestrator.recipes.recipe import Source
 from tasks.evaluation.suites import offline
 

@@ -15,7 +15,19 @@ import yaml
 from orchestrator.config.methods import COPY, METHODS
 from orchestrator.core.errors import UserError, hint
 from orchestrator.core.locations import is_remote
-from orchestrator.core.records import Identified, identity, provenance
+from orchestrator.core.records import Identified, added, identity, provenance
+
+
+@dataclass(frozen=True)
+class Rows(Identified):
+    """How the rows of a model's embedding become those of the served tokenizer, by mergekit's `tokenizer_source`."""
+
+    digest: str = identity()
+    """Digest of the model's own row, or -1, for each id of the served tokenizer."""
+    folder: str = provenance()
+    """Folder of the served tokenizer."""
+    missing: tuple[int, ...] = provenance(())
+    """Ids of the served tokenizer that the model has no row for."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,8 @@ class Source(Identified):
     lora: str | None = provenance(None)
     files: tuple[tuple[str, str], ...] = provenance(())
     """Pairs of file name and SHA-256, as the driver found them; names of an adapter's files begin with `lora/`."""
+    rows: Rows | None = added(None)
+    """How its rows become those of the served tokenizer; None where they are those."""
 
     @property
     def reference(self) -> str:
@@ -79,6 +93,17 @@ class Recipe(Identified):
         return self.method == COPY
 
     @property
+    def sources(self) -> list[Source]:
+        """The models and the base model."""
+        return [*(source for source, _ in self.models), *([self.base_model] if self.base_model else [])]
+
+    @property
+    def missing(self) -> list[int]:
+        """The ids of the served tokenizer that none of its models has a row for; mergekit writes zeros there."""
+        missing = [set(source.rows.missing if source.rows else ()) for source in self.sources]
+        return sorted(set.intersection(*missing))
+
+    @property
     def label(self) -> str:
         """The label of the first point, such as `linear alpha=0.4`; the id where there is no point."""
         return self.points[0].label if self.points else self.id
@@ -100,6 +125,8 @@ class Recipe(Identified):
             config["base_model"] = self.base_model.reference
         if self.parameters:
             config["parameters"] = self.parameters
+        if (rows := next((rows for source in self.sources if (rows := source.rows)), None)) is not None:
+            config["tokenizer_source"] = rows.folder
         return config
 
     def to_yaml(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from orchestrator.config.published import Published
 from orchestrator.core.text import duration
 from orchestrator.ledger.ledger import COSTS
+from orchestrator.models.serving import tokenizer_of
 from orchestrator.recipes.recipe import Source
 from orchestrator.report.words import (
     full_title,
@@ -177,7 +178,7 @@ def serving(board: Board) -> Table:
         ("tensor parallel size", str(profile.tensor_parallel_size)),
         ("pipeline parallel size", str(profile.pipeline_parallel_size)),
         ("dtype", profile.dtype),
-        ("tokenizer", f"that of {fixed.parent}, digest {fixed.tokenizer}"),
+        ("tokenizer", f"that of {tokenizer_of(board.config, fixed)}, digest {fixed.tokenizer}"),
         ("chat template", "none" if fixed.chat_template is None else f"that of {fixed.parent}"),
         ("stop ids", ", ".join(map(str, fixed.stop_token_ids)) or "none"),
         ("max_model_len", str(fixed.max_model_len)),

@@ -129,9 +129,9 @@ def _best(board: Board, rows: Sequence[Row], objective: str) -> str:
 
 
 def warnings(board: Board) -> list[str]:
-    """What a reader must know before any number: that the backend measures nothing, and the board's notes."""
+    """What a reader must know before any number: that the backend measures nothing, and notes of serving and board."""
     backend = BACKENDS[board.config.workers.backend]
-    return [*([backend.warning] if backend.warning else []), *board.notes]
+    return [*([backend.warning] if backend.warning else []), *board.serving.notes, *board.notes]
 
 
 def unmeasured(board: Board) -> str | None:

@@ -24,7 +24,7 @@ from orchestrator.core.records import Profile, Serving
 from orchestrator.core.store import Store
 from orchestrator.core.text import one_line
 from orchestrator.ledger.blocks import block_folders
-from orchestrator.recipes.recipe import Source
+from orchestrator.recipes.recipe import Rows, Source
 from orchestrator.results.layout import Layout
 
 QUESTIONS = pa.schema(
@@ -83,8 +83,8 @@ def read_manifest(layout: Layout) -> Manifest:
     try:
         content = json.loads(layout.manifest.read_text(encoding="utf-8"))
         config = SweepConfig.model_validate_json(json.dumps(content["config"]))
-        sources = {name: _source(fields) for name, fields in content["sources"].items()}
         serving = _serving(layout, content["serving"])
+        sources = {name: _source(fields, serving) for name, fields in content["sources"].items()}
         return Manifest(config, sources, serving, Profile(**content["profile"]), content["questions"])
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
@@ -96,8 +96,9 @@ def read_manifest(layout: Layout) -> Manifest:
         ) from None
 
 
-def _source(fields: dict[str, Any]) -> Source:
-    return Source(**{**fields, "files": tuple((name, digest) for name, digest in fields["files"])})
+def _source(fields: dict[str, Any], serving: Serving) -> Source:
+    rows = fields.get("rows") and Rows(fields["rows"]["digest"], serving.folder, tuple(fields["rows"]["missing"]))
+    return Source(**{**fields, "files": tuple((name, digest) for name, digest in fields["files"]), "rows": rows})
 
 
 def _serving(layout: Layout, fields: dict[str, Any]) -> Serving:
@@ -106,7 +107,15 @@ def _serving(layout: Layout, fields: dict[str, Any]) -> Serving:
         raise ValueError(f"serving.tokenizer is {fields['tokenizer']!r}, which is no folder in serving/")
     engine = tuple((key, value) for key, value in fields["engine"])
     stops, folder = tuple(fields["stop_token_ids"]), str(layout.serving / fields["tokenizer"])
-    return Serving(**{**fields, "engine": engine, "stop_token_ids": stops, "folder": folder})
+    return Serving(
+        **{
+            **fields,
+            "engine": engine,
+            "stop_token_ids": stops,
+            "folder": folder,
+            "notes": tuple(fields.get("notes", ())),
+        }
+    )
 
 
 # -------------------------------------------------------------------- where the answers are

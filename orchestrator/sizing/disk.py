@@ -37,7 +37,9 @@ def check_disk(config: SweepConfig, parameters: int, recipes: int) -> None:
 
 
 def disk_bytes(config: SweepConfig, parameters: int, recipes: int, engines: int) -> int:
-    """Compute the bytes of kept checkpoints, and of each engine's copies of the parents with merged adapters.
+    """Compute the bytes of kept checkpoints, and of each engine's copies of parents.
+
+    Those are the parents with merged adapters and, with `tokenizer_source`, the one that the engine starts with.
 
     Args:
         parameters: number of weights of a model.
@@ -46,4 +48,5 @@ def disk_bytes(config: SweepConfig, parameters: int, recipes: int, engines: int)
     """
     merged = recipes if config.checkpoints.keep else 0
     adapted = sum(parent.lora is not None for parent in config.parents.values()) * engines
+    adapted += engines if config.tokenizer_source else 0
     return weight_bytes(config, parameters) * (merged + adapted)

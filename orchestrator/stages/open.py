@@ -15,7 +15,7 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.records import Profile, Serving
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.models.resolve import resolve
-from orchestrator.models.serving import make_profile, make_serving
+from orchestrator.models.serving import make_profile, make_serving, served_sources
 from orchestrator.recipes.expand import expand
 from orchestrator.recipes.recipe import Recipe, Source
 from orchestrator.results.layout import Layout
@@ -124,10 +124,10 @@ def open_sweep(config: SweepConfig, layout: Layout) -> Sweep:
         UserError: a parent, a task, a training example or the ledger is missing or wrong, or the disk is too small.
     """
     files = resolve(config)
-    sources = {name: found.source for name, found in files.items()}
+    serving = make_serving(config, files, layout.serving)
+    sources = served_sources(config, files, serving)
     recipes = expand(config, sources)
     check_disk(config, max(found.parameters for found in files.values()), len(recipes))
-    serving = make_serving(config, files, layout.serving)
     sweep = _open(config, layout, sources, recipes, serving, make_profile(config))
     write_manifest(layout, Manifest(config, sources, serving, sweep.profile, digests(sweep)))
     write_questions(layout, question_uses(sweep))

@@ -22,13 +22,13 @@ from orchestrator.core.errors import UserError, hint
 from orchestrator.core.files import make_private
 from orchestrator.core.records import Question, Serving
 from orchestrator.core.text import one_line
+from orchestrator.models.tokenizer import open_tokenizer
 from tasks.benchmarks import splits
 from tasks.evaluation.chat import Chat
 from tasks.evaluation.gen_kwargs import overlaid, read_gen_kwargs
 from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.evaluation.prompts import build, chat_of, notes, settle_thinking
 from tasks.evaluation.task_index import building, load_named, loading, open_index
-from tasks.evaluation.tokenizer import open_tokenizer
 from tasks.evaluation.trust import check_trusted, close_templates
 from tasks.generation.metrics import Measured, open_encoder
 from tasks.generation.sources import FILES, check_names, knows

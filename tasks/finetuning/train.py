@@ -27,7 +27,7 @@ from trl import SFTConfig, SFTTrainer
 
 from orchestrator.core.files import make_private, write_json
 from orchestrator.core.records import content
-from orchestrator.models.serving import TOKENIZER_FILES
+from orchestrator.models.tokenizer import TOKENIZER_FILES
 from tasks.finetuning.examples import IGNORED, Labelled
 from tasks.finetuning.icft import IcftTrainer
 from tasks.finetuning.run import Diverged, ExamplesChanged, Run

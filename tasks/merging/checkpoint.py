@@ -60,6 +60,15 @@ def adapted(recipe: Recipe, scratch: Path) -> Recipe:
     return _over(recipe, lambda source: _plain(source, scratch) if source.lora else source)
 
 
+def with_tokenizer(recipe: Recipe, folder: Path) -> Recipe:
+    """Return the same recipe with the served tokenizer in its folder on this machine.
+
+    Args:
+        folder: of the served tokenizer.
+    """
+    return _over(recipe, lambda each: replace(each, rows=each.rows and replace(each.rows, folder=str(folder))))
+
+
 def _plain(source: Source, scratch: Path) -> Source:
     return replace(source, model=str(merged_folder(source, scratch)), revision=None, lora=None)
 

@@ -16,6 +16,7 @@ import torch
 
 from tasks.merging.checkpoint import LINEAR_ABOVE, cosine
 from tasks.merging.lazy import Merge, Tensors
+from tasks.merging.vocabulary import gathering
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Angle:
             task: mergekit's task for the tensor.
             name: the tensor's name.
         """
-        dtype = str(task.gather_tensors.dtype)
+        dtype = str(gathering(task).dtype)
         return self.measure.__qualname__, str(self.first), str(self.second), dtype, name
 
 

@@ -26,6 +26,7 @@ from tasks.merging.checkpoint import REFUSALS, MergeRefused, appearing, localise
 from tasks.merging.elementwise import Angle, Form, form_of
 from tasks.merging.lazy import Merged, Tally, Tensors, refusal
 from tasks.merging.ranks import Ranks
+from tasks.merging.vocabulary import Alignment, aligns, gathering
 
 WINDOW = 4
 """Whole tensors for each rank that are computed before the next are started: enough to share them evenly, few enough
@@ -100,6 +101,8 @@ class Merger:
     """mergekit's task that loads a tensor → the tensor as it is stored; None for an optional one that is not there."""
     kept: dict[tuple[Any, ...], torch.Tensor] = field(default_factory=dict)
     """(parent, tensor, dtype, shard) → that shard in the memory that `place` names."""
+    alignment: Alignment = field(default_factory=Alignment)
+    """The embeddings of recipes that name a tokenizer."""
     cosines: dict[tuple[str, ...], torch.Tensor] = field(default_factory=dict)
     """`Angle.key` → cosine, one element."""
 
@@ -165,11 +168,15 @@ class Merger:
     def _open(self, recipe: Recipe, item: Planned) -> Opened:
         # A checkpoint that is evaluated unchanged is read once, and not kept.
         keep = not recipe.is_copy
-        loads = {load.model: load for load in item.task.gather_tensors.arguments().values()}
+        loads = {load.model: load for load in gathering(item.task).arguments().values()}
         try:
             stored = {model: self._stored(load, keep) for model, load in loads.items()}
             inputs = {model: tensor for model, tensor in stored.items() if tensor is not None}
             dtypes = {model: dtype_of(loads[model], tensor) for model, tensor in inputs.items()}
+            if aligns(item.task):
+                cast = {model: tensor.to(dtypes[model]) for model, tensor in inputs.items()}
+                inputs = self.alignment.align(item.task, cast, keep=keep)
+                dtypes = {model: tensor.dtype for model, tensor in inputs.items()}
             return Opened(item, inputs, dtypes, form_of(recipe.method, item.task, inputs))
         except Exception as error:
             raise refusal(item.name, error) from error
@@ -231,7 +238,9 @@ class Merger:
         def near(model: Any, tensor: torch.Tensor) -> torch.Tensor:
             if self.place == "mapped":
                 return tensor
-            key = (str(model), each.item.name, each.dtypes[model], tensor.storage_offset(), tuple(tensor.shape))
+            # What mergekit fills a model's embedding with depends on the models beside it.
+            beside = tuple(map(str, each.inputs)) if aligns(each.item.task) else ()
+            key = (str(model), each.item.name, beside, each.dtypes[model], tensor.storage_offset(), tuple(tensor.shape))
             if key not in self.kept:
                 cast = tensor.to(each.dtypes[model]).contiguous()
                 self.kept[key] = cast.to(self.device) if self.place == "gpu" else cast.pin_memory()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from orchestrator.core.records import Answer, Question, Serving
 from orchestrator.recipes.recipe import Recipe
-from tasks.merging.checkpoint import adapted
+from tasks.merging.checkpoint import adapted, with_tokenizer
 from tasks.merging.live import write_checkpoint
 from tasks.serving.boot import Boot, prepare
 from tasks.serving.engine import InvalidWeights
@@ -34,7 +34,7 @@ class VllmEngine:
         from transformers import AutoConfig
         from vllm import LLM
 
-        self.serving, self.scratch, self.keep = serving, scratch, keep
+        self.serving, self.scratch, self.keep, self.tokenizer = serving, scratch, keep, boot.tokenizer
         self.llm = LLM(**boot.arguments)
         # As the model's config says: vLLM's own copy of it is untied where the first parent's file carries a head.
         tied = bool(AutoConfig.from_pretrained(boot.model).tie_word_embeddings)
@@ -52,7 +52,9 @@ class VllmEngine:
             # Here, and not in the ranks: see `merged_folder`.
             self._swap("merge", adapted(recipe, self.scratch))
         else:
-            self.load_checkpoint(write_checkpoint(recipe, self.keep / recipe.id, self.scratch))
+            here = with_tokenizer(recipe, self.tokenizer)
+            self.load_checkpoint(write_checkpoint(here, self.keep / recipe.id, self.scratch))
+        self.llm.collective_rpc("suppress", args=(recipe.missing,))
 
     def load_checkpoint(self, folder: Path) -> None:
         """Load a checkpoint's weights into the running engine.

@@ -20,7 +20,7 @@ import torch
 
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.sizing.placement import Place
-from tasks.merging.checkpoint import MergeRefused, headers
+from tasks.merging.checkpoint import MergeRefused, headers, with_tokenizer
 from tasks.merging.lazy import Merged, Tally, is_finite
 from tasks.merging.live import Merger
 from tasks.merging.ranks import Ranks
@@ -41,6 +41,8 @@ class Weights:
                 never loaded: vLLM would write it over the embedding.
             place: where to keep the parents.
         """
+        from vllm.model_executor.layers.logits_processor import LogitsProcessor
+
         keep_freed_memory()
         self._tied = tied
         model = self.model_runner.model_config  # type: ignore[attr-defined]
@@ -50,6 +52,10 @@ class Weights:
         self._boot = {name: at for name, at in known if self._is_here(name) and not self._is_tied_head(name)}
         self._merger = Merger(Path(scratch), place, self.device, _ranks())  # type: ignore[attr-defined]
         self._as_stored = _as_stored(self.model_runner.get_model())  # type: ignore[attr-defined]
+        self._suppressed: torch.Tensor | None = None
+        for module in self.model_runner.get_model().modules():  # type: ignore[attr-defined]
+            if isinstance(module, LogitsProcessor):
+                module.register_forward_hook(self._suppress)
         self._open_stage()
 
     def merge(self, recipe: Recipe) -> list[str]:
@@ -59,6 +65,8 @@ class Weights:
             A phrase for each thing that makes the recipe invalid. The loaded weights are then of no use, but the
             engine can load the next recipe.
         """
+        # By the path of this process's node, as in `open_parents`.
+        recipe = with_tokenizer(recipe, Path(self.model_runner.model_config.tokenizer))  # type: ignore[attr-defined]
         try:
             planned = self._merger.plan(recipe)
         except MergeRefused as error:
@@ -75,6 +83,21 @@ class Weights:
         """Load a checkpoint folder into the engine; returns as `merge`."""
         stored = headers(Path(folder)).items()
         return self._pour(((name, read_tensor(file, name)) for name, (file, _) in stored if self._is_here(name)), [])
+
+    def suppress(self, tokens: list[int]) -> None:
+        """Give some tokens the probability 0, until the next call.
+
+        Args:
+            tokens: ids that the loaded models have no row for. mergekit writes zeros there, and so a logit of 0, which
+                a model that lacks the token does not have.
+        """
+        self._suppressed = torch.tensor(tokens, dtype=torch.long, device=self.device) if tokens else None  # type: ignore[attr-defined]
+
+    def _suppress(self, _: torch.nn.Module, __: object, logits: torch.Tensor | None) -> torch.Tensor | None:
+        """Set logits of shape (positions, tokens) to -inf; a rank that vLLM gathers no logits on has none."""
+        if logits is None or self._suppressed is None:
+            return logits
+        return logits.index_fill(-1, self._suppressed, -torch.inf)
 
     def checksums(self) -> dict[str, str]:
         """Return module or parameter → SHA-256 of the weights that are loaded there, in hex.

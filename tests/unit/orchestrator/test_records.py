@@ -22,7 +22,7 @@ def test_every_field_is_classed(record: type) -> None:
 
 def test_the_classes_are_the_intended_ones() -> None:
     hashed = {r.__name__: {f.name for f in dataclasses.fields(r) if f.metadata["identity"]} for r in HASHED}
-    assert hashed["Source"] == {"digest"}
+    assert hashed["Source"] == {"digest", "rows"}
     assert hashed["Recipe"] == {"method", "models", "base_model", "parameters", "dtype", "seed"}
     assert hashed["Question"] == {"context", "continuation", "decoding"}
     assert hashed["Profile"] == {"engine", "dtype", "tensor_parallel_size", "device", "pipeline_parallel_size"}

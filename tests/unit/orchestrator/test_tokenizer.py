@@ -15,7 +15,7 @@ import transformers
 from transformers import AutoTokenizer
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
 
-from tasks.evaluation.tokenizer import open_tokenizer
+from orchestrator.models.tokenizer import open_tokenizer
 from tests.helpers.paths import DEMO, ROOT
 
 CLASSES = [
@@ -135,7 +135,7 @@ def test_every_class_that_auto_tokenizer_maps_is_the_one_of_that_name() -> None:
 LOADS = """
 import sys
 from pathlib import Path
-from tasks.evaluation.tokenizer import open_tokenizer
+from orchestrator.models.tokenizer import open_tokenizer
 for folder in sys.argv[1:]:
     tokenizer = open_tokenizer(Path(folder))
     tokenizer.decode(tokenizer.encode("a b c"))
