@@ -62,7 +62,7 @@ class Baseline(Strict):
     start: str
     """Name of the parent, or of any recipe, to fine-tune."""
     file: str
-    """JSON Lines in UltraMedical's format: `conversations`, a list of turns `{from: human | gpt, value: …}`."""
+    """Conversations in UltraMedical's format: `conversations`, a list of turns `{from: human | gpt, value: …}`."""
     epochs: float = Field(default=3, gt=0)
     """Number of passes over the file."""
     learning_rate: float = Field(default=2e-5, gt=0)

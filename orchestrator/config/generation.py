@@ -25,15 +25,15 @@ class OwnTask(Strict):
     """The user's own generation task."""
 
     file: str = Field(min_length=1)
-    """JSON Lines with the test examples, one object per line."""
+    """The test examples: JSON Lines (or one JSON array, CSV or Parquet), an object per example."""
     prompt: str
     """Prompt template, with {{input}} in the place of the input."""
     input: str = "input"
     """Name of the field with the input."""
     reference: str = "reference"
-    """Name of the field with the reference text, which answers are compared with."""
+    """Name of the field with the reference text, or a list of them, which answers are compared with."""
     train: str | None = None
-    """JSON Lines with the same fields: the training examples for `finetune`."""
+    """A file with the same fields: the training examples for `finetune`."""
     truncate: Literal["left", "right"] = "right"
     """The side at which the input is truncated where the prompt is too long."""
 

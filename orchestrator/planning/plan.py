@@ -23,6 +23,7 @@ from orchestrator.sizing.disk import check_disk, disk_bytes, weight_bytes
 from orchestrator.sizing.nodes import Node, assumed_nodes, describe_nodes, parse_cluster
 from orchestrator.sizing.placement import shape_of
 from orchestrator.stages.open import open_tasks
+from tasks.evaluation.suites import SuiteTask, generation_tasks
 from tasks.generation.metrics import open_encoder
 
 
@@ -132,11 +133,13 @@ def make_plan(
         assumed=str(shape) if shape else None,
         finetune=plan_finetune(config, tasks, parameters) if config.finetune else None,
         search=plan_search(config, sources, tasks, len(recipes)) if config.search else None,
-        notes=[
-            *serving.notes,
-            *dict.fromkeys(note for suite in (*tasks.suites, *tasks.learning) for note in suite.notes),
-        ],
+        notes=[*serving.notes, *_notes([*tasks.suites, *tasks.learning])],
     )
+
+
+def _notes(suites: Sequence[SuiteTask]) -> list[str]:
+    of_data = (note for task in generation_tasks(suites) for note in task.notes())
+    return list(dict.fromkeys([*(note for suite in suites for note in suite.notes), *of_data]))
 
 
 def describe(plan: Plan) -> str:

@@ -12,7 +12,6 @@ Wrong answers are right answers to other questions. How they were drawn names th
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -20,8 +19,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
-from xml.etree import ElementTree
 
+from orchestrator.core.rows import read_rows
+from tasks.finetuning.conversations import to_last_answer
 from tasks.finetuning.rows import WeightedExample, difficulties, encode, pad_of
 from tasks.finetuning.weak_labels import Written
 from tasks.generation.metrics import distinct
@@ -29,6 +29,7 @@ from tasks.generation.reader import Reader
 from tasks.generation.sources import is_test
 
 ORIGIN = "https://github.com/abachaa/MedQuAD"
+CHATS = ("sft_train.jsonl", "sft_validation.jsonl")
 WRONG = ("wrong aspect", "wrong condition", "unrelated")
 GENERATION_ERRORS = ("empty", "cut off", "repetitive", "off topic")
 LETTERS = ("A", "B")
@@ -84,24 +85,21 @@ def read_medquad(folder: Path) -> MedQuad:
         UserError: it is not there, or not in this form.
     """
     reader = Reader("medquad", folder, ORIGIN)
-    if not folder.is_dir():
-        raise reader.wrong("there is no such folder")
-    documents = sorted(folder.rglob("*.xml"))
+    reader.check_folder()
+    documents, chats = reader.documents(".xml"), [reader.find_any(name) for name in CHATS]
+    if documents and any(chats):
+        raise reader.wrong(f"has {len(documents)} XML documents and {CHATS[0]} or {CHATS[1]}; keep one form of the set")
     if documents:
         pairs = [(is_test(file.stem, one_in=10), pair) for file in documents for pair in _document(reader, file)]
     else:
-        pairs = [(False, pair) for pair in _chats(reader, "sft_train.jsonl")]
-        pairs += [(True, pair) for pair in _chats(reader, "sft_validation.jsonl")]
+        pairs = [(name == CHATS[1], pair) for name in CHATS for pair in _chats(reader, reader.find(name))]
     complete = [(test, pair) for test, pair in pairs if pair.question and pair.answer]
     train, test = ([pair for is_in, pair in complete if is_in == wanted] for wanted in (False, True))
     return MedQuad(train, test, len(pairs) - len(complete))
 
 
 def _document(reader: Reader, file: Path) -> Iterator[QuestionAnswer]:
-    try:
-        root = ElementTree.parse(file).getroot()
-    except ElementTree.ParseError as error:
-        raise reader.wrong(f"{file} is not valid XML (line {error.position[0]})") from None
+    root = reader.parse_xml(file)
     focus = (root.findtext("Focus") or "").strip()
     for pair in root.iter("QAPair"):
         question, answer = pair.find("Question"), pair.findtext("Answer") or ""
@@ -110,16 +108,12 @@ def _document(reader: Reader, file: Path) -> Iterator[QuestionAnswer]:
         yield QuestionAnswer((question.text or "").strip(), answer.strip(), question.get("qtype", ""), focus)
 
 
-def _chats(reader: Reader, name: str) -> Iterator[QuestionAnswer]:
-    file = reader.find(name)
-    rows = reader.rows(file, {"messages": ("messages",), "kind": ("qtype",), "focus": ("focus",)})
-    for number, row in enumerate(rows, start=1):
-        try:
-            said = {turn["role"]: turn["content"].strip() for turn in json.loads(row["messages"])}
-            yield QuestionAnswer(said["user"], said["assistant"], row["kind"], row["focus"])
-        except (ValueError, TypeError, KeyError, AttributeError):
-            what = "messages is no list of a user's and an assistant's turn (role, content)"
-            raise reader.wrong(f"{file}, row {number}: {what}") from None
+def _chats(reader: Reader, file: Path) -> Iterator[QuestionAnswer]:
+    for row in read_rows(reader.file(file)):
+        said = {turn["role"]: turn["content"].strip() for turn in to_last_answer(row)}
+        if not {"user", "assistant"} <= set(said):
+            raise row.wrong("messages is no list of a user's and an assistant's turn (role, content)")
+        yield QuestionAnswer(said["user"], said["assistant"], row.text("qtype"), row.text("focus"))
 
 
 def shorten(pairs: Sequence[QuestionAnswer], words: int) -> list[QuestionAnswer]:

@@ -11,7 +11,7 @@ import hashlib
 import importlib.metadata
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +31,8 @@ COMPOSITE, OPTED_OUT = "composite", "composite_without_bertscore"
 FAITHFULNESS = "faithfulness"
 NEED_ENCODER = (COMPOSITE, "bertscore")
 METRICS = (COMPOSITE, *SIX, OPTED_OUT, FAITHFULNESS)
+Reference = str | Sequence[str]
+"""A reference text, or several."""
 Values = dict[str, Any]
 """Metric → its value."""
 VERSION = 2
@@ -69,10 +71,11 @@ def open_encoder(encoder: Encoder | None, *, weights: bool = True) -> OpenEncode
     return OpenEncoder(str(files.folder), encoder.layer, files.source.digest)
 
 
-def measure(output: str, reference: str, source: str, encoder: OpenEncoder | None) -> Values:
+def measure(output: str, reference: Reference, source: str, encoder: OpenEncoder | None) -> Values:
     """Compute every metric of one generated text.
 
     Args:
+        reference: one text, or several, of which the best counts; BLEU takes them together.
         source: the text that the output was generated from; only faithfulness uses it.
         encoder: BERTScore's; None leaves out the metrics that need it.
 
@@ -81,10 +84,11 @@ def measure(output: str, reference: str, source: str, encoder: OpenEncoder | Non
         statements, and statements checked.
     """
     values: Values = dict.fromkeys(SIX if encoder else LEXICAL, 0.0)
+    references = [reference] if isinstance(reference, str) else list(reference)
     if output.strip():
-        values.update(lexical(output, reference))
+        values.update(lexical(output, references))
         if encoder:
-            values["bertscore"] = bertscore(output, reference, encoder.folder, encoder.layer)
+            values["bertscore"] = bertscore(output, references, encoder.folder, encoder.layer)
     if encoder:
         values[COMPOSITE] = sum(values[name] for name in SIX) / len(SIX)
     values[OPTED_OUT] = sum(values[name] for name in LEXICAL) / len(LEXICAL)
@@ -92,26 +96,28 @@ def measure(output: str, reference: str, source: str, encoder: OpenEncoder | Non
     return values
 
 
-def lexical(output: str, reference: str) -> dict[str, float]:
-    """Compute BLEU, METEOR and ROUGE of two texts, neither of them empty, each in [0, 1].
+def lexical(output: str, references: Sequence[str]) -> dict[str, float]:
+    """Compute BLEU, METEOR and ROUGE of a text and its references, none of them empty, each in [0, 1].
 
     BLEU is that of the sentence (sacrebleu's tokens, smoothing and effective order), METEOR is over NLTK's word tokens
-    and WordNet 3.0, ROUGE is F1 without stemming.
+    and WordNet 3.0, ROUGE is F1 without stemming; both are those of the reference that gives most, as their authors
+    define them for several.
     """
     from nltk import word_tokenize
     from nltk.translate.meteor_score import single_meteor_score
     from sacrebleu import sentence_bleu
 
-    rouge = _rouge().score(reference, output)
+    rouge = _rouge().score_multi(references, output)
+    words, wordnet = word_tokenize(output), _wordnet()
     return {
-        "bleu": sentence_bleu(output, [reference]).score / 100,
-        "meteor": float(single_meteor_score(word_tokenize(reference), word_tokenize(output), wordnet=_wordnet())),
+        "bleu": sentence_bleu(output, references).score / 100,
+        "meteor": max(float(single_meteor_score(word_tokenize(each), words, wordnet=wordnet)) for each in references),
         **{name: float(rouge[name].fmeasure) for name in ("rouge1", "rouge2", "rougeL")},
     }
 
 
-def bertscore(output: str, reference: str, folder: str, layer: int) -> float:
-    """Compute BERTScore's F1 of two texts, neither of them empty, in [0, 1].
+def bertscore(output: str, references: Sequence[str], folder: str, layer: int) -> float:
+    """Compute BERTScore's F1 of a text and the nearest of its references, none of them empty, in [0, 1].
 
     It is without idf weights and without rescaling; a value below 0 counts as 0.
 
@@ -119,7 +125,7 @@ def bertscore(output: str, reference: str, folder: str, layer: int) -> float:
         folder: the encoder's, on this machine.
         layer: number of the encoder's layer whose output is compared.
     """
-    _, _, f1 = _bert_scorer(folder, layer).score([output], [reference])
+    _, _, f1 = _bert_scorer(folder, layer).score([output], [list(references)])
     return min(1.0, max(0.0, float(f1[0])))
 
 
@@ -199,18 +205,18 @@ class Measured:
                 with contextlib.suppress(ValueError):  # the last line of a process that was killed
                     self._values.update(json.loads(line))
 
-    def values(self, output: str, reference: str, source: str) -> Values:
+    def values(self, output: str, reference: Reference, source: str) -> Values:
         """Return every metric of one generated text, stored or computed now."""
         key = self.key(output, reference, source)
         if key not in self._values:
             self.add({key: measure(output, reference, source, self.encoder)})
         return self._values[key]
 
-    def knows(self, output: str, reference: str, source: str) -> bool:
+    def knows(self, output: str, reference: Reference, source: str) -> bool:
         """Whether the values of a generated text are stored."""
         return self.key(output, reference, source) in self._values
 
-    def key(self, output: str, reference: str, source: str) -> str:
+    def key(self, output: str, reference: Reference, source: str) -> str:
         """Compute the hash that a generated text's values are stored under."""
         encoder = [self.encoder.digest, self.encoder.layer] if self.encoder else None
         return hashlib.sha256(json.dumps([_versions(), encoder, output, reference, source]).encode()).hexdigest()

@@ -1,23 +1,25 @@
-"""Reading the files of a data set's folder.
+"""Finding and reading the files of a data set's folder.
 
-An error names the file, the column and the line, never the content: this is clinical text.
+An error names the file, the column and the row, never the content: this is clinical text.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 from orchestrator.core.errors import UserError
+from orchestrator.core.folders import contents, near_names, plain_name, visible_files
+from orchestrator.core.rows import Row, read_rows
+from orchestrator.core.text import count, listed
+from orchestrator.core.user_file import UserFile
 
-Row = dict[str, str]
 Columns = dict[str, tuple[str, ...]]
-"""Field → the names that its column has in the files, the official one first."""
+"""Field → the names that its column has in the files, the official one first. The field `id` is an id, others are
+texts."""
 
 
 @dataclass(frozen=True)
@@ -27,101 +29,137 @@ class Reader:
     task: str
     folder: Path
     origin: str
+    remarks: list[str] = field(default_factory=list, compare=False)
+    """What a reader of the scores must know about the files that were read."""
+
+    def check_folder(self) -> None:
+        """Refuse a folder that does not exist; raises UserError."""
+        if self.folder.is_file():
+            raise self.wrong("is a file; name its folder, unpacked if it is an archive")
+        if not self.folder.is_dir():
+            near = near_names(self.folder.parent, self.folder.name)
+            raise self.missing(f"there is no such folder{near}")
 
     def find(self, *names: str) -> Path:
-        """Find the first of these files in the folder, or anywhere below it.
+        """Find the file that has one of these names, gzipped or not, in the folder or anywhere below it.
 
         Raises:
             UserError: there is none, or several.
         """
-        for name in names:
-            found = [self.folder / name] if (self.folder / name).is_file() else sorted(self.folder.rglob(name))
-            if len(found) > 1:
-                raise UserError(
-                    f"{self._where}: {name} exists there {len(found)} times, first in {found[0].parent}; name the "
-                    "folder that is meant"
-                )
-            if found:
-                return found[0]
-        raise self.wrong(f"the file {names[0]} is not there")
-
-    def rows(self, file: Path, columns: Columns) -> Iterator[Row]:
-        """Yield the rows of a CSV file (or of JSON Lines with the same fields); what is missing is empty.
-
-        Raises:
-            UserError: a column is missing, or the file is no CSV.
-        """
-        fields: dict[str, str] | None = None
-        parse = json_lines if file.suffix == ".jsonl" else _csv
-        for number, row in parse(file):
-            if isinstance(row, str):
-                raise self.wrong(f"{file}, row {number}: {row}")
-            fields = fields or self._fields(file, row, columns)
-            yield {field: (row.get(column) or "").strip() for field, column in fields.items()}
-        if fields is None:
-            raise self.wrong(f"{file} has no rows")
-
-    def wrong(self, what: str) -> UserError:
-        """Make an error about the folder's files that names the place where the data set is available."""
-        return UserError(f"{self._where}: {what}; the data set is available from {self.origin}")
-
-    @property
-    def _where(self) -> str:
-        return f"generation.data.{self.task} ({self.folder})"
-
-    def _fields(self, file: Path, row: Row, columns: Columns) -> dict[str, str]:
-        found = {}
-        for field, names in columns.items():
-            known = [name for name in names if name in row]
-            if not known:
-                # The message leaves out what it has instead: without a header, that would be a patient's note.
-                raise self.wrong(f"the first line of {file} names no column {names[0]!r}")
-            found[field] = known[0]
+        found = self.find_any(*names)
+        if found is None:
+            near = next(filter(None, (near_names(place, names[0]) for place in self._places())), "")
+            raise self.missing(f"the file {names[0]} is not there{near or f'; {contents(self.folder, self._files())}'}")
         return found
 
+    def find_any(self, *names: str) -> Path | None:
+        """Find as `find`; None where there is no such file."""
+        accepted = {f"{name}{packed}" for name in names for packed in ("", ".gz")}
+        files = self._files()
+        found = [file for file in files if file.name in accepted]
+        if len({file.name for file in found}) > 1:
+            raise self._several(found)
+        found = [file for file in found if file.parent == self.folder] or found
+        if len(found) > 1:
+            raise self.wrong(
+                f"{found[0].name} exists there {len(found)} times, first in {found[0].parent}; name the folder that is "
+                "meant"
+            )
+        for file in found:
+            alike = {plain_name(name) for name in accepted}
+            copies = [other for other in files if other.parent == file.parent and plain_name(other.name) in alike]
+            if len(copies) > 1:
+                raise self._several(copies)
+        return found[0] if found else None
 
-Numbered = Iterator[tuple[int, Row | str]]
-"""Rows with their number, from 1; a string says what is wrong with one, without its content."""
+    def documents(self, suffix: str) -> list[Path]:
+        """List the files with this suffix (`.xml`) in the folder and below it.
 
+        Raises:
+            UserError: one is there twice, the second with a name that marks a copy.
+        """
+        files = [file for file in self._files() if file.suffix.lower() == suffix]
+        first: dict[Path, Path] = {}
+        for file in files:
+            other = first.setdefault(file.with_name(plain_name(file.name)), file)
+            if other != file:
+                raise self._several([other, file])
+        return files
 
-def _csv(file: Path) -> Numbered:
-    csv.field_size_limit(sys.maxsize)
-    return _rows_or_error(file, lambda stream: enumerate(csv.DictReader(stream, strict=True), start=1))
+    def parse_xml(self, file: Path) -> Element:
+        """Parse an XML file; raises UserError where it is none, or cannot be read."""
+        try:
+            return ElementTree.parse(file).getroot()
+        except ElementTree.ParseError as error:
+            raise self.wrong(f"{file} is not valid XML (line {error.position[0]}); get it again") from None
+        except (OSError, ValueError, LookupError) as error:
+            raise self.wrong(f"{file} cannot be read ({type(error).__name__}); get it again") from None
 
+    def rows(self, file: Path, columns: Columns, published: int | None = None) -> Iterator[dict[str, str]]:
+        """Yield the fields of a file's rows; a text that is missing is empty.
 
-def json_lines(file: Path) -> Numbered:
-    """Yield the objects of a JSON Lines file with their line number; values that are no text are written as JSON."""
+        Args:
+            published: rows that the file has as its authors published it; another number is a remark.
 
-    def rows(stream: TextIO) -> Numbered:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
-                yield number, _object(line)
+        Raises:
+            UserError: a column is missing, a row is broken, an id is there twice, or the file is cut off.
+        """
+        names: dict[str, str] = {}
+        first: dict[str, str] = {}
+        number = 0
+        for row in read_rows(self.file(file)):
+            number += 1
+            names = names or self._names(row, columns)
+            for name in names.values():
+                if name not in row.values:
+                    raise row.wrong(f"has no {name!r}, which the rows before it have")
+            values = {f: row.ident(n) if f == "id" else row.text(n).strip() for f, n in names.items()}
+            if "id" in values and (other := first.setdefault(values["id"], row.place)) != row.place:
+                raise row.wrong(f"has the {names['id']!r} of {other}: a file that was loaded twice; get it again")
+            yield values
+        if not names:
+            raise self.missing(f"{file} has no rows")
+        self.count(file.name, "row", number, published)
 
-    return _rows_or_error(file, rows)
+    def count(self, what: str, noun: str, found: int, published: int | None) -> None:
+        """Remark that there are not as many as were published."""
+        remark = (
+            f"{self.task}: {what} has {count(found, noun)}, but its authors published {published}; if it was cut off "
+            f"or changed on the way, get it again from {self.origin}."
+        )
+        if found != published is not None and remark not in self.remarks:
+            self.remarks.append(remark)
 
+    def file(self, path: Path) -> UserFile:
+        """Return one of the folder's files, to be read as rows."""
+        return UserFile(path, f"generation.data.{self.task}")
 
-def _object(line: str) -> Row | str:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return "is not valid JSON"
-    return {key: _text(value) for key, value in row.items()} if isinstance(row, dict) else "is no object"
+    def wrong(self, what: str) -> UserError:
+        """Make an error about the folder."""
+        return UserError(f"generation.data.{self.task} ({self.folder}): {what}")
 
+    def missing(self, what: str) -> UserError:
+        """Make an error about what is not in the folder; it names the place where the data set is available."""
+        return self.wrong(f"{what}; the data set is available from {self.origin}")
 
-def _rows_or_error(file: Path, rows: Callable[[TextIO], Iterable[tuple[int, Row | str]]]) -> Numbered:
-    """The file's rows; what breaks the reading is yielded as one more."""
-    number = 0
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            for number, row in rows(stream):
-                yield number, row
-    except UnicodeDecodeError:
-        yield number + 1, "is not UTF-8 text"
-    except csv.Error:
-        yield number + 1, "is not valid CSV"
-    except OSError as error:
-        yield number + 1, f"cannot be read ({error.strerror})"
+    def _files(self) -> list[Path]:
+        return visible_files(self.folder)
 
+    def _places(self) -> list[Path]:
+        return list(dict.fromkeys([self.folder, *(file.parent for file in self._files())]))
 
-def _text(value: object) -> str:
-    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+    def _several(self, files: list[Path]) -> UserError:
+        names = listed((str(file.relative_to(self.folder)) for file in files), most=4)
+        return self.wrong(f"has {names}, which are forms or versions of one file; keep the one that is meant")
+
+    def _names(self, row: Row, columns: Columns) -> dict[str, str]:
+        found = {}
+        for key, names in columns.items():
+            known = [name for name in names if name in row.values]
+            if not known:
+                # The message leaves out what it has instead: without a header, that would be a patient's note.
+                other = [name for name in row.values if name.casefold() == names[0].casefold()]
+                near = f", but {other[0]!r}: rename it" if other else ""
+                raise self.missing(f"the first line of {row.file.path} names no column {names[0]!r}{near}")
+            found[key] = known[0]
+        return found

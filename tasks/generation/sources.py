@@ -9,14 +9,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
 
 from orchestrator.config.generation import Generation, OwnTask
 from orchestrator.core.errors import UserError, hint
-from tasks.generation.reader import Columns, Reader, Row, json_lines
+from orchestrator.core.rows import read_rows
+from orchestrator.core.text import count
+from orchestrator.core.user_file import UserFile
+from tasks.generation.reader import Columns, Reader
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Example:
     reference: str
     section: str = ""
     """MTS-Dialog: the section's title."""
+    others: tuple[str, ...] = ()
+    """Further reference texts. Answers are compared with all of them; only the first is learned from."""
 
 
 Read = Callable[[], Iterable[Example]]
@@ -46,6 +50,8 @@ class Examples:
     """The examples to search on, where the data set has a split for them."""
     read_training: Read = dataclasses.field(default=tuple, compare=False)
     """Reads the training split from its files: it may be large, and only fine-tuning needs it."""
+    remarks: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    """What a reader of the scores must know about the files."""
 
     def training(self) -> list[Example]:
         """Read the examples to learn from: complete, and none whose input is also a test example's."""
@@ -75,6 +81,10 @@ def _plain(text: str) -> bytes:
     return hashlib.sha256(re.sub(r"\W+", "", text.lower()).encode()).digest()
 
 
+def _example(row: Mapping[str, str]) -> Example:
+    return Example(row["id"], row["input"], row["reference"])
+
+
 def is_test(unit: str, one_in: int) -> bool:
     """Whether a patient or report is in the test split, for data sets without splits.
 
@@ -90,8 +100,8 @@ def brief_hospital_course(reader: Reader) -> Examples:
     columns: Columns = {"id": ("note_id",), "input": ("input",), "reference": ("target",)}
 
     def examples(test: bool) -> Iterator[Example]:
-        rows = reader.rows(file, columns)
-        return (Example(**row) for row in rows if is_test(row["id"].split("-")[0], one_in=100) == test)
+        rows = reader.rows(file, columns, published=270_033)
+        return (_example(row) for row in rows if is_test(row["id"].split("-")[0], one_in=100) == test)
 
     # Gigabytes, and no patient is in both splits: the training split is not read only to look for test examples.
     return make_examples(examples(True), lambda: examples(False), check=False)
@@ -99,35 +109,45 @@ def brief_hospital_course(reader: Reader) -> Examples:
 
 def radiology(reader: Reader) -> Examples:
     """Read IU X-ray: the collection's XML reports, or its CSV; without splits; every tenth report is test."""
-    reports = sorted(path for path in reader.folder.rglob("*.xml"))
+    reports, table = reader.documents(".xml"), reader.find_any("indiana_reports.csv")
     columns: Columns = {"id": ("uid",), "input": ("findings",), "reference": ("impression",)}
+    if reports and table:
+        raise reader.wrong(
+            f"has the data set in two forms, {table.name} and {count(len(reports), 'XML report')} (first in "
+            f"{reports[0].parent}); keep the one that is meant, or name its folder"
+        )
 
-    def rows() -> Iterable[Row]:
+    def rows() -> Iterable[dict[str, str]]:
         if reports:
-            return (_openi(reader, file) for file in reports)
-        return reader.rows(reader.find("indiana_reports.csv"), columns)
+            return _openi(reader, reports)
+        return reader.rows(table or reader.find("indiana_reports.csv"), columns, published=3851)
 
     def examples(test: bool) -> Iterator[Example]:
-        return (Example(**row) for row in rows() if is_test(row["id"], one_in=10) == test)
+        for row in rows():
+            uid = row["id"].upper().removeprefix("CXR")
+            row["id"] = (
+                str(int(uid)) if uid.isascii() and uid.isdigit() else uid
+            )  # as the collection's authors write it
+            if is_test(row["id"], one_in=10) == test:
+                yield _example(row)
 
     return make_examples(examples(True), lambda: examples(False))
 
 
-def _openi(reader: Reader, file: Path) -> Row:
-    try:
-        root = ElementTree.parse(file).getroot()
-    except ElementTree.ParseError as error:
-        raise reader.wrong(f"{file} is not valid XML (line {error.position[0]})") from None
-    uid = root.find(".//uId")
-    parts = {(part.get("Label") or "").upper(): (part.text or "").strip() for part in root.iter("AbstractText")}
-    if uid is None or "FINDINGS" not in parts or "IMPRESSION" not in parts:
-        lacks = "uId" if uid is None else 'AbstractText Label="FINDINGS" or "IMPRESSION"'
-        raise reader.wrong(f"{file} has no {lacks}")
-    return {
-        "id": str(uid.get("id")).removeprefix("CXR"),
-        "input": parts["FINDINGS"],
-        "reference": parts["IMPRESSION"],
-    }
+def _openi(reader: Reader, files: Sequence[Path]) -> Iterator[dict[str, str]]:
+    first: dict[str, Path] = {}
+    for file in files:
+        root = reader.parse_xml(file)
+        uid = root.find(".//uId")
+        parts = {(part.get("Label") or "").upper(): (part.text or "").strip() for part in root.iter("AbstractText")}
+        if uid is None or "FINDINGS" not in parts or "IMPRESSION" not in parts:
+            lacks = "uId" if uid is None else 'AbstractText Label="FINDINGS" or "IMPRESSION"'
+            raise reader.wrong(f"{file} has no {lacks}; take it out if it is no report of the collection")
+        other = first.setdefault(str(uid.get("id")), file)
+        if other != file:
+            raise reader.wrong(f"{file} is the report of {other} again; keep one of them")
+        yield {"id": str(uid.get("id")), "input": parts["FINDINGS"], "reference": parts["IMPRESSION"]}
+    reader.count("the folder", "XML report", len(files), published=3955)
 
 
 def aci_bench(reader: Reader) -> Examples:
@@ -135,10 +155,10 @@ def aci_bench(reader: Reader) -> Examples:
     columns: Columns = {"id": ("encounter_id",), "input": ("dialogue",), "reference": ("note",)}
     tests = ("clinicalnlp_taskB_test1.csv", "clinicalnlp_taskC_test2.csv", "clef_taskC_test3.csv")
 
-    def examples(*names: str) -> Iterator[Example]:
-        return (Example(**row) for name in names for row in reader.rows(reader.find(name), columns))
+    def examples(published: int, *names: str) -> Iterator[Example]:
+        return (_example(row) for name in names for row in reader.rows(reader.find(name), columns, published))
 
-    return make_examples(examples(*tests), lambda: examples("train.csv"), examples("valid.csv"))
+    return make_examples(examples(40, *tests), lambda: examples(67, "train.csv"), examples(20, "valid.csv"))
 
 
 SECTIONS = {
@@ -160,14 +180,14 @@ def mts_dialog(reader: Reader) -> Examples:
         "test2": ("MTS-Dialog-TestSet-2-MEDIQA-Sum-2023.csv", "test2.jsonl"),
     }
 
-    def examples(name: str, *files: str) -> Iterator[Example]:
-        for row in reader.rows(reader.find(*files), columns):
+    def examples(name: str, published: int, *files: str) -> Iterator[Example]:
+        for row in reader.rows(reader.find(*files), columns, published):
             yield Example(f"{name}-{row['id']}", row["input"], row["reference"], _title(row["section"]))
 
     return make_examples(
-        (example for name, files in tests.items() for example in examples(name, *files)),
-        lambda: examples("train", "MTS-Dialog-TrainingSet.csv", "train.jsonl"),
-        examples("validation", "MTS-Dialog-ValidationSet.csv", "validation.jsonl"),
+        (example for name, files in tests.items() for example in examples(name, 200, *files)),
+        lambda: examples("train", 1201, "MTS-Dialog-TrainingSet.csv", "train.jsonl"),
+        examples("validation", 100, "MTS-Dialog-ValidationSet.csv", "validation.jsonl"),
     )
 
 
@@ -182,13 +202,13 @@ def problem_list(reader: Reader) -> Examples:
         "subjective": ("Subjective Sections", "Subjectives"), "objective": ("Objective Sections", "Objectives"),
     }  # fmt: skip
 
-    def examples(file: str) -> Iterator[Example]:
-        for row in reader.rows(reader.find(file), columns):
+    def examples(file: str, published: int) -> Iterator[Example]:
+        for row in reader.rows(reader.find(file), columns, published):
             parts = {title: row[title] for title in ("assessment", "subjective", "objective") if row[title]}
             note = "\n\n".join(f"{title.capitalize()}:\n{text}" for title, text in parts.items())
             yield Example(row["id"], note if row["assessment"] else "", row["reference"])
 
-    return make_examples(examples("BioNLP2023-1A-Test.csv"), lambda: examples("BioNLP2023-1A-Train.csv"))
+    return make_examples(examples("BioNLP2023-1A-Test.csv", 237), lambda: examples("BioNLP2023-1A-Train.csv", 768))
 
 
 FILES = {file.stem: file for file in sorted(Path(__file__).parent.glob("*.yaml"))}
@@ -201,34 +221,43 @@ READERS: dict[str, Callable[[Reader], Examples]] = {
 }
 
 
-def own_examples(name: str, task: OwnTask) -> Examples:
-    """Read the user's own JSON Lines.
+def read_published(name: str, folder: Path, origin: str) -> Examples:
+    """Read one of the five data sets from its folder.
 
     Raises:
-        UserError: no such file, a line that is no JSON object, a field that is missing, empty, or no text.
+        UserError: there is no such folder, a file is missing or broken, or no test example is complete.
+    """
+    reader = Reader(name, folder, origin)
+    reader.check_folder()
+    examples = READERS[name](reader)
+    if not examples.test:
+        raise reader.missing("no example of the test split is complete")
+    return dataclasses.replace(examples, remarks=tuple(reader.remarks))
+
+
+def own_examples(name: str, task: OwnTask) -> Examples:
+    """Read the user's own rows.
+
+    Raises:
+        UserError: no such file, a broken row, a field that is missing, empty, or no text.
     """
     train = task.train
-    reader = (lambda: _own_examples(f"generation.own.{name}", "train", train, task)) if train else tuple
-    return make_examples(_own_examples(f"generation.own.{name}", "file", task.file, task), reader)
+    reader = (lambda: _own_examples(f"generation.own.{name}.train", train, task)) if train else tuple
+    return make_examples(_own_examples(f"generation.own.{name}.file", task.file, task), reader)
 
 
-def _own_examples(where: str, key: str, path: str, task: OwnTask) -> list[Example]:
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"{where}.{key}: {file} does not exist; correct the path")
+def _own_examples(where: str, path: str, task: OwnTask) -> list[Example]:
+    file = UserFile(Path(path), where)
     examples = []
-    for number, row in json_lines(file):
-        if isinstance(row, str):
-            raise UserError(f"{where}.{key}: {file}, line {number}: {row}; write an object a line")
-        for field in (task.input, task.reference):
-            if not row.get(field, "").strip():
-                raise UserError(
-                    f"{where}: {file}, line {number} has no text in the field {field!r}; name the fields with input "
-                    "and reference"
-                )
-        examples.append(Example(str(number), row[task.input].strip(), row[task.reference].strip()))
+    for row in read_rows(file):
+        text = row.text(task.input).strip()
+        references = [reference.strip() for reference in row.texts(task.reference)]
+        for field, found in ((task.input, [text]), (task.reference, references)):
+            if not found or not all(found):
+                raise row.wrong(f"has no text in the field {field!r}; name the fields with input and reference")
+        examples.append(Example(str(row.number), text, references[0], others=tuple(references[1:])))
     if not examples:
-        raise UserError(f"{where}.{key}: {file} is empty; write an object a line")
+        raise file.wrong("is empty; write an object per line")
     return examples
 
 

@@ -23,8 +23,7 @@ from orchestrator.config.generation import Generation
 from orchestrator.core.errors import UserError
 from tasks.evaluation.requests import Cut, CuttableInstance, Edge
 from tasks.generation.metrics import COMPOSITE, FAITHFULNESS, METRICS, NEED_ENCODER, OPTED_OUT, Measured, Values
-from tasks.generation.reader import Reader
-from tasks.generation.sources import FILES, READERS, Example, Examples, own_examples
+from tasks.generation.sources import FILES, Example, Examples, own_examples, read_published
 
 GENERATION = {
     "until": [],
@@ -55,7 +54,7 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
         self.examples, self.has_encoder = examples, has_encoder
         self.measured = Measured()
         data = {
-            split: Dataset.from_list([dataclasses.asdict(example) for example in part])
+            split: Dataset.from_list(_documents(part))
             for split, part in (("test", examples.test), ("validation", examples.validation))
             if part
         }
@@ -96,7 +95,7 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
         )
 
     def score(self, doc: dict[str, Any], results: list[str]) -> Values:
-        """Compute every metric of one generated text."""
+        """Compute every metric of one generated text against its references."""
         values = self.measured.values(results[0], doc["reference"], doc["input"])
         return {**values, FAITHFULNESS: tuple(values[FAITHFULNESS])}
 
@@ -122,7 +121,7 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
         """Write the sentences that a reader of the scores must know; documents are numbered from 0."""
         used = {instance.doc_id: instance.doc["id"] for instance in self.instances}
         again = [document for document, example in used.items() if example in self.examples.in_training]
-        found = []
+        found = list(self.examples.remarks)
         if again:
             numbers = ", ".join(map(str, again[:20])) + (", …" if len(again) > 20 else "")
             found.append(
@@ -140,6 +139,17 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
                 f"paper's {COMPOSITE}."
             )
         return found
+
+
+def _documents(examples: list[Example]) -> list[dict[str, Any]]:
+    """The examples as lm-eval's documents; where one has several references, `reference` is a list in all."""
+    several = any(example.others for example in examples)
+    found = []
+    for example in examples:
+        document = dataclasses.asdict(example)
+        others = document.pop("others")
+        found.append({**document, "reference": [example.reference, *others]} if several else document)
+    return found
 
 
 def share(items: list[tuple[int, int]]) -> float:
@@ -191,10 +201,4 @@ def load_task(where: str, name: str, generation: Generation | None) -> Generatio
             f"{where}: {name} needs its data set's folder: write it under generation.data.{name}; it is available from "
             f"{origin}"
         )
-    reader = Reader(name, Path(folder), origin)
-    if not reader.folder.is_dir():
-        raise reader.wrong("there is no such folder")
-    examples = READERS[name](reader)
-    if not examples.test:
-        raise reader.wrong("no example of the test split is complete")
-    return GenerationTask(settings, truncate, examples, has_encoder)
+    return GenerationTask(settings, truncate, read_published(name, Path(folder), origin), has_encoder)

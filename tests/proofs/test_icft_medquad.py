@@ -103,7 +103,7 @@ def judge(
         row[f"{name} errors"] = dict(Counter(filter(None, errors)))
     written = write(model, tokenizer, [pair.question for pair in asked], 80)
     values = [
-        lexical(w.text, p.answer) if w.text.strip() else {"none": 0.0} for w, p in zip(written, asked, strict=True)
+        lexical(w.text, [p.answer]) if w.text.strip() else {"none": 0.0} for w, p in zip(written, asked, strict=True)
     ]
     row["response"] = sum(sum(each.values()) / len(each) for each in values) / len(values)
     row["response errors"] = dict(Counter(filter(None, map(generation_error, asked, written))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gzip
 import json
 import re
 from pathlib import Path
@@ -23,6 +24,7 @@ from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.finetuning.examples import Labelled, conversations, digest, labelled, subset
 from tasks.generation.sources import Example, Examples
 from tasks.generation.task import GenerationTask, load_task
+from tests.helpers.clinical import SECRET
 from tests.helpers.paths import INSTRUCT
 from tests.helpers.templates import DEAF, STRICT
 
@@ -124,23 +126,25 @@ def test_conversations_teach_their_last_answer(row: object, before: str, lm: Led
     ("row", "expected"),
     [
         ({"text": 1}, "is no conversation; write"),
-        ([1], "is no conversation; write"),
+        ([1], "is no object"),
         (said(("human", "x")), "has no answer to learn"),
         (said(("gpt", "x"), ("human", "x")), "has no answer to learn"),
-        (said(("human", "x"), ("gpt", None)), "has None as turn 2 of its conversation, which is no text"),
-        (said(("human", {"a": 1}), ("gpt", "x")), "has {'a': 1} as turn 1 of its conversation, which is no text"),
-        (said(("human", "x"), ("gpt", " ")), "has an empty text as turn 2"),
-        (said(("human", "x"), ("tool", "x"), ("gpt", "x")), "has 'tool' as the side of turn 2"),
-        (
-            said(("Human", "x"), ("gpt", "x")),
-            "has 'Human' as the side of turn 1 of its conversation; did you mean 'human'",
-        ),
-        ({"messages": ["x"]}, "has None as the side of turn 1"),
+        (said(("human", "x"), ("gpt", None)), "conversations[1].value is null, not text"),
+        (said(("human", {SECRET: 1}), ("gpt", "x")), "conversations[0].value is an object, not text"),
+        (said(("human", [SECRET]), ("gpt", "x")), "conversations[0].value is a list, not text"),
+        (said(("human", "x"), ("gpt", 5)), "conversations[1].value is a number, not text"),
+        (said(("human", f"{SECRET}\ud83d"), ("gpt", "x")), "conversations[0].value has half of a character"),
+        (said(("human", "x"), ("gpt", " ")), "conversations[1].value is empty"),
+        (said(("human", "x"), ("tool", SECRET), ("gpt", "x")), "conversations[1].from is none of user, human"),
+        (said((None, "x"), ("gpt", "x")), "conversations[0].from is null, not text"),
+        ({"messages": [SECRET]}, "is no conversation: messages[0] has no 'role' and 'content'"),
+        ({**said(*ASKED), **MESSAGES}, "has both conversations and messages; keep one"),
     ],
 )
 def test_a_line_that_teaches_nothing_is_named(row: object, expected: str, lm: LedgerLM, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=re.escape(f"line 2 {expected}")):
+    with pytest.raises(UserError, match=re.escape(f"line 2: {expected}")) as caught:
         read(lm, tmp_path, said(*ASKED), row)
+    assert SECRET not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -161,13 +165,34 @@ def test_a_conversation_that_the_template_refuses_is_named(
     strict = copy.copy(lm)
     strict.tokenizer = AutoTokenizer.from_pretrained(INSTRUCT)
     strict.tokenizer.chat_template = template
-    with pytest.raises(UserError, match=re.escape(f"line 2 {expected}")):
+    with pytest.raises(UserError, match=re.escape(f"line 2: {expected}")):
         read(strict, tmp_path, said(*ASKED), row)
 
 
-def test_a_line_that_is_no_json_is_named(lm: LedgerLM, tmp_path: Path) -> None:
-    (tmp_path / "set.jsonl").write_text(json.dumps(said(*ASKED)) + "\n{'conversations': []}\n")
-    with pytest.raises(UserError, match="line 2 is no JSON"):
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("bom.jsonl", "\ufeff" + json.dumps(said(*ASKED))),
+        ("separators.jsonl", json.dumps(said(("human", "a\u2028b\x85c"), ("gpt", "5 mg")), ensure_ascii=False)),
+        ("array.json", json.dumps([{"id": "q1", "type": "Exam", **said(*ASKED)}], indent=2)),
+        ("packed.jsonl.gz", gzip.compress(json.dumps(MESSAGES).encode())),
+    ],
+)
+def test_instructions_come_in_the_forms_they_are_published_in(
+    name: str, content: str | bytes, lm: LedgerLM, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert len(conversations(tmp_path / name, lm, 256, "finetune.baseline.file")) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("", "set.jsonl: is empty"), ("{'conversations': []}\n", "line 1: is not valid JSON"), (None, "does not exist")],
+)
+def test_a_file_without_conversations_is_named(content: str | None, message: str, lm: LedgerLM, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "set.jsonl").write_text(content)
+    with pytest.raises(UserError, match=message):
         conversations(tmp_path / "set.jsonl", lm, 256, "finetune.baseline.file")
 
 

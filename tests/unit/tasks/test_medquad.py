@@ -129,11 +129,11 @@ def test_the_authors_files_are_read(tmp_path: Path) -> None:
     ("line", "message"),
     [
         (None, "sft_train.jsonl is not there"),
-        ("{}", "names no column 'messages'"),
-        ('{"messages": "secret", "qtype": "", "focus": ""}', "row 1: messages is no list"),
+        ("{}", "line 1: is no conversation"),
+        ('{"messages": "secret", "qtype": "", "focus": ""}', "line 1: is no conversation"),
         (
             json.dumps({"messages": [{"role": "user", "content": "secret"}], "qtype": "", "focus": ""}),
-            "row 1: messages",
+            "line 1: has no answer to learn",
         ),
     ],
 )
@@ -142,7 +142,7 @@ def test_wrong_files_are_told_by_name_and_not_by_what_they_say(tmp_path: Path, l
         (tmp_path / "sft_train.jsonl").write_text(line + "\n")
     with pytest.raises(UserError, match=message) as caught:
         read_medquad(tmp_path)
-    assert "secret" not in str(caught.value) and "MedQuAD" in str(caught.value)
+    assert "secret" not in str(caught.value) and "sft_train.jsonl" in str(caught.value)
 
 
 def test_a_model_chooses_what_it_was_trained_on() -> None:

@@ -66,13 +66,13 @@ def test_lexical_metrics_are_the_libraries() -> None:
         "meteor": meteor_score.meteor_score([nltk.word_tokenize(REFERENCE)], nltk.word_tokenize(OUTPUT)),
         **{name: score.fmeasure for name, score in rouge.items()},
     }
-    assert lexical(OUTPUT, REFERENCE) == pytest.approx(expected)
+    assert lexical(OUTPUT, [REFERENCE]) == pytest.approx(expected)
     assert all(0 < value < 1 for value in expected.values())
 
 
 def test_meteor_knows_synonyms() -> None:
     """Those whose stems are words: NLTK stems first."""
-    pair = lexical("car", "auto")["meteor"], lexical("train", "auto")["meteor"]
+    pair = lexical("car", ["auto"])["meteor"], lexical("train", ["auto"])["meteor"]
     assert pair[0] > pair[1] == 0, "WordNet is there"
 
 

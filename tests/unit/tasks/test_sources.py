@@ -6,6 +6,7 @@ The credentialed sets' files here were written for the purpose, in the official 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from orchestrator.config.generation import Generation, OwnTask
 from orchestrator.core.errors import UserError
 from tasks.benchmarks.splits import Side, choose_side
 from tasks.generation.reader import Reader
-from tasks.generation.sources import READERS, Examples, is_test, own_examples
+from tasks.generation.sources import READERS, Example, Examples, is_test, own_examples, read_published
 from tasks.generation.task import load_task
 from tests.helpers.clinical import SECRET, make_problem_list, write_csv
 from tests.helpers.paths import DATA
@@ -147,15 +148,15 @@ def test_what_is_wrong_is_told_without_the_text(tmp_path: Path) -> None:
     def told(task: str, pattern: str) -> None:
         with pytest.raises(UserError, match=pattern) as caught:
             read(task, tmp_path)
-        assert "the place" in str(caught.value) and SECRET not in str(caught.value)
+        assert str(caught.value).startswith("generation.data.clinical_") and SECRET not in str(caught.value)
 
-    told("clinical_bhc", r"generation\.data\.clinical_bhc .*mimic-iv-bhc\.csv is not there")
+    told("clinical_bhc", r"mimic-iv-bhc\.csv is not there; it has no files; the data set is available from the place")
     write_csv(tmp_path / "mimic-iv-bhc.csv", "note_id,text", [["1", SECRET]])
     told("clinical_bhc", r"the first line of .*mimic-iv-bhc\.csv names no column 'input'")
     write_csv(tmp_path / "mimic-iv-bhc.csv", f"1000-DS-1,{SECRET},4", [["1", SECRET, "4"]])
     told("clinical_bhc", r"names no column 'note_id'")
     (tmp_path / "mimic-iv-bhc.csv").write_text(f'note_id,input,target\n1,"{SECRET}')
-    told("clinical_bhc", r"mimic-iv-bhc\.csv, row 1: is not valid CSV")
+    told("clinical_bhc", r"mimic-iv-bhc\.csv, row 1 \(line 2\): is not valid CSV")
     (tmp_path / "mimic-iv-bhc.csv").write_bytes(b"note_id,input,target\n1,\xff,b\n")
     told("clinical_bhc", "is not UTF-8 text")
     (tmp_path / "mimic-iv-bhc.csv").write_text("note_id,input,target\n")
@@ -164,6 +165,126 @@ def test_what_is_wrong_is_told_without_the_text(tmp_path: Path) -> None:
     told("clinical_radiology", r"1\.xml is not valid XML \(line 1\)")
     (tmp_path / "1.xml").write_text(f"<eCitation><uId id='CXR1'/><a>{SECRET}</a></eCitation>")
     told("clinical_radiology", r'1\.xml has no AbstractText Label="FINDINGS"')
+
+
+REPORTS = "uid,findings,impression"
+
+
+def make_reports(file: Path, ids: Sequence[object] = range(200), mark: str = ",") -> None:
+    rows = [mark.join((str(i), f'"Lungs{mark} case {number}."', f"Normal {number}.")) for number, i in enumerate(ids)]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join([REPORTS.replace(",", mark), *rows, ""]))
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [f"{i}.0" for i in range(200)],
+        [f"CXR{i}" for i in range(200)],
+        [f"{i:04}" for i in range(200)],
+        [f" {i} " for i in range(200)],
+    ],
+    ids=["floats", "CXR", "leading zeros", "blanks"],
+)
+def test_a_split_by_ids_is_that_of_the_published_spelling(tmp_path: Path, ids: list[str]) -> None:
+    make_reports(tmp_path / "published" / "indiana_reports.csv")
+    make_reports(tmp_path / "other" / "indiana_reports.csv", ids, mark=";")
+    published, other = (read("clinical_radiology", tmp_path / name).test for name in ("published", "other"))
+    assert [(e.id, e.reference) for e in other] == [(e.id, e.reference) for e in published] and published
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (["1", "2", "1"], r"row 3 \(line 4\): has the 'uid' of row 1 \(line 2\): a file that was loaded twice"),
+        ([*range(9)] * 2, "a file that was loaded twice"),
+        (["1", "1.0"], "has the 'uid' of row 1"),
+        (["1", "1e+05"], r"row 2 \(line 3\): 'uid' is a number with a fraction or an exponent"),
+        (["1", "2.5"], "a number with a fraction"),
+        (["1", "nan"], r"row 2 \(line 3\): 'uid' is NaN"),
+        (["1", ""], r"row 2 \(line 3\): has no 'uid'"),
+    ],
+)
+def test_ids_that_are_none(tmp_path: Path, ids: list[str], message: str) -> None:
+    make_reports(tmp_path / "indiana_reports.csv", ids)
+    with pytest.raises(UserError, match=message):
+        read("clinical_radiology", tmp_path)
+
+
+def test_another_number_of_rows_than_published_is_noted(tmp_path: Path) -> None:
+    make_problem_list(tmp_path)
+    notes = load_task(
+        "here", "clinical_problem_list", Generation(data={"clinical_problem_list": str(tmp_path)})
+    ).notes()
+    assert any("BioNLP2023-1A-Test.csv has 2 rows, but its authors published 237" in note for note in notes)
+    assert any("BioNLP2023-1A-Train.csv has 1 row, but its authors published 768" in note for note in notes)
+    make_reports(tmp_path / "indiana_reports.csv", range(3851))
+    assert read_published("clinical_radiology", tmp_path, "").remarks == ()
+    make_reports(tmp_path / "indiana_reports.csv", range(3850))
+    (remark,) = read_published("clinical_radiology", tmp_path, "").remarks
+    assert "indiana_reports.csv has 3850 rows, but its authors published 3851" in remark
+
+
+def test_what_systems_leave_behind_is_passed_over(tmp_path: Path) -> None:
+    make_reports(tmp_path / "indiana_reports.csv")
+    for name in (
+        "._1.xml",
+        "__MACOSX/1.xml",
+        ".ipynb_checkpoints/indiana_reports.csv",
+        "Thumbs.db",
+        "~$x.xml",
+        "2.xml.tmp",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0\5\x16\7")
+    assert len(read("clinical_radiology", tmp_path).test) > 10
+
+
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        (["indiana_reports.csv", "xml/1.xml"], "the data set in two forms, indiana_reports.csv and 1 XML report"),
+        (["xml/1.xml", "xml/1 (1).xml"], r"has xml/1 \(1\).xml and xml/1.xml, which are forms or versions of one file"),
+        (
+            ["indiana_reports.csv", "indiana_reports.csv.gz"],
+            "has indiana_reports.csv and indiana_reports.csv.gz, which",
+        ),
+        (["indiana_reports.csv", "Indiana_Reports.csv"], "has Indiana_Reports.csv and indiana_reports.csv, which"),
+        (
+            ["indiana_reports.csv", "indiana_reports (1).csv"],
+            r"indiana_reports \(1\).csv and indiana_reports.csv, which",
+        ),
+        (
+            ["indiana_reports.csv", "indiana_reports - Copy.csv"],
+            "indiana_reports - Copy.csv and indiana_reports.csv, which",
+        ),
+        (["NLMCXR_reports.tgz", "README"], "is not there; it has 'NLMCXR_reports.tgz': unpack it; the data set is"),
+        (["Indiana_Reports.CSV"], "is not there, but 'Indiana_Reports.CSV' is there"),
+        (["below/indiana_reports.xlsx"], "is not there, but 'indiana_reports.xlsx' is there"),
+        (["images.txt"], "is not there; it has 1 file: 'images.txt'"),
+    ],
+)
+def test_folders_with_two_forms_or_none(tmp_path: Path, there: list[str], message: str) -> None:
+    for name in there:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=message):
+        read("clinical_radiology", tmp_path)
+
+
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    for name, message in (("Data", "no such folder, but 'data' is there"), ("f.zip", "is a file; name its folder")):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "f.zip").touch()
+        with pytest.raises(UserError, match=message):
+            read_published("clinical_radiology", tmp_path / name, "the place")
+
+
+def test_a_csv_beside_json_lines_is_not_guessed_between(tmp_path: Path) -> None:
+    for name in ("MTS-Dialog-TestSet-1-MEDIQA-Chat-2023.csv", "test1.jsonl"):
+        (tmp_path / name).write_text("x")
+    with pytest.raises(UserError, match=r"2023.csv and test1.jsonl, which are forms or versions of one file"):
+        read("clinical_mts_dialog", tmp_path)
 
 
 def test_two_files_of_one_name_are_not_guessed_between(tmp_path: Path) -> None:
@@ -179,9 +300,16 @@ def test_two_files_of_one_name_are_not_guessed_between(tmp_path: Path) -> None:
         ("", "is empty"),
         ('{"letter": "a", "summary": "b"}\n[1]', "line 2: is no object"),
         ('{"letter": "' + SECRET, "line 1: is not valid JSON"),
-        (f'{{"letter": "{SECRET}", "note": "b"}}', "line 1 has no text in the field 'summary'"),
-        (f'{{"{SECRET}": 1}}', "line 1 has no text in the field 'letter'"),
+        (f'{{"letter": "{SECRET}", "note": "b"}}', "line 1: has no text in the field 'summary'"),
+        (f'{{"{SECRET}": 1}}', "line 1: has no text in the field 'letter'"),
         ('{"letter": "a", "summary": "b"}\n\n\n7', "line 4: is no object"),
+        ('{"letter": "a", "summary": 5}', "line 1: 'summary' is a number, not text"),
+        ('{"letter": ["a"], "summary": "b"}', "line 1: 'letter' is a list, not text"),
+        ('{"letter": "a", "summary": null}', "line 1: has no text in the field 'summary'"),
+        ('{"letter": "a", "summary": []}', "line 1: has no text in the field 'summary'"),
+        ('{"letter": "a", "summary": ["b", ""]}', "line 1: has no text in the field 'summary'"),
+        ('{"letter": "a", "summary": ["b", null]}', r"line 1: 'summary'\[1\] is null, not text"),
+        ('{"letter": "a", "summary": {"b": 1}}', "line 1: 'summary' is an object, not text"),
     ],
 )  # fmt: skip
 def test_own_files_that_are_wrong(lines: str, expected: str, tmp_path: Path) -> None:
@@ -191,3 +319,32 @@ def test_own_files_that_are_wrong(lines: str, expected: str, tmp_path: Path) -> 
     with pytest.raises(UserError, match=expected) as caught:
         own_examples("letters", task)
     assert SECRET not in str(caught.value)
+
+
+def test_own_files_are_lines_an_array_or_a_table(tmp_path: Path) -> None:
+    forms = {
+        "a.jsonl": '{"letter": "x\u2028y", "summary": "b"}',
+        "a.json": '[{"letter": "x\u2028y",\n"summary": "b"}]',
+        "a.csv": "summary;letter\nb;x\u2028y\n",
+    }
+    for name, content in forms.items():
+        (tmp_path / name).write_text(content, encoding="utf-8-sig")
+        task = OwnTask(file=str(tmp_path / name), prompt="{{input}}", input="letter", reference="summary")
+        assert own_examples("letters", task).test == [Example("1", "x\u2028y", "b")]
+
+
+def test_several_references_of_an_own_task(tmp_path: Path) -> None:
+    rows = [{"input": "a b", "reference": ["has a cough", "coughs"]}, {"input": "c", "reference": "none"}]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = OwnTask(file=str(tmp_path / "own.jsonl"), train=str(tmp_path / "own.jsonl"), prompt="{{input}}")
+    task = load_task("here", "letters", Generation(own={"letters": own}))
+    assert [doc["reference"] for doc in task.eval_docs] == [["has a cough", "coughs"], ["none"]]
+    assert [task.doc_to_target(doc) for doc in task.eval_docs] == [["has a cough", "coughs"], ["none"]]
+    task.build_all_requests()
+    first, second = (instance.doc for instance in task.instances)
+    for text in ("coughs", "has a cough"):
+        values = task.process_results(first, [text])
+        assert all(values[name] == pytest.approx(1) for name in ("bleu", "rouge1", "rougeL"))
+        assert values["meteor"] == max(task.measured.values(text, one, "")["meteor"] for one in first["reference"]) > 0
+    assert task.process_results(second, ["none"])["rouge1"] == 1
+    assert [each.reference for each in own_examples("letters", own).read_training()] == ["has a cough", "none"]

@@ -1,0 +1,268 @@
+"""Rows of a user's file, which is JSON Lines, a JSON array of objects, CSV or Parquet; the texts may be gzipped.
+
+What reads a user's rows reads them here. Nothing that is no text becomes text, no cell is lost, and every error names
+the row. Messages have keys and numbers, never values.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.core.errors import UserError
+from orchestrator.core.text import count
+from orchestrator.core.user_file import UserFile
+
+TABLES = (".csv", ".tsv")
+DELIMITERS = ",;\t|"
+"""Spreadsheets save CSV with the delimiter of their locale."""
+MISSING = ("nan", "NaN", "<NA>", "null", "NULL")
+"""What programs write into a CSV cell that has no value."""
+WHOLE_FLOAT = re.compile(r"(\d+)\.0+")
+BROKEN_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?[eE][+-]?\d+|\d+\.\d+")
+"""A number that was an id once, and has lost digits."""
+
+
+class Twice:
+    """The value of a key that an object or header has twice."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row and its place."""
+
+    file: UserFile
+    number: int
+    """Line of JSON Lines; else the number of the row, from 1, the header not counted."""
+    place: str
+    """As `row 3 (line 5)`, for messages."""
+    values: Mapping[str, Any]
+
+    def wrong(self, what: str) -> UserError:
+        """Make an error about this row."""
+        return self.file.wrong(what, self.place)
+
+    def text(self, key: str) -> str:
+        """Return the text under a key; "" where it is missing or null; raises as `as_text`."""
+        value = self.values.get(key)
+        return "" if value is None else self.as_text(value, repr(key))
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Return the texts under a key: one, or those of a list; raises as `as_text`."""
+        value = self.values.get(key)
+        if not isinstance(value, list):
+            return tuple(filter(None, [self.text(key)]))
+        return tuple(self.as_text(each, f"{key!r}[{number}]") for number, each in enumerate(value))
+
+    def ident(self, key: str) -> str:
+        """Return the id under a key as it was spelt before a program took it for a number: 1.0 is 1.
+
+        Raises:
+            UserError: there is none, or it is a number that has lost digits (1e+05).
+        """
+        value = self.values.get(key)
+        whole = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        text = str(value) if whole else self.text(key).strip()
+        if found := WHOLE_FLOAT.fullmatch(text):
+            return found[1]
+        if not text:
+            raise self.wrong(f"has no {key!r}; write the id, or take the row out")
+        if BROKEN_NUMBER.fullmatch(text):
+            raise self.wrong(f"{key!r} is a number with a fraction or an exponent, and no id; read ids as text")
+        return text
+
+    def as_text(self, value: object, name: str) -> str:
+        """Return a value that is text.
+
+        Args:
+            name: of the value, for messages.
+
+        Raises:
+            UserError: it is something else, or has half a character.
+        """
+        if isinstance(value, Twice):
+            raise self.wrong(f"has {name} twice; keep one")
+        if not isinstance(value, str):
+            raise self.wrong(f"{name} is {_kind(value)}, not text")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            what = "has half of a character (a lone surrogate): a text was cut inside of an emoji; cut it beside it"
+            raise self.wrong(f"{name} {what}") from None
+        return value
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, float) and math.isnan(value):
+        return "NaN (a missing value, as programs write it)"
+    kinds = {int: "a number", float: "a number", list: "a list", dict: "an object", type(None): "null"}
+    return kinds.get(type(value), f"a value of type {type(value).__name__}")
+
+
+def read_rows(file: UserFile) -> Iterator[Row]:
+    """Yield the rows of a file in its order.
+
+    Raises:
+        UserError: it cannot be read, or a row is broken.
+    """
+    if file.is_parquet():
+        return _parquet(file)
+    suffixes = [suffix.lower() for suffix in file.path.suffixes if suffix.lower() != ".gz"]
+    return _table(file) if suffixes and suffixes[-1] in TABLES else _json(file)
+
+
+# -------------------------------------------------------------------- JSON
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        found.update({key: Twice() for key in keys if keys.count(key) > 1})
+    return found
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_pairs)
+LONE_RETURN = re.compile(r"(?<=\r)(?=[^\n])")
+BLANK = re.compile(r"[ \t\r\n]*")
+
+
+def _json(file: UserFile) -> Iterator[Row]:
+    lines, seen = file.lines(), False
+    for number, line in lines:
+        if not line.strip(" \t\r\n"):
+            continue
+        if not seen and line.lstrip().startswith("["):
+            yield from _array(file, number, line + "".join(text for _, text in lines))
+            return
+        seen, place = True, f"line {number}"
+        try:
+            value = DECODER.decode(line)
+        except (ValueError, RecursionError) as error:
+            raise file.wrong(_broken(line, error), place) from None
+        yield _object(file, number, place, value)
+
+
+def _broken(line: str, error: Exception) -> str:
+    if not line.endswith("\n"):
+        return "is not valid JSON; if the file is cut off there, get it again, or write an object per line"
+    if isinstance(error, json.JSONDecodeError) and line.lstrip().startswith("{") and error.pos >= len(line.rstrip()):
+        return "is not valid JSON: the object does not end on its line; write an object per line, or one array"
+    return "is not valid JSON; write an object per line"
+
+
+def _object(file: UserFile, number: int, place: str, value: object) -> Row:
+    if not isinstance(value, dict):
+        raise file.wrong("is no object; write an object per line, or one array of objects", place)
+    return Row(file, number, place, value)
+
+
+def _array(file: UserFile, line: int, text: str) -> Iterator[Row]:
+    """The elements of the array that a file is, whose first bracket is on this line."""
+    position, end, number = _skip(text, text.index("[") + 1), 0, 0
+    while text[position : position + 1] != "]":
+        number += 1
+        line, end = line + text.count("\n", end, position), position
+        place = f"element {number} (line {line})"
+        try:
+            value, position = DECODER.raw_decode(text, position)
+        except (ValueError, RecursionError):
+            cut = "the array does not end: the file is cut off" if position >= len(text) else "is not valid JSON"
+            raise file.wrong(f"{cut}; get it again, or write an object per line", place) from None
+        yield _object(file, number, place, value)
+        position = _skip(text, position)
+        if text[position : position + 1] == ",":
+            position = _skip(text, position + 1)
+        elif text[position : position + 1] != "]":
+            raise file.wrong("the array does not go on or end after it; the file is cut off or broken", place)
+    if _skip(text, position + 1) < len(text):
+        raise file.wrong("has more after the array; write one array of objects, or an object per line")
+
+
+def _skip(text: str, position: int) -> int:
+    blank = BLANK.match(text, position)
+    assert blank is not None
+    return blank.end()
+
+
+# -------------------------------------------------------------------- tables
+class _Lines:
+    """A file's lines as the csv module wants them.
+
+    They end with carriage returns alone where the first one does, as in old files.
+    """
+
+    def __init__(self, file: UserFile) -> None:
+        self.number = 0
+        """Of the line that was read last."""
+        self._file = file
+
+    def __iter__(self) -> Iterator[str]:
+        old = False
+        for number, line in self._file.lines():
+            old = bool(LONE_RETURN.search(line)) if number == 1 else old
+            self.number = number
+            yield from LONE_RETURN.split(line) if old else [line]
+
+
+def _table(file: UserFile) -> Iterator[Row]:
+    """The rows under a header. The delimiter is the one that the header has most of, unless a line `sep=;` names it."""
+    csv.field_size_limit(sys.maxsize)
+    counted = _Lines(file)
+    lines = iter(counted)
+    head = next((line for line in lines if line.strip()), "")
+    if named := re.fullmatch(r'"?sep=(.)"?\s*', head):
+        head = next(lines, "")
+    delimiter = (
+        named[1] if named else max(DELIMITERS, key=lambda mark: len(next(csv.reader([head], delimiter=mark), [])))
+    )
+    records = csv.reader(itertools.chain([head], lines), delimiter=delimiter, skipinitialspace=True, strict=True)
+    way_out = f"put quotes around texts with {delimiter!r} or line breaks, or get the file again if it is cut off"
+    header: list[str] = []
+    number = 0
+    while True:
+        place = f"row {number + 1} (line {counted.number + 1})" if header else "line 1"
+        try:
+            cells = next(records, None)
+        except csv.Error:
+            raise file.wrong(f"is not valid CSV; {way_out}", place) from None
+        if cells is None:
+            return
+        if not header:
+            header = [name.strip() for name in cells]
+        elif any(map(str.strip, cells)) or len(cells) not in (0, 1, len(header)):
+            number += 1
+            if len(cells) != len(header):
+                what = f"has {count(len(cells), 'cell')}, but the header has {len(header)}"
+                raise file.wrong(f"{what}; {way_out}", place)
+            yield Row(file, number, place, _named(header, cells))
+
+
+def _named(header: list[str], cells: list[str]) -> dict[str, Any]:
+    """Column → cell; the columns that pandas names nothing, its index, are left out."""
+    values: dict[str, Any] = {
+        name: math.nan if cell in MISSING else cell for name, cell in zip(header, cells, strict=True) if name
+    }
+    if len(set(header)) < len(header):
+        values.update({name: Twice() for name in values if header.count(name) > 1})
+    return values
+
+
+def _parquet(file: UserFile) -> Iterator[Row]:
+    try:
+        batches = pq.ParquetFile(file.path).iter_batches(1024)
+        rows = (row for batch in batches for row in batch.to_pylist())
+        for number, values in enumerate(rows, start=1):
+            yield Row(file, number, f"row {number}", values)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise file.wrong(f"cannot be read as Parquet ({type(error).__name__}); get it again") from None
