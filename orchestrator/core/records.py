@@ -63,6 +63,12 @@ class Identified:
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
+def differing(one: Identified, other: Identified) -> list[str]:
+    """List the identity fields in which two records of one class differ."""
+    mine, theirs = content(one), content(other)
+    return [key for key in mine if mine[key] != theirs[key]]
+
+
 def content(value: Any) -> Any:
     """Return the identity fields of a record, and of the records in it, as plain JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

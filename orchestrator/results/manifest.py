@@ -20,7 +20,7 @@ from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.files import write_atomic, write_json
 from orchestrator.core.locations import is_remote
-from orchestrator.core.records import Profile, Serving
+from orchestrator.core.records import Profile, Serving, differing
 from orchestrator.core.store import Store
 from orchestrator.core.text import one_line
 from orchestrator.ledger.blocks import block_folders
@@ -94,6 +94,29 @@ def read_manifest(layout: Layout) -> Manifest:
         raise UserError(
             f"{layout.manifest}: cannot be read ({one_line(error)}); `run` with the sweep file writes it again"
         ) from None
+
+
+def changes(layout: Layout, now: Manifest) -> list[str]:
+    """Describe what makes stored answers of no use to a sweep that is resumed: weights, serving, engine, questions.
+
+    Nothing is said of a results folder without a sweep, or with one that cannot be read, which is written again.
+    """
+    try:
+        before = read_manifest(layout)
+    except UserError:
+        return []
+    both = [name for name in now.sources if name in before.sources]
+    weights = [name for name in both if now.sources[name].id != before.sources[name].id]
+    lines = [f"{name} has other weights than at the last command: its recipes are evaluated again" for name in weights]
+    keys = [*differing(now.serving, before.serving), *differing(now.profile, before.profile)]
+    if keys:
+        lines.append(f"served otherwise than at the last command ({', '.join(keys)}): every recipe is evaluated again")
+    tasks = [name for name, digest in now.digests.items() if before.digests.get(name, digest) != digest]
+    lines += [
+        f"{name} has other questions than at the last command: only those without an answer are evaluated"
+        for name in tasks
+    ]
+    return lines
 
 
 def _source(fields: dict[str, Any], serving: Serving) -> Source:

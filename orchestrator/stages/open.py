@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from orchestrator.config.objectives import Objective
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
+from orchestrator.core.progress import say
 from orchestrator.core.records import Profile, Serving
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.models.resolve import resolve
@@ -22,6 +23,7 @@ from orchestrator.results.layout import Layout
 from orchestrator.results.manifest import (
     Manifest,
     QuestionUse,
+    changes,
     ledger_location,
     read_manifest,
     write_manifest,
@@ -129,7 +131,10 @@ def open_sweep(config: SweepConfig, layout: Layout) -> Sweep:
     recipes = expand(config, sources)
     check_disk(config, max(found.parameters for found in files.values()), len(recipes))
     sweep = _open(config, layout, sources, recipes, serving, make_profile(config))
-    write_manifest(layout, Manifest(config, sources, serving, sweep.profile, digests(sweep)))
+    manifest = Manifest(config, sources, serving, sweep.profile, digests(sweep))
+    for line in changes(layout, manifest):
+        say(line)
+    write_manifest(layout, manifest)
     write_questions(layout, question_uses(sweep))
     return sweep
 
