@@ -213,9 +213,7 @@ def test_ids_that_are_none(tmp_path: Path, ids: list[str], message: str) -> None
 
 def test_another_number_of_rows_than_published_is_noted(tmp_path: Path) -> None:
     make_problem_list(tmp_path)
-    notes = load_task(
-        "here", "clinical_problem_list", Generation(data={"clinical_problem_list": str(tmp_path)})
-    ).notes()
+    notes = read_published("clinical_problem_list", tmp_path, "").remarks
     assert any("BioNLP2023-1A-Test.csv has 2 rows, but its authors published 237" in note for note in notes)
     assert any("BioNLP2023-1A-Train.csv has 1 row, but its authors published 768" in note for note in notes)
     make_reports(tmp_path / "indiana_reports.csv", range(3851))
