@@ -17,11 +17,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestrator.core.records import Answer, Answered, Failure
 from tasks.evaluation.ledger_lm import generated_text
 from tasks.evaluation.suites import SuiteTask
-from tasks.generation.metrics import Measured, OpenEncoder, Values, measure
+from tasks.generation.metrics import Measured, OpenEncoder, Reference, Values, measure
 from tasks.generation.task import GenerationTask
 
-Texts = tuple[str, str, str]
-"""A generated text, its reference and its source."""
+Texts = tuple[str, Reference, str]
+"""A generated text, its reference or references, and its source."""
 Work = tuple[dict[str, Texts], Measured]
 """Texts by their keys, and where their values are stored."""
 Generated = dict[str, tuple[GenerationTask, Any]]

@@ -248,6 +248,11 @@ def _table(file: UserFile) -> Iterator[Row]:
             yield Row(file, number, place, _named(header, cells))
 
 
+def delimiter_of(header: str) -> str:
+    """Return the delimiter that a table's first line has most of; a comma where it has none."""
+    return max(DELIMITERS, key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
+
+
 def _named(header: list[str], cells: list[str]) -> dict[str, Any]:
     """Column → cell; the columns that pandas names nothing, its index, are left out."""
     values: dict[str, Any] = {

@@ -21,11 +21,9 @@ import numpy as np
 
 from orchestrator.core.errors import UserError
 from orchestrator.core.files import read_json_if_exists, write_json
+from orchestrator.core.rows import delimiter_of
 from orchestrator.results.layout import Layout, ReviewFolder
 from orchestrator.review.sheets import CRITERIA, ITEM, Criterion
-
-DELIMITERS = (",", ";", "\t")
-"""Spreadsheets save CSV with the delimiter of their locale."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +111,9 @@ def _rows(file: Path) -> dict[int, dict[str, str]]:
     # Ids and ratings are ASCII: the encoding in which a spreadsheet saves the texts does not matter.
     text = file.read_bytes().decode("utf-8-sig", errors="replace")
     wanted = [ITEM, *(criterion.name for criterion in CRITERIA)]
-    headers = {mark: next(csv.reader(text.splitlines()[:1], delimiter=mark), []) for mark in DELIMITERS}
-    delimiter = max(DELIMITERS, key=lambda mark: len(headers[mark]))
-    header = [name.strip() for name in headers[delimiter]]
+    head = next(iter(text.splitlines()), "")
+    delimiter = delimiter_of(head)
+    header = [name.strip() for name in next(csv.reader([head], delimiter=delimiter), [])]
     missing = [name for name in wanted if name not in header]
     if missing:
         raise UserError(

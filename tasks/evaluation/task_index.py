@@ -17,6 +17,7 @@ from lm_eval.tasks import TaskManager
 from orchestrator.core.errors import UserError
 from orchestrator.core.text import one_line
 from tasks.benchmarks import splits
+from tasks.evaluation.data_root import DataSet, data_sets, found_instead
 
 
 def open_index(names: Iterable[str], include_path: Sequence[str]) -> TaskManager:
@@ -49,7 +50,7 @@ def load_named(index: TaskManager, where: str, name: str, data_root: str | None)
     spec: Any = name
     if name in splits.laid_over() and _is_lm_evals(index, name):
         spec = {"group": f"{name} alone", "task": [splits.laid_over()[name]]}
-    with loading(where, name, data_root):
+    with loading(where, name, data_root, data_sets(index, name)):
         loaded = index.load([spec])
     members = loaded["group_map"]
 
@@ -68,10 +69,13 @@ def _is_lm_evals(index: TaskManager, name: str) -> bool:
 
 
 @contextlib.contextmanager
-def loading(where: str, name: str, data_root: str | None) -> Iterator[None]:
+def loading(where: str, name: str, data_root: str | None, sets: Sequence[DataSet] = ()) -> Iterator[None]:
     """Let lm-eval read a task's file and data set in the block: from `data_root` if given, else from the hub.
 
     datasets reads `org/name` from the working directory when there is such a folder.
+
+    Args:
+        sets: the data sets that are read, for the error.
 
     Raises:
         UserError: the data set is not there, or cannot be read as the task file says.
@@ -85,12 +89,14 @@ def loading(where: str, name: str, data_root: str | None) -> Iterator[None]:
     except Exception as error:  # lm-eval and datasets raise whatever their loaders meet
         # datasets' own error only says that there was one.
         reason = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
+        found = found_instead(Path(data_root), sets) if data_root else ""
+        wanted = sets[0][0] if len(sets) == 1 else "org/name"
         way_out = (
-            f"its data is looked for {place}; check the data set, or set data_root to a folder that has it as org/name"
+            f"its data is looked for {place}; check the data set, or set data_root to a folder that has it as {wanted}"
             if isinstance(reason, OSError | DatasetsError)
             else "correct its task file or the data set that it names"
         )
-        raise UserError(f"{where}: task {name!r} could not be loaded ({_words(reason)}); {way_out}") from error
+        raise UserError(f"{where}: task {name!r} could not be loaded ({_words(reason)}); {way_out}{found}") from error
 
 
 @contextlib.contextmanager
