@@ -19,10 +19,10 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from cluster.session import check_packages
 from cluster.spec import WorkerSpec
 from orchestrator.config.workers import Workers
 from orchestrator.core.files import make_private
+from orchestrator.core.packages import check_packages
 from orchestrator.models.fetch import bring, fetch
 from orchestrator.recipes.recipe import Point, single
 from tasks.merging.checkpoint import materialise, with_tokenizer

@@ -10,7 +10,6 @@ A cluster that was there before is never shut down. It is sent our code, without
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import logging
 import os
@@ -26,11 +25,9 @@ from typing import Any
 
 from orchestrator.core.errors import UserError
 from orchestrator.core.files import make_private
+from orchestrator.core.packages import HOME, PACKAGES
 from orchestrator.core.progress import say
 
-PACKAGES = ("orchestrator", "tasks", "tune", "cluster")
-HOME = Path(__file__).resolve().parent.parent
-"""The folder that this process has the four packages from."""
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "VLLM_NO_USAGE_STATS": "1",
@@ -53,23 +50,6 @@ def quiet() -> None:
 def private() -> None:
     """Make what this process and its children write readable by its owner only, whichever library writes it."""
     os.umask(0o077)
-
-
-def check_packages() -> None:
-    """Refuse another distribution's packages of the same names as our four, which are common ones.
-
-    Raises:
-        UserError: one of them is not the one beside this file.
-    """
-    for name in PACKAGES:
-        spec = importlib.util.find_spec(name)
-        found = Path(spec.origin).resolve().parent.parent if spec and spec.origin else None
-        if found != HOME:
-            raise UserError(
-                f"the package {name!r} would be imported from {found}, not from {HOME}; another distribution has the "
-                "same name, or they were shipped one by one: run mergefront from its own environment (make setup), "
-                "without PYTHONPATH, and ship the folder that contains all four as Ray's working_dir"
-            )
 
 
 @contextlib.contextmanager

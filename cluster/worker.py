@@ -15,8 +15,8 @@ import ray
 from cluster.errors import FULL, TooLarge
 from cluster.nodes import oom_kills
 from cluster.pipeline import boot_of, open_stages
-from cluster.session import check_packages
 from cluster.spec import Place, WorkerSpec
+from orchestrator.core.packages import check_packages
 from orchestrator.core.records import Answered, Block, Failure
 from orchestrator.recipes.recipe import Recipe
 from tasks.merging.checkpoint import MergeRefused

@@ -9,6 +9,7 @@ import sys
 
 from orchestrator.cli import commands, ledger, plan, review, run
 from orchestrator.core.errors import UserError
+from orchestrator.core.packages import check_packages
 
 DONE, SOME_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 OF_THE_USERS_FILES = {
@@ -41,13 +42,13 @@ def main(argv: list[str] | None = None) -> int:
         The exit code: 0 done, 1 finished with failed recipes or damaged blocks, 2 wrong input, 130 interrupted.
     """
     args = parser().parse_args(argv)
-    from cluster.session import check_packages, interrupt, private, quiet
-
-    quiet()
-    private()
-    signal.signal(signal.SIGTERM, interrupt)
     try:
         check_packages()
+        from cluster.session import interrupt, private, quiet
+
+        quiet()
+        private()
+        signal.signal(signal.SIGTERM, interrupt)
         return int(args.execute(args))
     except UserError as error:
         print(f"mergefront: error: {error}", file=sys.stderr)

@@ -24,6 +24,8 @@ KEY = "[key]"
 """What pydantic appends to a location where the key of a mapping is itself invalid."""
 LOOKED_AT = 200
 """Errors among which the most helpful one is looked for."""
+SHOWN = 200
+"""Characters of a wrong value that are shown."""
 WORDS = {**KINDS, str: "text"}
 """Plain type → what a value of it is called."""
 
@@ -112,6 +114,8 @@ def _wrong_type(place: Place, value: Any) -> str:
 def _way_out(kind: Any, value: Any) -> str:
     """Say how a value of the wrong type is written as the right one; empty where that is not clear."""
     wanted = _alternatives(kind)
+    if len(repr(value)) > SHOWN:
+        return ""
     if str in wanted and isinstance(value, int | float):
         return f"; quote it: {str(value)!r}" if not isinstance(value, bool) else "; quote it"
     if {int, float} & set(wanted) and number_hint(value):
@@ -128,9 +132,8 @@ def _way_out(kind: Any, value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, list):
-        return f"the list {value!r}"
-    return repr(value)
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def words_of(kind: Any) -> str:

@@ -30,8 +30,8 @@ def load_config(path: Path) -> SweepConfig:
     Raises:
         UserError: the file is missing or not YAML, or a key is unknown, missing, of a wrong type or out of range.
     """
-    folder = path.resolve().parent
     data = read_yaml(path, "a sweep has parents, recipes and objectives")
+    folder = path.resolve().parent
     try:
         data = from_mergekit(data, folder)
     except KeyProblem as error:

@@ -108,7 +108,16 @@ class Space(Strict):
 
 
 def _ends(value: Range | Any) -> list[Any]:
-    """The values that bound what a search may try: the ends of a range, else the value itself."""
+    """The values that bound what a search may try: the ends of a range, else the value itself.
+
+    Raises:
+        ValueError: it is meant as a range and is none, or it is a grid.
+    """
+    if isinstance(value, dict) and not {"value"} <= set(value):
+        raise ValueError(
+            f"a range is written {{low: 0.1, high: 0.9}}, of two finite numbers (with knots or modules), but got "
+            f"{value}"
+        )
     return [value.low, value.high] if isinstance(value, Range) else [value]
 
 

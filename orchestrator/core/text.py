@@ -36,11 +36,10 @@ def listed(names: Iterable[str], most: int = LISTED) -> str:
     return " and ".join(([", ".join(names[:-1])] if names[1:] else []) + names[-1:])
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's text, or its type where it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def one_line(error: object, most: int = 500) -> str:
-    """Return the text of an error on one line, cut after `most` characters; it may be empty."""
-    return " ".join(str(error).split())[:most]
+    """Return the whole text of an error on one line, or its type where it has none, cut after `most` characters.
+
+    All of it, because the value that is wrong often stands in the second line. Of another object the text may be empty.
+    """
+    text = str(error).strip() or (type(error).__name__ if isinstance(error, BaseException) else "")
+    return " ".join(text.split())[:most]

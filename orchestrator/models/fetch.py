@@ -21,7 +21,7 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.files import make_private, write_atomic, write_json
 from orchestrator.core.locations import is_remote
 from orchestrator.core.store import Entry, Store
-from orchestrator.core.text import first_line, gigabytes
+from orchestrator.core.text import gigabytes, one_line
 from orchestrator.recipes.recipe import Source
 
 DESCRIBING = ("*.json", "*.jinja", "tokenizer.model", "README.md")
@@ -77,7 +77,7 @@ def _from_hub(where: str, model: str, revision: str | None, weights: bool) -> tu
         folder = Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
     except (HFValidationError, OSError, ValueError) as error:
         raise UserError(
-            f"{where}: {model!r} is no folder here, and the hub does not give it ({first_line(error)}); correct the "
+            f"{where}: {model!r} is no folder here, and the hub does not give it ({one_line(error)}); correct the "
             "path or the id, log in with `hf auth login` if it is gated, or download it first"
         ) from None
     return folder, folder.name

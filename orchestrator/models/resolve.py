@@ -16,7 +16,7 @@ from typing import Any
 from orchestrator.config.models import Parent
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
-from orchestrator.core.text import first_line
+from orchestrator.core.text import one_line
 from orchestrator.models.fetch import LORA, content_hash, fetch
 from orchestrator.models.formats import (
     check_folder,
@@ -190,7 +190,7 @@ def _shards_on_the_hub(where: str, model: str, revision: str) -> list[Shard]:
         return []
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{where}: the hub does not describe the weights of {model!r} ({first_line(error)}); download it first"
+            f"{where}: the hub does not describe the weights of {model!r} ({one_line(error)}); download it first"
         ) from None
     return [
         Shard(file.rfilename, file.lfs.sha256, sum(headers[file.rfilename].parameter_count.values()))

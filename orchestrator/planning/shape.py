@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
-from orchestrator.core.text import first_line
+from orchestrator.core.text import one_line
 from orchestrator.models.formats import normal, read_json
 from orchestrator.models.resolve import Files, check_layers
 from orchestrator.models.tokenizer import TOKENIZER_FILES
@@ -59,6 +59,6 @@ def count_parameters(shape: Path, settings: dict[str, Any]) -> int:
             return int(AutoModelForCausalLM.from_config(kind).num_parameters())
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"--shape {shape}: describes no causal language model that transformers knows ({first_line(error)}); give "
+            f"--shape {shape}: describes no causal language model that transformers knows ({one_line(error)}); give "
             "the config.json of one of the parents"
         ) from None

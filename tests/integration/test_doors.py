@@ -72,10 +72,11 @@ def test_without_the_token_nobody_gets_in(cluster: str) -> None:
 def test_a_cluster_that_was_there_before_is_sent_our_code_and_goes_on(cluster: str) -> None:
     code = """
 import os, ray
-from cluster.session import PACKAGES, session
+from cluster.session import session
+from orchestrator.core.packages import PACKAGES
 def told():
     import importlib
-    from cluster.session import check_packages
+    from orchestrator.core.packages import check_packages
     check_packages()
     place = {os.path.dirname(os.path.dirname(importlib.import_module(name).__file__)) for name in PACKAGES}
     files = [os.path.join(at, name) for at, _, names in os.walk(place.pop()) for name in names]

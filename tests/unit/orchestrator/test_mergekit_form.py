@@ -139,7 +139,7 @@ TOP: dict[str, tuple[dict[str, Any], str]] = {
     "path for model": ({"parents": {"a": {"path": "x"}, "b": {"model": "y"}}}, "parents.a.path: unknown key; did you mean 'model', which is missing?"),
     "task for tasks": ({"objectives": {"c": {"task": "x"}}}, "objectives.c.task: unknown key; did you mean 'tasks'?"),
     "a revision that looks like a number": ({"parents": {"a": {"model": "x", "revision": 1234567}, "b": {"model": "y"}}}, "parents.a.revision: takes text, but got 1234567; quote it: '1234567'"),
-    "a list where text is wanted": ({"tokenizer": ["a"]}, "tokenizer: takes text, but got the list ['a']"),
+    "a list where text is wanted": ({"tokenizer": ["a"]}, "tokenizer: takes text, but got ['a']"),
     "nothing": ({"objectives": {"c": None}}, "objectives.c: has no value; write keys (tasks, "),
     "yes in quotes": ({"checkpoints": {"keep": "yes"}}, "checkpoints.keep: takes true or false, but got 'yes'"),
     "a number in quotes": ({"seed": "3"}, "seed: takes a whole number, but got '3'; write 3, without quotes"),
