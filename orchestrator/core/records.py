@@ -102,8 +102,11 @@ class Serving(Identified):
     """Name of the parent that the tokenizer is from."""
     folder: str = provenance()
     """Folder of the tokenizer's files."""
+    vocab_size: int | None = provenance(None)
+    """Rows of the embedding; no token's id may be as large. None where it is not known."""
     notes: tuple[str, ...] = provenance(())
-    """Sentences about the models that, alone, answer otherwise here than with their own tokenizers."""
+    """Sentences on stop ids that are left out, and on models that, alone, answer otherwise here than with their own
+    tokenizers."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from orchestrator.core.records import Profile, Serving
 from orchestrator.models.formats import read_json
 from orchestrator.models.resolve import Files, architecture
 from orchestrator.models.served_rows import build_tokenizer, notes, rows_of, served_ids, source_parent
+from orchestrator.models.stop_ids import stop_ids
 from orchestrator.recipes.recipe import Source
 
 
@@ -48,7 +49,9 @@ def make_serving(config: SweepConfig, parents: dict[str, Files], folder: Path) -
     for name, data in files.items():
         write_atomic(make_private(folder / digest) / name, data)
     engine = config.workers.engine
-    stops = {name: _stop_ids(found) for name, found in parents.items()}
+    first = parents[next(iter(config.parents))]
+    named = {name: stop_ids(found) for name, found in parents.items()}
+    stops = {name: ids for name, (ids, _) in named.items()}
     if config.tokenizer_source is not None:
         stops = {name: served_ids(own[name], files, ids) for name, ids in stops.items()}
     return Serving(
@@ -56,13 +59,15 @@ def make_serving(config: SweepConfig, parents: dict[str, Files], folder: Path) -
         chat_template=_template(folder / digest),
         stop_token_ids=tuple(sorted(set().union(*stops.values()))),
         max_model_len=engine.max_model_len,
-        architecture=architecture(parents[next(iter(config.parents))]),
+        architecture=architecture(first),
         engine=tuple(
             (key, getattr(engine, key)) for key in ("max_num_seqs", "max_num_batched_tokens", "enforce_eager")
         ),
         parent=chosen,
         folder=str(folder / digest),
-        notes=tuple(notes(own, files)),
+        # mergekit gives each token of a tokenizer that it builds a row.
+        vocab_size=first.config.get("vocab_size") if config.tokenizer_source is None else None,
+        notes=(*(note for _, left_out in named.values() for note in left_out), *notes(own, files)),
     )
 
 
@@ -129,27 +134,6 @@ def _template(folder: Path) -> str | None:
             raise UserError(f"parents: {file} is not UTF-8 text; download or save the model again") from None
     template = _optional_json(folder / "tokenizer_config.json").get("chat_template")
     return template if template is None or isinstance(template, str) else json.dumps(template, sort_keys=True)
-
-
-def _stop_ids(files: Files) -> set[int]:
-    """Collect the ids of the tokens that end a text by the model's config, its generation config, and its tokenizer."""
-    found: set[int] = set()
-    for value in (
-        files.config.get("eos_token_id"),
-        _optional_json(files.folder / "generation_config.json").get("eos_token_id"),
-    ):
-        ids = value if isinstance(value, list) else [] if value is None else [value]
-        if not all(isinstance(each, int) for each in ids):
-            raise UserError(
-                f"parents.{files.source.name}.model: eos_token_id is {value!r:.200}, not a token's id; correct it"
-            )
-        found.update(ids)
-    eos = _optional_json(files.tokenizer_folder / "tokenizer_config.json").get("eos_token")
-    text = eos.get("content") if isinstance(eos, dict) else eos
-    for token in _optional_json(files.tokenizer_folder / "tokenizer.json").get("added_tokens", []):
-        if text is not None and isinstance(token, dict) and token.get("content") == text:
-            found.add(int(token["id"]))
-    return found
 
 
 def _optional_json(path: Path) -> dict[str, Any]:

@@ -130,15 +130,8 @@ def _serving(layout: Layout, fields: dict[str, Any]) -> Serving:
         raise ValueError(f"serving.tokenizer is {fields['tokenizer']!r}, which is no folder in serving/")
     engine = tuple((key, value) for key, value in fields["engine"])
     stops, folder = tuple(fields["stop_token_ids"]), str(layout.serving / fields["tokenizer"])
-    return Serving(
-        **{
-            **fields,
-            "engine": engine,
-            "stop_token_ids": stops,
-            "folder": folder,
-            "notes": tuple(fields.get("notes", ())),
-        }
-    )
+    notes = tuple(fields.get("notes", ()))
+    return Serving(**{**fields, "engine": engine, "stop_token_ids": stops, "folder": folder, "notes": notes})
 
 
 # -------------------------------------------------------------------- where the answers are

@@ -73,20 +73,25 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
         Raises:
             UserError: the tokenizer names none.
         """
-        end = self.tokenizer.eos_token_id
+        end = self._with_row(self.tokenizer.eos_token_id)
         if end is None:
             raise UserError(
-                f"parents.{self.serving.parent}.model: its tokenizer names no end of text, which training examples end "
-                "with and which stands before a text without context; add eos_token to its tokenizer_config.json, or "
-                "set tokenizer to a parent that has one"
+                f"parents.{self.serving.parent}.model: its tokenizer names no end of text that is in its vocabulary; "
+                "training examples end with it, and it stands before a text without context: correct eos_token in its "
+                "tokenizer_config.json, or set tokenizer to another parent"
             )
-        return int(end)
+        return end
 
     @property
     def prefix_token_id(self) -> int:
         """Id of the token that stands before a text without context; raises as `eot_token_id`."""
-        bos = self.tokenizer.bos_token_id
-        return self.eot_token_id if bos is None else int(bos)
+        begin = self._with_row(self.tokenizer.bos_token_id)
+        return self.eot_token_id if begin is None else begin
+
+    def _with_row(self, number: int | None) -> int | None:
+        """The id, where the embedding has a row for it; transformers gives unknown tokens ids beyond its end."""
+        beyond = number is not None and self.serving.vocab_size is not None and number >= self.serving.vocab_size
+        return None if beyond else number
 
     @property
     def tokenizer_name(self) -> str:
@@ -94,12 +99,23 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
         return self.serving.tokenizer
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Return the ids of a text's tokens; a text that begins with the BOS token gets no second one."""
+        """Return the ids of a text's tokens; a text that begins with the BOS token gets no second one.
+
+        Raises:
+            UserError: the models have no row for one.
+        """
         bos = self.tokenizer.bos_token
         if add_special_tokens is None and bos and string.startswith(bos):
             add_special_tokens = False
         special = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
-        return list(self._encode(string, **special))
+        ids = list(self._encode(string, **special))
+        if ids and self._with_row(max(ids)) is None:
+            token = self.tokenizer.convert_ids_to_tokens(max(ids))
+            raise UserError(
+                f"parents.{self.serving.parent}.model: its tokenizer reads {token!r} as id {max(ids)}, but the models' "
+                f"vocabulary is {self.serving.vocab_size}; set tokenizer to a parent whose tokens all have a row"
+            )
+        return ids
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """Return the conversation as the text that the model reads."""

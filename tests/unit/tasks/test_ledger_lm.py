@@ -56,3 +56,40 @@ def test_every_prompt_has_a_seed_of_its_own_and_the_same_tomorrow(lm: LedgerLM) 
 
     assert len({seed("a"), seed("b"), seed("a", 1)}) == 3
     assert seed("a") == 2885444909, "the same in every process: rerun and resume find the stored answers"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"eos_token": None}, "names no end of text that is in its vocabulary"),
+        ({"eos_token": "</s>"}, "names no end of text that is in its vocabulary"),
+    ],
+    ids=["none", "not in the vocabulary"],
+)
+def test_a_tokenizer_without_an_end_of_text(changes: dict[str, Any], expected: str) -> None:
+    """transformers gives a token that it does not know the first id beyond the vocabulary."""
+    from transformers import AutoTokenizer
+
+    rows = len(AutoTokenizer.from_pretrained(INSTRUCT))
+    tokenizer = AutoTokenizer.from_pretrained(INSTRUCT, bos_token=None, **changes)
+    lm = LedgerLM(Serving("t", None, (0,), 512, "x", (), "a", "/nowhere", vocab_size=rows), tokenizer)
+    (question,) = lm.questions(Instance("loglikelihood", {}, ("Is it?", " yes"), 0, ("t", 0, 1)))
+    assert question.continuation, "a context needs no prefix"
+    for kind, arguments in (("loglikelihood", ("", " yes")), ("loglikelihood_rolling", ("yes",))):
+        with pytest.raises(UserError, match=expected):
+            lm.questions(Instance(kind, {}, arguments, 0, ("t", 0, 1)))
+    begun = AutoTokenizer.from_pretrained(INSTRUCT, bos_token="<|im_start|>", eos_token=None)
+    (first,) = LedgerLM(lm.serving, begun).questions(Instance("loglikelihood", {}, ("", " yes"), 0, ("t", 0, 1)))
+    assert first.context == (begun.bos_token_id,)
+
+
+def test_a_token_without_a_row_is_named() -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(INSTRUCT)
+    rows = len(tokenizer)
+    tokenizer.add_tokens(["<|drug|>"])
+    lm = LedgerLM(Serving("t", None, (0,), 512, "x", (), "a", "/nowhere", vocab_size=rows), tokenizer)
+    assert lm.tok_encode("a drug")
+    with pytest.raises(UserError, match=r"reads '<\|drug\|>' as id 768, but the models' vocabulary is 768"):
+        lm.tok_encode("a <|drug|>")
