@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch.nn import functional
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from tasks.finetuning.curriculum import TERMS, BatchRow, CurriculumStage, Term
@@ -130,5 +130,31 @@ def _means(
 def load(folder: Path) -> Any:
     """Load a model for inference: in bf16 on a GPU, else in float32 (bf16 is several times slower on CPUs)."""
     gpu = torch.cuda.is_available()
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16 if gpu else torch.float32)
-    return model.to("cuda" if gpu else "cpu")
+    return open_model(folder, torch.bfloat16 if gpu else torch.float32).to("cuda" if gpu else "cpu")
+
+
+def open_model(folder: Path, dtype: torch.dtype) -> Any:
+    """Load a model on the CPU, without a padding token that its vocabulary lacks.
+
+    Such an id is left over from another model; transformers loads no embedding with it, and saves none with a negative
+    one.
+    """
+    config = AutoConfig.from_pretrained(folder)
+    text = config.get_text_config()
+    _drop_stray_padding(text, text.vocab_size)
+    model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype)
+    _drop_stray_padding(model.generation_config, text.vocab_size)
+    return model
+
+
+def _drop_stray_padding(config: Any, rows: int) -> None:
+    if config.pad_token_id not in range(rows):
+        config.pad_token_id = None
+
+
+def open_tokenizer(folder: Path, rows: int) -> Any:
+    """Open a tokenizer for a model of so many rows; it pads with the end of text where it has no padding token."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.pad_token_id not in range(rows):
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback, set_seed
+from transformers import PrinterCallback, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from orchestrator.core.files import make_private, write_json
@@ -30,6 +30,7 @@ from orchestrator.core.records import content
 from orchestrator.models.tokenizer import TOKENIZER_FILES
 from tasks.finetuning.examples import IGNORED, Labelled
 from tasks.finetuning.icft import IcftTrainer
+from tasks.finetuning.rows import open_model, open_tokenizer
 from tasks.finetuning.run import Diverged, ExamplesChanged, Run
 
 COMPLETE = "COMPLETE"
@@ -81,10 +82,11 @@ def make_trainer(run: Run) -> Any:
     # Weights that are trained are float32, computed with in bfloat16 on GPUs: steps of 5e-5 would vanish in bfloat16.
     frozen_on_gpu = lora is not None and torch.cuda.is_available()
     dtype = torch.bfloat16 if frozen_on_gpu else torch.float32
+    model = open_model(run.start, dtype)
     given = {
-        "model": AutoModelForCausalLM.from_pretrained(run.start, dtype=dtype),
+        "model": model,
         "args": arguments(run),
-        "processing_class": AutoTokenizer.from_pretrained(run.tokenizer),
+        "processing_class": open_tokenizer(run.tokenizer, model.get_input_embeddings().num_embeddings),
         "peft_config": adapter(lora) if lora else None,
     }
     if run.tuning.method == "icft":
@@ -229,10 +231,10 @@ def save_model(trainer: Any, run: Run) -> None:
     if not trainer.is_world_process_zero():
         return
     if "lora" in run.tuning.settings:
-        start = AutoModelForCausalLM.from_pretrained(run.start, dtype=torch.float32)
+        start = open_model(run.start, torch.float32)
         model = PeftModel.from_pretrained(start, temporary / "trained").merge_and_unload()
     else:
-        model = AutoModelForCausalLM.from_pretrained(temporary / "trained", dtype=torch.float32)
+        model = open_model(temporary / "trained", torch.float32)
     model.to(getattr(torch, run.dtype)).save_pretrained(temporary / "model")
     for name in TOKENIZER_FILES:
         if (run.tokenizer / name).exists():

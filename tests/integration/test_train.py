@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -88,6 +90,31 @@ def test_the_loss_is_that_of_the_responses_alone(start: Path, tmp_path: Path) ->
         expected = torch.nn.functional.cross_entropy(logits[wanted != -100], wanted[wanted != -100])
         found = trainer.compute_loss(trainer.model, batch)
     assert torch.isclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["full", "icft"])
+@pytest.mark.parametrize("padding", ["<|endoftext|>", "<|never added|>"], ids=["the end of text", "without a row"])
+def test_the_end_of_text_is_learned_whatever_pads(start: Path, tmp_path: Path, padding: str, method: str) -> None:
+    model = Path(shutil.copytree(start, tmp_path / "model"))
+    for file, changes in (
+        ("tokenizer_config.json", {"pad_token": padding, "eos_token": "<|endoftext|>"}),
+        ("config.json", {"pad_token_id": 128009}),
+        ("generation_config.json", {"pad_token_id": -1}),
+    ):
+        (model / file).write_text(json.dumps({**json.loads((model / file).read_text()), **changes}))
+    run = make_run(model, tmp_path / "run", **METHODS[method])
+    end = 0
+
+    def ended(examples: tuple[Labelled, ...]) -> tuple[Labelled, ...]:
+        return tuple(dataclasses.replace(each, response=(*each.response, end)) for each in examples)
+
+    trainer = make_trainer(dataclasses.replace(run, examples=ended(run.examples), general=ended(run.general)))
+    assert trainer.processing_class.pad_token_id == trainer.processing_class.eos_token_id == end
+    for batch in trainer.get_train_dataloader():
+        kept = batch["labels"] != -100
+        assert all(labels[chosen][-1] == end for labels, chosen in zip(batch["labels"], kept, strict=True))
+        assert torch.equal(batch["input_ids"][kept], batch["labels"][kept])
+        assert torch.isfinite(trainer.compute_loss(trainer.model, batch))
 
 
 def test_an_example_that_trl_would_drop_stops_the_run(start: Path, tmp_path: Path) -> None:
