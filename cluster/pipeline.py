@@ -19,6 +19,7 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from cluster.errors import described, portable
 from cluster.spec import WorkerSpec
 from orchestrator.config.workers import Workers
 from orchestrator.core.files import make_private
@@ -96,15 +97,22 @@ class PipelineStage:
     """The process of a stage beyond the first."""
 
     def __init__(self, spec: WorkerSpec, scratch: str, span: Span) -> None:
+        self.spec, self.scratch, self.span = spec, scratch, span
+
+    @portable
+    def open(self) -> None:
+        """Bring the files to this node, and check that the stage fits, before the other stages wait for it.
+
+        Raises:
+            RemoteError: a parent is not available here, or the stage does not fit.
+        """
         check_packages()
         os.environ["VLLM_HOST_IP"] = ray.util.get_node_ip_address()
-        self.boot = boot_of(spec, Path(scratch) / f"stage-{span.stage}", span)
-        prepare(spec.workers)
-        _ = self.boot.fit  # raises if it does not fit, before the other stages wait for it
+        self.boot = boot_of(self.spec, Path(self.scratch) / f"stage-{self.span.stage}", self.span)
+        prepare(self.spec.workers)
+        _ = self.boot.fit
 
-    def ready(self) -> None:
-        """Return once the process has its files."""
-
+    @portable
     def run(self) -> None:
         """Run the ranks of this stage until they end."""
         run_stage(self.boot)
@@ -132,7 +140,7 @@ def open_stages(spec: WorkerSpec, scratch: Path) -> Span | None:
         )
         for index in range(1, count)
     ]  # fmt: skip
-    ray.get([stage.ready.remote() for stage in stages])
+    ray.get([stage.open.remote() for stage in stages])
     threading.Thread(target=_watch, args=([stage.run.remote() for stage in stages], stages), daemon=True).start()
     return Span(address, port)
 
@@ -144,6 +152,6 @@ def _watch(runs: list[Any], stages: list[Any]) -> None:
         ray.get(ready)
         why = "its ranks ended"
     except Exception as error:
-        why = str(error)
+        why = str(described(error))
     print(f"a stage of the engine over {len(stages) + 1} ended: {why}", file=sys.stderr, flush=True)
     os._exit(1)

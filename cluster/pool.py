@@ -13,14 +13,15 @@ Workers, nodes and calls may end at any time, with an error or without one:
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError
 
-from cluster.errors import FULL, TooLarge, reason
+from cluster.errors import FULL, RemoteError, TooLarge, cause_of, described
 from cluster.nodes import kill_on, oom_kills_on
 from cluster.queue import Break, Queue
 from cluster.slots import Busy, Idle, Placed, Slot, Starting, Waiting
@@ -30,6 +31,7 @@ from cluster.workers import WorkerSlots
 from orchestrator.core.progress import say
 from orchestrator.core.records import Answered, Block, Failure
 from orchestrator.recipes.recipe import Recipe
+from tasks.serving.engine import QuestionRefused
 
 CHECK_S = 1.0
 """Seconds between two checks of the nodes, and of workers that may hang."""
@@ -83,6 +85,7 @@ class Pool:
 
         Raises:
             EngineStartError: no engine starts, or no node had room for one for an hour.
+            QuestionRefused: the engine refuses a question, whatever the recipe.
             OSError: a worker's disk is full.
         """
         self.add(blocks)
@@ -129,11 +132,13 @@ class Pool:
         try:
             result = ray.get(ref, timeout=60)
         except RayError as error:
-            cause = error.cause if isinstance(error, RayTaskError) else error
-            if isinstance(cause, OSError) and cause.errno in FULL and slot.place:
+            cause = cause_of(error)
+            if isinstance(cause, QuestionRefused):
+                raise cause from None
+            if isinstance(cause, RemoteError) and cause.number in FULL and slot.place:
                 where = f"{cause.filename or 'a disk'} of {slot.place.name}"
-                raise OSError(cause.errno, cause.strerror, where) from None
-            return self._broke(slot, reason(error), str(error), isinstance(cause, TooLarge | OutOfMemoryError))
+                raise OSError(cause.number, os.strerror(cause.number), where) from None
+            return self._broke(slot, described(error), too_large=isinstance(cause, TooLarge | OutOfMemoryError))
         match slot.state:
             case Busy() as state:
                 return self._finished(slot, state, result)
@@ -149,7 +154,7 @@ class Pool:
     def _finished(self, slot: Slot, state: Busy, result: Answered | Failure) -> Answered | Failure | None:
         if isinstance(result, Failure) and result.status == "failed":
             # An engine that raised may be broken for good (CUDA errors are), and would fail every recipe from now on.
-            return self._broke(slot, result.message, result.detail)
+            return self._broke(slot, RemoteError(result.message, result.detail))
         slot.state, block = state.done(), state.block
         self.queue.done(block)
         if isinstance(result, Answered):
@@ -160,14 +165,14 @@ class Pool:
         return None if was_lost else result
 
     # ---------------------------------------------------------------- what goes wrong
-    def _broke(self, slot: Slot, message: str, detail: str = "", too_large: bool = False) -> Failure | None:
+    def _broke(self, slot: Slot, error: RemoteError, too_large: bool = False) -> Failure | None:
         """Replace a worker, and put its block back into the queue."""
         state = slot.state
         self.workers.refresh()
         self.workers.end(slot)
         if not isinstance(state, Busy):
             place = state.place if isinstance(state, Placed) else None
-            self.workers.start_failed(slot, place, message, detail)
+            self.workers.start_failed(slot, place, error)
             return None
         block, place, failure = state.block, state.place, None
         if place.node in self.workers.leaving:
@@ -176,8 +181,8 @@ class Pool:
             self.log(f"worker {place.name} had too little memory for {len(block.questions)} questions: halved")
             self.queue.halve(block)
         else:
-            self.log(f"worker {place.name} broke and is replaced: {message}")
-            failure = self._count(block, Break(place.node, place.name, message, detail))
+            self.log(f"worker {place.name} broke and is replaced: {error}")
+            failure = self._count(block, Break(place.node, place.name, str(error), error.detail))
         self.workers.start(slot)
         return failure
 
@@ -203,7 +208,7 @@ class Pool:
             if slot.place and waited > self._limit(slot):
                 message = f"no answer for {waited:.0f} s, far longer than it ever took before"
                 kill_on(slot.place.node, slot.place.pid)
-                if failure := self._broke(slot, message):
+                if failure := self._broke(slot, RemoteError(message)):
                     yield failure
         self.workers.adjust()
         self._checked = time.monotonic()

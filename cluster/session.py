@@ -27,6 +27,7 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.files import make_private
 from orchestrator.core.packages import HOME, PACKAGES
 from orchestrator.core.progress import say
+from orchestrator.core.text import one_line
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -126,7 +127,7 @@ def join(address: str, environment: dict[str, Any]) -> None:
         # Without an address Ray looks as `find` did, and takes the token that belongs to what `ray start` left here.
         ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env=environment)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = one_line(error)
         named = "RAY_ADDRESS names it" if os.environ.get("RAY_ADDRESS") else "`ray start` left it on this machine"
         raise UserError(
             f"the Ray cluster at {address} ({named}) cannot be joined: {reason}; run this on one of its nodes, with "

@@ -11,6 +11,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from cluster.errors import described, portable
 from orchestrator.config.backends import BACKENDS
 from orchestrator.config.methods import METHODS
 from orchestrator.config.sweep import SweepConfig
@@ -46,7 +47,7 @@ def slerp_shares(
         wanted: as `unknown_shares` lists them.
         scratch: a folder for parents with an adapter merged in.
     """
-    measure = ray.remote(num_cpus=0)(slerp_share)
+    measure = ray.remote(num_cpus=0)(portable(slerp_share))
     started = {pair: measure.remote(*both, str(scratch / pair.replace("/", "-"))) for pair, both in wanted.items()}
     yield
     known = _known(file)
@@ -54,7 +55,7 @@ def slerp_shares(
         try:
             known[pair] = {**ray.get(reference), "digests": _digests(wanted[pair])}
         except RayError as error:
-            log(f"how {pair} differ could not be measured: {str(error).strip().splitlines()[-1]}")
+            log(f"how {pair} differ could not be measured: {described(error)}")
     if started:
         write_json(file, known)
 

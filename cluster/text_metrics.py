@@ -14,6 +14,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.errors import described, portable
 from orchestrator.core.records import Answer, Answered, Failure
 from tasks.evaluation.ledger_lm import generated_text
 from tasks.evaluation.suites import SuiteTask
@@ -32,6 +33,7 @@ AT_ONCE = 4
 """Tasks under way, each of one process with an encoder of its own."""
 
 
+@portable
 def measure_all(texts: dict[str, Texts], encoder: OpenEncoder | None) -> dict[str, Values]:
     """Measure texts, each under its key."""
     return {key: measure(*each, encoder) for key, each in texts.items()}
@@ -61,7 +63,7 @@ def measuring(
                 try:
                     measured.add(ray.get(reference))
                 except RayError as error:
-                    log(f"metrics are measured at the end instead of on the way: {type(error).__name__}")
+                    log(f"metrics are measured at the end instead of on the way: {described(error)}")
         while work and len(open_tasks) < AT_ONCE:
             texts, measured = work.popleft()
             open_tasks[remote.remote(texts, measured.encoder)] = measured

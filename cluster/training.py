@@ -20,7 +20,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from cluster.errors import EngineStartError, reason
+from cluster.errors import EngineStartError, described, portable
 from cluster.nodes import alive_nodes
 from cluster.queue import ATTEMPTS
 from cluster.training_loop import loop
@@ -131,6 +131,7 @@ def _start(share: list[Run], group: Group) -> Watch:
     return Watch(reference, share, group.patience)
 
 
+@portable
 def fit(runs: list[Run], group: Group) -> None:
     """Run a worker group from its start to its end, in a Ray task of its own: `TorchTrainer.fit` blocks."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -153,7 +154,8 @@ def _outcome(watch: Watch, deaths: Counter[str]) -> tuple[list[Failure], list[Ru
     try:
         ray.get(watch.reference)
     except RayError as error:
-        died, detail = watch.verdict or reason(error), str(error)
+        known = described(error)
+        died, detail = watch.verdict or str(known), known.detail
     left = [run for run in watch.share if not run.is_finished]
     failures = [_failure_of(run) for run in left if run.files.error.exists()]
     if left and not failures:  # its processes died, at the first run that is not finished
@@ -200,10 +202,18 @@ def progress(runs: Sequence[Run]) -> str:
 
 
 def write_starts(recipes: Sequence[Recipe], folder: Path) -> None:
-    """Write each recipe's checkpoint to `folder/<recipe id>`, once for all runs that start from it."""
-    ray.get(ray.remote(num_cpus=0)(_materialise).remote(recipes, folder))
+    """Write each recipe's checkpoint to `folder/<recipe id>`, once for all runs that start from it.
+
+    Raises:
+        RemoteError: one cannot be merged or written.
+    """
+    try:
+        ray.get(ray.remote(num_cpus=0)(_materialise).remote(recipes, folder))
+    except RayError as error:
+        raise described(error) from None
 
 
+@portable
 def _materialise(recipes: Sequence[Recipe], folder: Path) -> None:
     from tasks.merging.live import write_checkpoint  # a guard: torch takes seconds
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-import traceback
 from typing import Any
 
 import ray
 
+from cluster.errors import RemoteError, portable, trace, words
 from orchestrator.config.finetune import Finetune
 from orchestrator.core.files import write_json
 from orchestrator.sizing.finetune_memory import refusal
@@ -20,6 +20,7 @@ class DoesNotFit(Exception):
     """The run needs more memory than there is."""
 
 
+@portable
 def loop(config: dict[str, Any]) -> None:
     """Train run after run, in one process of the group.
 
@@ -47,9 +48,8 @@ def loop(config: dict[str, Any]) -> None:
         except Exception as error:
             if context.get_world_rank() == 0:
                 status = "invalid" if isinstance(error, Diverged) else "failed"
-                message = f"{type(error).__name__}: {error}".splitlines()[0]
-                write_json(run.files.error, {"status": status, "message": message, "detail": traceback.format_exc()})
-            raise
+                write_json(run.files.error, {"status": status, "message": words(error), "detail": trace(error)})
+            raise RemoteError.of(error) from None
 
 
 def check_memory(run: Run, finetune: Finetune, gpus: int) -> None:

@@ -6,23 +6,23 @@ import math
 import os
 import socket
 import time
-import traceback
 from pathlib import Path
 from typing import Literal
 
 import ray
 
-from cluster.errors import FULL, TooLarge
+from cluster.errors import FULL, LONGEST, RemoteError, TooLarge, is_final, portable, trace, words
 from cluster.nodes import oom_kills
 from cluster.pipeline import boot_of, open_stages
 from cluster.spec import Place, WorkerSpec
 from orchestrator.core.packages import check_packages
 from orchestrator.core.records import Answered, Block, Failure
+from orchestrator.core.text import one_line
 from orchestrator.recipes.recipe import Recipe
 from tasks.merging.checkpoint import MergeRefused
 from tasks.serving.backends import Opening, open_engine
 from tasks.serving.boot import Boot
-from tasks.serving.engine import Engine, InvalidWeights
+from tasks.serving.engine import Engine, InvalidWeights, QuestionRefused
 
 
 class Worker:
@@ -44,27 +44,34 @@ class Worker:
         """Return the node and the process that Ray started this worker in."""
         return self.place
 
+    @portable
     def start(self) -> None:
         """Start the engine.
 
         Raises:
-            UserError: a parent is not available on this node, or is not what the driver resolved.
-            Exception: whatever vLLM raises when the model does not fit or the settings do not go together.
+            RemoteError: a parent is not available on this node, or is not what the driver resolved; or whatever vLLM
+                raises when the model does not fit or the settings do not go together.
         """
         check_packages()
         own, keep = self.scratch / "stage-0", Path(self.spec.keep) if self.spec.keep else None
-        self.engine = open_engine(Opening(self.spec.workers, self.spec.serving, lambda: self._boot(own), own, keep))
+        try:
+            self.engine = open_engine(Opening(self.spec.workers, self.spec.serving, lambda: self._boot(own), own, keep))
+        except Exception as error:
+            raise RemoteError.of(error, is_final(error)) from None
 
+    @portable  # here too, because bringing the files may go well at another time or on another node
     def _boot(self, scratch: Path) -> Boot:
         span = open_stages(self.spec, self.scratch)
         return boot_of(self.spec, scratch, span)
 
+    @portable
     def evaluate(self, recipe: Recipe, block: Block) -> Answered | Failure:
         """Load the recipe, if it is not loaded yet, and answer a block of questions.
 
         Raises:
             TooLarge: there was too little memory to answer.
-            OSError: a disk is full, which is no fault of the block and would meet the next one too.
+            QuestionRefused: the engine refuses a question, whatever the recipe.
+            RemoteError: a disk is full, which is no fault of the block and would meet the next one too.
         """
         assert self.engine is not None, "start() comes first"
         stage: Literal["merge", "answer"] = "merge"
@@ -83,15 +90,16 @@ class Worker:
                 raise InvalidWeights("the model's log-probabilities are NaN: it overflows in this dtype")
             return Answered(block, tuple(answers), swapped, spent, self.place.name)
         except (MergeRefused, InvalidWeights) as error:
-            return Failure(recipe.id, "invalid", stage, str(error).splitlines()[0], traceback.format_exc())
+            return Failure(recipe.id, "invalid", stage, one_line(error, LONGEST), trace(error))
+        except QuestionRefused:
+            raise
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL:
                 raise
             # A worker must survive what one recipe does to it; the pool decides where it is tried again.
-            message = f"{type(error).__name__}: {error}".splitlines()[0]
             if stage == "answer" and is_memory(error):
-                raise TooLarge(message) from error
-            return Failure(recipe.id, "failed", stage, message, traceback.format_exc())
+                raise TooLarge(words(error)) from None
+            return Failure(recipe.id, "failed", stage, words(error), trace(error))
 
 
 def is_memory(error: Exception) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from cluster.errors import EngineStartError
+from cluster.errors import EngineStartError, RemoteError
 from cluster.nodes import RayNode, alive_nodes
 from cluster.pipeline import Room, stage_need
 from cluster.queue import ATTEMPTS
@@ -97,25 +97,28 @@ class WorkerSlots:
         slot.room.close()
         self.slots.remove(slot)
 
-    def start_failed(self, slot: Slot, place: Place | None, message: str, detail: str) -> None:
+    def start_failed(self, slot: Slot, place: Place | None, error: RemoteError) -> None:
         """Start another worker in the slot, a limited number of times; a node that is gone does not count.
 
         Args:
             slot: the slot, whose worker has been ended.
+            error: where it is final, no other worker is started.
 
         Raises:
             EngineStartError: it was the last slot.
         """
         slot.failed_starts += place is None or self.stays(place)
-        if slot.failed_starts < ATTEMPTS:
+        if slot.failed_starts < ATTEMPTS and not error.is_final:
             self.start(slot)
             return
+        attempts = "" if error.is_final else f" in {ATTEMPTS} attempts; the last error"
+        why = f"no engine started{attempts}: {error}"
         # The others continue without it: there may be room for fewer engines than there are slots.
         self._close(slot)
         self._abandoned.append(place.node if place else "")
         if not self.slots:
-            raise EngineStartError(f"no engine started in {ATTEMPTS} attempts; the last error: {message}", detail)
-        self.log(f"a worker slot is given up: no engine started in {ATTEMPTS} attempts; the last error: {message}")
+            raise EngineStartError(why, error.detail)
+        self.log(f"a worker slot is given up: {why}")
 
     # ---------------------------------------------------------------- nodes
     def _places(self, nodes: Iterable[RayNode]) -> int:

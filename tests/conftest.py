@@ -77,8 +77,8 @@ def start_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 
 @pytest.fixture(scope="session")
 def vllm(parents: dict[str, Path], start_engine: Callable[..., Any]) -> Any:
-    """One engine for all tests, started with parent `a` in float32."""
-    return start_engine(parents["a"], "float32")
+    """One engine for all tests, started with parent `a` in float32; its batches are smaller than its longest prompts."""
+    return start_engine(parents["a"], "float32", max_num_batched_tokens=64)
 
 
 @pytest.fixture

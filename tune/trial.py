@@ -14,6 +14,7 @@ from typing import Any
 import ray
 from ray import tune as ray_tune
 
+from cluster.errors import RemoteError
 from cluster.training import Group, train_candidate
 from orchestrator.core.records import Failure, RecipeStatus
 from tasks.finetuning.run import Run
@@ -59,6 +60,15 @@ class Mailbox:
         return await self.reports[recipe_id].get()
 
 
+def _train(run: Run, group: Group) -> Failure | None:
+    """Fine-tune a candidate; whatever goes wrong is its failure, as Ray Tune would drop the reason with the trial."""
+    try:
+        return train_candidate(run, group)
+    except Exception as error:
+        known = RemoteError.of(error)
+        return Failure(run.recipe.id, "failed", "train", str(known), known.detail)
+
+
 class CandidateTrial(ray_tune.Trainable):  # type: ignore[misc]
     """The trial of one candidate.
 
@@ -78,7 +88,7 @@ class CandidateTrial(ray_tune.Trainable):  # type: ignore[misc]
         """
         if not self.submitted:
             run = ray.get(self.mailbox.get_run.remote(self.recipe_id))
-            failure = train_candidate(run, self.group) if run and self.group else None
+            failure = _train(run, self.group) if run and self.group else None
             ray.get(self.mailbox.submit.remote(self.recipe_id, failure))
             self.submitted = True
         report: RungReport = dict(ray.get(self.mailbox.get_report.remote(self.recipe_id)))

@@ -16,7 +16,8 @@ class EngineSettings(Strict):
     max_num_seqs: int = Field(default=128, ge=1)
     """Maximum sequences per step. With a section `generation`, the default is 16, as in the paper."""
     max_num_batched_tokens: int | None = Field(default=None, ge=1)
-    """Maximum tokens per step; default: vLLM's own."""
+    """Maximum tokens per step; default: vLLM's own. Without a GPU at least `max_model_len`, because sampled prompts
+    cannot be read in pieces there."""
     tensor_parallel_size: int = Field(default=1, ge=1)
     """Ranks that each layer is split over, on one node; `plan` shows how many are needed."""
     pipeline_parallel_size: int = Field(default=1, ge=1)

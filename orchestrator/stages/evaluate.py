@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 
 from cluster.slerp_pairs import slerp_shares, unknown_shares
 from cluster.text_metrics import unmeasured
+from orchestrator.core.errors import UserError
 from orchestrator.core.progress import Progress, say
 from orchestrator.core.records import Answer, Block
 from orchestrator.stages.compute import Compute
 from orchestrator.stages.open import Round, Sweep
 from orchestrator.stages.record import known_invalid, recording
 from tasks.evaluation.suites import generation_tasks
+from tasks.serving.engine import QuestionRefused
 
 
 def evaluate(sweep: Sweep, evaluated: Round, compute: Compute) -> None:
@@ -22,6 +24,7 @@ def evaluate(sweep: Sweep, evaluated: Round, compute: Compute) -> None:
 
     Raises:
         EngineStartError: no engine can be started.
+        UserError: the engine refuses a question, whatever the recipe.
         OSError, StorageError: an answer cannot be stored.
     """
     blocks = missing_blocks(sweep, evaluated)
@@ -41,8 +44,29 @@ def evaluate(sweep: Sweep, evaluated: Round, compute: Compute) -> None:
         recording(sweep, evaluated, texts, progress) as record,
     ):
         if blocks and not compute.is_exhausted():
-            for result in compute.pool(len(blocks)).run(recipes, blocks, stop=compute.is_exhausted):
-                record(result)
+            with naming_refused(evaluated):
+                for result in compute.pool(len(blocks)).run(recipes, blocks, stop=compute.is_exhausted):
+                    record(result)
+
+
+@contextlib.contextmanager
+def naming_refused(evaluated: Round) -> Iterator[None]:
+    """Name the task and the document of a question that the engine refuses, whatever the recipe.
+
+    Raises:
+        UserError: in place of QuestionRefused.
+    """
+    try:
+        yield
+    except QuestionRefused as error:
+        for suite in evaluated.suites:
+            for question, document in zip(suite.questions, suite.document_of, strict=True):
+                if question.id == error.question_id:
+                    raise UserError(
+                        f"{suite.objective}: {suite.name}, document {document}: no recipe can answer it, because the "
+                        f"engine refuses the question: {error.why}; change the task, gen_kwargs or workers.engine"
+                    ) from None
+        raise
 
 
 def missing_blocks(sweep: Sweep, evaluated: Round) -> list[Block]:

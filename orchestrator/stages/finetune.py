@@ -12,7 +12,9 @@ import shutil
 import time
 from collections.abc import Iterator
 
+from cluster.errors import RemoteError
 from cluster.training import Group, group_of, progress, room, train_runs, write_starts
+from orchestrator.core.errors import UserError
 from orchestrator.core.files import make_private, read_json_if_exists
 from orchestrator.core.progress import say
 from orchestrator.results.board import Board, FinetunedRow, FinetuneResults, Row
@@ -86,6 +88,7 @@ def train(sweep: Sweep, planned: FinetuneRuns, runs: list[Run], compute: Compute
 
     Raises:
         EngineStartError: the cluster has no room for a run.
+        UserError: a starting checkpoint cannot be written.
     """
     settings, workers = sweep.config.finetune, sweep.config.workers
     assert settings is not None, "the caller checks"
@@ -97,7 +100,10 @@ def train(sweep: Sweep, planned: FinetuneRuns, runs: list[Run], compute: Compute
     starts = {run.tuning.start.id: run.tuning.start for run in runs if run.start.parent == sweep.layout.starts}
     say(f"{len(runs)} runs of fine-tuning; writing {len(starts)} starting checkpoints")
     make_private(sweep.layout.tuning)
-    write_starts(list(starts.values()), sweep.layout.starts)
+    try:
+        write_starts(list(starts.values()), sweep.layout.starts)
+    except RemoteError as error:
+        raise UserError(f"finetune.starts: a starting checkpoint cannot be written: {error}") from None
     group = group_of(settings, settings.gpus_of_a_run(workers.gpus), sweep.layout.ray_train, workers.patience)
     # The baseline first: other runs may start from it.
     for part in (

@@ -19,7 +19,7 @@ from orchestrator.core.records import RecipeStatus
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.results.board import Board
 from orchestrator.stages.compute import Compute
-from orchestrator.stages.evaluate import evaluate
+from orchestrator.stages.evaluate import evaluate, naming_refused
 from orchestrator.stages.open import Round, Sweep
 from orchestrator.stages.record import record
 from orchestrator.stages.score import is_complete, score
@@ -158,9 +158,10 @@ def search(sweep: Sweep, race: Race, compute: Compute) -> None:
         make_private(sweep.layout.candidates)
         pool = compute.pool(race.scheduler.candidates)
         files, group = sweep.layout, training_group(sweep)
-        run_search(
-            race.scheduler, race.space, pool, files.study, files.ray_tune, group=group, stop=compute.is_exhausted
-        )
+        with naming_refused(race.round):
+            run_search(
+                race.scheduler, race.space, pool, files.study, files.ray_tune, group=group, stop=compute.is_exhausted
+            )
     if compute.is_exhausted():
         return
     finalists = race.finalists()

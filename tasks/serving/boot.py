@@ -111,9 +111,20 @@ class Boot:
         if fit is None:
             # Small blocks, so that short contexts are shared too; 128 is the CPU's default, 32 the least that is fast.
             cache = int(self.workers.engine.kv_cache_gib * 2**30)
-            return {"block_size": 32, "kv_cache_memory_bytes": cache}
+            return {"block_size": 32, "kv_cache_memory_bytes": cache, **self._whole_prompts()}
         taken = fit.budget_bytes - (fit.parent_bytes if fit.place == "gpu" else 0)
         return {"gpu_memory_utilization": taken / fit.node.gpu_bytes}
+
+    def _whole_prompts(self) -> dict[str, Any]:
+        """Have every prompt read in one step.
+
+        vLLM samples a token after each piece of a prompt too, and takes back what the request's seeded generator drew
+        for it. PyTorch's generators on CPUs cannot do that (`CPU Generator does not use offset`).
+        """
+        settings = self.workers.engine
+        most = settings.max_num_batched_tokens
+        enough = None if most is None else max(most, settings.max_model_len)  # None: vLLM's own default is enough
+        return {"enable_chunked_prefill": False, "max_num_batched_tokens": enough}
 
     def _meeting(self, settings: EngineSettings) -> dict[str, Any]:
         if self.span is None:

@@ -16,8 +16,8 @@ from orchestrator.recipes.recipe import Recipe
 from tasks.merging.checkpoint import adapted, with_tokenizer
 from tasks.merging.live import write_checkpoint
 from tasks.serving.boot import Boot, prepare
-from tasks.serving.engine import InvalidWeights
-from tasks.serving.vllm_requests import to_requests
+from tasks.serving.engine import InvalidWeights, QuestionRefused
+from tasks.serving.vllm_requests import Request, to_requests
 
 
 class VllmEngine:
@@ -82,18 +82,42 @@ class VllmEngine:
         """Generate or score with the loaded recipe; the answers are in the order of the questions.
 
         They depend on the questions of this call, and on no earlier one: the prefix cache starts empty.
+
+        Raises:
+            QuestionRefused: vLLM refuses one of them.
         """
+        from vllm.exceptions import VLLMClientError
+
         self._forget()
         requests = to_requests(questions, self.serving)
-        outputs = self.llm.generate(
-            [{"prompt_token_ids": request.prompt} for request in requests],
-            [request.sampling for request in requests],
-            use_tqdm=False,
-        )
+        try:
+            outputs = self.llm.generate(
+                [{"prompt_token_ids": request.prompt} for request in requests],
+                [request.sampling for request in requests],
+                use_tqdm=False,
+            )
+        except VLLMClientError:  # it does not say which, and has taken back those that it had accepted
+            for request in requests:
+                self._try(request)
+            raise
         found: dict[str, Answer] = {}
         for request, output in zip(requests, outputs, strict=True):
             found.update({answer.question_id: answer for answer in request.read(output)})
         return [found[question.id] for question in questions]
+
+    def _try(self, request: Request) -> None:
+        """Have vLLM accept a request, and take it back.
+
+        Raises:
+            QuestionRefused: it does not.
+        """
+        from vllm.exceptions import VLLMClientError
+
+        try:
+            accepted = self.llm.enqueue([{"prompt_token_ids": request.prompt}], [request.sampling], use_tqdm=False)
+        except VLLMClientError as error:
+            raise QuestionRefused(request.question_id, str(error)) from error
+        self.llm.llm_engine.abort_request(accepted, internal=True)
 
     def _forget(self) -> None:
         """Empty the prefix cache; it is not keyed by the weights and would mix the answers of two recipes."""

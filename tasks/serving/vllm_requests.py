@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.core.records import Answer, Question, Serving
+from tasks.serving.engine import QuestionRefused
 
 MAX_LOGPROB_IDS = 128
 """vLLM's limit on `SamplingParams.logprob_token_ids`."""
@@ -31,14 +32,26 @@ class Request:
     """vLLM's SamplingParams."""
     read: Callable[[Any], list[Answer]]
     """Reads the answers from vLLM's RequestOutput."""
+    question_id: str
+    """The first of its questions."""
 
 
 def to_requests(questions: Sequence[Question], serving: Serving) -> list[Request]:
     """Make the requests that answer all questions.
 
     Those that start alike are next to each other, for the prefix cache.
+
+    Raises:
+        QuestionRefused: vLLM has no such decoding.
     """
-    requests = [_request(group, serving) for group in _by_prompt(questions)]
+    from vllm.exceptions import VLLMClientError
+
+    requests = []
+    for group in _by_prompt(questions):
+        try:
+            requests.append(_request(group, serving))
+        except VLLMClientError as error:
+            raise QuestionRefused(group[0].id, str(error)) from error
     requests.sort(key=lambda request: request.prompt)
     for request in requests:
         # Each has its own already; vLLM's deep copies take 6 % of the time with a small model.
@@ -95,7 +108,7 @@ def _generation(question: Question, serving: Serving) -> Request:
         made = output.outputs[0]
         return [Answer(question.id, text=made.text, tokens=len(made.token_ids))]
 
-    return Request(list(question.context), sampling, read)
+    return Request(list(question.context), sampling, read, question.id)
 
 
 def _choices(group: list[Question]) -> Request:
@@ -113,7 +126,7 @@ def _choices(group: list[Question]) -> Request:
             for question, token in zip(group, ids, strict=True)
         ]
 
-    return Request(list(group[0].context), sampling, read)
+    return Request(list(group[0].context), sampling, read, group[0].id)
 
 
 def _forced(question: Question) -> Request:
@@ -132,7 +145,7 @@ def _forced(question: Question) -> Request:
             return [Answer(question.id, math.nan, False)]  # no token can be forced on logits that are NaN
         return [_sum(question, [place[token] for token, place in places])]
 
-    return Request(list(question.context), sampling, read)
+    return Request(list(question.context), sampling, read, question.id)
 
 
 def _prompted(question: Question) -> Request:
@@ -147,7 +160,7 @@ def _prompted(question: Question) -> Request:
         entries = [place[token] for token, place in zip(prompt[start:], output.prompt_logprobs[start:], strict=True)]
         return [_sum(question, entries)]
 
-    return Request(prompt, sampling, read)
+    return Request(prompt, sampling, read, question.id)
 
 
 def _sum(question: Question, entries: list[Any]) -> Answer:

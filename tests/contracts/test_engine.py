@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.records import Answer, Decoding, Question
+from cluster.errors import is_final, words
+from orchestrator.config.workers import EngineSettings, Workers
+from orchestrator.core.records import Answer, Decoding, Question, Serving
 from orchestrator.recipes.recipe import Point, Recipe, Source, single
 from tasks.merging.checkpoint import materialise
-from tasks.serving.engine import Engine, InvalidWeights
+from tasks.serving.boot import Boot
+from tasks.serving.engine import Engine, InvalidWeights, QuestionRefused
 from tasks.serving.fake import FakeEngine
 from tasks.serving.vllm_engine import VllmEngine
 
@@ -66,7 +69,52 @@ def test_the_same_block_gets_the_same_answers_whatever_came_before(engine: Engin
     assert other != first
 
 
+def test_sampled_answers_to_long_prompts_depend_on_their_seeds_alone(engine: Engine, parents: dict[str, Path]) -> None:
+    """Whatever else is in the batch, and in which order: prompts that exceed a batch, together or one alone."""
+    engine.load(recipes(parents)["half"])
+    asked = [
+        Question(
+            tuple(5 + (7 * row + 3 * place) % 90 for place in range(length)),
+            decoding=Decoding(12, (), temperature=0.9, top_p=0.9, repetition_penalty=1.2, seed=row),
+        )
+        for row, length in enumerate([220, 5, 90, 200, 180, 230, 60, 210, 190, 240])
+    ]
+    answers = engine.answer(asked)
+    assert len({answer.text for answer in answers}) > 5
+    assert engine.answer([*QUESTIONS, *asked[::-1]])[len(QUESTIONS) :] == answers[::-1]
+    assert [engine.answer([question])[0] for question in asked[:3]] == answers[:3]
+
+
 # -------------------------------------------------------------------- vLLM alone
+@pytest.mark.parametrize(
+    ("refused", "why"),
+    [
+        (Question(PROMPT * 8, decoding=Decoding(16, ())), "exceeds this limit"),
+        (Question((10**6,), decoding=Decoding(16, ())), "out of vocabulary"),
+        (Question(PROMPT, decoding=Decoding(16, (), temperature=0.5, top_p=0.0)), "top_p must be in (0, 1]"),
+        (Question((), (7,)), "cannot be empty"),
+    ],
+    ids=["long", "vocabulary", "decoding", "empty"],
+)
+def test_a_question_that_vllm_refuses_is_named_and_the_engine_stays_sound(
+    refused: Question, why: str, vllm: VllmEngine, parents: dict[str, Path]
+) -> None:
+    vllm.load(recipes(parents)["a"])
+    with pytest.raises(QuestionRefused) as error:
+        vllm.answer([*QUESTIONS, refused])
+    assert error.value.question_id == refused.id and why in error.value.why
+    assert len(vllm.answer(QUESTIONS)) == len(QUESTIONS)
+
+
+def test_settings_that_vllm_refuses_are_refused_for_good_in_its_words(parents: dict[str, Path], tmp_path: Path) -> None:
+    workers = Workers(gpus=0.0, engine=EngineSettings(max_model_len=100_000))
+    boot = Boot(parents["a"], parents["a"], "float32", workers, 2)
+    with pytest.raises(ValueError) as error:
+        VllmEngine(boot, Serving("t", None, (0,), 100_000, "x", (), "a", str(parents["a"])), tmp_path)
+    assert is_final(error.value)
+    assert "max_model_len (100000) is greater than the derived max_model_len" in words(error.value)
+
+
 def reference(folder: Path) -> list[Answer]:
     """The first six questions by transformers, in float64."""
     import torch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import signal
@@ -12,17 +13,20 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
+from ray.exceptions import RayError
 from ray.util.placement_group import placement_group_table
 
-from cluster.errors import EngineStartError
+from cluster.errors import EngineStartError, described
 from cluster.pool import Pool
 from cluster.queue import ATTEMPTS
 from cluster.session import session
 from cluster.slots import Slot
 from cluster.spec import WorkerSpec
 from orchestrator.config.workers import Workers
+from orchestrator.core.files import write_json
 from orchestrator.core.records import Answered, Block, Failure, Question, Serving
 from orchestrator.recipes.recipe import Point, Recipe, Source, single
+from tests.helpers.errors import PLANTED, Raising
 
 SERVING = Serving("t", None, (), 64, "x", (), "a", "/nowhere")
 RECIPES = [single(Source(f"digest-{i}", f"m{i}", "/nowhere"), "float32", Point("parent")) for i in range(6)]
@@ -226,3 +230,18 @@ def test_a_cluster_that_was_there_is_left_running() -> None:
     with session():
         pass
     assert ray.is_initialized()
+
+
+def test_whatever_is_raised_arrives_with_its_whole_message(tmp_path: Path) -> None:
+    """Whichever library raised it and whatever Ray can pickle, from an actor and through a second one."""
+    actor, second = (ray.remote(Raising).options(num_cpus=0).remote() for _ in range(2))
+    for name, (_, message) in PLANTED.items():
+        for call in (actor.fail.remote(name), second.pass_on.remote(actor, name)):
+            with pytest.raises(RayError) as caught:
+                ray.get(call)
+            error = described(caught.value)
+            assert str(error).startswith(message), name
+            assert "serializable" not in str(error) and "\n" not in str(error)
+            assert message.partition(":")[0] in error.detail
+            assert (error.number, error.filename) == ((errno.ENOSPC, "/x") if name == "disk" else (None, ""))
+            write_json(tmp_path / "failure.json", {"message": str(error), "detail": error.detail})
