@@ -1,17 +1,14 @@
-"""What fine-tuning would do and need; what cannot fit is refused, with the arithmetic."""
+"""What fine-tuning would do and need."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.config.finetune import Finetune
 from orchestrator.config.sweep import SweepConfig
-from orchestrator.core.errors import UserError
 from orchestrator.sizing.disk import weight_bytes
-from orchestrator.sizing.finetune_memory import need, refusal
-from orchestrator.sizing.nodes import ACCELERATORS, full_name
+from orchestrator.sizing.finetune_memory import need
 from orchestrator.stages.open import Tasks
 from tasks.evaluation.suites import SuiteTask
 from tasks.generation.task import GenerationTask
@@ -33,6 +30,8 @@ class FinetunePlan:
     """Method → the arithmetic of its memory, in words."""
     general: int | None
     """Number of ICFT's general instructions; None without ICFT."""
+    truncated: list[str]
+    """What is cut from the examples to fit `max_length`, in sentences."""
     gpus: int
     """GPUs of one run; 0 on the CPU."""
     disk_gb: float
@@ -40,21 +39,14 @@ class FinetunePlan:
 
 
 def plan_finetune(config: SweepConfig, tasks: Tasks, parameters: int) -> FinetunePlan:
-    """Work out the runs of fine-tuning, and check that they fit into memory.
+    """Work out the runs of fine-tuning.
 
     Args:
         parameters: number of weights of one model.
-
-    Raises:
-        UserError: the model does not fit into the GPUs that the sweep names, or, without GPUs, into this machine.
     """
     finetune = config.finetune
     assert finetune is not None, "the caller checks"
     gpus = finetune.gpus_of_a_run(config.workers.gpus)
-    if (room := memory_of(config, gpus)) is not None:
-        for method in finetune.method:
-            if why := refusal(finetune, method, parameters, gpus, room):
-                raise UserError(f"finetune.method: {why}")
     available = {suite.objective: len(_training(suite)) for suite in tasks.learning}
     methods = len({grid.method for grid in config.recipes})
     starts = sum(methods if not isinstance(start, str) and start.per else 1 for start in finetune.starts)
@@ -73,17 +65,10 @@ def plan_finetune(config: SweepConfig, tasks: Tasks, parameters: int) -> Finetun
         tasks=available,
         memory={method: need(finetune, method, parameters, gpus).arithmetic for method in finetune.method},
         general=len(tasks.training.general) if finetune.icft else None,
+        truncated=tasks.training.truncated(),
         gpus=gpus,
         disk_gb=(kept + _checkpoint_bytes(finetune, parameters)) / 1e9,
     )
-
-
-def memory_of(config: SweepConfig, gpus: int) -> float | None:
-    """Memory in bytes of one GPU of the sweep, or of this machine where `gpus` is 0; None if it is not known."""
-    if not gpus:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    known = ACCELERATORS.get(full_name(config.workers.accelerator_type or ""))
-    return known.memory_bytes if known else None
 
 
 def _training(suite: SuiteTask) -> Sequence[object]:
@@ -105,6 +90,7 @@ def describe_finetune(plan: FinetunePlan) -> list[str]:
         *(f"             from: {start}" for start in plan.starts),
         *(f"             {method}: {words}" for method, words in plan.memory.items()),
         *kept,
+        *(f"             {sentence}" for sentence in plan.truncated),
         "             in turns with serving: the engines end before training starts, and start again, once, after it;",
         "             as many runs train at once as the cluster has room for, so that none of it is idle meanwhile",
         f"             {plan.disk_gb:.2f} GB for tuned weights and checkpoints on the way",

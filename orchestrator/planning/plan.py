@@ -12,17 +12,16 @@ from cluster.nodes import living_nodes
 from cluster.session import session
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.models.resolve import resolve
-from orchestrator.models.serving import make_profile, make_serving, served_sources, tokenizer_of
+from orchestrator.models.serving import make_profile, tokenizer_of
 from orchestrator.planning.finetune import FinetunePlan, describe_finetune, plan_finetune
 from orchestrator.planning.search import SearchPlan, describe_search, plan_search
 from orchestrator.planning.serving import ServingPlan, describe_serving, plan_serving
 from orchestrator.planning.shape import shaped
-from orchestrator.recipes.expand import expand
 from orchestrator.results.layout import Layout
-from orchestrator.sizing.disk import check_disk, disk_bytes, weight_bytes
+from orchestrator.sizing.disk import disk_bytes, weight_bytes
 from orchestrator.sizing.nodes import Node, assumed_nodes, describe_nodes, parse_cluster
 from orchestrator.sizing.placement import shape_of
-from orchestrator.stages.open import open_tasks
+from orchestrator.stages.open import open_recipes, open_tasks
 from tasks.evaluation.suites import SuiteTask, generation_tasks
 from tasks.generation.metrics import open_encoder
 
@@ -90,17 +89,14 @@ def make_plan(
         UserError: `run` would refuse the sweep before it starts, or an engine does not fit.
     """
     files = shaped(config, shape, tokenizer) if shape and tokenizer else resolve(config, weights=False)
-    parameters = max(found.parameters for found in files.values())
     nodes = parse_cluster(cluster) if cluster else living_or_assumed(config)
-    model = shape_of(files[next(iter(config.parents))].config, parameters, config.dtype)
     with tempfile.TemporaryDirectory() as folder:
         layout = Layout(Path(folder))
-        serving = make_serving(config, files, layout.serving)
-        sources = served_sources(config, files, serving)
-        recipes = expand(config, sources)
-        check_disk(config, parameters, len(recipes))
-        tasks = open_tasks(config, serving, layout)
-    if config.generation and not shape:
+        found = open_recipes(config, files, layout)
+        tasks = open_tasks(config, found.serving, layout)
+    recipes, serving, parameters = found.recipes, found.serving, found.parameters
+    model = shape_of(files[next(iter(config.parents))].config, parameters, config.dtype)
+    if config.generation and not shape and generation_tasks([*tasks.suites, *tasks.learning, *tasks.held_out]):
         open_encoder(config.generation.encoder, weights=False)
     unique = {question.id: question for suite in tasks.suites for question in suite.questions}
     serving_plan = plan_serving(config, model, nodes, unique.values(), len(recipes))
@@ -132,7 +128,7 @@ def make_plan(
         parents_gb=len(config.parents) * weight_bytes(config, parameters) / 1e9,
         assumed=str(shape) if shape else None,
         finetune=plan_finetune(config, tasks, parameters) if config.finetune else None,
-        search=plan_search(config, sources, tasks, len(recipes)) if config.search else None,
+        search=plan_search(config, found.sources, tasks, len(recipes)) if config.search else None,
         notes=[*serving.notes, *_notes([*tasks.suites, *tasks.learning])],
     )
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from orchestrator.config.finetune import Finetune, Method
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.errors import UserError
 from orchestrator.core.text import gigabytes
+from orchestrator.sizing.nodes import ACCELERATORS, full_name
 
 USABLE_SHARE = 0.8
 """Share of the memory that weights, gradients and moments may take, so that activations fit too."""
@@ -87,6 +91,38 @@ def alternatives(finetune: Finetune, method: Method, parameters: int, gpus: int,
         if fits(need(finetune, method, parameters, gpus, "adafactor")):
             found.append("optimizer: adafactor (no full moments)")
     return found
+
+
+def check_memory(config: SweepConfig, parameters: int) -> None:
+    """Check that the runs of fine-tuning fit into the GPUs that the sweep names, or into this machine.
+
+    Without GPUs nothing is known where RAY_ADDRESS names a cluster.
+
+    Args:
+        parameters: number of weights of one model.
+
+    Raises:
+        UserError: a run does not fit; the message has the arithmetic.
+    """
+    finetune = config.finetune
+    if finetune is None:
+        return
+    gpus = finetune.gpus_of_a_run(config.workers.gpus)
+    room_bytes = _memory_of(config, gpus)
+    for method in finetune.method if room_bytes is not None else ():
+        assert room_bytes is not None, "just checked"
+        if why := refusal(finetune, method, parameters, gpus, room_bytes):
+            raise UserError(f"finetune.method: {why}")
+
+
+def _memory_of(config: SweepConfig, gpus: int) -> float | None:
+    """Memory in bytes of one GPU of the sweep, or of this machine where `gpus` is 0; None if it is not known."""
+    if gpus:
+        known = ACCELERATORS.get(full_name(config.workers.accelerator_type or ""))
+        return known.memory_bytes if known else None
+    if os.environ.get("RAY_ADDRESS", "local") != "local":
+        return None
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def refusal(finetune: Finetune, method: Method, parameters: int, gpus: int, room_bytes: float) -> str | None:

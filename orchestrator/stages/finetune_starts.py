@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from orchestrator.config.finetune import Rule
@@ -11,6 +12,45 @@ from orchestrator.core.records import RecipeStatus
 from orchestrator.recipes.recipe import Recipe, find_recipe
 from orchestrator.recipes.tuning import BASELINE, Start
 from orchestrator.results.board import Board, Row
+
+CANDIDATE_ID = re.compile("[0-9a-f]{4,20}")
+"""A recipe's id, or its beginning."""
+
+
+def check_starts(config: SweepConfig, recipes: Sequence[Recipe]) -> None:
+    """Check the names of `finetune.starts` before anything is evaluated.
+
+    What looks like a candidate of the sweep's search, by its id or its label, is found or not when the search is over.
+
+    Args:
+        recipes: those of the sweep file.
+
+    Raises:
+        UserError: a name is no recipe of the sweep, or a rule chooses among merges and there are none.
+    """
+    finetune = config.finetune
+    if finetune is None:
+        return
+    named = {f"finetune.starts[{index}]": start for index, start in enumerate(finetune.starts) if start != BASELINE}
+    if finetune.baseline:
+        named["finetune.baseline.start"] = finetune.baseline.start
+    searched = {space.method for space in config.search.space} if config.search else set()
+    merges = [recipe for recipe in recipes if not recipe.is_copy]
+    for where, start in named.items():
+        if isinstance(start, Rule):
+            if not (merges or config.search):
+                raise UserError(
+                    f"{where} ({start.words}): the sweep has no merges to choose among; add some to recipes"
+                )
+        elif not (searched and (CANDIDATE_ID.fullmatch(start) or start.split(" ")[0] in searched)):
+            _find(recipes, start, where)
+
+
+def _find(recipes: Sequence[Recipe], name: str, where: str) -> Recipe:
+    try:
+        return find_recipe(recipes, name)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def choose_starts(config: SweepConfig, board: Board, baseline: Recipe | None) -> list[Start]:
@@ -47,10 +87,7 @@ def find_start(board: Board, name: str, where: str) -> Recipe:
     Raises:
         UserError: no recipe has this name, or it is invalid or failed.
     """
-    try:
-        recipe = find_recipe([row.recipe for row in board.rows], name)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
+    recipe = _find([row.recipe for row in board.rows], name, where)
     row = next(row for row in board.rows if row.recipe is recipe)
     if row.status in {RecipeStatus.INVALID, RecipeStatus.FAILED}:
         raise UserError(f"{where}: {name!r} is {row.status} and cannot be trained; name another recipe")

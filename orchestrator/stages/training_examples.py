@@ -36,6 +36,17 @@ class TrainingExamples:
     baseline: tuple[Labelled, ...] = ()
     """What the instruction-tuned baseline learns from."""
 
+    def truncated(self) -> list[str]:
+        """Say of how many examples the prompt is cut to fit `max_length`; of a task, those of its first seed."""
+        sets = {"finetune.icft.general": self.general, "finetune.baseline.file": self.baseline}
+        for (task, _), examples in self.by_task.items():
+            sets.setdefault(f"finetune.tasks.{task}", examples)
+        return [
+            f"{where}: the prompts of {cut} of {len(examples)} examples are cut to fit max_length"
+            for where, examples in sets.items()
+            if (cut := sum(each.truncated > 0 for each in examples))
+        ]
+
 
 def open_training_examples(config: SweepConfig, lm: LedgerLM, learning: Sequence[SuiteTask]) -> TrainingExamples:
     """Read and tokenise every training example of a sweep.
