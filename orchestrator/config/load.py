@@ -108,4 +108,8 @@ def _absolute(config: SweepConfig, folder: Path) -> SweepConfig:
         for item in items:
             if item is not None and not Path(item).is_dir():
                 raise UserError(f"{key}: the folder {item} does not exist; correct the path or create it")
+    if pattern := next((mark for mark in "*?[" if mark in (update["data_root"] or "")), None):
+        raise UserError(
+            f"data_root: datasets takes {pattern!r} in {update['data_root']} for a pattern; rename the folder"
+        )
     return config.model_copy(update=update)

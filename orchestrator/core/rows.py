@@ -9,106 +9,23 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import math
 import re
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.core.errors import UserError
+from orchestrator.core.row import NO_VALUE, NoValue, Row, Twice
 from orchestrator.core.text import count
 from orchestrator.core.user_file import UserFile
 
 TABLES = (".csv", ".tsv")
 DELIMITERS = ",;\t|"
 """Spreadsheets save CSV with the delimiter of their locale."""
-MISSING = ("nan", "NaN", "<NA>", "null", "NULL")
-"""What programs write into a CSV cell that has no value."""
-WHOLE_FLOAT = re.compile(r"(\d+)\.0+")
-BROKEN_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?[eE][+-]?\d+|\d+\.\d+")
-"""A number that was an id once, and has lost digits."""
-
-
-class Twice:
-    """The value of a key that an object or header has twice."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row and its place."""
-
-    file: UserFile
-    number: int
-    """Line of JSON Lines; else the number of the row, from 1, the header not counted."""
-    place: str
-    """As `row 3 (line 5)`, for messages."""
-    values: Mapping[str, Any]
-
-    def wrong(self, what: str) -> UserError:
-        """Make an error about this row."""
-        return self.file.wrong(what, self.place)
-
-    def text(self, key: str) -> str:
-        """Return the text under a key; "" where it is missing or null; raises as `as_text`."""
-        value = self.values.get(key)
-        return "" if value is None else self.as_text(value, repr(key))
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        """Return the texts under a key: one, or those of a list; raises as `as_text`."""
-        value = self.values.get(key)
-        if not isinstance(value, list):
-            return tuple(filter(None, [self.text(key)]))
-        return tuple(self.as_text(each, f"{key!r}[{number}]") for number, each in enumerate(value))
-
-    def ident(self, key: str) -> str:
-        """Return the id under a key as it was spelt before a program took it for a number: 1.0 is 1.
-
-        Raises:
-            UserError: there is none, or it is a number that has lost digits (1e+05).
-        """
-        value = self.values.get(key)
-        whole = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        text = str(value) if whole else self.text(key).strip()
-        if found := WHOLE_FLOAT.fullmatch(text):
-            return found[1]
-        if not text:
-            raise self.wrong(f"has no {key!r}; write the id, or take the row out")
-        if BROKEN_NUMBER.fullmatch(text):
-            raise self.wrong(f"{key!r} is a number with a fraction or an exponent, and no id; read ids as text")
-        return text
-
-    def as_text(self, value: object, name: str) -> str:
-        """Return a value that is text.
-
-        Args:
-            name: of the value, for messages.
-
-        Raises:
-            UserError: it is something else, or has half a character.
-        """
-        if isinstance(value, Twice):
-            raise self.wrong(f"has {name} twice; keep one")
-        if not isinstance(value, str):
-            raise self.wrong(f"{name} is {_kind(value)}, not text")
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            what = "has half of a character (a lone surrogate): a text was cut inside of an emoji; cut it beside it"
-            raise self.wrong(f"{name} {what}") from None
-        return value
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, bool):
-        return "true or false"
-    if isinstance(value, float) and math.isnan(value):
-        return "NaN (a missing value, as programs write it)"
-    kinds = {int: "a number", float: "a number", list: "a list", dict: "an object", type(None): "null"}
-    return kinds.get(type(value), f"a value of type {type(value).__name__}")
+LONGEST_CELL = 32_767
+"""Characters to which spreadsheets cut a cell."""
 
 
 def read_rows(file: UserFile) -> Iterator[Row]:
@@ -223,9 +140,7 @@ def _table(file: UserFile) -> Iterator[Row]:
     head = next((line for line in lines if line.strip()), "")
     if named := re.fullmatch(r'"?sep=(.)"?\s*', head):
         head = next(lines, "")
-    delimiter = (
-        named[1] if named else max(DELIMITERS, key=lambda mark: len(next(csv.reader([head], delimiter=mark), [])))
-    )
+    delimiter = named[1] if named else delimiter_of(head)
     records = csv.reader(itertools.chain([head], lines), delimiter=delimiter, skipinitialspace=True, strict=True)
     way_out = f"put quotes around texts with {delimiter!r} or line breaks, or get the file again if it is cut off"
     header: list[str] = []
@@ -245,7 +160,18 @@ def _table(file: UserFile) -> Iterator[Row]:
             if len(cells) != len(header):
                 what = f"has {count(len(cells), 'cell')}, but the header has {len(header)}"
                 raise file.wrong(f"{what}; {way_out}", place)
+            if what := _changed(header, cells):
+                raise file.wrong(what, place)
             yield Row(file, number, place, _named(header, cells))
+
+
+def _changed(header: list[str], cells: list[str]) -> str:
+    """What shows that a row is not as it was written, and the way out; "" where nothing does."""
+    if [cell.strip("\ufeff ") for cell in cells] == header:
+        return "is the header again: these are two files, one after the other; split them"
+    if any(len(cell) == LONGEST_CELL for cell in cells):
+        return f"has a text of {LONGEST_CELL} characters, to which spreadsheets cut it; get the file as it was before"
+    return ""
 
 
 def delimiter_of(header: str) -> str:
@@ -256,7 +182,7 @@ def delimiter_of(header: str) -> str:
 def _named(header: list[str], cells: list[str]) -> dict[str, Any]:
     """Column → cell; the columns that pandas names nothing, its index, are left out."""
     values: dict[str, Any] = {
-        name: math.nan if cell in MISSING else cell for name, cell in zip(header, cells, strict=True) if name
+        name: NoValue(cell) if cell in NO_VALUE else cell for name, cell in zip(header, cells, strict=True) if name
     }
     if len(set(header)) < len(header):
         values.update({name: Twice() for name in values if header.count(name) > 1})

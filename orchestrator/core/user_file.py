@@ -78,6 +78,8 @@ class UserFile:
     def _opened(self) -> BinaryIO:
         if self.path.is_dir():
             raise self.wrong("is a folder; name the file in it")
+        if self.path.exists() and not self.path.is_file():
+            raise self.wrong("is no file but a device or a pipe; save what it gives to a file")
         try:
             return self.path.open("rb")
         except (FileNotFoundError, NotADirectoryError):

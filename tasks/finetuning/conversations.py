@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestrator.core.rows import Row, read_rows
+from orchestrator.core.row import Row
+from orchestrator.core.rows import read_rows
 from orchestrator.core.user_file import UserFile
 
 Turn = dict[str, str]

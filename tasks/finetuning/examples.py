@@ -14,7 +14,7 @@ from pathlib import Path
 
 from orchestrator.config.objectives import Objective
 from orchestrator.core.errors import UserError
-from orchestrator.core.rows import Row
+from orchestrator.core.row import Row
 from tasks.evaluation.chat import Chat, Refused, open_chat
 from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.evaluation.prompts import build, chat_of

@@ -13,7 +13,8 @@ from xml.etree.ElementTree import Element
 
 from orchestrator.core.errors import UserError
 from orchestrator.core.folders import contents, near_names, plain_name, visible_files
-from orchestrator.core.rows import Row, read_rows
+from orchestrator.core.row import Row
+from orchestrator.core.rows import read_rows
 from orchestrator.core.text import count, listed
 from orchestrator.core.user_file import UserFile
 

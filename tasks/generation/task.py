@@ -23,7 +23,8 @@ from orchestrator.config.generation import Generation
 from orchestrator.core.errors import UserError
 from tasks.evaluation.requests import Cut, CuttableInstance, Edge
 from tasks.generation.metrics import COMPOSITE, FAITHFULNESS, METRICS, NEED_ENCODER, OPTED_OUT, Measured, Values
-from tasks.generation.sources import FILES, Example, Examples, own_examples, read_published
+from tasks.generation.own import own_examples
+from tasks.generation.sources import FILES, Example, Examples, read_published
 
 GENERATION = {
     "until": [],

@@ -3,6 +3,7 @@ value and the way out, and no traceback."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,13 @@ from typing import Any
 import pytest
 
 from orchestrator.config.load import load_config
+from orchestrator.core.errors import UserError
 from tests.helpers.commands import refused
 from tests.helpers.paths import EXAMPLES
 
 
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.yaml")), ids=lambda file: file.name)
 def test_every_example_is_a_sweep(file: Path) -> None:
-    from orchestrator.core.errors import UserError
-
     try:
         load_config(file)
     except UserError as error:
@@ -30,6 +30,14 @@ def test_a_sweep_file_is_resolved_against_its_own_folder(sweep: Callable[..., Pa
     config = load_config(sweep(parents={"a": {"model": "mine"}, "b": {"model": "org/name"}}))
     assert config.parents["a"].model == str(tmp_path / "mine")
     assert config.parents["b"].model == "org/name"
+
+
+@pytest.mark.parametrize("name", ["a*b", "[2]", "what?"])
+def test_a_data_root_is_no_pattern(name: str, sweep: Callable[..., Path], tmp_path: Path) -> None:
+    """datasets would read the data sets of other folders, too."""
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=f"data_root: datasets takes .* in .*{re.escape(name)} for a pattern; rename"):
+        load_config(sweep(data_root=name))
 
 
 def test_the_papers_sweep_is_both_grids_over_the_whole_suite() -> None:

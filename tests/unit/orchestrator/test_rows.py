@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import math
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.core.errors import UserError
-from orchestrator.core.rows import Row, read_rows
+from orchestrator.core.row import NO_VALUE, Row
+from orchestrator.core.rows import read_rows
 from orchestrator.core.user_file import UserFile
 
 SECRET = "Zebrafish-plaintext"
@@ -61,7 +63,7 @@ def test_an_array_comes_back(tmp_path: Path, rows: list[dict[str, Any]], indent:
 
 
 cells = st.lists(
-    st.lists(texts.map(str.strip).filter(lambda cell: cell not in ("nan", "NaN", "<NA>", "null", "NULL")), min_size=2, max_size=2),
+    st.lists(texts.map(str.strip).filter(lambda cell: cell not in NO_VALUE), min_size=2, max_size=2),
     min_size=1,
     max_size=6,
 ).filter(lambda rows: all(map(any, rows)))  # fmt: skip
@@ -157,6 +159,8 @@ TABLE_FAULTS = {
     "cut in the last row": ('a,b,c\n1,"x\ny",2\n3', r"row 2 \(line 4\): has 1 cell, but the header has 3"),
     "a quote that stays open": (f'a,b\n1,2\n3,"{SECRET}\n4,5\n', r"row 2 \(line 3\): is not valid CSV"),
     "a quote inside": ('a,b\n1,"x"y\n', r"row 1 \(line 2\): is not valid CSV"),
+    "two files in one": (f"a,b\n1,{SECRET}\na,b\n1,x\n", r"row 2 \(line 3\): is the header again"),
+    "cut by a spreadsheet": ("a,b\n1," + "x" * 32767 + "\n", r"row 1 \(line 2\): has a text of 32767 characters"),
     "a return without quotes": (f"a,b\n1,{SECRET}\rx\n", r"row 1 \(line 2\): is not valid CSV"),
     "cp1252": (b"a;b\n1;2\n3;\x84\n", "line 3: is not UTF-8 text but probably Windows-1252"),
     "a NUL": (b"a,b\n1,2" + b"3" * 99 + b"\n3,\0\n", "line 3: has a NUL byte"),
@@ -212,7 +216,8 @@ def test_texts_and_ids(get: Callable[[Row, str], object], value: object, expecte
         (Row.text, math.nan, "'a' is NaN"), (Row.text, [SECRET], "'a' is a list, not text"),
         (Row.text, {SECRET: 1}, "'a' is an object"), (Row.text, f"{SECRET}\ud83d", "'a' has half of a character"),
         (Row.texts, ["x", None], r"'a'\[1\] is null, not text"), (Row.texts, [["x"]], r"'a'\[0\] is a list"),
-        (Row.ident, "1e+05", "fraction or an exponent"), (Row.ident, 1.5, "fraction or an exponent"),
+        (Row.ident, "1e+05", "fraction or an exponent"), (Row.ident, "1.000", "fraction or an exponent"),
+        (Row.ident, "1,0", "fraction or an exponent"), (Row.ident, 1.5, "fraction or an exponent"),
         (Row.ident, 1e22, "fraction or an exponent"), (Row.ident, None, "has no 'a'"), (Row.ident, " ", "has no 'a'"),
         (Row.ident, True, "'a' is true or false"), (Row.ident, math.nan, "'a' is NaN"),
     ],
@@ -228,10 +233,15 @@ def test_a_key_that_is_there_twice_is_no_text(tmp_path: Path) -> None:
     assert row.text("b") == "y"
     with pytest.raises(UserError, match="line 1: has 'a' twice"):
         row.text("a")
-    (row,) = read(tmp_path, "a.csv", "a, a,b\n1,2,nan\n")
+    (row,) = read(tmp_path, "a.csv", "a, a,b\n1,2,3\n")
     with pytest.raises(UserError, match=r"row 1 \(line 2\): has 'a' twice"):
         row.text("a")
-    with pytest.raises(UserError, match="'b' is NaN"):
+
+
+@pytest.mark.parametrize("cell", NO_VALUE)
+def test_what_programs_write_for_no_value_is_no_text(tmp_path: Path, cell: str) -> None:
+    (row,) = read(tmp_path, "a.csv", f"a,b\n1,{cell}\n")
+    with pytest.raises(UserError, match=f"'b' is {re.escape(cell)}, which programs write where a value is missing"):
         row.text("b")
 
 

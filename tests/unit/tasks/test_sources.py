@@ -14,8 +14,9 @@ import pytest
 from orchestrator.config.generation import Generation, OwnTask
 from orchestrator.core.errors import UserError
 from tasks.benchmarks.splits import Side, choose_side
+from tasks.generation.own import own_examples
 from tasks.generation.reader import Reader
-from tasks.generation.sources import READERS, Example, Examples, is_test, own_examples, read_published
+from tasks.generation.sources import READERS, Example, Examples, is_test, read_published
 from tasks.generation.task import load_task
 from tests.helpers.clinical import SECRET, make_problem_list, write_csv
 from tests.helpers.paths import DATA
@@ -201,7 +202,7 @@ def test_a_split_by_ids_is_that_of_the_published_spelling(tmp_path: Path, ids: l
         (["1", "1.0"], "has the 'uid' of row 1"),
         (["1", "1e+05"], r"row 2 \(line 3\): 'uid' is a number with a fraction or an exponent"),
         (["1", "2.5"], "a number with a fraction"),
-        (["1", "nan"], r"row 2 \(line 3\): 'uid' is NaN"),
+        (["1", "nan"], r"row 2 \(line 3\): 'uid' is nan, which programs write"),
         (["1", ""], r"row 2 \(line 3\): has no 'uid'"),
     ],
 )
