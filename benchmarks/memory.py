@@ -20,10 +20,10 @@ from pathlib import Path
 
 from benchmarks.common import WORKERS, recipe, smollm2, start
 from orchestrator.core.records import Question
-from orchestrator.models.formats import normal, read_json, weight_files
+from orchestrator.models.formats import normal, read_json
+from orchestrator.models.headers import read_headers, weight_files
 from orchestrator.sizing.layouts import host_bytes_needed
 from orchestrator.sizing.placement import shape_of
-from tasks.merging.checkpoint import headers
 
 STATUS = Path("/proc/self/status")
 
@@ -49,9 +49,9 @@ def main() -> None:
         for index in range(args.swaps):
             engine.load(recipe(args.method, parents, (index + 1) / (args.swaps + 1)))
         peak = resident("VmHWM")
-        parameters = sum(math.prod(shape) for _, shape in headers(parents[0]).values())
+        parameters = sum(math.prod(header.shape) for header in read_headers("parents", parents[0]).values())
         shape = shape_of(normal(read_json("parents", parents[0] / "config.json")), parameters, "bfloat16")
-        size = sum(file.stat().st_size for parent in parents for file in weight_files(parent)) / 1e6
+        size = sum((parent / file).stat().st_size for parent in parents for file in weight_files(parent)) / 1e6
     result = {
         "benchmark": f"memory {args.method}",
         "ratio": round((before + size) / peak, 3),

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import ROOT, mergekit_yaml, recipe, seconds, smollm2, start, tell
-from tasks.serving.weights import read_tensor
+from orchestrator.models.headers import read_tensor
 
 START = """
 import sys
@@ -37,7 +37,7 @@ start(*map(Path, sys.argv[1:]))
 
 def reload_ready(worker: Any) -> float:
     """In vLLM's worker: reload_weights from tensors that wait in memory; seconds."""
-    tensors = [(name, read_tensor(file, name).clone()) for name, (file, _) in worker._boot.items()]
+    tensors = [(name, read_tensor(worker._folder / header.file, name).clone()) for name, header in worker._boot.items()]
 
     def reload() -> None:
         worker.reload_weights(weights_iterator=iter(tensors), is_checkpoint_format=True)

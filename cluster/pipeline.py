@@ -12,6 +12,7 @@ import shutil
 import socket
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from cluster.spec import WorkerSpec
 from orchestrator.config.workers import Workers
 from orchestrator.core.files import make_private
 from orchestrator.core.packages import check_packages
-from orchestrator.models.fetch import bring, fetch
+from orchestrator.models.fetch import bring
 from orchestrator.recipes.recipe import Point, single
 from tasks.merging.checkpoint import materialise, with_tokenizer
+from tasks.merging.plain import plain_folder
 from tasks.serving.boot import Boot, Span, prepare, run_stage
 
 
@@ -83,11 +85,12 @@ def boot_of(spec: WorkerSpec, scratch: Path, span: Span | None = None) -> Boot:
     tokenizer = make_private(scratch / "tokenizer")
     for name, data in spec.tokenizer_files.items():
         (tokenizer / name).write_bytes(data)
-    model, _ = fetch("parents", spec.boot.model, spec.boot.revision, True)
+    model = plain_folder(replace(spec.boot, lora=None), scratch)
     if spec.boot.rows is not None:
         # The engine has the rows of the served tokenizer from the start.
         first = with_tokenizer(single(spec.boot, spec.dtype, Point("parent")), tokenizer)
-        model = materialise(first, scratch / "boot", scratch)
+        merged = materialise(first, scratch / "boot", scratch)
+        model = plain_folder(replace(spec.boot, model=str(merged), revision=None, lora=None), scratch)
     # vLLM looks for the model's type beside the tokenizer too, and waits and tries again where there is none.
     shutil.copyfile(model / "config.json", tokenizer / "config.json")
     return Boot(model, tokenizer, spec.dtype, spec.workers, spec.models, span)

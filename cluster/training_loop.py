@@ -11,9 +11,9 @@ import ray
 from cluster.errors import RemoteError, portable, trace, words
 from orchestrator.config.finetune import Finetune
 from orchestrator.core.files import write_json
+from orchestrator.models.headers import read_headers
 from orchestrator.sizing.finetune_memory import refusal
 from tasks.finetuning.run import Diverged, Run
-from tasks.merging.checkpoint import headers
 
 
 class DoesNotFit(Exception):
@@ -62,6 +62,6 @@ def check_memory(run: Run, finetune: Finetune, gpus: int) -> None:
     import torch
 
     available = torch.cuda.get_device_properties(0).total_memory if gpus else psutil.virtual_memory().total
-    parameters = sum(math.prod(shape) for _, shape in headers(run.start).values())
+    parameters = sum(math.prod(header.shape) for header in read_headers("parents", run.start).values())
     if why := refusal(finetune, run.tuning.method, parameters, gpus, available):
         raise DoesNotFit(why)

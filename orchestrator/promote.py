@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors import safe_open
 
 from orchestrator.core.errors import UserError
 from orchestrator.core.files import check_new
 from orchestrator.core.records import RecipeStatus
 from orchestrator.models.fetch import fetch
+from orchestrator.models.headers import read_headers, read_tensor
 from orchestrator.models.resolve import open_model
 from orchestrator.models.serving import tokenizer_of
 from orchestrator.models.tokenizer import TOKENIZER_FILES
@@ -29,8 +29,8 @@ from orchestrator.recipes.recipe import Recipe, Source
 from orchestrator.report.words import why
 from orchestrator.results.board import Board, Row
 from orchestrator.stages.open import Sweep
-from tasks.merging.checkpoint import appearing, headers
 from tasks.merging.live import Merger, write_checkpoint
+from tasks.merging.plain import appearing
 
 
 def promote(sweep: Sweep, board: Board, name: str, folder: Path) -> Row:
@@ -102,14 +102,13 @@ def check_served(recipe: Recipe, checkpoint: Path, scratch: Path) -> None:
     Raises:
         UserError: a tensor differs.
     """
-    stored = headers(checkpoint)
+    stored = read_headers(recipe.label, checkpoint)
     for name, tensor in Merger(scratch).whole(recipe):
-        with safe_open(stored[name][0], framework="pt") as opened:
-            if not torch.equal(opened.get_tensor(name), tensor):
-                raise UserError(
-                    f"{recipe.label}: the tensor {name} that mergekit wrote is not the one that was served; has "
-                    "mergekit or torch changed since? Run the sweep again with the versions that are installed now"
-                )
+        if not torch.equal(read_tensor(checkpoint / stored[name].file, name), tensor):
+            raise UserError(
+                f"{recipe.label}: the tensor {name} that mergekit wrote is not the one that was served; has mergekit "
+                "or torch changed since? Run the sweep again with the versions that are installed now"
+            )
 
 
 def add_serving(sweep: Sweep, folder: Path) -> None:

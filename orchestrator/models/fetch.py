@@ -58,8 +58,6 @@ def fetch(where: str, model: str, revision: str | None, weights: bool) -> tuple[
     folder = Path(model)
     if not folder.is_dir():
         raise UserError(f"{where}: the folder {model} does not exist; correct the path, or give a hub id")
-    if set("+@") & set(model):
-        raise UserError(f"{where}: mergekit reads + and @ in {model} as adapter and revision; rename the folder")
     return folder, None
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,19 @@ from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.text import one_line
 from orchestrator.models.fetch import LORA, content_hash, fetch
-from orchestrator.models.formats import (
-    check_folder,
-    count_parameters,
-    embeddings,
-    read_json,
-    read_model_config,
+from orchestrator.models.formats import check_folder, read_json, read_model_config
+from orchestrator.models.headers import (
+    EMBEDDING,
+    FileHeader,
+    Header,
+    files_of,
+    join,
+    read_header,
+    read_headers,
     weight_files,
 )
+from orchestrator.models.plain import left_out, plain_config
+from orchestrator.models.tensors import check_tied, find_tensors
 from orchestrator.models.tokenizer import tokenizer_files
 from orchestrator.models.vocabulary import Vocabulary, check_one_vocabulary
 from orchestrator.recipes.recipe import Source
@@ -50,7 +56,11 @@ class Files:
     config: dict[str, Any]
     """config.json in the form of `orchestrator.models.formats.normal`."""
     parameters: int
-    """Number of weights, from the safetensors headers."""
+    """Number of weights that are merged."""
+    headers: dict[str, Header] = field(default_factory=dict)
+    """Name of a tensor in its files → its header."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of it: what is not merged, for example; a phrase each."""
     adapter: Path | None = None
     """The folder of the LoRA adapter that is merged into it."""
 
@@ -89,7 +99,7 @@ def resolve(config: SweepConfig, *, weights: bool = True) -> dict[str, Files]:
             check_one_vocabulary(found[name].vocabulary(here), found[first].vocabulary(there))
         _check_same(f"{section[name]}.{name}.model", found[name], f"parents.{first}", found[first])
     check_layers(config, found[first].config)
-    return found
+    return {name: _as_merged(f"{section[name]}.{name}.model", files) for name, files in found.items()}
 
 
 def check_layers(config: SweepConfig, settings: dict[str, Any]) -> None:
@@ -121,14 +131,18 @@ def open_model(section: str, name: str, parent: Parent, *, weights: bool = True)
     folder, revision = fetch(f"{where}.model", parent.model, parent.revision, weights)
     check_folder(f"{where}.model", folder)
     model_config = read_model_config(f"{where}.model", folder / "config.json")
-    shards = _shards(f"{where}.model", folder)
-    if not shards and not weights and revision is not None:
-        shards = _shards_on_the_hub(f"{where}.model", parent.model, revision)
+    # Without its weights, the hub's cache may still have some of them.
+    here = folder if weights or revision is None or _is_whole(folder) else None
+    if here is not None or revision is None:
+        shards = _shards(f"{where}.model", folder)
+    else:
+        shards = _shards_on_the_hub(f"{where}.model", folder, parent.model, revision)
     if not shards:
         raise UserError(
             f"{where}.model: {folder} has no *.safetensors file; only safetensors are read, so convert the "
             "weights with save_pretrained(folder, safe_serialization=True)"
         )
+    headers = join(f"{where}.model", {shard.name: shard.header for shard in shards}, here)
     files = [*((shard.name, shard.sha256) for shard in shards), ("config.json", _sha256(folder / "config.json"))]
     adapter = None
     if parent.lora is not None:
@@ -142,13 +156,25 @@ def open_model(section: str, name: str, parent: Parent, *, weights: bool = True)
         files += [(LORA + file.name, _sha256(file)) for file in own]
     digest = hashlib.sha256("".join(found for _, found in files).encode()).hexdigest()[:20]
     source = Source(digest, name, parent.model, revision, parent.lora, tuple(files))
-    return Files(source, folder, model_config, sum(shard.parameters for shard in shards), adapter)
+    parameters = sum(math.prod(header.shape) for header in headers.values())
+    return Files(source, folder, model_config, parameters, headers, adapter=adapter)
+
+
+def _as_merged(where: str, files: Files) -> Files:
+    """Check the tensors of a causal language model, and note which of them are not merged."""
+    raw = read_json(where, files.folder / "config.json")
+    tensors = find_tensors(where, files.headers, plain_config(where, raw))
+    if all((files.folder / header.file).exists() for header in files.headers.values()):
+        check_tied(where, files.folder, files.headers, tensors)
+    notes = tuple(f"{files.source.name}: {note}" for note in (*left_out(raw), *tensors.notes))
+    return replace(files, parameters=tensors.parameters, notes=notes)
 
 
 def _check_adapter(where: str, adapter: Path, config: dict[str, Any]) -> None:
     """Refuse an adapter that was trained with more or fewer rows than its model has: peft cannot load it there."""
     rows = config.get("vocab_size")
-    for name, (found, *_) in embeddings(where, adapter).items():
+    shapes = {name: header.shape for name, header in read_headers(where, adapter).items() if EMBEDDING.search(name)}
+    for name, (found, *_) in shapes.items():
         if found != rows:
             raise UserError(
                 f"{where}: {adapter} has {found} rows in {name}, but the model {rows}: it was trained with added "
@@ -164,39 +190,47 @@ class Shard:
 
     name: str
     sha256: str
-    parameters: int
-    """Number of weights in it."""
+    header: FileHeader
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether all weight files of a model are in its folder."""
+    try:
+        return bool(weight_files(folder))
+    except ValueError:
+        return False
 
 
 def _shards(where: str, folder: Path) -> list[Shard]:
-    try:
-        files = weight_files(folder)
-    except ValueError as error:
-        raise UserError(f"{where}: {error}; download or save the model again") from None
     # The header is read first, so that a file of another kind is refused for what it is.
-    return [Shard(name=f.name, parameters=count_parameters(where, f), sha256=_sha256(f)) for f in files]
+    return [
+        Shard(file, header=read_header(where, folder / file), sha256=_sha256(folder / file))
+        for file in files_of(where, folder)
+    ]
 
 
-def _shards_on_the_hub(where: str, model: str, revision: str) -> list[Shard]:
-    """List the weight files of a hub model without downloading them, with the hashes and headers that the hub has."""
+def _shards_on_the_hub(where: str, folder: Path, model: str, revision: str) -> list[Shard]:
+    """List the weight files of a hub model without downloading them, with the hashes and headers that the hub has.
+
+    Args:
+        folder: with the model's index, if it has one.
+    """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import NotASafetensorsRepoError
+    from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
 
     api = HfApi()
     try:
         listed = api.model_info(model, revision=revision, files_metadata=True).siblings or []
-        headers = api.get_safetensors_metadata(model, revision=revision).files_metadata
-    except NotASafetensorsRepoError:
-        return []
-    except (OSError, ValueError) as error:
+        hashes = {file.rfilename: file.lfs.sha256 for file in listed if file.lfs is not None}
+        found = {}
+        for name in files_of(where, folder, [name for name in hashes if "/" not in name]):
+            tensors = api.parse_safetensors_file_metadata(model, name, revision=revision).tensors
+            found[name] = {key: (tuple(tensor.shape), tensor.dtype) for key, tensor in tensors.items()}
+    except (OSError, ValueError, NotASafetensorsRepoError, SafetensorsParsingError) as error:
         raise UserError(
             f"{where}: the hub does not describe the weights of {model!r} ({one_line(error)}); download it first"
         ) from None
-    return [
-        Shard(file.rfilename, file.lfs.sha256, sum(headers[file.rfilename].parameter_count.values()))
-        for file in sorted(listed, key=lambda file: file.rfilename)
-        if file.rfilename in headers and file.lfs is not None
-    ]
+    return [Shard(name, hashes[name], header) for name, header in found.items()]
 
 
 def architecture(files: Files) -> str:

@@ -98,6 +98,7 @@ def make_plan(
     model = shape_of(files[next(iter(config.parents))].config, parameters, config.dtype)
     if config.generation and not shape and generation_tasks([*tasks.suites, *tasks.learning, *tasks.held_out]):
         open_encoder(config.generation.encoder, weights=False)
+    model_notes = [note for found in files.values() for note in found.notes]
     unique = {question.id: question for suite in tasks.suites for question in suite.questions}
     serving_plan = plan_serving(config, model, nodes, unique.values(), len(recipes))
     return Plan(
@@ -129,7 +130,7 @@ def make_plan(
         assumed=str(shape) if shape else None,
         finetune=plan_finetune(config, tasks, parameters) if config.finetune else None,
         search=plan_search(config, found.sources, tasks, len(recipes)) if config.search else None,
-        notes=[*serving.notes, *_notes([*tasks.suites, *tasks.learning])],
+        notes=[*model_notes, *serving.notes, *_notes([*tasks.suites, *tasks.learning])],
     )
 
 

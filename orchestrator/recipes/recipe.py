@@ -47,10 +47,12 @@ class Source(Identified):
     """How its rows become those of the served tokenizer; None where they are those."""
 
     @property
-    def reference(self) -> str:
-        """The model in the notation of mergekit: `model@revision+lora`."""
-        revision = f"@{self.revision}" if self.revision else ""
-        return self.model + revision + (f"+{self.lora}" if self.lora else "")
+    def reference(self) -> str | dict[str, dict[str, str]]:
+        """The model as mergekit reads it: `model@revision+lora`, or by key where a path has these signs in it."""
+        if set("+@") & set(self.model + (self.lora or "")):
+            model = {"path": self.model, **({"revision": self.revision} if self.revision else {})}
+            return {"model": model, **({"lora": {"path": self.lora}} if self.lora else {})}
+        return self.model + (f"@{self.revision}" if self.revision else "") + (f"+{self.lora}" if self.lora else "")
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class Recipe(Identified):
         if self.parameters:
             config["parameters"] = self.parameters
         if (rows := next((rows for source in self.sources if (rows := source.rows)), None)) is not None:
-            config["tokenizer_source"] = rows.folder
+            config["tokenizer_source"] = Source("", "tokenizer", rows.folder).reference
         return config
 
     def to_yaml(self) -> str:

@@ -127,10 +127,12 @@ def open_sweep(config: SweepConfig, layout: Layout) -> Sweep:
     Raises:
         UserError: a parent, a task, a training example or the ledger is missing or wrong, or the disk is too small.
     """
-    found = open_recipes(config, resolve(config), layout)
+    files = resolve(config)
+    found = open_recipes(config, files, layout)
     sweep = _open(config, layout, found.sources, found.recipes, found.serving, make_profile(config))
     manifest = Manifest(config, found.sources, found.serving, sweep.profile, digests(sweep))
-    for line in [*changes(layout, manifest), *sweep.tasks.training.truncated()]:
+    notes = [note for each in files.values() for note in each.notes]
+    for line in [*notes, *changes(layout, manifest), *sweep.tasks.training.truncated()]:
         say(line)
     write_manifest(layout, manifest)
     write_questions(layout, question_uses(sweep))

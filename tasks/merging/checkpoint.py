@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import shutil
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.core.files import make_private
-from orchestrator.models.fetch import fetch
-from orchestrator.models.formats import weight_files
+from orchestrator.core.text import one_line
+from orchestrator.models.headers import read_headers, read_tensor
+from orchestrator.models.tokenizer import tokenizer_files
 from orchestrator.recipes.recipe import Recipe, Source
+from tasks.merging.plain import appearing, on_this_node, plain_folder
 
 if TYPE_CHECKING:
     import torch
@@ -25,11 +23,29 @@ LINEAR_ABOVE = 0.9995
 NORM_PIECE = 1 << 20
 """mergekit's own piece when it measures norms and dot products; another one would move the last bits."""
 REFUSALS = (ValueError, TypeError, AssertionError)
-"""What mergekit raises when the recipe itself is at fault; after any other error, trying again may help."""
+"""What mergekit raises when the recipe itself is at fault; see `refused`."""
+TRANSIENT = ("memory", "cuda", "alloc")
+"""Words in the RuntimeErrors that PyTorch raises where a machine is at fault."""
 
 
 class MergeRefused(Exception):
     """mergekit refuses to merge this recipe; trying again will not help."""
+
+
+def refused(error: Exception, before: str = "") -> Exception:
+    """Return what mergekit refuses as a MergeRefused with its whole message, and any other error as it is.
+
+    mergekit raises plain RuntimeErrors too where a recipe or a file is at fault: a parameter or a tensor that is
+    missing. After any other error, trying again may help.
+
+    Args:
+        before: what the message is to begin with.
+    """
+    message = one_line(error)
+    plain = type(error) is RuntimeError and not any(word in message.lower() for word in TRANSIENT)
+    if isinstance(error, MergeRefused) or not (plain or isinstance(error, REFUSALS)):
+        return error
+    return MergeRefused(before + (message or type(error).__name__))
 
 
 def localise(recipe: Recipe, scratch: Path) -> Recipe:
@@ -78,17 +94,6 @@ def _over(recipe: Recipe, change: Callable[[Source], Source]) -> Recipe:
     return replace(recipe, models=models, base_model=change(recipe.base_model) if recipe.base_model else None)
 
 
-@lru_cache(maxsize=256)
-def _local(source: Source) -> Source:
-    """The same source, by its folders on this machine.
-
-    They are looked up once per process: what was served does not change during a sweep.
-    """
-    model, _ = fetch(source.name, source.model, source.revision, weights=True)
-    lora = str(fetch(source.name, source.lora, None, weights=True)[0]) if source.lora else None
-    return replace(source, model=str(model), revision=None, lora=lora)
-
-
 def materialise(recipe: Recipe, folder: Path, scratch: Path) -> Path:
     """Write the merged checkpoint to `folder` through mergekit; keep it if it is there already.
 
@@ -110,44 +115,9 @@ def materialise(recipe: Recipe, folder: Path, scratch: Path) -> Path:
             try:
                 config = MergeConfiguration.model_validate(localise(recipe, scratch).to_mergekit())
                 run_merge(config, str(temporary), options)
-            except REFUSALS as error:
-                raise MergeRefused(str(error) or type(error).__name__) from error
+            except Exception as error:
+                raise refused(error) from error
     return folder
-
-
-@contextlib.contextmanager
-def appearing(folder: Path) -> Iterator[Path | None]:
-    """Yield a temporary folder that becomes `folder` all at once when the block succeeds.
-
-    It is removed when the block raises. Where `folder` is there already, None is yielded.
-    """
-    if folder.exists():
-        yield None
-        return
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
-    make_private(temporary)
-    try:
-        yield temporary
-        temporary.rename(folder)
-    except OSError:
-        if not folder.exists():  # another worker was first with the same checkpoint
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def headers(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
-    """Read tensor name → (file, shape) from a folder of safetensors files, sharded or not."""
-    from safetensors import safe_open
-
-    found = {}
-    for file in weight_files(folder):
-        with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
-                if name.endswith("rotary_emb.inv_freq"):
-                    continue  # a buffer that old checkpoints have and no model reads
-                found[name] = (file, tuple(tensors.get_slice(name).get_shape()))
-    return found
 
 
 def slerp_share(first: Source, second: Source, scratch: str) -> dict[str, float]:
@@ -157,42 +127,46 @@ def slerp_share(first: Source, second: Source, scratch: str) -> dict[str, float]
         `tensors`: how many there are; `curved`: the share of them with |cos| <= 0.9995;
         `lowest_cosine` over all tensors.
     """
-    from safetensors import safe_open
-
-    theirs = headers(merged_folder(second, Path(scratch)))
-    cosines = []
-    for name, (file, _) in headers(merged_folder(first, Path(scratch))).items():
-        if name in theirs:
-            with safe_open(file, framework="pt") as a, safe_open(theirs[name][0], framework="pt") as b:
-                cosines.append(float(cosine(a.get_tensor(name), b.get_tensor(name))))
+    here, there = (merged_folder(source, Path(scratch)) for source in (first, second))
+    mine, theirs = read_headers(first.name, here), read_headers(second.name, there)
+    cosines = [
+        float(cosine(read_tensor(here / header.file, name), read_tensor(there / theirs[name].file, name)))
+        for name, header in mine.items()
+        if name in theirs
+    ]
     curved = sum(abs(value) <= LINEAR_ABOVE for value in cosines)
     return {"tensors": len(cosines), "curved": curved / len(cosines), "lowest_cosine": min(cosines)}
 
 
 def merged_folder(source: Source, scratch: Path) -> Path:
-    """Return the folder on this machine with a parent's weights as safetensors.
+    """Return the plain folder on this machine with a parent's weights, its adapter merged in.
 
     An adapter is merged in by mergekit, once for all processes that share `scratch`. Not for the ranks of a process
     group: in those but the first, transformers saves nothing, without an error.
 
     Raises:
         MergeRefused: mergekit refuses the adapter.
+        UserError: the model is not available on this node, or its files are not those of its config.
     """
-    local = _local(source)
+    local = on_this_node(source)
+    base = plain_folder(replace(source, lora=None), scratch)
     if local.lora is None:
-        return Path(local.model)
+        return base
     from filelock import FileLock
-    from mergekit.common import ModelReference
+    from mergekit.common import ModelPath, ModelReference
 
     folder = make_private(scratch / "lora") / source.digest
     with FileLock(folder.with_suffix(".lock")), appearing(folder) as temporary:
         if temporary is not None:
+            reference = ModelReference(model=ModelPath(path=str(base)), lora=ModelPath(path=local.lora))
             try:
-                ModelReference.parse(local.reference).merged(cache_dir=str(temporary))
-            except REFUSALS as error:
-                raise MergeRefused(f"{source.name}: {error or type(error).__name__}") from error
+                merged = Path(reference.merged(cache_dir=str(temporary)).model.path)
+            except Exception as error:
+                raise refused(error, f"{source.name}: ") from error
+            for name, data in (tokenizer_files(Path(local.lora)) or tokenizer_files(base)).items():
+                (merged / name).write_bytes(data)
     (merged,) = folder.iterdir()
-    return merged
+    return plain_folder(Source(source.digest, source.name, str(merged)), scratch)
 
 
 def cosine(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map_only
 
-from tasks.merging.checkpoint import REFUSALS, MergeRefused
+from tasks.merging.checkpoint import MergeRefused, refused
 
 PIECE = {"cpu": 1 << 20, "cuda": 1 << 26}
 """Elements per piece, by the device that merges it: large enough for all cores, small enough that its float32 buffers
@@ -93,7 +93,7 @@ class Merged(torch.Tensor):  # type: ignore[misc]
             self.tally.elements += target.numel()
             self.tally.read += sum(tensor.nbytes for tensor in self.inputs.values())
         except Exception as error:
-            self.tally.failures.append(refusal(self.title, error))
+            self.tally.failures.append(refused(error, f"{self.title}: "))
         if not finite:
             self.tally.failures.append(MergeRefused(f"{self.title} has NaN or Inf"))
 
@@ -114,13 +114,6 @@ class Merged(torch.Tensor):  # type: ignore[misc]
             return cls(me.title, inputs, me.merge, me.near, me.dtype, me.tally)
         args, kwargs = tree_map_only(cls, cls.whole, (args, kwargs or {}))
         return function(*args, **kwargs)
-
-
-def refusal(name: str, error: Exception) -> Exception:
-    """Return what mergekit refuses as a MergeRefused with the tensor's name, and any other error as it is."""
-    if isinstance(error, MergeRefused) or not isinstance(error, REFUSALS):
-        return error
-    return MergeRefused(f"{name}: {error or type(error).__name__}")
 
 
 def is_finite(tensor: torch.Tensor) -> bool:

@@ -22,9 +22,10 @@ import torch
 
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.sizing.placement import Place
-from tasks.merging.checkpoint import REFUSALS, MergeRefused, appearing, localise, materialise
+from tasks.merging.checkpoint import localise, materialise, refused
 from tasks.merging.elementwise import Angle, Form, form_of
-from tasks.merging.lazy import Merged, Tally, Tensors, refusal
+from tasks.merging.lazy import Merged, Tally, Tensors
+from tasks.merging.plain import appearing
 from tasks.merging.ranks import Ranks
 from tasks.merging.vocabulary import Alignment, aligns, gathering
 
@@ -128,8 +129,8 @@ class Merger:
             architecture = get_architecture_info(config, options)
             planner = MergePlanner(config, architecture, options, _model_out_config(config, architecture))
             saves = planner.plan_to_disk(out_path="")
-        except REFUSALS as error:
-            raise MergeRefused(str(error) or type(error).__name__) from error
+        except Exception as error:
+            raise refused(error) from error
         # The plan for the disk, of which only the saving is left out: each entry knows its tensor's name and dtype.
         saves = [item for item in saves if isinstance(item, SaveTensor)]
         return [Planned(item.tensor_name, item.tensor_task, dtype_from_name(item.dtype)) for item in saves]
@@ -179,7 +180,7 @@ class Merger:
                 dtypes = {model: tensor.dtype for model, tensor in inputs.items()}
             return Opened(item, inputs, dtypes, form_of(recipe.method, item.task, inputs))
         except Exception as error:
-            raise refusal(item.name, error) from error
+            raise refused(error, f"{item.name}: ") from error
 
     def _stored(self, load: Any, keep: bool) -> torch.Tensor | None:
         # Without the cast, which belongs to the recipe: the tensor stays a view of its file.
@@ -211,7 +212,7 @@ class Merger:
                     return angle.measure(whole[angle.first], whole[angle.second])
                 merged = _by_mergekit(recipe, each)
             except Exception as error:
-                raise refusal(each.item.name, error) from error
+                raise refused(error, f"{each.item.name}: ") from error
             tally.elements += 0 if merged is None else merged.numel()
             return merged
 

@@ -17,9 +17,9 @@ from typing import Any
 from orchestrator.config.workers import EngineSettings, Workers
 from orchestrator.core.errors import UserError
 from orchestrator.models.formats import normal, read_json
+from orchestrator.models.headers import read_headers
 from orchestrator.sizing.nodes import Node
 from orchestrator.sizing.placement import Fit, Place, layout_of, shape_of
-from tasks.merging.checkpoint import headers
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Boot:
     """What an engine starts with.
 
     Args:
-        model: folder of the parent that it starts with; it gives architecture and tensor names.
+        model: plain folder (`tasks.merging.plain`) of the parent that it starts with; it gives architecture and tensor
+            names.
         tokenizer: folder of the serving's tokenizer.
         dtype: of weights and activations, by vLLM's name.
         models: how many checkpoints the sweep merges.
@@ -67,7 +68,7 @@ class Boot:
 
         memory, host = torch.cuda.get_device_properties(0).total_memory, psutil.virtual_memory().total
         node = Node(_gpus_of_the_machine(), torch.cuda.get_device_name(0), memory, host)
-        parameters = sum(math.prod(shape) for _, shape in headers(self.model).values())
+        parameters = sum(math.prod(header.shape) for header in read_headers("parents", self.model).values())
         shape = shape_of(normal(read_json("parents", self.model / "config.json")), parameters, self.dtype)
         fit = Fit(shape, self.models, self.workers.engine, layout_of(self.workers), node)
         if not fit.fits:

@@ -31,14 +31,11 @@ class VllmEngine:
 
     def __init__(self, boot: Boot, serving: Serving, scratch: Path, keep: Path | None = None) -> None:
         prepare(boot.workers)
-        from transformers import AutoConfig
         from vllm import LLM
 
         self.serving, self.scratch, self.keep, self.tokenizer = serving, scratch, keep, boot.tokenizer
         self.llm = LLM(**boot.arguments)
-        # As the model's config says: vLLM's own copy of it is untied where the first parent's file carries a head.
-        tied = bool(AutoConfig.from_pretrained(boot.model).tie_word_embeddings)
-        self.llm.collective_rpc("open_parents", args=(str(scratch), tied, boot.place))
+        self.llm.collective_rpc("open_parents", args=(str(scratch), boot.place))
 
     def load(self, recipe: Recipe) -> None:
         """Merge a recipe, and load its weights.

@@ -12,44 +12,43 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 
+from orchestrator.models.formats import read_json
+from orchestrator.models.headers import read_headers, read_tensor
+from orchestrator.models.tensors import empty_model, stored_form
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.sizing.placement import Place
-from tasks.merging.checkpoint import MergeRefused, headers, with_tokenizer
+from tasks.merging.checkpoint import MergeRefused, with_tokenizer
 from tasks.merging.lazy import Merged, Tally, is_finite
 from tasks.merging.live import Merger
 from tasks.merging.ranks import Ranks
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-HEAD = "lm_head.weight"
 
 
 class Weights:
     """The extension (`worker_extension_cls`); vLLM mixes it into its worker class."""
 
-    def open_parents(self, scratch: str, tied: bool, place: Place) -> None:
+    def open_parents(self, scratch: str, place: Place) -> None:
         """Open the parents, once and before any other call.
 
         Args:
             scratch: a folder of this worker alone.
-            tied: whether the model's head is its embedding. A head's tensor that a file may have all the same is then
-                never loaded: vLLM would write it over the embedding.
             place: where to keep the parents.
         """
         from vllm.model_executor.layers.logits_processor import LogitsProcessor
 
         keep_freed_memory()
-        self._tied = tied
-        model = self.model_runner.model_config  # type: ignore[attr-defined]
-        self._untied_by_vllm = tied and not model.hf_config.tie_word_embeddings
         # By the path of this process's node, which may differ from that on the first stage's node.
-        known = headers(Path(model.model)).items()
-        self._boot = {name: at for name, at in known if self._is_here(name) and not self._is_tied_head(name)}
+        self._folder = Path(self.model_runner.model_config.model)  # type: ignore[attr-defined]
+        known = read_headers("parents", self._folder).items()
+        self._boot = {name: header for name, header in known if self._is_here(name)}
         self._merger = Merger(Path(scratch), place, self.device, _ranks())  # type: ignore[attr-defined]
         self._as_stored = _as_stored(self.model_runner.get_model())  # type: ignore[attr-defined]
         self._suppressed: torch.Tensor | None = None
@@ -81,8 +80,9 @@ class Weights:
 
     def load_checkpoint(self, folder: str) -> list[str]:
         """Load a checkpoint folder into the engine; returns as `merge`."""
-        stored = headers(Path(folder)).items()
-        return self._pour(((name, read_tensor(file, name)) for name, (file, _) in stored if self._is_here(name)), [])
+        path = Path(folder)
+        here = {name: at for name, at in read_headers("checkpoint", path).items() if self._is_here(name)}
+        return self._pour(((name, read_tensor(path / header.file, name)) for name, header in here.items()), [])
 
     def suppress(self, tokens: list[int]) -> None:
         """Give some tokens the probability 0, until the next call.
@@ -117,26 +117,24 @@ class Weights:
 
     def _pour(self, tensors: Iterable[tuple[str, torch.Tensor]], failures: list[Exception]) -> list[str]:
         problems: list[str] = []
-        left = {name: shape for name, (_, shape) in self._boot.items()}
+        left = {name: header.shape for name, header in self._boot.items()}
 
         def checked() -> Iterator[tuple[str, torch.Tensor]]:
             try:
-                for name, tensor in tensors:
+                for name, tensor in self._by_files(tensors):
                     if left.get(name) == tuple(tensor.shape):
                         if not isinstance(tensor, Merged) and not is_finite(tensor):
                             problems.append(f"{name} has NaN or Inf")
                         yield name, tensor
                         del left[name]
-                        if self._untied_by_vllm and name.endswith("embed_tokens.weight"):
-                            yield HEAD, tensor
-                    elif not self._is_tied_head(name):
+                    else:
                         wanted = f"instead of {list(left[name])}" if name in left else "and is no tensor of the model"
                         problems.append(f"{name} has shape {list(tensor.shape)} {wanted}")
             except Exception as error:
                 failures.append(error)
             if not problems and not failures:
                 problems.extend([f"{name} is missing" for name in left])
-            yield from ((name, read_tensor(self._boot[name][0], name)) for name in left)
+            yield from ((name, read_tensor(self._folder / self._boot[name].file, name)) for name in left)
 
         if self._as_stored:
             self.model_runner.get_model().load_weights(checked())  # type: ignore[attr-defined]
@@ -147,6 +145,19 @@ class Weights:
             if not isinstance(failure, MergeRefused):
                 raise failure
         return [*problems, *dict.fromkeys(str(failure) for failure in failures)]
+
+    def _by_files(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Convert tensors to those of the files that vLLM was started with, where they are others.
+
+        mergekit merges the experts of a layer as one tensor, and vLLM loads a tensor an expert.
+        """
+        for name, tensor in tensors:
+            if name in self._boot:
+                yield name, tensor
+                continue
+            model = empty_model(json.dumps(read_json("parents", self._folder / "config.json"), sort_keys=True))
+            whole = tensor.whole() if isinstance(tensor, Merged) else tensor
+            yield from stored_form(model, {name: whole}).items()
 
     def _open_stage(self) -> None:
         """Make the buffers for the output of the stage before, where vLLM has not.
@@ -168,9 +179,6 @@ class Weights:
 
         return not is_pp_missing_parameter(name, self.model_runner.get_model())  # type: ignore[attr-defined]
 
-    def _is_tied_head(self, name: str) -> bool:
-        return self._tied and name == HEAD
-
     def _retie(self) -> None:
         """Pack a tied head anew, where vLLM packs weights (CPU).
 
@@ -182,7 +190,7 @@ class Weights:
         modules = list(self.model_runner.get_model().modules())  # type: ignore[attr-defined]
         embeddings = [m for m in modules if isinstance(m, VocabParallelEmbedding) and not isinstance(m, ParallelLMHead)]
         for head in (m for m in modules if isinstance(m, ParallelLMHead)):
-            if self._tied and not self._untied_by_vllm:
+            if self.model_runner.model_config.hf_config.tie_word_embeddings:  # type: ignore[attr-defined]
                 head.tie_weights(embeddings[0])
                 head.quant_method.process_weights_after_loading(head)
 
@@ -217,15 +225,6 @@ def _as_stored(model: torch.nn.Module) -> bool:
     methods = {type(module.quant_method) for module in model.modules() if hasattr(module, "quant_method")}
     packed = any(not parameter.numel() for parameter in model.parameters())
     return not packed and methods <= {UnquantizedLinearMethod, UnquantizedEmbeddingMethod}
-
-
-def read_tensor(file: Path, name: str) -> torch.Tensor:
-    """Read a tensor of a safetensors file, as it is stored."""
-    from safetensors import safe_open
-
-    with safe_open(file, framework="pt") as opened:
-        tensor: torch.Tensor = opened.get_tensor(name)
-    return tensor
 
 
 def _probe(module: torch.nn.Module) -> torch.Tensor:

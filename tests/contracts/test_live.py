@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from orchestrator.recipes.recipe import Recipe, Source
 from tasks.merging.checkpoint import MergeRefused, materialise
 from tasks.merging.lazy import PIECE, Merged, Tally
 from tasks.merging.live import Merger, materialise_random
+from tasks.merging.plain import write_plain
 from tasks.serving.engine import InvalidWeights
 from tasks.serving.vllm_engine import VllmEngine
 from tests.helpers.merges import ARCHITECTURES, DETERMINED, QUESTIONS, WAYS, live, recipe, stored
@@ -206,11 +208,13 @@ def test_a_tied_head_that_a_file_carries_never_reaches_the_embedding(
     from safetensors.torch import save_file
 
     folders = models("llama-tied", "bfloat16")
-    boot = tmp_path / "boot"
-    shutil.copytree(folders["a"], boot)
-    tensors = stored(boot)
+    carries, boot = tmp_path / "carries", tmp_path / "boot"
+    shutil.copytree(folders["a"], carries)
+    tensors = stored(carries)
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
-    save_file(tensors, boot / "model.safetensors", {"format": "pt"})
+    save_file(tensors, carries / "model.safetensors", {"format": "pt"})
+    boot.mkdir()
+    write_plain("a", carries, boot)
     swapped, fresh = start_engine(boot, "bfloat16"), start_engine(folders["b"], "bfloat16")
     swapped.load(recipe("passthrough", {**folders, "a": folders["b"]}, "bfloat16"))
     assert swapped.checksums() == fresh.checksums()
@@ -225,9 +229,11 @@ def test_tensors_that_do_not_fit_one_another_are_refused_as_mergekit_refuses_the
     folders = dict(models("llama", "float32"))
     shutil.copytree(folders["b"], tmp_path / "longer")
     tensors = stored(folders["b"])
-    name = "model.embed_tokens.weight"
-    tensors[name] = torch.cat([tensors[name], tensors[name]])
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        tensors[name] = torch.cat([tensors[name], tensors[name]])
     save_file(tensors, tmp_path / "longer" / "model.safetensors", {"format": "pt"})
+    config = json.loads((tmp_path / "longer" / "config.json").read_text())
+    (tmp_path / "longer" / "config.json").write_text(json.dumps({**config, "vocab_size": 2 * config["vocab_size"]}))
     folders["b"] = tmp_path / "longer"
     for way in ("linear", "slerp"):
         with pytest.raises(MergeRefused, match="embed_tokens"):

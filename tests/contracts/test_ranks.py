@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from orchestrator.core.records import Decoding, Question
+from orchestrator.models.headers import read_headers
 from orchestrator.recipes.recipe import Recipe, Source
-from tasks.merging.checkpoint import headers, materialise
+from tasks.merging.checkpoint import materialise
 from tasks.merging.live import write_checkpoint
 from tasks.merging.ranks import deal
 from tasks.serving.engine import InvalidWeights
@@ -87,7 +88,7 @@ def test_two_ranks_hold_and_answer_what_one_does(
 
 def test_a_rank_works_out_its_own_shards_alone(folders: Folders, ranks: VllmEngine, vllm: VllmEngine) -> None:
     """Norms are on both ranks, and so is the one key-value head; all else is cut in two."""
-    sizes = {name: math.prod(shape) for name, (_, shape) in headers(folders["a"]).items()}
+    sizes = {name: math.prod(header.shape) for name, header in read_headers("a", folders["a"]).items()}
     repeated = sum(size for name, size in sizes.items() if "norm" in name or "k_proj" in name or "v_proj" in name)
     everything = sum(sizes.values())
     shard = repeated + (everything - repeated) // 2
@@ -106,7 +107,7 @@ def test_a_rank_works_out_its_own_shards_alone(folders: Folders, ranks: VllmEngi
 
 
 def test_whole_tensors_are_shared_out(folders: Folders, ranks: VllmEngine) -> None:
-    everything = sum(math.prod(shape) for _, shape in headers(folders["a"]).values())
+    everything = sum(math.prod(header.shape) for header in read_headers("a", folders["a"]).values())
     ranks.load(recipe("ties", folders))
     elements, read = zip(*work(ranks), strict=True)
     assert sum(elements) == everything and max(elements) <= UNEVEN * everything

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
 from orchestrator.config.methods import METHODS
 from orchestrator.core.records import Decoding, Question
+from orchestrator.models.headers import read_headers, read_tensor
 from orchestrator.recipes.recipe import Recipe, Source
-from tasks.merging.checkpoint import headers
 from tasks.merging.live import Merger
 
 ARCHITECTURES = ["llama", "llama-tied", "mistral", "qwen2", "qwen2-tied", "qwen3"]
@@ -87,8 +86,5 @@ def live(wanted: Recipe, scratch: Path) -> dict[str, torch.Tensor]:
 
 
 def stored(folder: Path) -> dict[str, torch.Tensor]:
-    found = {}
-    for name, (file, _) in headers(folder).items():
-        with safe_open(file, framework="pt") as opened:
-            found[name] = opened.get_tensor(name)
-    return found
+    headers = read_headers(folder.name, folder)
+    return {name: read_tensor(folder / header.file, name) for name, header in headers.items()}

@@ -19,6 +19,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-tied": ("Llama", {"tie_word_embeddings": True}),
     # vLLM pads the vocabulary (768 needs none), and the checkpoint is in several files.
     "mistral": ("Mistral", {"sliding_window": None, "vocab_size": 771, "max_shard_size": "50KB"}),
+    "mistral-whole": ("Mistral", {}),
     "qwen2": ("Qwen2", {"tie_word_embeddings": False}),
     "qwen2-tied": ("Qwen2", {"tie_word_embeddings": True}),
     "qwen3": ("Qwen3", {"head_dim": 32, "tie_word_embeddings": False}),

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from orchestrator.models.headers import read_headers
 from orchestrator.recipes.recipe import Recipe, Source
 from orchestrator.recipes.tuning import Tuning
 from tasks.finetuning.examples import Labelled
@@ -33,7 +34,6 @@ from tasks.finetuning.train import (
     make_trainer,
     train,
 )
-from tasks.merging.checkpoint import headers
 from tests.helpers.paths import ROOT
 
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.0}
@@ -149,8 +149,8 @@ def test_a_run_leaves_a_whole_model_and_its_result(start: Path, tmp_path: Path, 
     before, after = (difficulties(load(folder), run.examples, 0) for folder in (start, run.folder / "model"))
     assert sum(after) < sum(before), "it knows what it learned"
     assert {p.name for p in run.folder.iterdir()} == {"RESULT.json", "model"}, "no checkpoint stays behind"
-    shapes = {name: shape for name, (_, shape) in headers(run.folder / "model").items()}
-    assert shapes == {name: shape for name, (_, shape) in headers(start).items()}, "adapters are merged in"
+    shapes = {name: header.shape for name, header in read_headers("tuned", run.folder / "model").items()}
+    assert shapes == {name: header.shape for name, header in read_headers("start", start).items()}, "merged in"
     old, new = (load_file(folder / "model.safetensors") for folder in (start, run.folder / "model"))
     changed = {name for name in new if not torch.equal(old[name], new[name])}
     assert changed and (method == "full" or all("proj" in name for name in changed)), "all linear layers but the head"

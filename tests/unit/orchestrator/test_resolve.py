@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from orchestrator.config.load import load_config
-from orchestrator.models.formats import weight_files
+from orchestrator.models.headers import weight_files
 from orchestrator.models.resolve import architecture, resolve
 from orchestrator.models.serving import make_serving
 from tests.helpers.commands import refused
@@ -88,9 +88,12 @@ def test_a_second_copy_of_the_weights_in_the_folder_is_not_read(parents: dict[st
     copy = tmp_path / "twice"
     shutil.copytree(parents["b"], copy)
     shutil.copy(copy / "model.safetensors", copy / "consolidated.safetensors")
-    assert [file.name for file in weight_files(copy)] == ["model.safetensors"]
+    assert weight_files(copy) == ["model.safetensors"]
     (copy / "model.safetensors.index.json").write_text('{"weight_map": {"x": "consolidated.safetensors"}}')
-    assert [file.name for file in weight_files(copy)] == ["consolidated.safetensors"]
+    with pytest.raises(ValueError, match="some programs read the one, some the other"):
+        weight_files(copy)
+    (copy / "model.safetensors").unlink()
+    assert weight_files(copy) == ["consolidated.safetensors"]
 
 
 @pytest.fixture
