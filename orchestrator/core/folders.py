@@ -43,24 +43,30 @@ def near_names(folder: Path, name: str) -> str:
         names = sorted(path.name for path in folder.iterdir() if not is_residue(path.name))
     except OSError:
         return ""
-    wanted = _stem(name)
-    close = [other for other in names if _stem(other) == wanted]
+    wanted = stem_of(name)
+    close = [other for other in names if stem_of(other) == wanted]
     close = close or difflib.get_close_matches(name, names, n=3, cutoff=0.75)
     return f", but {_quoted(close)} {'is' if len(close) == 1 else 'are'} there" if close else ""
 
 
-def contents(folder: Path, files: Iterable[Path]) -> str:
-    """Say what a folder has instead of what is looked for: its archives first, then some of its files."""
+def contents(folder: Path, files: Iterable[Path], like: str = "") -> str:
+    """Say what a folder has instead of what is looked for: its archives, or else some of its files.
+
+    Args:
+        like: a name; files whose names are more like it come first.
+    """
     names = [str(file.relative_to(folder)) for file in files]
     archives = [name for name in names if name.lower().endswith(ARCHIVES)]
     if archives:
         return f"it has {_quoted(archives)}: unpack {'it' if len(archives) == 1 else 'what is meant'}"
     if not names:
         return "it has no files"
+    names.sort(key=lambda name: -difflib.SequenceMatcher(None, name, like).ratio())
     return f"it has {count(len(names), 'file')}: {_quoted(names)}"
 
 
-def _stem(name: str) -> str:
+def stem_of(name: str) -> str:
+    """Return the plain name without its suffixes: `Data (1).CSV.gz` is `data`."""
     return plain_name(name).split(".")[0]
 
 

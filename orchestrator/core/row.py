@@ -14,19 +14,21 @@ from typing import Any
 from orchestrator.core.errors import UserError
 from orchestrator.core.user_file import UserFile
 
-NO_VALUE = ("nan", "NaN", "<NA>", "null", "NULL", "#NAME?", "#VALUE!", "#REF!", "#DIV/0!", "#NUM!", "#N/A")
-"""What programs write into a CSV cell that has no value, or that a spreadsheet took for a formula."""
 WHOLE_FLOAT = re.compile(r"(\d+)\.0")
 BROKEN_NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?[eE][+-]?\d+|[+-]?\d+[.,]\d+")
 """A number that may have been an id once, and has lost or gained digits."""
 
 
-class NoValue(str):
-    """A cell of NO_VALUE."""
+@dataclass(frozen=True)
+class NoText:
+    """A value in the place of what looks like a text and is none."""
+
+    what: str
+    """What it is, and the way out."""
 
 
-class Twice:
-    """The value of a key that an object or header has twice."""
+TWICE = NoText("there twice; keep one")
+"""The value of a key that an object or a header has twice."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,8 @@ class Row:
         Raises:
             UserError: it is something else, or has half a character.
         """
-        if isinstance(value, Twice):
-            raise self.wrong(f"has {name} twice; keep one")
-        if isinstance(value, NoValue):
-            raise self.wrong(f"{name} is {value}, which programs write where a value is missing; leave the cell empty")
+        if isinstance(value, NoText):
+            raise self.wrong(f"{name} is {value.what}")
         if not isinstance(value, str):
             raise self.wrong(f"{name} is {_kind(value)}, not text")
         try:

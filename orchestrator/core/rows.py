@@ -6,24 +6,29 @@ the row. Messages have keys and numbers, never values.
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import csv
 import itertools
 import json
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.core.row import NO_VALUE, NoValue, Row, Twice
+from orchestrator.core.row import TWICE, NoText, Row
 from orchestrator.core.text import count
 from orchestrator.core.user_file import UserFile
 
 TABLES = (".csv", ".tsv")
 DELIMITERS = ",;\t|"
 """Spreadsheets save CSV with the delimiter of their locale."""
+NO_VALUE = ("nan", "NaN", "<NA>", "null", "NULL", "#NAME?", "#VALUE!", "#REF!", "#DIV/0!", "#NUM!", "#N/A")
+"""What programs write into a CSV cell that has no value, or that a spreadsheet took for a formula."""
 LONGEST_CELL = 32_767
 """Characters to which spreadsheets cut a cell."""
 
@@ -45,7 +50,7 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        found.update({key: Twice() for key in keys if keys.count(key) > 1})
+        found.update({key: TWICE for key in keys if keys.count(key) > 1})
     return found
 
 
@@ -181,12 +186,21 @@ def delimiter_of(header: str) -> str:
 
 def _named(header: list[str], cells: list[str]) -> dict[str, Any]:
     """Column → cell; the columns that pandas names nothing, its index, are left out."""
-    values: dict[str, Any] = {
-        name: NoValue(cell) if cell in NO_VALUE else cell for name, cell in zip(header, cells, strict=True) if name
-    }
+    values: dict[str, Any] = {name: _value(cell) for name, cell in zip(header, cells, strict=True) if name}
     if len(set(header)) < len(header):
-        values.update({name: Twice() for name in values if header.count(name) > 1})
+        values.update({name: TWICE for name in values if header.count(name) > 1})
     return values
+
+
+def _value(cell: str) -> str | NoText:
+    if cell in NO_VALUE:
+        return NoText(f"{cell}, which programs write where a value is missing; leave the cell empty")
+    if cell.startswith(("['", '["')) and cell.endswith("]"):
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Python, about escapes
+            if isinstance(ast.literal_eval(cell), list):
+                return NoText("a list that a program wrote as text; write JSON Lines, in which it is a list")
+    return cell
 
 
 def _parquet(file: UserFile) -> Iterator[Row]:

@@ -123,9 +123,9 @@ class UserFile:
 def _likely(raw: bytes) -> str:
     """Name the encoding that a line that is not UTF-8 is probably in."""
     if not any(0x80 <= byte < 0xA0 for byte in raw):
-        return " but probably Latin-1 or Windows-1252"
+        return " (it may be Latin-1 or Windows-1252)"
     try:
         raw.decode("cp1252")
     except UnicodeDecodeError:
         return ""
-    return " but probably Windows-1252"
+    return " (it may be Windows-1252)"

@@ -5,14 +5,14 @@ An error names the file, the column and the row, never the content: this is clin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from orchestrator.core.errors import UserError
-from orchestrator.core.folders import contents, near_names, plain_name, visible_files
+from orchestrator.core.folders import contents, near_names, plain_name, stem_of, visible_files
 from orchestrator.core.row import Row
 from orchestrator.core.rows import read_rows
 from orchestrator.core.text import count, listed
@@ -49,8 +49,7 @@ class Reader:
         """
         found = self.find_any(*names)
         if found is None:
-            near = next(filter(None, (near_names(place, names[0]) for place in self._places())), "")
-            raise self.missing(f"the file {names[0]} is not there{near or f'; {contents(self.folder, self._files())}'}")
+            raise self.missing(f"the file {names[0]} is not there{self._instead(names)}")
         return found
 
     def find_any(self, *names: str) -> Path | None:
@@ -146,8 +145,13 @@ class Reader:
     def _files(self) -> list[Path]:
         return visible_files(self.folder)
 
-    def _places(self) -> list[Path]:
-        return list(dict.fromkeys([self.folder, *(file.parent for file in self._files())]))
+    def _instead(self, names: Sequence[str]) -> str:
+        files = self._files()
+        stems = {stem_of(name) for name in names}
+        alike = [str(file.relative_to(self.folder)) for file in files if stem_of(file.name) in stems]
+        if alike:
+            return f", but {listed(map(repr, alike), most=4)} is: rename, unpack or save it in this form"
+        return f"; {contents(self.folder, files, like=names[0])}"
 
     def _several(self, files: list[Path]) -> UserError:
         names = listed((str(file.relative_to(self.folder)) for file in files), most=4)

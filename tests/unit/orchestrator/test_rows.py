@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.core.errors import UserError
-from orchestrator.core.row import NO_VALUE, Row
-from orchestrator.core.rows import read_rows
+from orchestrator.core.row import Row
+from orchestrator.core.rows import NO_VALUE, read_rows
 from orchestrator.core.user_file import UserFile
 
 SECRET = "Zebrafish-plaintext"
@@ -129,8 +129,8 @@ def zipped(name: str) -> bytes:
 
 GOOD = '{"a": "b"}\n'
 JSON_FAULTS: dict[str, tuple[bytes | str, str]] = {
-    "Latin-1 on a late line": (GOOD.encode() * 100 + b'{"a": "\xe8"}\n', "line 101: is not UTF-8 text but probably Latin-1 or Windows-1252; save it as UTF-8"),
-    "Windows-1252": (GOOD.encode() * 9000 + b'{"a": "\x93"}\n', "line 9001: is not UTF-8 text but probably Windows-1252; save it as UTF-8"),
+    "Latin-1 on a late line": (GOOD.encode() * 100 + b'{"a": "\xe8"}\n', "line 101: is not UTF-8 text .it may be Latin-1 or Windows-1252.; save it as UTF-8"),
+    "Windows-1252": (GOOD.encode() * 9000 + b'{"a": "\x93"}\n', "line 9001: is not UTF-8 text .it may be Windows-1252.; save it as UTF-8"),
     "UTF-16": (GOOD.encode("utf-16"), "line 1: is not UTF-8 text but UTF-16"),
     "UTF-16 without a mark": (GOOD.encode("utf-16-le"), "line 1: is not UTF-8 text but UTF-16"),
     "cut in a character": ('{"a": "é'.encode()[:-1], "line 1: ends in the middle of a character"),
@@ -162,7 +162,7 @@ TABLE_FAULTS = {
     "two files in one": (f"a,b\n1,{SECRET}\na,b\n1,x\n", r"row 2 \(line 3\): is the header again"),
     "cut by a spreadsheet": ("a,b\n1," + "x" * 32767 + "\n", r"row 1 \(line 2\): has a text of 32767 characters"),
     "a return without quotes": (f"a,b\n1,{SECRET}\rx\n", r"row 1 \(line 2\): is not valid CSV"),
-    "cp1252": (b"a;b\n1;2\n3;\x84\n", "line 3: is not UTF-8 text but probably Windows-1252"),
+    "cp1252": (b"a;b\n1;2\n3;\x84\n", "line 3: is not UTF-8 text .it may be Windows-1252."),
     "a NUL": (b"a,b\n1,2" + b"3" * 99 + b"\n3,\0\n", "line 3: has a NUL byte"),
 }
 
@@ -231,11 +231,21 @@ def test_what_is_no_text_does_not_become_one(get: Callable[[Row, str], object], 
 def test_a_key_that_is_there_twice_is_no_text(tmp_path: Path) -> None:
     (row,) = read(tmp_path, "a.jsonl", '{"a": "x", "b": "y", "a": "z"}')
     assert row.text("b") == "y"
-    with pytest.raises(UserError, match="line 1: has 'a' twice"):
+    with pytest.raises(UserError, match="line 1: 'a' is there twice; keep one"):
         row.text("a")
     (row,) = read(tmp_path, "a.csv", "a, a,b\n1,2,3\n")
-    with pytest.raises(UserError, match=r"row 1 \(line 2\): has 'a' twice"):
+    with pytest.raises(UserError, match=r"row 1 \(line 2\): 'a' is there twice; keep one"):
         row.text("a")
+
+
+@pytest.mark.parametrize("cell", ["['b', \"c\"]", '["b"]', "[**Name**]", "['"])
+def test_a_list_in_a_cell_is_no_text(tmp_path: Path, cell: str) -> None:
+    (row,) = read(tmp_path, "a.tsv", f"a\tb\n1\t{cell}\n")
+    if cell.endswith("]") and "*" not in cell:
+        with pytest.raises(UserError, match="'b' is a list that a program wrote as text; write JSON Lines"):
+            row.text("b")
+    else:
+        assert row.text("b") == cell
 
 
 @pytest.mark.parametrize("cell", NO_VALUE)

@@ -258,8 +258,8 @@ def test_what_systems_leave_behind_is_passed_over(tmp_path: Path) -> None:
             "indiana_reports - Copy.csv and indiana_reports.csv, which",
         ),
         (["NLMCXR_reports.tgz", "README"], "is not there; it has 'NLMCXR_reports.tgz': unpack it; the data set is"),
-        (["Indiana_Reports.CSV"], "is not there, but 'Indiana_Reports.CSV' is there"),
-        (["below/indiana_reports.xlsx"], "is not there, but 'indiana_reports.xlsx' is there"),
+        (["Indiana_Reports.CSV"], "is not there, but 'Indiana_Reports.CSV' is: rename"),
+        (["below/indiana_reports.xlsx"], "is not there, but 'below/indiana_reports.xlsx' is: rename, unpack or save"),
         (["images.txt"], "is not there; it has 1 file: 'images.txt'"),
     ],
 )
