@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from orchestrator.core.files import read_json_if_exists
 from orchestrator.core.records import Failure, RecipeStatus
 from orchestrator.core.text import listed
@@ -9,7 +11,7 @@ from orchestrator.recipes.recipe import Recipe
 from orchestrator.results.board import Board, Row, TaskSummary, mark_front
 from orchestrator.results.failures import read_failures
 from orchestrator.stages.open import Round, Sweep
-from orchestrator.stats.scores import TaskScore, combine
+from orchestrator.stats.scores import Reasoning, TaskScore, combine
 from tasks.evaluation.judge import NoScore, score_task
 from tasks.evaluation.ledger_lm import LedgerLM, Unanswered
 from tasks.evaluation.suites import SuiteTask, generation_tasks
@@ -20,7 +22,7 @@ def score(sweep: Sweep, evaluated: Round) -> Board:
     rows = _rows(sweep, evaluated)
     notes = [note for suite in evaluated.suites for note in suite.notes]
     notes += [note for task in generation_tasks(evaluated.suites) for note in task.notes()]
-    notes += _partial_metrics(rows)
+    notes += [*_partial_metrics(rows), *reasoning_notes(rows)]
     return Board(
         config=sweep.config,
         objectives=dict(evaluated.objectives),
@@ -105,6 +107,27 @@ def _partial_metrics(rows: list[Row]) -> list[str]:
         for (task, metric), numbers in found.items()
         if min(numbers) < documents[task, metric]
     ]
+
+
+def reasoning_notes(rows: Sequence[Row]) -> list[str]:
+    """Write for each objective how much of its replies is reasoning, and how many replies never end it."""
+    found: dict[str, list[list[Reasoning]]] = {}
+    for name, score in (item for row in rows for item in row.scores.items()):
+        if parts := [task.reasoning for task in score.tasks if task.reasoning is not None]:
+            found.setdefault(name, []).append(parts)
+    notes = []
+    for name, recipes in found.items():
+        shares = [sum(p.tokens for p in parts) / max(1, sum(p.generated for p in parts)) for parts in recipes]
+        every = [part for parts in recipes for part in parts]
+        note = (
+            f"{name}: reasoning, cut before scoring, is {min(shares):.0%} to {max(shares):.0%} of the generated "
+            "tokens, depending on the recipe"
+        )
+        if unfinished := sum(part.unfinished for part in every):
+            total = sum(part.replies for part in every)
+            note += f"; {unfinished} of {total} replies never end it and are scored as a whole, as in lm-eval"
+        notes.append(f"{note}.")
+    return notes
 
 
 def _task_score(sweep: Sweep, recipe: Recipe, suite: SuiteTask, lm: LedgerLM) -> TaskScore:

@@ -23,6 +23,19 @@ BOOTSTRAP = 10_000
 
 
 @dataclass(frozen=True)
+class Reasoning:
+    """How much of a recipe's replies to a task is reasoning, which is cut before they are scored."""
+
+    tokens: int
+    """Tokens that are cut."""
+    generated: int
+    """Tokens of all replies, reasoning included."""
+    replies: int
+    unfinished: int
+    """Replies whose reasoning never ends; they are scored as a whole, as in lm-eval."""
+
+
+@dataclass(frozen=True)
 class TaskScore:
     """The score of one recipe on one task of one objective."""
 
@@ -39,6 +52,8 @@ class TaskScore:
     """The task's share of its group, for objectives with `average: groups`."""
     counted: dict[str, int] = field(default_factory=dict)
     """Metric → number of documents that have it; lm-eval aggregates over those."""
+    reasoning: Reasoning | None = None
+    """What was cut from its replies; None where the objective has no `think_end_token`."""
 
     def __post_init__(self) -> None:
         assert math.isfinite(self.value) and np.isfinite(self.influence).all(), f"{self.task} has no score"

@@ -24,6 +24,7 @@ from orchestrator.core.text import one_line
 from orchestrator.stats.scores import Floats, TaskScore
 from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.evaluation.suites import SuiteTask
+from tasks.evaluation.thinking import measure_reasoning
 
 # IFEval's checks guess: a reply's language by random sampling, and a setting of zero as if it were missing. Unseeded,
 # the same answers would score differently from one report to the next.
@@ -57,6 +58,7 @@ def score_task(suite: SuiteTask, lm: LedgerLM) -> TaskScore:
     """
     instances = suite.task.instances
     _lay_in(suite, instances, lm)
+    repeated = [instance for instance in instances for _ in range(instance.repeats or 1)]
     by_document = group_by_document(instances)
     values = judge_documents(suite, by_document)
     aggregate = suite.task.aggregation()
@@ -83,6 +85,7 @@ def score_task(suite: SuiteTask, lm: LedgerLM) -> TaskScore:
         influence=np.mean([influence for _, influence, _ in scored], axis=0),
         documents=scored[0][2],
         share=suite.share,
+        reasoning=measure_reasoning(repeated, lm),
         counted={_label(key): sum(key in judged for judged in values) for key in suite.metrics},
     )
 

@@ -123,7 +123,7 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Return the log-probability of each continuation, in nats, and whether it is the greedy one."""
-        return [_as_loglikelihood(answer) for (answer,) in self._answers(requests)]
+        return [_as_loglikelihood(answer) for (answer,) in self.answers(requests)]
 
     def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> list[tuple[float, bool]]:
         answers = self._look_up([self._pair(context, target) for _, context, target in requests])
@@ -131,13 +131,12 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Return the log-probability of each whole text, in nats."""
-        return [math.fsum(_as_loglikelihood(answer)[0] for answer in group) for group in self._answers(requests)]
+        return [math.fsum(_as_loglikelihood(answer)[0] for answer in group) for group in self.answers(requests)]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Return the generated text of each prompt."""
         return [
-            generated_text(request, answer)
-            for (answer,), request in zip(self._answers(requests), requests, strict=True)
+            generated_text(request, answer) for (answer,), request in zip(self.answers(requests), requests, strict=True)
         ]
 
     # ---------------------------------------------------------------- requests as questions
@@ -255,7 +254,12 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
             seen[id(request)] += 1
         return found
 
-    def _answers(self, requests: Sequence[Instance]) -> list[list[Answer]]:
+    def answers(self, requests: Sequence[Instance]) -> list[list[Answer]]:
+        """Return the answers to the questions of each request.
+
+        Raises:
+            Unanswered: there is none to a question, and no engine.
+        """
         grouped = self._with_repeats(requests)
         self._look_up([question for group in grouped for question in group])
         return [[self.known[question.id] for question in group] for group in grouped]
@@ -273,14 +277,6 @@ def generated_text(request: Instance, answer: Answer) -> str:
     """Return the text of an answer as lm-eval's filters get it: after its reasoning, before a stop text."""
     stop = list(stop_texts(request.args[1]))
     return str(postprocess_generated_text(answer.text or "", stop=stop, think_end_token=think_end_of(request)))
-
-
-def reasoning(request: Instance, answer: Answer) -> str | None:
-    """Return the part of an answer's text that is cut as its reasoning; None where it never ends."""
-    text = think_end_of(request)
-    assert text is not None, "the objective has a think_end_token"
-    before, end, _ = (answer.text or "").rpartition(text)
-    return before + end if end else None
 
 
 def _seed(seed: int, repeat: int, tokens: Sequence[int]) -> int:

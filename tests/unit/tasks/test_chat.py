@@ -17,11 +17,17 @@ from transformers import AutoTokenizer
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.records import Answer, Serving
-from tasks.evaluation.ledger_lm import LedgerLM, generated_text, reasoning
+from orchestrator.stages.publish import publish
+from orchestrator.stages.score import score
+from orchestrator.stats.scores import Reasoning
+from tasks.evaluation.judge import score_task
+from tasks.evaluation.ledger_lm import LedgerLM, generated_text
 from tasks.evaluation.requests import end_thinking
 from tasks.evaluation.suites import SuiteTask, load_suites
+from tasks.evaluation.thinking import reasoning_in
 from tests.helpers.paths import INSTRUCT
 from tests.helpers.sweeps import content
+from tests.helpers.tasks import TEXT, answered_sweep, rows, write_task
 from tests.helpers.templates import DEAF, QWEN3, REPLY, STRICT, TURNS
 
 TASK = {
@@ -176,7 +182,7 @@ def test_replies_are_cut_as_lm_eval_cuts_them(text: str, until: Any) -> None:
     end_thinking([request], "</think>")
     answer = Answer("q", text=text)
     assert generated_text(request, answer) == postprocess_generated_text(text, until, "</think>")
-    thought = reasoning(request, answer)
+    thought = reasoning_in(request, answer)
     assert (thought is None) == ("</think>" not in text)
     assert thought is None or (text.startswith(thought) and thought.endswith("</think>"))
 
@@ -190,3 +196,33 @@ def test_a_token_that_ends_reasoning_is_kept_in_the_text(load: Load) -> None:
     number = AutoTokenizer.from_pretrained(INSTRUCT).convert_tokens_to_ids("<|im_end|>")
     for same in (number, str(number)):
         assert load(QWEN3, GENERATED, think_end_token=same).questions[0].id == special.id
+
+
+def test_the_share_of_reasoning_is_that_of_the_generated_tokens(load: Load) -> None:
+    suite = load(QWEN3, GENERATED, think_end_token="</think>", limit=3)
+    lm = suite.task.lm
+    texts = ["<think>Hm.\n\nYes.</think>\n\nyes\n\nno", "yes", "<think>it never ends"]
+    tokens = [len(lm.tok_encode(text, add_special_tokens=False)) for text in texts]
+    answers = [
+        Answer(question.id, text=text, tokens=count)
+        for question, text, count in zip(suite.questions, texts, tokens, strict=True)
+    ]
+    found = score_task(suite, lm.knowing({answer.question_id: answer for answer in answers}))
+    assert found.value == pytest.approx(2 / 3), "the first is cut to its reply, and a reply without reasoning is one"
+    thought = len(lm.tok_encode("<think>Hm.\n\nYes.</think>", add_special_tokens=False))
+    assert found.reasoning == Reasoning(tokens=thought, generated=sum(tokens), replies=3, unfinished=2)
+    assert score_task(load(QWEN3), lm.knowing(scored_choices(load(QWEN3)))).reasoning is None
+
+
+def scored_choices(suite: SuiteTask) -> dict[str, Answer]:
+    return {question.id: Answer(question.id, -1.0 - i, False) for i, question in enumerate(suite.questions)}
+
+
+def test_the_report_says_how_much_is_reasoning(tmp_path: Path) -> None:
+    write_task(tmp_path, TEXT, rows(6))
+    objectives = {"x": {"tasks": ["own"], "think_end_token": "answer"}, "y": {"tasks": ["own"]}}
+    sweep = answered_sweep(tmp_path, objectives=objectives)  # the fake engine's replies are "fake answer …"
+    (note,) = [note for note in score(sweep, sweep.grid).notes if "reasoning" in note]
+    assert note.startswith("x: reasoning, cut before scoring, is ") and note.endswith("depending on the recipe.")
+    publish(sweep, None)
+    assert note in sweep.layout.report_md.read_text()
