@@ -24,7 +24,7 @@ from orchestrator.models.fetch import fetch
 from orchestrator.models.headers import read_headers, read_tensor
 from orchestrator.models.resolve import open_model
 from orchestrator.models.serving import tokenizer_of
-from orchestrator.models.tokenizer import TOKENIZER_FILES
+from orchestrator.models.tokenizer import TOKENIZER_FILES, open_tokenizer
 from orchestrator.recipes.recipe import Recipe, Source
 from orchestrator.report.words import why
 from orchestrator.results.board import Board, Row
@@ -61,7 +61,7 @@ def promote(sweep: Sweep, board: Board, name: str, folder: Path) -> Row:
         for file in checkpoint.iterdir():
             file.rename(temporary / file.name)
         checkpoint.rmdir()
-        add_serving(sweep, temporary)
+        add_serving(sweep, row.recipe, temporary)
         (temporary / "mergekit_config.yml").write_text(row.recipe.to_yaml(), encoding="utf-8")
         (temporary / "README.md").write_text(card(sweep, board, row), encoding="utf-8")
     return row
@@ -111,16 +111,21 @@ def check_served(recipe: Recipe, checkpoint: Path, scratch: Path) -> None:
             )
 
 
-def add_serving(sweep: Sweep, folder: Path) -> None:
+def add_serving(sweep: Sweep, recipe: Recipe, folder: Path) -> None:
     """Add the tokenizer and template that every recipe was evaluated with, and the stop ids of all parents."""
     for name in TOKENIZER_FILES:
         if (Path(sweep.serving.folder) / name).exists():
             shutil.copyfile(Path(sweep.serving.folder) / name, folder / name)
     stops: Any = list(sweep.serving.stop_token_ids)
-    stops = stops[0] if len(stops) == 1 else stops
+    own: dict[str, Any] = {"eos_token_id": stops[0] if len(stops) == 1 else stops}
+    generation = {**own, **({"suppress_tokens": recipe.missing} if recipe.missing else {})}
+    if sweep.config.tokenizer_source is not None:
+        # The config is that of one parent, with its ids.
+        tokenizer = open_tokenizer(Path(sweep.serving.folder))
+        own |= {"bos_token_id": tokenizer.bos_token_id, "pad_token_id": tokenizer.pad_token_id}
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    for file, content in (("config.json", config), ("generation_config.json", {})):
-        (folder / file).write_text(json.dumps({**content, "eos_token_id": stops}, indent=2) + "\n", encoding="utf-8")
+    for file, content in (("config.json", {**config, **own}), ("generation_config.json", generation)):
+        (folder / file).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def card(sweep: Sweep, board: Board, row: Row) -> str:

@@ -105,8 +105,7 @@ class Serving(Identified):
     vocab_size: int | None = provenance(None)
     """Rows of the embedding; no token's id may be as large. None where it is not known."""
     notes: tuple[str, ...] = provenance(())
-    """Sentences on stop ids that are left out, and on models that, alone, answer otherwise here than with their own
-    tokenizers."""
+    """Sentences on stop ids that are left out, and on models that another tokenizer than their own serves."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,10 @@ def build_tokenizer(config: SweepConfig, own: dict[str, Vocabulary], chosen: str
         made.chat_template = own[chosen].tokenizer.opened.chat_template
         made.save_pretrained(folder)
         files = tokenizer_files(Path(folder))
+    settings = json.loads(files["tokenizer_config.json"])
+    # How it was opened here is no part of it.
+    settings = {key: value for key, value in settings.items() if key not in ("is_local", "local_files_only")}
+    files["tokenizer_config.json"] = json.dumps(settings, indent=2).encode()
     ids = sorted(read_tokenizer("tokenizer_source", files).tokens.values())
     if ids != list(range(len(ids))):
         raise UserError(
@@ -128,18 +132,15 @@ def _rows(own: Vocabulary, served: dict[str, bytes]) -> list[int]:
     return [here.get(token, -1) for token in read_tokenizer("tokenizer_source", served).tokens]
 
 
-def served_ids(own: Vocabulary, served: dict[str, bytes], ids: Iterable[int]) -> set[int]:
-    """Return the ids of a model's own tokens in the served tokenizer; those that it lacks are left out."""
-    at = {row: number for number, row in enumerate(_rows(own, served)) if row >= 0}
-    return {at[number] for number in ids if number in at}
+def served_ids(own: Vocabulary, served: dict[str, bytes]) -> dict[int, int]:
+    """Return a model's own id → the id in the served tokenizer, of the tokens that both have."""
+    return {row: number for number, row in enumerate(_rows(own, served)) if row >= 0}
 
 
-def notes(own: dict[str, Vocabulary], served: dict[str, bytes]) -> Iterator[str]:
-    """Yield a sentence for each model that, alone, may answer otherwise here than with its own tokenizer."""
+def other_tokenizers(own: dict[str, Vocabulary], served: dict[str, bytes]) -> Iterator[tuple[str, str]]:
+    """Yield each model that may answer otherwise here than with its own tokenizer, and why, in words."""
     for name, vocabulary in own.items():
-        if not vocabulary.files:
-            yield f"{name} has no tokenizer of its own: it is taken for the served one"
-        elif vocabulary.cutting != {key: data for key, data in served.items() if key != "chat_template.jinja"}:
-            found = differences(vocabulary, read_tokenizer("tokenizer", served))
-            if found:
-                yield f"{name} alone does not answer every text as with its own tokenizer: {'; '.join(found)}"
+        if vocabulary.cutting != {key: data for key, data in served.items() if key != "chat_template.jinja"}:
+            found = differences(vocabulary, read_tokenizer("tokenizer", served)) if vocabulary.files else []
+            if found or not vocabulary.files:
+                yield name, "; ".join(found) or "it has none of its own"

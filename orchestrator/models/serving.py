@@ -19,8 +19,9 @@ from orchestrator.core.files import make_private, write_atomic
 from orchestrator.core.records import Profile, Serving
 from orchestrator.models.formats import read_json
 from orchestrator.models.resolve import Files, architecture
-from orchestrator.models.served_rows import build_tokenizer, notes, rows_of, served_ids, source_parent
+from orchestrator.models.served_rows import build_tokenizer, rows_of, served_ids, source_parent
 from orchestrator.models.stop_ids import stop_ids
+from orchestrator.models.vocabulary import Vocabulary
 from orchestrator.recipes.recipe import Source
 
 
@@ -34,7 +35,7 @@ def make_serving(config: SweepConfig, parents: dict[str, Files], folder: Path) -
         UserError: the chosen parent has no tokenizer, or mergekit cannot build one of the parents' tokenizers.
     """
     chosen = config.tokenizer or _with_template(config, parents)
-    own = {name: found.vocabulary(f"{_section(config, name)}.{name}.model") for name, found in parents.items()}
+    own = vocabularies(config, parents)
     files = own[chosen].files if config.tokenizer_source is None else build_tokenizer(config, own, chosen)
     if not files:
         raise UserError(
@@ -53,7 +54,8 @@ def make_serving(config: SweepConfig, parents: dict[str, Files], folder: Path) -
     named = {name: stop_ids(found) for name, found in parents.items()}
     stops = {name: ids for name, (ids, _) in named.items()}
     if config.tokenizer_source is not None:
-        stops = {name: served_ids(own[name], files, ids) for name, ids in stops.items()}
+        at = {name: served_ids(own[name], files) for name in stops}
+        stops = {name: {at[name][number] for number in ids if number in at[name]} for name, ids in stops.items()}
     return Serving(
         tokenizer=digest,
         chat_template=_template(folder / digest),
@@ -67,7 +69,7 @@ def make_serving(config: SweepConfig, parents: dict[str, Files], folder: Path) -
         folder=str(folder / digest),
         # mergekit gives each token of a tokenizer that it builds a row.
         vocab_size=first.config.get("vocab_size") if config.tokenizer_source is None else None,
-        notes=(*(note for _, left_out in named.values() for note in left_out), *notes(own, files)),
+        notes=tuple(note for _, left_out in named.values() for note in left_out),
     )
 
 
@@ -80,13 +82,14 @@ def served_sources(config: SweepConfig, parents: dict[str, Files], serving: Serv
     sources = {name: found.source for name, found in parents.items()}
     if config.tokenizer_source is None:
         return sources
-    folder = Path(serving.folder)
-    own = {name: found.vocabulary(f"{_section(config, name)}.{name}.model") for name, found in parents.items()}
+    own, folder = vocabularies(config, parents), Path(serving.folder)
     return {name: replace(source, rows=rows_of(own[name], folder)) for name, source in sources.items()}
 
 
-def _section(config: SweepConfig, name: str) -> str:
-    return "parents" if name in config.parents else "candidates"
+def vocabularies(config: SweepConfig, parents: dict[str, Files]) -> dict[str, Vocabulary]:
+    """Return name → rows and tokenizer, of the parents and candidates."""
+    section = {name: "parents" if name in config.parents else "candidates" for name in parents}
+    return {name: found.vocabulary(f"{section[name]}.{name}.model") for name, found in parents.items()}
 
 
 def make_profile(config: SweepConfig) -> Profile:

@@ -48,10 +48,10 @@ def _named(files: Files) -> Iterator[tuple[str, int | None]]:
             yield f"eos_token_id {number} of {file}", number
     eos = _optional_json(files.tokenizer_folder / "tokenizer_config.json").get("eos_token")
     text = eos.get("content") if isinstance(eos, dict) else eos
-    if text is not None and (files.folder / "tokenizer.json").exists():
+    if text is not None and (files.tokenizer_folder / "tokenizer.json").exists():
         yield (
             f"eos_token {text!r} of tokenizer_config.json",
-            _id_of(read_json(where, files.folder / "tokenizer.json"), text),
+            _id_of(read_json(where, files.tokenizer_folder / "tokenizer.json"), text),
         )
 
 

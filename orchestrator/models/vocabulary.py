@@ -157,7 +157,7 @@ def _cuts(mine: Vocabulary, theirs: Vocabulary) -> str | None:
 
 
 def differences(own: Vocabulary, served: Tokenizer) -> list[str]:
-    """Say in phrases why a model alone may answer otherwise when it is served with another tokenizer than its own.
+    """Say in phrases how a model's own tokenizer differs from the one that it is served with.
 
     Returns:
         Empty where each text becomes the same tokens.
@@ -166,11 +166,11 @@ def differences(own: Vocabulary, served: Tokenizer) -> list[str]:
     only = [*(own.tokens.keys() - served.tokens.keys()), *(served.tokens.keys() - own.tokens.keys())]
     if only:
         names = ", ".join(map(_shown, sorted(only)[:3])) + (f" and {len(only) - 3:,} more" if len(only) > 3 else "")
-        found.append(f"only one of the two has {names}, and texts with such a token are read differently")
+        found.append(f"only one of the two has {names}")
     texts = [text for text in PROBES if _cut(own.tokenizer, text) != _cut(served, text)]
     around = [_cut(each, "", special=True) for each in (own.tokenizer, served)]
     if texts:
-        found.append(f"texts are cut differently, such as {_shown(texts[0])}")
+        found.append(f"they cut texts differently, such as {_shown(texts[0])}")
     elif around[0] != around[1]:
         found.append(f"its own adds {_shown(around[0])} to a text, and the served one {_shown(around[1])}")
     return found

@@ -21,7 +21,7 @@ from orchestrator.results.layout import Layout
 from orchestrator.sizing.disk import disk_bytes, weight_bytes
 from orchestrator.sizing.nodes import Node, assumed_nodes, describe_nodes, parse_cluster
 from orchestrator.sizing.placement import shape_of
-from orchestrator.stages.open import open_recipes, open_tasks
+from orchestrator.stages.open import open_recipes, open_tasks, tokenizer_notes
 from tasks.evaluation.suites import SuiteTask, generation_tasks
 from tasks.generation.metrics import open_encoder
 
@@ -94,6 +94,7 @@ def make_plan(
         layout = Layout(Path(folder))
         found = open_recipes(config, files, layout)
         tasks = open_tasks(config, found.serving, layout)
+        differing = list(tokenizer_notes(config, files, found.serving, tasks))
     recipes, serving, parameters = found.recipes, found.serving, found.parameters
     model = shape_of(files[next(iter(config.parents))].config, parameters, config.dtype)
     if config.generation and not shape and generation_tasks([*tasks.suites, *tasks.learning, *tasks.held_out]):
@@ -130,7 +131,7 @@ def make_plan(
         assumed=str(shape) if shape else None,
         finetune=plan_finetune(config, tasks, parameters) if config.finetune else None,
         search=plan_search(config, found.sources, tasks, len(recipes)) if config.search else None,
-        notes=[*model_notes, *serving.notes, *_notes([*tasks.suites, *tasks.learning])],
+        notes=[*model_notes, *serving.notes, *differing, *_notes([*tasks.suites, *tasks.learning])],
     )
 
 

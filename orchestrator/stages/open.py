@@ -6,8 +6,9 @@ A sweep is opened once in each command; all later stages take what they need fro
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from orchestrator.config.objectives import Objective
 from orchestrator.config.sweep import SweepConfig
@@ -16,7 +17,9 @@ from orchestrator.core.progress import say
 from orchestrator.core.records import Profile, Serving
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.models.resolve import Files, resolve
-from orchestrator.models.serving import make_profile, make_serving, served_sources
+from orchestrator.models.served_rows import other_tokenizers, served_ids
+from orchestrator.models.serving import make_profile, make_serving, served_sources, tokenizer_of, vocabularies
+from orchestrator.models.tokenizer import tokenizer_files
 from orchestrator.recipes.expand import expand
 from orchestrator.recipes.recipe import Recipe, Source
 from orchestrator.results.layout import Layout
@@ -35,6 +38,7 @@ from orchestrator.stages.finetune_starts import check_starts
 from orchestrator.stages.training_examples import TrainingExamples, open_training_examples
 from orchestrator.stats.scores import TaskScore
 from tasks.evaluation.ledger_lm import LedgerLM
+from tasks.evaluation.readings import read_otherwise
 from tasks.evaluation.suites import SuiteTask, keep_private, load_suites, open_lm, remember
 
 
@@ -130,8 +134,10 @@ def open_sweep(config: SweepConfig, layout: Layout) -> Sweep:
     files = resolve(config)
     found = open_recipes(config, files, layout)
     sweep = _open(config, layout, found.sources, found.recipes, found.serving, make_profile(config))
-    manifest = Manifest(config, found.sources, found.serving, sweep.profile, digests(sweep))
-    notes = [note for each in files.values() for note in each.notes]
+    differing = tokenizer_notes(config, files, found.serving, sweep.tasks)
+    sweep = replace(sweep, serving=replace(found.serving, notes=(*found.serving.notes, *differing)))
+    manifest = Manifest(config, found.sources, sweep.serving, sweep.profile, digests(sweep))
+    notes = [*(note for each in files.values() for note in each.notes), *sweep.serving.notes]
     for line in [*notes, *changes(layout, manifest), *sweep.tasks.training.truncated()]:
         say(line)
     write_manifest(layout, manifest)
@@ -219,6 +225,25 @@ def open_tasks(config: SweepConfig, serving: Serving, layout: Layout) -> Tasks:
         held_out=load_suites(config.held_out, config, lm),
         training=open_training_examples(config, lm, learning),
     )
+
+
+def tokenizer_notes(config: SweepConfig, files: dict[str, Files], serving: Serving, tasks: Tasks) -> Iterator[str]:
+    """Yield a sentence for each model that another tokenizer than its own serves: what differs, for which questions.
+
+    Args:
+        files: name → files, of the parents and candidates.
+    """
+    own, served = vocabularies(config, files), tokenizer_files(Path(serving.folder))
+    suites = [*tasks.suites, *tasks.learning, *tasks.held_out]
+    for name, why in other_tokenizers(own, served):
+        if not own[name].files:
+            yield f"{name} is served with the tokenizer of {tokenizer_of(config, serving)}: {why}"
+            continue
+        other, asked = read_otherwise(tasks.lm, suites, own[name].tokenizer.opened, served_ids(own[name], served))
+        yield (
+            f"{name} is served with another tokenizer than its own ({why}): {other:,} of {asked:,} questions would "
+            "be other tokens with its own" + ("" if other else ", so it answers here as it does alone")
+        )
 
 
 def digests(sweep: Sweep) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.core.files import make_private
 from orchestrator.core.text import one_line
-from orchestrator.models.headers import read_headers, read_tensor
+from orchestrator.models.headers import EMBEDDING, read_headers, read_tensor
 from orchestrator.models.tokenizer import tokenizer_files
 from orchestrator.recipes.recipe import Recipe, Source
 from tasks.merging.plain import appearing, on_this_node, plain_folder
@@ -123,6 +123,8 @@ def materialise(recipe: Recipe, folder: Path, scratch: Path) -> Path:
 def slerp_share(first: Source, second: Source, scratch: str) -> dict[str, float]:
     """Measure how much of a pair SLERP treats differently from Linear.
 
+    Where mergekit matches the rows of two vocabularies first, embedding and head are left out.
+
     Returns:
         `tensors`: how many there are; `curved`: the share of them with |cos| <= 0.9995;
         `lowest_cosine` over all tensors.
@@ -132,7 +134,7 @@ def slerp_share(first: Source, second: Source, scratch: str) -> dict[str, float]
     cosines = [
         float(cosine(read_tensor(here / header.file, name), read_tensor(there / theirs[name].file, name)))
         for name, header in mine.items()
-        if name in theirs
+        if name in theirs and not (EMBEDDING.search(name) and (first.rows or second.rows))
     ]
     curved = sum(abs(value) <= LINEAR_ABOVE for value in cosines)
     return {"tensors": len(cosines), "curved": curved / len(cosines), "lowest_cosine": min(cosines)}

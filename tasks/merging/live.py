@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from orchestrator.models.headers import EMBEDDING, read_headers
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.sizing.placement import Place
 from tasks.merging.checkpoint import localise, materialise, refused
@@ -282,6 +283,10 @@ def materialise_random(recipe: Recipe, folder: Path, scratch: Path) -> Path:
             writer.finalize()
             first = Path(localise(recipe, scratch).models[0][0].model)
             config = json.loads((first / "config.json").read_text(encoding="utf-8"))
+            if any(source.rows for source in recipe.sources):
+                written = read_headers("checkpoint", temporary).items()
+                rows = [header.shape[0] for name, header in written if EMBEDDING.search(name)]
+                config["vocab_size"] = rows[0]
             (temporary / "config.json").write_text(json.dumps({**config, "dtype": recipe.dtype}, indent=2) + "\n")
     return folder
 
