@@ -219,7 +219,11 @@ class SearchSpace:
         if recipe.method != entry.method or names != pair:
             return None
         value = meaning.read(recipe.models[1][1], recipe.parameters)
-        return float(value) if isinstance(value, int | float) else None
+        if not isinstance(value, int | float):
+            return None
+        first, second = (source for source, _ in recipe.models)
+        same = between(entry.method, first, second, float(value), dict(entry.parameters), recipe.dtype)
+        return float(value) if same.id == recipe.id else None  # not with another base model or other parameters
 
 
 def _ratio_key(entry: Space) -> str:

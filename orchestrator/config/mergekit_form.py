@@ -7,6 +7,7 @@ that are left out or repeated, a dtype or a tokenizer for one recipe) is refused
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,16 @@ from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.locations import is_remote
 
-TOKENIZER = (
-    "one tokenizer and chat template serve all recipes of a sweep; name the parent that has them at the top of the "
-    "file, such as tokenizer: instruct"
+TEMPLATE = (
+    "one chat template serves all recipes of a sweep, that of a parent; name it at the top of the file, such as "
+    "tokenizer: instruct"
 )
 ENTRY = (
     "belongs to a recipe; make the mergekit file an entry of the list `recipes:`, and name its models under `parents:`"
 )
 GOES = {
     **dict.fromkeys(("merge_method", "slices", "models", "base_model", "parameters"), ENTRY),
-    **dict.fromkeys(("tokenizer_source", "chat_template"), TOKENIZER),
+    "chat_template": TEMPLATE,
     "modules": "a recipe merges whole models; write mergekit's `models` instead",
     "out_dtype": "the weights of all recipes are written in the sweep's dtype; write dtype at the top of the file",
 }
@@ -46,14 +47,17 @@ def from_mergekit(data: dict[Any, Any], folder: Path) -> dict[Any, Any]:
         KeyProblem: an entry is written as in mergekit, but means nothing in a sweep.
     """
     parents = data.get("parents")
-    name_of = _namer(parents if isinstance(parents, dict) else {}, folder)
-    dtype = data.get("dtype", SweepConfig.model_fields["dtype"].default)
+    top = Top(
+        _namer(parents if isinstance(parents, dict) else {}, folder),
+        data.get("dtype", SweepConfig.model_fields["dtype"].default),
+        _tokenizer({"tokenizer_source": None, **data}),
+    )
 
     def entries(where: str, given: Any) -> Any:
         if not isinstance(given, list):
             return given
         return [
-            _entry(f"{where}[{index}]", entry, name_of, dtype) if isinstance(entry, dict) else entry
+            _entry(f"{where}[{index}]", entry, top) if isinstance(entry, dict) else entry
             for index, entry in enumerate(given)
         ]
 
@@ -68,8 +72,18 @@ Namer = Callable[[str, Any], Any]
 """The path of a key, and what it names a model by → the parent's name."""
 
 
-def _entry(where: str, entry: dict[Any, Any], name_of: Namer, dtype: Any) -> dict[Any, Any]:
-    entry = _without_globals(where, dict(entry), dtype)
+@dataclass(frozen=True)
+class Top:
+    """What the top of the file says about all recipes."""
+
+    name_of: Namer
+    dtype: Any
+    tokenizer: Any
+    """mergekit's tokenizer_source."""
+
+
+def _entry(where: str, entry: dict[Any, Any], top: Top) -> dict[Any, Any]:
+    name_of, entry = top.name_of, _without_globals(where, dict(entry), top)
     if "merge_method" in entry:
         if "method" in entry:
             raise KeyProblem(f"{where}.merge_method", "method is given too; remove one of the two")
@@ -82,6 +96,8 @@ def _entry(where: str, entry: dict[Any, Any], name_of: Namer, dtype: Any) -> dic
         entry["models"] = {
             name_of(f"{where}.models", name): {} if own is None else own for name, own in entry["models"].items()
         }
+    if isinstance(entry.get("between"), list):
+        entry["between"] = [name_of(f"{where}.between", name) for name in entry["between"]]
     if "base_model" in entry:
         entry["base_model"] = name_of(f"{where}.base_model", entry["base_model"])
     if "parameters" in entry and entry["parameters"] is None:
@@ -89,19 +105,31 @@ def _entry(where: str, entry: dict[Any, Any], name_of: Namer, dtype: Any) -> dic
     return entry
 
 
-def _without_globals(where: str, entry: dict[Any, Any], dtype: Any) -> dict[Any, Any]:
+def _without_globals(where: str, entry: dict[Any, Any], top: Top) -> dict[Any, Any]:
     """Take out the keys that hold for the whole sweep, where they say what the sweep says."""
     for key in ("dtype", "out_dtype"):
-        if key in entry and (value := entry.pop(key)) not in (None, dtype):
+        if key in entry and (value := entry.pop(key)) not in (None, top.dtype):
             raise KeyProblem(
                 f"{where}.{key}",
-                f"all recipes of a sweep have one dtype, which is {dtype}, but got {value}; write dtype: {value} at "
+                f"all recipes of a sweep have one dtype, which is {top.dtype}, but got {value}; write dtype: {value} at "
                 "the top of the file, or take this key out",
             )
-    for key in ("tokenizer_source", "tokenizer", "chat_template"):
-        if key in entry and entry.pop(key) is not None:
-            raise KeyProblem(f"{where}.{key}", TOKENIZER)
+    for key in ("tokenizer_source", "tokenizer"):
+        source = _tokenizer({key: entry.pop(key, None)})
+        if source not in (None, top.tokenizer) and top.name_of(f"{where}.{key}", source) != top.tokenizer:
+            raise KeyProblem(
+                f"{where}.{key}",
+                f"one tokenizer serves all recipes of a sweep; write tokenizer_source: {source} at the top of the file",
+            )
+    if entry.pop("chat_template", None) is not None:
+        raise KeyProblem(f"{where}.chat_template", TEMPLATE)
     return entry
+
+
+def _tokenizer(given: dict[Any, Any]) -> Any:
+    """Return mergekit's tokenizer_source, which may also be written `tokenizer: {source: …}`."""
+    written = given.get("tokenizer")
+    return written.get("source") if isinstance(written, dict) else given.get("tokenizer_source", written)
 
 
 def _from_slices(where: str, entry: dict[Any, Any]) -> dict[Any, Any]:

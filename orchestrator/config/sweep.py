@@ -103,6 +103,7 @@ class SweepConfig(Strict):
                 *([grid.base_model] if grid.base_model else []),
             ]
             _known(f"recipes[{index}]", used, self.parents)
+            _different(f"recipes[{index}]", used or list(self.parents)[:2], self.parents)
             if grid.between is None and grid.ratio and len(self.parents) > 2:
                 raise ValueError(
                     f"recipes[{index}].between is needed: with {len(self.parents)} parents it is not clear which two "
@@ -186,6 +187,18 @@ class SweepConfig(Strict):
             return {}
         axes = {name: objective for name, objective in self.objectives.items() if objective.front}
         return {name: each.model_copy(update={"split": "confirm"}) for name, each in {**axes, **self.learned}.items()}
+
+
+def _different(where: str, names: list[str], parents: dict[str, Parent]) -> None:
+    """Check that the parents that a recipe merges are not one model under two names, which mergekit refuses."""
+    found: dict[Parent, str] = {}
+    for name in names:
+        other = found.setdefault(parents[name], name)
+        if other != name:
+            raise ValueError(
+                f"{where} merges {other} and {name}, which are the same model ({parents[name].model}); name another "
+                "model in one of them"
+            )
 
 
 def _known(where: str, names: list[str], parents: dict[str, Parent]) -> None:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from orchestrator.config.methods import METHODS
+from orchestrator.recipes.recipe import Recipe
 from orchestrator.report.labels import Label, place
 from orchestrator.report.style import INK, PARENT, STYLE, Look, legend, looks, new_figure, objective_axis, settle
 from orchestrator.report.words import parent_name, ranked, scored, title
@@ -161,17 +162,18 @@ Line = tuple[str, str, str]
 def _lines(board: Board) -> dict[Line, list[tuple[float, Row]]]:
     """Each method that mixes two parents by a ratio → (ratio, row) of its recipes by ratio, ends included.
 
-    A recipe's point has the method and the ratio, and its models are the two parents. An end (ratio 0 or 1) is one
-    parent alone, and belongs to each line that begins or ends there.
+    A recipe's point has the method and the ratio, and its models are the two parents, of which the base model is the
+    first. An end (ratio 0 or 1) is one parent alone, and belongs to each line that begins or ends there. A recipe whose
+    ratio is not one number (a gradient over the layers, filters) is on no line.
     """
     points = [
         (point.method, float(ratio), row)
         for row in scored(board)
         for point in row.recipe.points
         for ratio in (dict(point.parameters).get(RATIO_KEYS.get(point.method, "")),)
-        if isinstance(ratio, int | float)  # a gradient over the layers is a string here
+        if isinstance(ratio, int | float)  # a label has text in place of lists
     ]
-    names = {id(row): [source.name for source, _ in row.recipe.models] for _, _, row in points}
+    names = {id(row): _merged(row.recipe) for _, _, row in points}
     lines: dict[Line, list[tuple[float, Row]]] = {}
     for method, ratio, row in points:
         if len(names[id(row)]) == 2:
@@ -182,6 +184,12 @@ def _lines(board: Board) -> dict[Line, list[tuple[float, Row]]]:
         line += [(r, row) for m, r, row in points if m == method and names[id(row)] == [ends.get(r)]]
         line.sort(key=lambda item: item[0])
     return lines
+
+
+def _merged(recipe: Recipe) -> list[str]:
+    """The names of the models that are merged, the base model first."""
+    base = [recipe.base_model] if recipe.base_model else []
+    return list(dict.fromkeys(source.name for source in (*base, *(source for source, _ in recipe.models))))
 
 
 def trajectories(board: Board) -> Figure | None:

@@ -40,15 +40,18 @@ def volume(board: Board) -> Figure | None:
 
 
 def parallel(board: Board) -> Figure | None:
-    """Draw each candidate as a line over its parameters, coloured by the first objective, a panel for each method."""
+    """Draw each candidate as a line over its parameters, coloured by the first objective.
+
+    There is a panel for each method, and one more where the search space has changed and given it other parameters.
+    """
     found = board.search
     if found is None:
         return None
-    groups: dict[str, list[SearchRow]] = {}
+    groups: dict[tuple[str, tuple[str, ...]], list[SearchRow]] = {}
     for candidate in found.candidates:
-        if candidate.number is not None:
-            groups.setdefault(candidate.recipe.points[0].method, []).append(candidate)
-    groups = {name: group for name, group in groups.items() if len(group[0].recipe.points[0].parameters) > 1}
+        point = candidate.recipe.points[0]
+        if candidate.number is not None and len(point.parameters) > 1:
+            groups.setdefault((point.method, tuple(key for key, _ in point.parameters)), []).append(candidate)
     if not groups:
         return None
     first = board.axes[0]
@@ -57,8 +60,7 @@ def parallel(board: Board) -> Figure | None:
     with matplotlib.rc_context(STYLE):
         figure = new_figure(board, 7.4, 2.6 * len(groups))
         panels = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
-        for axes, (name, group) in zip(panels, groups.items(), strict=True):
-            names = [key for key, _ in group[0].recipe.points[0].parameters]
+        for axes, ((name, names), group) in zip(panels, groups.items(), strict=True):
             spans = [_span([float(c.recipe.points[0].parameters[k][1]) for c in group]) for k in range(len(names))]
             for candidate in sorted(group, key=lambda each: each.recipe.id in found.front):
                 on = candidate.recipe.id in found.front

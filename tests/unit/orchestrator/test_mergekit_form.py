@@ -69,6 +69,10 @@ PASTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         OURS,
     ),
     "a location without its revision": ({**OURS, "base_model": "org/base"}, OURS),
+    "a pair by location": (
+        {"method": "slerp", "t": 0.3, "between": ["./clinical", "org/base"]},
+        {"method": "slerp", "t": [0.3], "between": ["clinical", "base"]},
+    ),
     "keys by location": ({**OURS, "models": {"./clinical": EACH, "instruct": EACH}}, OURS),
     "models without values": (
         {**SLERP, "models": {"clinical": None, "base": None}, "parameters": {"t": 0.5}},
@@ -108,8 +112,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no model": ({**OURS, "models": [{"parameters": EACH}]}, "recipes[0].models[0]: takes {model: …, parameters: {…}}"),
     "another dtype": ({**OURS, "dtype": "float16"}, "recipes[0].dtype: all recipes of a sweep have one dtype, which is"),
     "another out_dtype": ({**OURS, "out_dtype": "float16"}, "recipes[0].out_dtype: all recipes of a sweep"),
-    "a tokenizer of its own": ({**OURS, "tokenizer_source": "union"}, "recipes[0].tokenizer_source: one tokenizer"),
-    "a template of its own": ({**OURS, "chat_template": "auto"}, "recipes[0].chat_template: one tokenizer"),
+    "a tokenizer of its own": ({**OURS, "tokenizer_source": "union"}, "recipes[0].tokenizer_source: one tokenizer serves all recipes of a sweep; write tokenizer_source: union at the top"),
+    "the same in the newer form": ({**OURS, "tokenizer": {"source": "org/base"}}, "recipes[0].tokenizer: one tokenizer serves"),
+    "a template of its own": ({**OURS, "chat_template": "auto"}, "recipes[0].chat_template: one chat template"),
     "some layers": (slerp([{"sources": [source("clinical", [0, 2]), source("base", [2, 4])]}]), "merges whole models"),
     "from the second layer on": (slerp([{"sources": [source("clinical", [1, 4])]}]), "recipes[0].slices: a recipe merges"),
     "a frankenmerge": (slerp([{"sources": [PAIR[0]]}, {"sources": [PAIR[1]]}]), "name the result under `candidates:`"),
@@ -130,8 +135,13 @@ def test_what_means_nothing_in_a_sweep_is_refused(case: str, load: Load) -> None
 
 TOP: dict[str, tuple[dict[str, Any], str]] = {
     "a mergekit file alone": ({"merge_method": "ties", "models": LISTED}, "merge_method: belongs to a recipe; make the"),
+    "another tokenizer below": ({"tokenizer_source": "base", "recipes": [{**SLERP, "tokenizer_source": "union"}]}, "write tokenizer_source: union at the top"),
+    "one model under two names": (
+        {"parents": {"a": {"model": "x"}, "b": {"model": "x"}}, "recipes": [{"method": "linear", "alpha": 0.5}]},
+        "recipes[0] merges a and b, which are the same model (x)",
+    ),
     "out_dtype": ({"out_dtype": "float16"}, "out_dtype: the weights of all recipes are written in the sweep's dtype"),
-    "chat_template": ({"chat_template": "auto"}, "chat_template: one tokenizer and chat template serve all recipes"),
+    "chat_template": ({"chat_template": "auto"}, "chat_template: one chat template serves all recipes"),
     "a recipe that is none": ({"recipes": ["linear"]}, "recipes[0]: takes keys (method, alpha, t, "),
     "one recipe, not a list": ({"recipes": {"method": "linear"}}, "recipes: takes a list of keys (method, alpha"),
     "parents as a list": ({"parents": ["a", "b"]}, "parents: takes keys of your choice, each with keys (model, revision"),
@@ -147,6 +157,14 @@ TOP: dict[str, tuple[dict[str, Any], str]] = {
     "a task for a list": ({"objectives": {"c": {"tasks": "x"}}}, "objectives.c.tasks: takes a list of text or keys (task"),
     "a number for a name": ({"parents": {1: {"model": "x"}, 2: {"model": "y"}}}, "a key here is text, but got 1; quote it"),
 }  # fmt: skip
+
+
+def test_a_recipe_may_repeat_what_the_top_of_the_file_says(tmp_path: Path) -> None:
+    top = {"dtype": "float32", "tokenizer_source": "base"}
+    entry = {**SLERP, "parameters": {"t": 0.5}, "dtype": "float32", "tokenizer_source": "org/base"}
+    sweep = {"parents": PARENTS, "recipes": [entry], "objectives": {"c": {"tasks": ["x"]}}, **top}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    assert load_config(tmp_path / "sweep.yaml").tokenizer_source == "base"
 
 
 @pytest.mark.parametrize("case", TOP)

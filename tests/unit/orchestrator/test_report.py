@@ -38,6 +38,18 @@ TIES = {
     "base_model": "clinical",
     "models": {"clinical": {"weight": {"grid": [0.3, 0.7]}}, "instruct": {"weight": 0.5}},
 }
+BY_PART = [{"filter": "self_attn", "value": [0, 0.5, 1]}, {"filter": "mlp", "value": 0.3}, {"value": 0.5}]
+FORMS: list[dict[str, Any]] = [
+    {"method": "slerp", "t": BY_PART},
+    {"method": "linear", "alpha": [[0, 1], 0.5]},
+    {
+        "method": "slerp",
+        "base_model": "instruct",
+        "models": {"clinical": {}, "instruct": {}},
+        "parameters": {"t": {"grid": [0.3, [0, 1]]}},
+    },
+    {"method": "multislerp", "models": {"clinical": {"weight": [0.2, 0.8]}, "instruct": {"weight": BY_PART}}},
+]
 MEDICAL = {"tasks": ["medqa_4options", "medmcqa", "mmlu_anatomy"], "metric": "acc"}
 INSTRUCTION = {"tasks": ["ifeval"], "metric": ["prompt_level_strict_acc", "inst_level_strict_acc"]}
 PERPLEXITY = {"tasks": ["wikitext"], "direction": "minimize", "front": False}
@@ -70,7 +82,8 @@ def make_board(objectives: dict[str, Any], recipes: list[dict[str, Any]], **extr
     sources = {n: Source(f"digest-{n}", n, (config.parents | config.candidates)[n].model) for n in names}
     rows = []
     for i, recipe in enumerate(expand(config, sources)):
-        ratio = next((float(v) for p in recipe.points for k, v in p.parameters if k in ("alpha", "t")), 0.5)
+        ratios = (v for p in recipe.points for k, v in p.parameters if k in ("alpha", "t"))
+        ratio = next((v for v in ratios if isinstance(v, float)), 0.5)
         bend = 0.10 * ratio * (1 - ratio) * 4 * (0.7 if recipe.method == "slerp" else 1)
         means = {"medical": 0.55 - 0.25 * ratio**1.5 + bend, "perplexity": 0.8 + 0.3 * ratio}
         scores = {n: make_score(config, n, means.get(n, 0.25 + 0.4 * ratio + bend), i) for n in config.objectives}
@@ -122,6 +135,7 @@ BOARDS = {
         [*GRIDS, TIES],
     ),
     "no ratio": lambda: make_board({"medical": MEDICAL, "instruction": INSTRUCTION}, [TIES]),
+    "mergekit's forms": lambda: make_board({"medical": MEDICAL, "instruction": INSTRUCTION}, FORMS),
     "rehearsal": lambda: make_board(
         {"medical": MEDICAL, "instruction": INSTRUCTION}, GRIDS, workers={"backend": "fake"}
     ),
@@ -208,6 +222,14 @@ def test_a_picture_that_cannot_be_drawn_any_more_is_removed(tmp_path: Path) -> N
     write_report(BOARDS["no ratio"](), Layout(tmp_path))
     assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == ["front.png", "front.svg"]
     assert "no scored recipe lies between two parents" in (tmp_path / "report.md").read_text()
+
+
+def test_a_ratio_that_is_not_one_number_is_on_no_line() -> None:
+    lines = figures._lines(BOARDS["mergekit's forms"]())
+    assert {line: [ratio for ratio, _ in found] for line, found in lines.items()} == {
+        ("linear", "clinical", "instruct"): [0.5],
+        ("slerp", "instruct", "clinical"): [0.3],
+    }
 
 
 def test_broken_recipes_are_told_and_not_scored(reports: Reports) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mergekit.config import MergeConfiguration
 from optuna.trial import TrialState
 
+from orchestrator.config.recipes import RecipeGrid
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.records import RecipeStatus
@@ -76,6 +77,21 @@ def test_the_grid_and_its_parents_are_points_of_the_space() -> None:
     for recipe in recipes:
         params = space.params_of_merge(recipe)
         assert params is None or space.merge(params).id == recipe.id
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"method": "slerp", "base_model": "b", "models": {"a": {}, "b": {}}, "parameters": {"t": 0.4}},
+        {"method": "linear", "between": ["a", "b"], "alpha": [0.4], "parameters": {"normalize": False}},
+        {"method": "linear", "models": {"a": {"weight": 0.9}, "b": {"weight": 0.4}}},
+        {"method": "slerp", "between": ["a", "b"], "t": [[0.2, 0.4]]},
+    ],
+)
+def test_a_merge_of_another_meaning_is_no_point_of_the_space(entry: dict[str, Any]) -> None:
+    space = make_space(SPACES)
+    config = space.config.model_copy(update={"recipes": [RecipeGrid.model_validate(entry)]})
+    assert space.params_of_merge(expand(config, dict(space.sources))[-1]) is None
 
 
 def test_filters_and_depth() -> None:
