@@ -111,8 +111,8 @@ def _without_globals(where: str, entry: dict[Any, Any], top: Top) -> dict[Any, A
         if key in entry and (value := entry.pop(key)) not in (None, top.dtype):
             raise KeyProblem(
                 f"{where}.{key}",
-                f"all recipes of a sweep have one dtype, which is {top.dtype}, but got {value}; write dtype: {value} at "
-                "the top of the file, or take this key out",
+                f"all recipes of a sweep have one dtype, which is {top.dtype}, but got {value}; write dtype: {value} "
+                "at the top of the file, or take this key out",
             )
     for key in ("tokenizer_source", "tokenizer"):
         source = _tokenizer({key: entry.pop(key, None)})
