@@ -71,7 +71,7 @@ def run_sweep(path: Path, out: Path, *, until: Stage = Stage.FINETUNE, max_gpu_h
     with locked(layout), driving(layout):
         sweep = open_sweep(config, layout)
         race = open_race(sweep, starts=searches)
-        with computing(sweep, max_gpu_hours, searches=searches) as compute:
+        with computing(sweep, max_gpu_hours, searches=searches, finetunes=finetunes) as compute:
             evaluate(sweep, sweep.grid, compute)
             try:
                 if race and searches:

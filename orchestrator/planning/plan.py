@@ -23,7 +23,7 @@ from orchestrator.sizing.nodes import Node, assumed_nodes, describe_nodes, parse
 from orchestrator.sizing.placement import shape_of
 from orchestrator.stages.open import open_recipes, open_tasks, tokenizer_notes
 from tasks.evaluation.suites import SuiteTask, generation_tasks
-from tasks.generation.metrics import open_encoder
+from tasks.generation.metrics import check_lexical, open_encoder
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,10 @@ def make_plan(
         differing = list(tokenizer_notes(config, files, found.serving, tasks))
     recipes, serving, parameters = found.recipes, found.serving, found.parameters
     model = shape_of(files[next(iter(config.parents))].config, parameters, config.dtype)
-    if config.generation and not shape and generation_tasks([*tasks.suites, *tasks.learning, *tasks.held_out]):
-        open_encoder(config.generation.encoder, weights=False)
+    if generation_tasks(tasks.all):
+        check_lexical()
+        if config.generation and not shape:
+            open_encoder(config.generation.encoder, weights=False)
     model_notes = [note for found in files.values() for note in found.notes]
     unique = {question.id: question for suite in tasks.suites for question in suite.questions}
     serving_plan = plan_serving(config, model, nodes, unique.values(), len(recipes))

@@ -11,6 +11,7 @@ from cluster.errors import EngineStartError
 from cluster.pool import Pool
 from cluster.session import session
 from cluster.spec import WorkerSpec
+from cluster.training import Group, group_of, room
 from orchestrator.core.errors import UserError
 from orchestrator.core.files import write_atomic
 from orchestrator.core.progress import say
@@ -27,10 +28,13 @@ class Compute:
     Args:
         max_gpu_hours: the limit after which `is_exhausted`; None for no limit.
         most_workers: most workers of the pool; None for as many as there are blocks when it starts.
+        group: of the fine-tuning that comes later and has not begun; None for none.
     """
 
-    def __init__(self, sweep: Sweep, max_gpu_hours: float | None, most_workers: int | None) -> None:
-        self.sweep, self.max_gpu_hours, self.most_workers = sweep, max_gpu_hours, most_workers
+    def __init__(
+        self, sweep: Sweep, max_gpu_hours: float | None, most_workers: int | None, group: Group | None = None
+    ) -> None:
+        self.sweep, self.max_gpu_hours, self.most_workers, self.group = sweep, max_gpu_hours, most_workers, group
         self.log: Callable[[str], None] = say
         """Where lines about workers go; `evaluate` points it to its progress bar."""
         self._ray, self._engines = contextlib.ExitStack(), contextlib.ExitStack()
@@ -39,10 +43,16 @@ class Compute:
         self._spent_hours = 0.0
 
     def join(self) -> None:
-        """Connect to the Ray cluster, or start a local one, unless this command has done so."""
+        """Connect to the Ray cluster, or start a local one, unless this command has done so.
+
+        Raises:
+            EngineStartError: the cluster has no room for the fine-tuning that comes later.
+        """
         if not self._is_joined:
             self._ray.enter_context(session(self.sweep.layout.ray))
             self._is_joined = True
+            if self.group:
+                room(self.group)
 
     def pool(self, blocks: int) -> Pool:
         """The pool of engines, started at the first call and the same one until `release`.
@@ -91,17 +101,21 @@ class Compute:
 
 
 @contextlib.contextmanager
-def computing(sweep: Sweep, max_gpu_hours: float | None, *, searches: bool) -> Iterator[Compute]:
+def computing(
+    sweep: Sweep, max_gpu_hours: float | None, *, searches: bool, finetunes: bool = False
+) -> Iterator[Compute]:
     """Provide a command with `Compute`; on leaving, engines and Ray are stopped and the engines' scratch is removed.
 
     Args:
         max_gpu_hours: see `Compute`.
         searches: whether the command searches, where further work arises on the way.
+        finetunes: whether it fine-tunes at the end.
 
     Raises:
         UserError: no engine could be started; vLLM's whole output is kept in a file.
     """
-    compute = Compute(sweep, max_gpu_hours, MOST_WORKERS if searches else None)
+    group = finetune_group(sweep) if finetunes and not any(sweep.layout.runs()) else None
+    compute = Compute(sweep, max_gpu_hours, MOST_WORKERS if searches else None, group)
     _clear(sweep.layout)
     try:
         yield compute
@@ -113,6 +127,13 @@ def computing(sweep: Sweep, max_gpu_hours: float | None, *, searches: bool) -> I
     finally:
         compute.close()
         _clear(sweep.layout)
+
+
+def finetune_group(sweep: Sweep) -> Group:
+    """Make the worker group that trains the runs of the section `finetune`."""
+    finetune, workers = sweep.config.finetune, sweep.config.workers
+    assert finetune is not None, "the caller checks"
+    return group_of(finetune, finetune.gpus_of_a_run(workers.gpus), sweep.layout.ray_train, workers.patience)
 
 
 def _clear(layout: Layout) -> None:

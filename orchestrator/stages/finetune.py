@@ -13,12 +13,12 @@ import time
 from collections.abc import Iterator
 
 from cluster.errors import RemoteError
-from cluster.training import Group, group_of, progress, room, train_runs, write_starts
+from cluster.training import Group, progress, room, train_runs, write_starts
 from orchestrator.core.errors import UserError
 from orchestrator.core.files import make_private, read_json_if_exists
 from orchestrator.core.progress import say
 from orchestrator.results.board import Board, FinetunedRow, FinetuneResults, Row
-from orchestrator.stages.compute import Compute
+from orchestrator.stages.compute import Compute, finetune_group
 from orchestrator.stages.evaluate import evaluate, missing_blocks
 from orchestrator.stages.finetune_runs import FinetuneRuns, finetuned_round, plan_runs
 from orchestrator.stages.open import Round, Sweep
@@ -90,8 +90,6 @@ def train(sweep: Sweep, planned: FinetuneRuns, runs: list[Run], compute: Compute
         EngineStartError: the cluster has no room for a run.
         UserError: a starting checkpoint cannot be written.
     """
-    settings, workers = sweep.config.finetune, sweep.config.workers
-    assert settings is not None, "the caller checks"
     for run in runs:
         # Answers belong to weights: those of weights that are trained again do not count any more.
         sweep.forget(run.recipe.id)
@@ -104,7 +102,7 @@ def train(sweep: Sweep, planned: FinetuneRuns, runs: list[Run], compute: Compute
         write_starts(list(starts.values()), sweep.layout.starts)
     except RemoteError as error:
         raise UserError(f"finetune.starts: a starting checkpoint cannot be written: {error}") from None
-    group = group_of(settings, settings.gpus_of_a_run(workers.gpus), sweep.layout.ray_train, workers.patience)
+    group = finetune_group(sweep)
     # The baseline first: other runs may start from it.
     for part in (
         [run for run in runs if run is planned.baseline],

@@ -39,7 +39,8 @@ from orchestrator.stages.training_examples import TrainingExamples, open_trainin
 from orchestrator.stats.scores import TaskScore
 from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.evaluation.readings import read_otherwise
-from tasks.evaluation.suites import SuiteTask, keep_private, load_suites, open_lm, remember
+from tasks.evaluation.suites import SuiteTask, generation_tasks, keep_private, load_suites, open_lm, remember
+from tasks.generation.metrics import check_lexical
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,11 @@ class Tasks:
     held_out: list[SuiteTask]
     """The tasks of a search's objectives with the questions that the search never sees; empty without a search."""
     training: TrainingExamples
+
+    @property
+    def all(self) -> list[SuiteTask]:
+        """The tasks of every section."""
+        return [*self.suites, *self.learning, *self.held_out]
 
 
 @dataclass(frozen=True)
@@ -134,6 +140,8 @@ def open_sweep(config: SweepConfig, layout: Layout) -> Sweep:
     files = resolve(config)
     found = open_recipes(config, files, layout)
     sweep = _open(config, layout, found.sources, found.recipes, found.serving, make_profile(config))
+    if generation_tasks(sweep.tasks.all):
+        check_lexical()
     differing = tokenizer_notes(config, files, found.serving, sweep.tasks)
     sweep = replace(sweep, serving=replace(found.serving, notes=(*found.serving.notes, *differing)))
     manifest = Manifest(config, found.sources, sweep.serving, sweep.profile, digests(sweep))
@@ -204,7 +212,7 @@ def _open(
     profile: Profile,
 ) -> Sweep:
     tasks = open_tasks(config, serving, layout)
-    remember([*tasks.suites, *tasks.learning, *tasks.held_out], config, layout.metrics)
+    remember(tasks.all, config, layout.metrics)
     ledger = Ledger(ledger_location(config, layout), serving, profile)
     return Sweep(config, layout, sources, recipes, serving, profile, tasks, ledger)
 

@@ -11,11 +11,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.training import Group, group_of
+from cluster.training import Group
 from orchestrator.core.files import make_private
 from orchestrator.core.records import RecipeStatus
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.recipes.tuning import Tuning, settings
+from orchestrator.stages.compute import finetune_group
 from orchestrator.stages.finetune_runs import make_run
 from orchestrator.stages.open import Sweep
 from tasks.finetuning.examples import digest
@@ -64,10 +65,8 @@ def training_group(sweep: Sweep) -> Group | None:
     """Make the worker group that trains the candidates of a joint search beside the engines; else None."""
     if sweep.config.joint is None:
         return None
-    _, finetune = sweep.config.joint
-    workers = sweep.config.workers
-    home = make_private(sweep.layout.ray_train)
-    return group_of(finetune, finetune.gpus_of_a_run(workers.gpus), home, workers.patience)
+    make_private(sweep.layout.ray_train)
+    return finetune_group(sweep)
 
 
 def tidy(sweep: Sweep, space: SearchSpace, scheduler: RaceScheduler, finalists: Collection[str]) -> None:

@@ -21,6 +21,7 @@ from orchestrator.config.generation import Encoder
 from orchestrator.config.models import Parent
 from orchestrator.core.errors import UserError
 from orchestrator.core.files import make_private
+from orchestrator.core.text import one_line
 from orchestrator.models.resolve import open_model
 from tasks.generation.faithfulness import faithfulness
 
@@ -59,8 +60,11 @@ def open_encoder(encoder: Encoder | None, *, weights: bool = True) -> OpenEncode
         None where the sweep names none.
 
     Raises:
-        UserError: there is no such model, it has fewer layers than are named, or its weights are not safetensors.
+        UserError: there is no such model, it has fewer layers than are named, or its weights are not safetensors
+            or its tokenizer cannot be loaded.
     """
+    from transformers import AutoTokenizer
+
     if encoder is None:
         return None
     parent = Parent(model=encoder.model, revision=encoder.revision)
@@ -68,7 +72,29 @@ def open_encoder(encoder: Encoder | None, *, weights: bool = True) -> OpenEncode
     layers = files.config.get("num_hidden_layers", encoder.layer)
     if encoder.layer > layers:
         raise UserError(f"generation.encoder.layer: {encoder.model} has {layers} layers, not {encoder.layer}; lower it")
+    try:
+        AutoTokenizer.from_pretrained(files.folder)
+    except Exception as error:  # tokenizers raises nothing more specific
+        raise UserError(
+            f"generation.encoder.model: the tokenizer of {encoder.model} cannot be loaded ({one_line(error)}); take an "
+            "encoder that has one"
+        ) from None
     return OpenEncoder(str(files.folder), encoder.layer, files.source.digest)
+
+
+def check_lexical() -> None:
+    """Measure one text, so that data which a metric lacks is missed before any text is generated.
+
+    Raises:
+        UserError: NLTK's data is not there.
+    """
+    try:
+        lexical("a text", ["a text"])
+    except LookupError:
+        raise UserError(
+            "METEOR needs NLTK's data: wordnet and punkt_tab in a folder that NLTK_DATA names; `make setup` puts them "
+            "into the environment"
+        ) from None
 
 
 def measure(output: str, reference: Reference, source: str, encoder: OpenEncoder | None) -> Values:

@@ -98,6 +98,29 @@ def test_what_is_wrong_with_finetune_is_said(sweep: Callable[..., Path], tmp_pat
     assert "has no section finetune" in mergefront("sft", sweep(), "--out", tmp_path / "out", expect=2)[1]
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"starts": ["bee"]}, "finetune.starts[0]: 'bee' is no recipe of this sweep"),
+        (
+            {"starts": ["baseline"], "baseline": {"start": "c", "file": "x"}},
+            "finetune.baseline.start: 'c' is no recipe",
+        ),
+        ({"starts": ["baseline"], "baseline": {"start": "a", "file": "no.jsonl"}}, "finetune.baseline.file: "),
+        ({"method": "icft", "icft": {"general": "no.jsonl"}}, "finetune.icft.general: "),
+        ({"max_length": 16}, "max_length is 16, but a training example has"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_plan_and_run_refuse_the_same_before_anything_is_evaluated(
+    changes: dict[str, Any], message: str, sweep: Callable[..., Path], tmp_path: Path, mergefront: Run
+) -> None:
+    path = sweep(generation=GENERATION, finetune={**FINETUNE, **changes})
+    said = [mergefront(*command, expect=2)[1] for command in (("plan", path), ("run", path, "--out", tmp_path / "out"))]
+    assert all(message in each and "starting engines" not in each for each in said), said
+    assert said[0] == said[1]
+
+
 def test_every_start_learns_from_the_same_nested_examples_and_the_baseline_comes_first(
     sweep: Callable[..., Path], tmp_path: Path
 ) -> None:
