@@ -246,12 +246,10 @@ def naming(where: str, task: Any) -> Iterator[None]:
 
 def _check_gen_kwargs(task: Any, *settings: dict[str, Any]) -> None:
     """Refuse settings that do not reach the requests, because the task's own program makes them without its config."""
-    for instance in task.instances:
-        for key, value in overlaid({}, *settings).items():
-            if instance.request_type == "generate_until" and instance.args[1].get(key) != value:
-                raise UserError(
-                    f"gen_kwargs: {key} has no effect, as the task's own program sets {instance.args[1]}; leave it out"
-                )
+    wanted = overlaid({}, *settings)
+    for made in (instance.args[1] for instance in task.instances if instance.request_type == "generate_until"):
+        if lost := [key for key, value in wanted.items() if made.get(key) != value]:
+            raise UserError(f"gen_kwargs: {lost[0]} has no effect, as the task's own program sets {made}; leave it out")
 
 
 def _build_requests(
