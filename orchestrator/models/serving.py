@@ -51,7 +51,7 @@ def make_serving(config: SweepConfig, parents: dict[str, Files], folder: Path) -
         write_atomic(make_private(folder / digest) / name, data)
     engine = config.workers.engine
     first = parents[next(iter(config.parents))]
-    named = {name: stop_ids(found) for name, found in parents.items()}
+    named = {name: stop_ids(found, own[name].where) for name, found in parents.items()}
     stops = {name: ids for name, (ids, _) in named.items()}
     if config.tokenizer_source is not None:
         at = {name: served_ids(own[name], files) for name in stops}

@@ -11,19 +11,22 @@ from orchestrator.models.formats import read_json
 from orchestrator.models.resolve import Files
 
 
-def stop_ids(files: Files) -> tuple[set[int], list[str]]:
+def stop_ids(files: Files, where: str) -> tuple[set[int], list[str]]:
     """Collect the ids that end a text, and the sentences on those that are left out because no weight belongs to them.
 
     Such ids are left over from another model, or are those of tokens that were added without a row in the embedding; an
     engine refuses them.
 
+    Args:
+        where: the sweep file's key of the model, for messages.
+
     Raises:
-        UserError: an id is no whole number of at least 0.
+        UserError: an id is no whole number of at least 0, or an eos_token no text.
     """
     name, rows = files.source.name, files.config.get("vocab_size")
     found: set[int] = set()
     notes = []
-    for what, number in _named(files):
+    for what, number in _named(files, where):
         if number is None:
             notes.append(f"{name}: {what} is not in its tokenizer and ends no text.")
         elif rows is not None and number >= rows:
@@ -33,9 +36,8 @@ def stop_ids(files: Files) -> tuple[set[int], list[str]]:
     return found, notes
 
 
-def _named(files: Files) -> Iterator[tuple[str, int | None]]:
+def _named(files: Files, where: str) -> Iterator[tuple[str, int | None]]:
     """The ids that the model's files name, each in words; None for a token that its tokenizer does not have."""
-    where = f"parents.{files.source.name}.model"
     for file, value in (
         ("config.json", files.config.get("eos_token_id")),
         ("generation_config.json", _optional_json(files.folder / "generation_config.json").get("eos_token_id")),
@@ -48,14 +50,15 @@ def _named(files: Files) -> Iterator[tuple[str, int | None]]:
             yield f"eos_token_id {number} of {file}", number
     eos = _optional_json(files.tokenizer_folder / "tokenizer_config.json").get("eos_token")
     text = eos.get("content") if isinstance(eos, dict) else eos
-    if text is not None and (files.tokenizer_folder / "tokenizer.json").exists():
-        yield (
-            f"eos_token {text!r} of tokenizer_config.json",
-            _id_of(read_json(where, files.tokenizer_folder / "tokenizer.json"), text),
-        )
+    if not isinstance(text, str | None):
+        place = files.tokenizer_folder / "tokenizer_config.json"
+        raise UserError(f"{where}: {place}: eos_token is {eos!r:.200}, not a token; correct it")
+    tokenizer = files.tokenizer_folder / "tokenizer.json"
+    if text is not None and tokenizer.exists():
+        yield f"eos_token {text!r} of tokenizer_config.json", _id_of(read_json(where, tokenizer), text)
 
 
-def _id_of(tokenizer: dict[str, Any], text: Any) -> int | None:
+def _id_of(tokenizer: dict[str, Any], text: str) -> int | None:
     """The id of a token in a tokenizer.json; added tokens come before those of its model."""
     for token in tokenizer.get("added_tokens") or []:
         if isinstance(token, dict) and token.get("content") == text:

@@ -147,6 +147,23 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "wrong direction": (objective(direction="minimize"), "acc is better when higher, but the objective's direction is minimize"),
     "no chat template": (objective(apply_chat_template=True), "objectives.clinical.apply_chat_template: the tokenizer of"),
+    "template argument without a template": (
+        objective(chat_template_kwargs={"enable_thinking": False}),
+        "objectives.clinical: chat_template_kwargs has no effect without apply_chat_template: true; add it",
+    ),
+    "reasoning without an end": (
+        objective(apply_chat_template=True, chat_template_kwargs={"enable_thinking": True}),
+        "objectives.clinical: chat_template_kwargs.enable_thinking needs think_end_token",
+    ),
+    "reasoning switched by a text": (
+        objective(apply_chat_template=True, chat_template_kwargs={"enable_thinking": "false"}),
+        "objectives.clinical: chat_template_kwargs.enable_thinking is 'false'; write true or false",
+    ),
+    "reasoning that ends with nothing": (objective(think_end_token=""), "objectives.clinical: think_end_token is empty"),
+    "system prompt in two spellings": (
+        objective(system_prompt="a", system_instruction="b"),
+        "objectives.clinical.system_instruction: unknown key",
+    ),
     "missing include_path": ({"include_path": ["nowhere"]}, "nowhere does not exist; correct the path or create it"),
     "missing data_root": ({"data_root": "nowhere"}, "nowhere does not exist; correct the path or create it"),
     "window too short": (

@@ -26,7 +26,7 @@ def found(folder: Path, file: str, changes: dict[str, Any]) -> tuple[set[int], l
         shutil.copy(INSTRUCT / each, folder)
     (folder / file).write_text(json.dumps({**read_json("parents", folder / file), **changes}))
     config = read_json("parents", folder / CONFIG)
-    return stop_ids(Files(Source("d", "b", str(folder), None, None), folder, config, 0))
+    return stop_ids(Files(Source("d", "b", str(folder), None, None), folder, config, 0), "parents.b.model")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_the_vocabulary_of_a_unigram_tokenizer_is_a_list(tmp_path: Path) -> None
     (tmp_path / "tokenizer.json").write_text(json.dumps(pairs))
     (tmp_path / TOKENIZER).write_text('{"eos_token": "</s>"}')
     source = Source("d", "b", str(tmp_path), None, None)
-    assert stop_ids(Files(source, tmp_path, {"vocab_size": 2}, 0)) == ({1}, [])
+    assert stop_ids(Files(source, tmp_path, {"vocab_size": 2}, 0), "parents.b.model") == ({1}, [])
 
 
 @pytest.mark.parametrize("value", ["2", "</s>", -1, True, 2.0, [2, "2"], {"id": 2}])
@@ -68,3 +68,11 @@ def test_what_is_no_id_is_refused_with_its_file(file: str, value: Any, tmp_path:
         UserError, match=rf"parents.b.model: .*{file}: eos_token_id is .*, not a token's id; correct it"
     ):
         found(tmp_path, file, {"eos_token_id": value})
+
+
+@pytest.mark.parametrize("value", [["</s>"], 2, True, {"content": 2}])
+def test_an_end_of_text_that_is_no_token_is_refused(value: Any, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"parents.b.model: .*tokenizer_config.json: eos_token is .*, not a token; correct"
+    ):
+        found(tmp_path, TOKENIZER, {"eos_token": value})
