@@ -46,9 +46,15 @@ class Place:
 
     @property
     def where(self) -> str:
-        """The path of the key, such as `recipes[0].method`."""
-        parts = self.parts[:-1] if self.parts[-1:] == [KEY] and not self.is_unknown else self.parts
-        return _joined(parts)
+        """The path of the key, such as `recipes[0].method`; of a key that is none, the path of what it is in."""
+        of_the_key = self.parts[-1:] == [KEY] and not self.is_unknown
+        left_out = 2 if self.is_key else int(of_the_key or self.error["type"] == "invalid_key")
+        return _joined(self.parts[: len(self.parts) - left_out])
+
+    @property
+    def is_key(self) -> bool:
+        """Whether it is about the key of a mapping itself, and not about its value."""
+        return self.parts[-1:] == [KEY] and self.error["type"].endswith("_type")
 
     @property
     def is_unknown(self) -> bool:
@@ -81,6 +87,14 @@ def explain(error: ValidationError, model: type[BaseModel], data: dict[Any, Any]
         if isinstance(cause, KeyProblem):
             return f"{_joined([*first.parts, cause.key])}: {cause.message}"
         return f"{first.where}: {cause}".removeprefix(": ")
+    if first.is_key or kind == "invalid_key":
+        return (
+            f"{first.where}: {value!r} is no key; quote it if it is a name (yes, no, on and off are true and false), "
+            "and write a decimal number with a point, such as 0.5"
+        ).removeprefix(": ")
+    if kind in ("too_short", "too_long"):
+        bound = "at least {min_length}" if kind == "too_short" else "at most {max_length}"
+        return f"{first.where}: takes {bound.format(**first.error['ctx'])} entries, but got {_shown(value)}"
     if kind.endswith("_type") or kind in ("int_from_float", "literal_error", "model_attributes_type"):
         return f"{first.where}: {_wrong_type(first, value)}"
     more = len(errors) - 1
@@ -104,8 +118,6 @@ def _unknown(place: Place, places: Sequence[Place]) -> str:
 
 def _wrong_type(place: Place, value: Any) -> str:
     wanted = words_of(place.kind)
-    if place.parts[-1:] == [KEY]:
-        return f"a key here is text, but got {value!r}; quote it"
     if value is None:
         return f"has no value; write {wanted}, or take the key out"
     return f"takes {wanted}, but got {_shown(value)}{_way_out(place.kind, value)}"
@@ -117,12 +129,14 @@ def _way_out(kind: Any, value: Any) -> str:
     if len(repr(value)) > SHOWN:
         return ""
     if str in wanted and isinstance(value, int | float):
-        return f"; quote it: {str(value)!r}" if not isinstance(value, bool) else "; quote it"
+        return f"; quote it: {str(value)!r}" if type(value) is int else "; put what is written there in quotes"
+    if int in wanted and isinstance(value, float) and value.is_integer():
+        return f"; write {value:.0f}"
     if {int, float} & set(wanted) and number_hint(value):
         return number_hint(value)
     for each in wanted:
         if get_origin(each) is Literal:
-            return hint(value, get_args(each)).removesuffix("?")
+            return hint(value, get_args(each))
         if get_origin(each) is list and not isinstance(value, list | dict):
             return f"; write [{value}]"
         if _is_model(each) and not isinstance(value, dict):
@@ -151,11 +165,20 @@ def _words_of_one(kind: Any) -> str:
     if origin is list:
         return "a list" if inner[0] is Any else f"a list of {_several(inner[0])}"
     if origin is dict:
-        below = words_of(inner[1])
-        return "keys of your choice" + ("" if below == "any value" else f", each with {below}")
+        return f"names with values, such as {_example(kind)}"
     if _is_model(kind):
         return f"keys ({', '.join(kind.model_fields)})"
     return WORDS.get(kind, "any value")
+
+
+def _example(kind: Any) -> str:
+    """Show the form of a value: `{NAME: {model: …}}`."""
+    kind = _alternatives(kind)[0]
+    if get_origin(kind) is dict:
+        return f"{{NAME: {_example(get_args(kind)[1])}}}"
+    if _is_model(kind):
+        return f"{{{', '.join(f'{name}: …' for name, field in kind.model_fields.items() if field.is_required())}}}"
+    return "…"
 
 
 def _several(kind: Any) -> str:

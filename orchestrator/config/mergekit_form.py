@@ -93,9 +93,8 @@ def _entry(where: str, entry: dict[Any, Any], top: Top) -> dict[Any, Any]:
     if isinstance(entry.get("models"), list):
         entry["models"] = _from_list(f"{where}.models", entry["models"], name_of)
     elif isinstance(entry.get("models"), dict):
-        entry["models"] = {
-            name_of(f"{where}.models", name): {} if own is None else own for name, own in entry["models"].items()
-        }
+        items = entry["models"].items()
+        entry["models"] = {name_of(f"{where}.models", name): _parameters(own) for name, own in items}
     if isinstance(entry.get("between"), list):
         entry["between"] = [name_of(f"{where}.between", name) for name in entry["between"]]
     if "base_model" in entry:
@@ -184,10 +183,19 @@ def _from_list(where: str, items: list[Any], name_of: Namer) -> dict[Any, Any]:
                 f"{where}[{index}]", f"takes {{model: …, parameters: {{…}}}} with a parent's name, but got {item!r}"
             )
         name = name_of(f"{where}[{index}].model", item["model"])
+        if not isinstance(name, str):
+            raise KeyProblem(f"{where}[{index}].model", f"takes the name of a parent, but got {name!r}")
         if name in found:
             raise KeyProblem(f"{where}[{index}].model", f"{name!r} is named twice; a merge takes each model once")
-        found[name] = {} if item.get("parameters") is None else item["parameters"]
+        found[name] = _parameters(item.get("parameters"))
     return found
+
+
+def _parameters(own: Any) -> Any:
+    """Return the parameters of a model, also where they are written below `parameters` or left out."""
+    if isinstance(own, dict) and own.keys() == {"parameters"}:
+        own = own["parameters"]
+    return {} if own is None else own
 
 
 def _namer(parents: dict[Any, Any], folder: Path) -> Namer:

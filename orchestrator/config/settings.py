@@ -95,7 +95,9 @@ class Parameter:
 
 
 def number_hint(value: Any) -> str:
-    """Say how a text that means a number is written: `; write 0.5, without quotes`, or "" for anything else."""
+    """Say how the number is written that a value means: `; write 0.5, without quotes`; "" where it means none."""
+    if isinstance(value, float) and value.is_integer():
+        return f"; write {value:.0f}"
     if not isinstance(value, str):
         return ""
     whole, _, part = value.strip().partition("/")

@@ -16,5 +16,6 @@ def hint(word: str, known: Any) -> str:
     Args:
         known: an iterable of the words that are allowed.
     """
-    close = difflib.get_close_matches(str(word), list(map(str, known)), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    folded = {str(each).casefold(): str(each) for each in known}
+    close = difflib.get_close_matches(str(word).casefold(), folded, n=1)
+    return f"; did you mean {folded[close[0]]!r}?" if close else ""

@@ -97,8 +97,8 @@ TEXTS: dict[str, tuple[bytes | str | dict[str, Any], str]] = {
         content(parents={"a": {"model": "https://example.org/model"}, "b": {"model": "y"}}),
         "parents.a.model: https:// is not supported; give a folder, or an address with s3:// or gs://",
     ),
-    "parents that are a list": (content(parents=[1, 2]), "parents: takes keys of your choice"),
-    "objectives that are a text of megabytes": (content(objectives="x" * 900_000), "objectives: takes keys of your choice"),
+    "parents that are a list": (content(parents=[1, 2]), "parents: takes names with values, such as {NAME: {model: …}}, but got [1, 2]"),
+    "objectives that are a text of megabytes": (content(objectives="x" * 900_000), "objectives: takes names with values"),
     "token of the hub": (
         content(parents={"a": {"model": "x", "revision": "hf_" + "A1" * 17}, "b": {"model": "y"}}),
         "parents.a.revision: contains a Hugging Face token",

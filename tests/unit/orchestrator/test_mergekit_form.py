@@ -74,6 +74,7 @@ PASTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"method": "slerp", "t": [0.3], "between": ["clinical", "base"]},
     ),
     "keys by location": ({**OURS, "models": {"./clinical": EACH, "instruct": EACH}}, OURS),
+    "parameters below parameters": ({**OURS, "models": {name: {"parameters": EACH} for name in OURS["models"]}}, OURS),
     "models without values": (
         {**SLERP, "models": {"clinical": None, "base": None}, "parameters": {"t": 0.5}},
         {**SLERP, "parameters": {"t": 0.5}},
@@ -110,6 +111,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "the model without its adapter": ({**OURS, "models": ["org/instruct"]}, "'org/instruct' is no parent of this sweep"),
     "no parent by that name": ({**OURS, "models": {"clinic": EACH}}, "names 'clinic', which is not in parents"),
     "no model": ({**OURS, "models": [{"parameters": EACH}]}, "recipes[0].models[0]: takes {model: …, parameters: {…}}"),
+    "a model in pieces": ({**OURS, "models": [{"model": {"model": "x"}}]}, "models[0].model: takes the name of a parent"),
     "another dtype": ({**OURS, "dtype": "float16"}, "recipes[0].dtype: all recipes of a sweep have one dtype, which is"),
     "another out_dtype": ({**OURS, "out_dtype": "float16"}, "recipes[0].out_dtype: all recipes of a sweep"),
     "a tokenizer of its own": ({**OURS, "tokenizer_source": "union"}, "recipes[0].tokenizer_source: one tokenizer serves all recipes of a sweep; write tokenizer_source: union at the top"),
@@ -144,7 +146,7 @@ TOP: dict[str, tuple[dict[str, Any], str]] = {
     "chat_template": ({"chat_template": "auto"}, "chat_template: one chat template serves all recipes"),
     "a recipe that is none": ({"recipes": ["linear"]}, "recipes[0]: takes keys (method, alpha, t, "),
     "one recipe, not a list": ({"recipes": {"method": "linear"}}, "recipes: takes a list of keys (method, alpha"),
-    "parents as a list": ({"parents": ["a", "b"]}, "parents: takes keys of your choice, each with keys (model, revision"),
+    "parents as a list": ({"parents": ["a", "b"]}, "parents: takes names with values, such as {NAME: {model: …}}, but got"),
     "a parent as a name": ({"parents": {"a": "org/a", "b": "org/b"}}, "but got 'org/a'; write {model: org/a}"),
     "path for model": ({"parents": {"a": {"path": "x"}, "b": {"model": "y"}}}, "parents.a.path: unknown key; did you mean 'model', which is missing?"),
     "task for tasks": ({"objectives": {"c": {"task": "x"}}}, "objectives.c.task: unknown key; did you mean 'tasks'?"),
@@ -153,9 +155,16 @@ TOP: dict[str, tuple[dict[str, Any], str]] = {
     "nothing": ({"objectives": {"c": None}}, "objectives.c: has no value; write keys (tasks, "),
     "yes in quotes": ({"checkpoints": {"keep": "yes"}}, "checkpoints.keep: takes true or false, but got 'yes'"),
     "a number in quotes": ({"seed": "3"}, "seed: takes a whole number, but got '3'; write 3, without quotes"),
+    "a whole number with an exponent": ({"seed": 1e3}, "seed: takes a whole number, but got 1000.0; write 1000"),
+    "a float for a name": ({"parents": {"a": {"model": "x", "revision": 1e5}, "b": {"model": "y"}}}, "takes text, but got 100000.0; put what is written there in quotes"),
+    "a decimal comma in braces": ({"recipes": [{"method": "slerp", "t": 0, 5: None}]}, "recipes[0]: 5 is no key; quote it"),
+    "one parent": ({"parents": {"a": {"model": "x"}}}, "parents: takes at least 2 entries, but got {'a'"),
+    "no name for a dtype": ({"dtype": "bf16"}, "dtype: takes 'float32', 'bfloat16' or 'float16', but got 'bf16'; did you mean 'bfloat16'?"),
+    "a number for parameters": ({"recipes": [{**OURS, "models": {"a": 0.5}}]}, "models.a: takes names with values, such as {NAME: …}, but got 0.5"),
+    "a method in capitals": ({"recipes": [{**SLERP, "method": "SLERP"}]}, "no merge method 'SLERP'; did you mean 'slerp'?"),
     "half a seed": ({"seed": 0.5}, "seed: takes a whole number, but got 0.5"),
     "a task for a list": ({"objectives": {"c": {"tasks": "x"}}}, "objectives.c.tasks: takes a list of text or keys (task"),
-    "a number for a name": ({"parents": {1: {"model": "x"}, 2: {"model": "y"}}}, "a key here is text, but got 1; quote it"),
+    "a number for a name": ({"parents": {1: {"model": "x"}, 2: {"model": "y"}}}, "parents: 1 is no key; quote it if it is a name"),
 }  # fmt: skip
 
 
