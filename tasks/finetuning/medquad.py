@@ -25,7 +25,7 @@ from tasks.finetuning.conversations import to_last_answer
 from tasks.finetuning.rows import WeightedExample, difficulties, encode, pad_of
 from tasks.finetuning.weak_labels import Written
 from tasks.generation.metrics import distinct
-from tasks.generation.reader import Reader
+from tasks.generation.reader import Reader, text_of
 from tasks.generation.sources import is_test
 
 ORIGIN = "https://github.com/abachaa/MedQuAD"
@@ -55,6 +55,8 @@ class MedQuad:
     test: list[QuestionAnswer]
     incomplete: int
     """Pairs without a question or an answer, left out: the authors removed the answers of three sources."""
+    remarks: tuple[str, ...] = ()
+    """What a reader of results must know about the files."""
 
 
 @dataclass(frozen=True)
@@ -91,21 +93,22 @@ def read_medquad(folder: Path) -> MedQuad:
         raise reader.wrong(f"has {len(documents)} XML documents and {CHATS[0]} or {CHATS[1]}; keep one form of the set")
     if documents:
         pairs = [(is_test(file.stem, one_in=10), pair) for file in documents for pair in _document(reader, file)]
+        reader.count("the folder", "XML document", len(documents), published=11_274)
     else:
         pairs = [(name == CHATS[1], pair) for name in CHATS for pair in _chats(reader, reader.find(name))]
     complete = [(test, pair) for test, pair in pairs if pair.question and pair.answer]
     train, test = ([pair for is_in, pair in complete if is_in == wanted] for wanted in (False, True))
-    return MedQuad(train, test, len(pairs) - len(complete))
+    return MedQuad(train, test, len(pairs) - len(complete), tuple(reader.remarks))
 
 
 def _document(reader: Reader, file: Path) -> Iterator[QuestionAnswer]:
     root = reader.parse_xml(file)
-    focus = (root.findtext("Focus") or "").strip()
+    focus = text_of(root.find("Focus"))
     for pair in root.iter("QAPair"):
-        question, answer = pair.find("Question"), pair.findtext("Answer") or ""
+        question, answer = pair.find("Question"), text_of(pair.find("Answer"))
         if question is None:
             raise reader.wrong(f"{file} has a QAPair without Question")
-        yield QuestionAnswer((question.text or "").strip(), answer.strip(), question.get("qtype", ""), focus)
+        yield QuestionAnswer(text_of(question), answer, question.get("qtype", ""), focus)
 
 
 def _chats(reader: Reader, file: Path) -> Iterator[QuestionAnswer]:

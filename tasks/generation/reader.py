@@ -168,3 +168,8 @@ class Reader:
                 raise self.missing(f"the first line of {row.file.path} names no column {names[0]!r}{near}")
             found[key] = known[0]
         return found
+
+
+def text_of(element: Element | None) -> str:
+    """Return an XML element's text, with that of the elements in it; "" for none."""
+    return "" if element is None else "".join(element.itertext()).strip()

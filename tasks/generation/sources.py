@@ -16,7 +16,7 @@ from pathlib import Path
 from orchestrator.config.generation import Generation
 from orchestrator.core.errors import UserError, hint
 from orchestrator.core.text import count
-from tasks.generation.reader import Columns, Reader
+from tasks.generation.reader import Columns, Reader, text_of
 
 
 @dataclass(frozen=True)
@@ -137,14 +137,15 @@ def _openi(reader: Reader, files: Sequence[Path]) -> Iterator[dict[str, str]]:
     for file in files:
         root = reader.parse_xml(file)
         uid = root.find(".//uId")
-        parts = {(part.get("Label") or "").upper(): (part.text or "").strip() for part in root.iter("AbstractText")}
-        if uid is None or "FINDINGS" not in parts or "IMPRESSION" not in parts:
+        parts = [((part.get("Label") or "").upper(), text_of(part)) for part in root.iter("AbstractText")]
+        found, impression = ([text for label, text in parts if label == name] for name in ("FINDINGS", "IMPRESSION"))
+        if uid is None or len(found) != 1 or len(impression) != 1:
             lacks = "uId" if uid is None else 'AbstractText Label="FINDINGS" or "IMPRESSION"'
-            raise reader.wrong(f"{file} has no {lacks}; take it out if it is no report of the collection")
+            raise reader.wrong(f"{file} does not have one {lacks}; take it out if it is no report of the collection")
         other = first.setdefault(str(uid.get("id")), file)
         if other != file:
             raise reader.wrong(f"{file} is the report of {other} again; keep one of them")
-        yield {"id": str(uid.get("id")), "input": parts["FINDINGS"], "reference": parts["IMPRESSION"]}
+        yield {"id": str(uid.get("id")), "input": found[0], "reference": impression[0]}
     reader.count("the folder", "XML report", len(files), published=3955)
 
 

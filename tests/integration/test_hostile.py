@@ -146,12 +146,12 @@ def test_task_files_run_only_for_who_trusts_them(
 
 OWN: dict[str, tuple[str | bytes, str]] = {
     "not JSON": ('{"input": "a", "reference": "b"}\n{"input": \n', "line 2: is not valid JSON"),
-    "no objects": ("[1, 2]\n", "line 1: is no object"),
+    "no objects": ("[1, 2]\n", "element 1 (line 1): is no object"),
     "not UTF-8": (b"\xff\xfe\n", "line 1: is not UTF-8 text"),
     "no such field": ('{"text": "a"}\n', "line 1"),
-    "no text": ('{"input": "a", "reference": null}\n', "line 1 has no text in the field 'reference'"),
-    "parquet": (b"PAR1\x15\x04\x15\x00", "line 1"),
-    "nothing": ("", "is empty; write an object a line"),
+    "no text": ('{"input": "a", "reference": null}\n', "line 1: has no text in the field 'reference'"),
+    "parquet": (b"PAR1\x15\x04\x15\x00", "cannot be read as Parquet"),
+    "nothing": ("", "is empty; write an object per line"),
 }  # fmt: skip
 
 

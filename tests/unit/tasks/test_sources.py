@@ -165,7 +165,7 @@ def test_what_is_wrong_is_told_without_the_text(tmp_path: Path) -> None:
     (tmp_path / "1.xml").write_text(f"<eCitation><uId id='CXR1'/>{SECRET}")
     told("clinical_radiology", r"1\.xml is not valid XML \(line 1\)")
     (tmp_path / "1.xml").write_text(f"<eCitation><uId id='CXR1'/><a>{SECRET}</a></eCitation>")
-    told("clinical_radiology", r'1\.xml has no AbstractText Label="FINDINGS"')
+    told("clinical_radiology", r'1\.xml does not have one AbstractText Label="FINDINGS"')
 
 
 REPORTS = "uid,findings,impression"
