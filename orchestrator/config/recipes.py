@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from orchestrator.config.merges import check_merge, check_parameters, check_sum
 from orchestrator.config.methods import SHARE, MergeMethod, merge_method
-from orchestrator.config.settings import covers, expand_span, grid_values, is_grid, number_hint
+from orchestrator.config.settings import covers, expand_span, filters, grid_values, is_grid, number_hint
 from orchestrator.config.types import Strict
 
 MAX_POINTS = 1_000_000
@@ -93,6 +94,15 @@ class RecipeGrid(Strict):
     def ratio(self) -> list[Any] | None:
         """The values of `alpha` or `t`, whichever the method has; None where the entry has `models`."""
         return self.alpha if self.alpha is not None else self.t
+
+    def filters(self) -> Iterator[tuple[str, str]]:
+        """Yield the parts of tensor names that values ask for, each after the path of its key."""
+        given = {"alpha": self.alpha or [], "t": self.t or []}
+        given |= {f"parameters.{key}": grid_values(value) for key, value in self.parameters.items()}
+        for name, own in (self.models or {}).items():
+            given |= {f"models.{name}.{key}": grid_values(value) for key, value in own.items()}
+        for key, settings in given.items():
+            yield from ((key, name) for setting in settings for name in filters(setting))
 
     def _check_parameters(self, method: MergeMethod) -> None:
         if method.needs_base and self.ratio is None and self.base_model is None:

@@ -19,6 +19,7 @@ from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.text import one_line
 from orchestrator.models.fetch import LORA, content_hash, fetch
+from orchestrator.models.filters import check_filters
 from orchestrator.models.formats import check_folder, read_json, read_model_config
 from orchestrator.models.headers import (
     EMBEDDING,
@@ -99,6 +100,7 @@ def resolve(config: SweepConfig, *, weights: bool = True) -> dict[str, Files]:
             check_one_vocabulary(found[name].vocabulary(here), found[first].vocabulary(there))
         _check_same(f"{section[name]}.{name}.model", found[name], f"parents.{first}", found[first])
     check_layers(config, found[first].config)
+    check_filters(config, {name for files in found.values() for name in files.headers})
     return {name: _as_merged(f"{section[name]}.{name}.model", files) for name, files in found.items()}
 
 

@@ -201,3 +201,15 @@ def test_slices_cover_whole_models(sweep: Callable[..., Path], capsys: pytest.Ca
     config = load_config(pasted(there))
     resolve(config)
     assert set(config.recipes[0].models or {}) == {"a", "b"}
+
+
+def test_a_filter_is_part_of_a_tensors_name(sweep: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    def filtered(*names: str) -> Path:
+        filters = [*({"filter": name, "value": 0.3} for name in names), {"value": 0.5}]
+        linear = {"method": "linear", "models": {"a": {"weight": 1}, "b": {"weight": {"grid": [0.5, filters]}}}}
+        return sweep(recipes=[{"method": "slerp", "t": filters}, linear])
+
+    refused(
+        filtered("self_atn"), capsys, "recipes[0].t: no tensor's name contains 'self_atn'; did you mean 'self_attn'?"
+    )
+    resolve(load_config(filtered("self_attn", "layers.0.mlp", "lm_head")))
