@@ -108,6 +108,11 @@ def overlaid(task: GenKwargs, *settings: GenKwargs, delimiter: str | None = None
             f"gen_kwargs: temperature = {own['temperature']!r} has no effect, as the task file says do_sample: false; "
             "add do_sample: true, or leave temperature out"
         )
+    if own.get("do_sample") is True and "temperature" not in own and found.get("temperature") == 0:
+        raise UserError(
+            "gen_kwargs: do_sample = True has no effect, as the task file says temperature: 0; add a temperature, or "
+            "leave do_sample out"
+        )
     found |= own
     return {key: value for key, value in found.items() if value is not None}
 

@@ -103,6 +103,8 @@ def test_a_temperature_that_the_task_file_switches_off_is_refused() -> None:
     with pytest.raises(UserError, match="the task file says do_sample: false; add do_sample: true"):
         overlaid({"do_sample": False}, {"temperature": 0.7})
     assert overlaid({"do_sample": False}, SAMPLED) == SAMPLED
+    with pytest.raises(UserError, match="the task file says temperature: 0; add a temperature"):
+        overlaid({"temperature": 0.0}, {"do_sample": True})
 
 
 def test_an_answer_is_cut_at_the_stop_texts_of_any_spelling() -> None:
