@@ -14,9 +14,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import transformers
-from transformers import PreTrainedTokenizerFast
-
 from orchestrator.core.errors import UserError
 from orchestrator.core.text import one_line
 
@@ -47,6 +44,9 @@ def open_tokenizer(folder: Path) -> Any:
 
 def _named_class(folder: Path) -> Any:
     """The class that tokenizer_config.json names; None where AutoTokenizer considers more than that name."""
+    import transformers  # here: the driver imports this module for commands that open no tokenizer
+
+    fast = transformers.PreTrainedTokenizerFast
     settings = folder / "tokenizer_config.json"
     # A model's config may overrule the name; without a tokenizer.json, files of other forms are converted.
     if (folder / "config.json").exists() or not (folder / "tokenizer.json").exists() or not settings.exists():
@@ -57,9 +57,9 @@ def _named_class(folder: Path) -> Any:
         return None
     stem = name.removesuffix("Fast")
     if stem in GENERIC:
-        return PreTrainedTokenizerFast
+        return fast
     found = getattr(transformers, stem, None)
-    return found if isinstance(found, type) and issubclass(found, PreTrainedTokenizerFast) else None
+    return found if isinstance(found, type) and issubclass(found, fast) else None
 
 
 @dataclass(frozen=True)

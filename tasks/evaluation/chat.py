@@ -15,7 +15,6 @@ from datetime import date
 from typing import Any
 
 from jinja2 import TemplateError, TemplateSyntaxError
-from transformers.utils.chat_template_utils import _get_template_variables as template_variables
 
 from orchestrator.core.errors import UserError, hint
 from orchestrator.core.text import one_line
@@ -150,7 +149,9 @@ def open_chat(tokenizer: Any, parent: str, settings: Mapping[str, Any], where: s
             "name the one to use default in its tokenizer_config.json, or set tokenizer to another parent"
         ) from None
     try:
-        known = template_variables(source)
+        from transformers.utils.chat_template_utils import _get_template_variables  # here: it takes seconds
+
+        known = _get_template_variables(source)
     except TemplateSyntaxError as error:
         raise UserError(
             f"{where}: the chat template of {parent} is no Jinja ({one_line(error)}); correct it, or set tokenizer to "

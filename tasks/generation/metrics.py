@@ -23,6 +23,7 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.files import make_private
 from orchestrator.core.text import one_line
 from orchestrator.models.resolve import open_model
+from orchestrator.models.tokenizer import open_tokenizer
 from tasks.generation.faithfulness import faithfulness
 
 LEXICAL = ("bleu", "meteor", "rouge1", "rouge2", "rougeL")
@@ -63,8 +64,6 @@ def open_encoder(encoder: Encoder | None, *, weights: bool = True) -> OpenEncode
         UserError: there is no such model, it has fewer layers than are named, or its weights are not safetensors
             or its tokenizer cannot be loaded.
     """
-    from transformers import AutoTokenizer
-
     if encoder is None:
         return None
     parent = Parent(model=encoder.model, revision=encoder.revision)
@@ -73,7 +72,7 @@ def open_encoder(encoder: Encoder | None, *, weights: bool = True) -> OpenEncode
     if encoder.layer > layers:
         raise UserError(f"generation.encoder.layer: {encoder.model} has {layers} layers, not {encoder.layer}; lower it")
     try:
-        AutoTokenizer.from_pretrained(files.folder)
+        open_tokenizer(files.folder)
     except Exception as error:  # tokenizers raises nothing more specific
         raise UserError(
             f"generation.encoder.model: the tokenizer of {encoder.model} cannot be loaded ({one_line(error)}); take an "
