@@ -14,6 +14,8 @@ LEFT_BEHIND = ("thumbs.db", "desktop.ini", "__macosx")
 """Names, in lower case, of what no user means; with those that begin with a dot (`._1.xml`, `.DS_Store`) or a tilde."""
 UNFINISHED = (".tmp", ".part", ".crdownload", ".download", ".swp", ".bak", "~")
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar", ".bz2", ".xz", ".zst")
+FORM = re.compile(r"(\.(csv|tsv|jsonl?|ndjson|parquet|arrow|txt|xml|xlsx?|ods|gz|zip|tgz|tar|bz2|xz|zst|7z|rar))+$")
+"""Suffixes of the forms that a table or a set of texts comes in, packed or not."""
 COPY = re.compile(r"[ _-]*(\(\d+\)|\(?\b(copy|kopie|copie|copia)\b( ?\(?\d+\)?)?\)?)(?=(\.\w+)*$)")
 """What systems add to the name of a second copy."""
 
@@ -66,8 +68,8 @@ def contents(folder: Path, files: Iterable[Path], like: str = "") -> str:
 
 
 def stem_of(name: str) -> str:
-    """Return the plain name without its suffixes: `Data (1).CSV.gz` is `data`."""
-    return plain_name(name).split(".")[0]
+    """Return the plain name without the suffixes of its form: `Data (1).CSV.gz` is `data`."""
+    return FORM.sub("", plain_name(name))
 
 
 def _quoted(names: list[str]) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 from lm_eval.tasks import TaskManager
 
-from orchestrator.core.folders import contents, is_residue, near_names, plain_name, visible_files
+from orchestrator.core.errors import UserError
+from orchestrator.core.folders import contents, is_residue, near_names, plain_name, stem_of, visible_files
 
 DataSet = tuple[str, str | None]
 """Its name on the hub (`cais/mmlu`), and that of its configuration (`anatomy`)."""
@@ -30,6 +31,24 @@ def _data_sets(index: TaskManager, name: str, seen: set[str]) -> Iterator[DataSe
         below = member.get("task") if isinstance(member, dict) else member
         if isinstance(below, str) and below not in seen:
             yield from _data_sets(index, below, seen | {below})
+
+
+def check_single(root: Path, sets: Sequence[DataSet]) -> None:
+    """Refuse a data set with two forms or versions of a file: datasets would read them together, or one of them.
+
+    Raises:
+        UserError: there are such files below `root`.
+    """
+    for path, _ in sets:
+        first: dict[Path, Path] = {}
+        for file in visible_files(root / path):
+            other = first.setdefault(file.with_name(stem_of(file.name)), file)
+            if other != file and stem_of(file.name) != plain_name(file.name):
+                names = " and ".join(str(each.relative_to(root)) for each in (other, file))
+                raise UserError(
+                    f"data_root: {names} are forms or versions of one file, of which datasets reads any; keep the one "
+                    "that is meant"
+                )
 
 
 def found_instead(root: Path, sets: Sequence[DataSet]) -> str:

@@ -17,7 +17,7 @@ from lm_eval.tasks import TaskManager
 from orchestrator.core.errors import UserError
 from orchestrator.core.text import one_line
 from tasks.benchmarks import splits
-from tasks.evaluation.data_root import DataSet, data_sets, found_instead
+from tasks.evaluation.data_root import DataSet, check_single, data_sets, found_instead
 
 
 def open_index(names: Iterable[str], include_path: Sequence[str]) -> TaskManager:
@@ -50,7 +50,10 @@ def load_named(index: TaskManager, where: str, name: str, data_root: str | None)
     spec: Any = name
     if name in splits.laid_over() and _is_lm_evals(index, name):
         spec = {"group": f"{name} alone", "task": [splits.laid_over()[name]]}
-    with loading(where, name, data_root, data_sets(index, name)):
+    sets = data_sets(index, name)
+    if data_root:
+        check_single(Path(data_root), sets)
+    with loading(where, name, data_root, sets):
         loaded = index.load([spec])
     members = loaded["group_map"]
 

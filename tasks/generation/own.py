@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from orchestrator.config.generation import OwnTask
@@ -18,7 +19,10 @@ def own_examples(name: str, task: OwnTask) -> Examples:
     """
     train = task.train
     reader = (lambda: _own_examples(f"generation.own.{name}.train", train, task)) if train else tuple
-    return make_examples(_own_examples(f"generation.own.{name}.file", task.file, task), reader)
+    test = _own_examples(f"generation.own.{name}.file", task.file, task)
+    again = len(test) - len({(each.input, each.reference, each.others) for each in test})
+    remark = f"{name}: {again} of the {len(test)} examples are there again, with the same input and reference."
+    return dataclasses.replace(make_examples(test, reader), remarks=(remark,) if again else ())
 
 
 def _own_examples(where: str, path: str, task: OwnTask) -> list[Example]:

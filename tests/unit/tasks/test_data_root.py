@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.evaluation.data_root import DataSet, data_sets, found_instead
+from orchestrator.core.errors import UserError
+from tasks.evaluation.data_root import DataSet, check_single, data_sets, found_instead
 from tasks.evaluation.task_index import open_index
 
 MEDMCQA: DataSet = ("openlifescienceai/medmcqa", None)
@@ -31,6 +32,27 @@ def test_what_is_there_instead(tmp_path: Path, there: str, wanted: DataSet, mess
     (tmp_path / there).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / there).touch()
     assert message in found_instead(tmp_path, [wanted])
+
+
+@pytest.mark.parametrize("second", ["test (1).jsonl", "TEST.jsonl", "test.csv", "test.jsonl.gz", "test - Copy.parquet"])
+def test_two_forms_of_a_file_are_not_read_together(tmp_path: Path, second: str) -> None:
+    folder = tmp_path / "cais" / "mmlu" / "anatomy"
+    folder.mkdir(parents=True)
+    for name in (
+        "test.jsonl",
+        "dev.jsonl",
+        "v1.0.jsonl",
+        "v1.1.jsonl",
+        "README.md",
+        "readme",
+        "._test.jsonl",
+        "test.py",
+    ):
+        (folder / name).touch()
+    check_single(tmp_path, [ANATOMY, MEDMCQA])
+    (folder / second).touch()
+    with pytest.raises(UserError, match=r"data_root: cais/mmlu/anatomy/.* are forms or versions of one file"):
+        check_single(tmp_path, [ANATOMY, MEDMCQA])
 
 
 def test_a_root_that_is_the_data_set_itself(tmp_path: Path) -> None:

@@ -19,8 +19,11 @@ from orchestrator.config.generation import Generation, OwnTask
 from orchestrator.config.objectives import Objective
 from orchestrator.core.errors import UserError
 from orchestrator.core.records import Serving
+from orchestrator.core.row import Row
+from orchestrator.core.user_file import UserFile
 from tasks.demo.cards import FOLDER, files
 from tasks.evaluation.ledger_lm import LedgerLM
+from tasks.finetuning.conversations import to_last_answer
 from tasks.finetuning.examples import Labelled, conversations, digest, labelled, subset
 from tasks.generation.sources import Example, Examples
 from tasks.generation.task import GenerationTask, load_task
@@ -194,6 +197,26 @@ def test_a_file_without_conversations_is_named(content: str | None, message: str
         (tmp_path / "set.jsonl").write_text(content)
     with pytest.raises(UserError, match=message):
         conversations(tmp_path / "set.jsonl", lm, 256, "finetune.baseline.file")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=3) | st.sampled_from(["human", "gpt", "\ud83d"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["from", "value", "role", "content", "conversations", "messages"]), inner)
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["conversations", "messages"]), st.lists(json_values) | json_values))
+def test_any_json_is_a_conversation_or_a_users_error(values: dict[str, Any]) -> None:
+    try:
+        turns = to_last_answer(Row(UserFile(Path("f"), "the.key"), 1, "line 1", values))
+    except UserError as error:
+        assert str(error).startswith("the.key: f, line 1: ")
+    else:
+        assert turns[-1]["role"] == "assistant" and all(isinstance(turn["content"], str) for turn in turns)
 
 
 @given(st.sets(st.text(min_size=1, max_size=4), max_size=30), st.integers(0, 9), st.integers(0, 30), st.integers(0, 30))

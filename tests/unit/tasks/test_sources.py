@@ -332,6 +332,14 @@ def test_own_files_are_lines_an_array_or_a_table(tmp_path: Path) -> None:
         assert own_examples("letters", task).test == [Example("1", "x\u2028y", "b")]
 
 
+def test_own_examples_that_are_there_again_are_noted(tmp_path: Path) -> None:
+    (tmp_path / "own.jsonl").write_text('{"input": "a", "reference": "b"}\n' * 3 + '{"input": "a", "reference": "c"}\n')
+    own = OwnTask(file=str(tmp_path / "own.jsonl"), prompt="{{input}}")
+    assert own_examples("letters", own).remarks == (
+        "letters: 2 of the 4 examples are there again, with the same input and reference.",
+    )
+
+
 def test_several_references_of_an_own_task(tmp_path: Path) -> None:
     rows = [{"input": "a b", "reference": ["has a cough", "coughs"]}, {"input": "c", "reference": "none"}]
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
