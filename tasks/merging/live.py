@@ -176,8 +176,7 @@ class Merger:
             inputs = {model: tensor for model, tensor in stored.items() if tensor is not None}
             dtypes = {model: dtype_of(loads[model], tensor) for model, tensor in inputs.items()}
             if aligns(item.task):
-                cast = {model: tensor.to(dtypes[model]) for model, tensor in inputs.items()}
-                inputs = self.alignment.align(item.task, cast, keep=keep)
+                inputs = self.alignment.align(item.task, inputs, dtypes, keep=keep)
                 dtypes = {model: tensor.dtype for model, tensor in inputs.items()}
             return Opened(item, inputs, dtypes, form_of(recipe.method, item.task, inputs))
         except Exception as error:

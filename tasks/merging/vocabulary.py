@@ -12,6 +12,8 @@ import io
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from tasks.merging.lazy import Tensors
 
 
@@ -24,12 +26,13 @@ class Alignment:
     kept: dict[Any, Tensors] = field(default_factory=dict)
     """mergekit's task that aligns a tensor → the models' aligned tensors."""
 
-    def align(self, task: Any, tensors: Tensors, *, keep: bool) -> Tensors:
+    def align(self, task: Any, tensors: Tensors, dtypes: dict[Any, torch.dtype], *, keep: bool) -> Tensors:
         """Give the models' tensors the rows of the served tokenizer.
 
         Args:
             task: mergekit's task for the tensor, of which `aligns` is true.
-            tensors: the models' own, in the dtype that mergekit merges in.
+            tensors: the models' own.
+            dtypes: what mergekit casts each to before it aligns and merges.
             keep: whether other recipes will need them.
         """
         key = task.gather_tensors
@@ -39,7 +42,8 @@ class Alignment:
         if info not in self.tokenizers:
             with contextlib.redirect_stderr(io.StringIO()):  # a progress bar
                 self.tokenizers[info] = info.execute()
-        aligned: Tensors = key.execute(tokenizer_info=self.tokenizers[info], tensors=tensors)
+        cast = {model: tensor.to(dtypes[model]) for model, tensor in tensors.items()}
+        aligned: Tensors = key.execute(tokenizer_info=self.tokenizers[info], tensors=cast)
         if keep:
             self.kept[key] = aligned
         return aligned

@@ -74,9 +74,11 @@ WAYS: dict[str, Callable[[dict[str, Source]], Recipe]] = {
 }
 
 
-@pytest.mark.parametrize("source", ["union", "base", "b"])
-@pytest.mark.parametrize("way", WAYS)
-def test_the_bytes_are_mergekits(way: str, source: str, pair: Callable[..., Pair], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("source", "way"),
+    [*(("union", way) for way in WAYS), *((name, way) for name in ("base", "b") for way in ("slerp", "ties"))],
+)
+def test_the_bytes_are_mergekits(source: str, way: str, pair: Callable[..., Pair], tmp_path: Path) -> None:
     made = pair(source, "a", "b", "c")
     wanted = WAYS[way](made.sources)
     expected = stored(materialise(wanted, tmp_path / "checkpoint", tmp_path))
@@ -104,7 +106,7 @@ def test_a_pair_is_merged_as_if_its_own_file_said_union(pair: Callable[..., Pair
 def test_aligned_embeddings_are_kept_apart_by_the_models_beside_them(pair: Callable[..., Pair], tmp_path: Path) -> None:
     """What a parent has no row for is filled from those that it is merged with."""
     made, merger = pair("union", "a", "b", "c"), Merger(tmp_path)
-    for way in WAYS:
+    for way in ("linear", "linear, three parents without a base", "ties", "passthrough"):
         wanted = WAYS[way](made.sources)
         expected = stored(materialise(wanted, tmp_path / way, tmp_path))
         assert all(torch.equal(tensor, expected[name]) for name, tensor in merger.whole(wanted)), way
