@@ -25,6 +25,8 @@ from orchestrator.core.rows import delimiter_of
 from orchestrator.results.layout import Layout, ReviewFolder
 from orchestrator.review.sheets import CRITERIA, ITEM, Criterion
 
+SAVE = "save the sheet as CSV with quotes around its texts"
+
 
 @dataclass(frozen=True)
 class Rating:
@@ -108,26 +110,38 @@ def read_review(layout: Layout, folder: Path) -> Ratings:
 # -------------------------------------------------------------------- reading
 def _rows(file: Path) -> dict[int, dict[str, str]]:
     """Read a sheet: row number as in a spreadsheet → column → cell, without the empty rows that spreadsheets leave."""
-    # Ids and ratings are ASCII: the encoding in which a spreadsheet saves the texts does not matter.
-    text = file.read_bytes().decode("utf-8-sig", errors="replace")
+    # Ids and ratings are ASCII: of the encodings in which a spreadsheet saves the texts, only UTF-16 matters.
+    raw = file.read_bytes()
+    text = raw.decode("utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig", errors="replace")
     wanted = [ITEM, *(criterion.name for criterion in CRITERIA)]
-    head = next(iter(text.splitlines()), "")
-    delimiter = delimiter_of(head)
-    header = [name.strip() for name in next(csv.reader([head], delimiter=delimiter), [])]
-    missing = [name for name in wanted if name not in header]
-    if missing:
-        raise UserError(
-            f"{file}: has no column {missing[0]!r} in its first row (needs: {', '.join(wanted)}); save the sheet as "
-            "CSV with its header as it was, and keep other .csv files elsewhere"
-        )
-    places = {name: header.index(name) for name in wanted}
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    rows = {
-        number: {name: cells[place].strip() if place < len(cells) else "" for name, place in places.items()}
-        for number, cells in enumerate(lines, 1)
-        if number > 1
-    }
+    delimiter = delimiter_of(next(iter(text.splitlines()), ""))
+    header: list[str] = []
+    rows = {}
+    try:
+        for number, cells in enumerate(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), 1):
+            if not header:
+                header = _header(file, [name.strip() for name in cells], wanted)
+            elif any(map(str.strip, cells[len(header) :])):
+                raise UserError(f"{file}, row {number}: has more cells than the first row; {SAVE}")
+            else:
+                row = dict(zip(header, map(str.strip, cells), strict=False))
+                rows[number] = {name: row.get(name, "") for name in wanted}
+    except csv.Error:
+        raise UserError(f"{file}, row {len(rows) + 2}: is not valid CSV; {SAVE}") from None
+    _header(file, header, wanted)
     return {number: row for number, row in rows.items() if any(row.values())}
+
+
+def _header(file: Path, header: list[str], wanted: Sequence[str]) -> list[str]:
+    """The columns of a sheet, each that is wanted once."""
+    for name in wanted:
+        if header.count(name) != 1:
+            what = f"has no column {name!r}" if name not in header else f"has the column {name!r} twice"
+            raise UserError(
+                f"{file}: {what} in its first row (needs: {', '.join(wanted)}); save the sheet as CSV with its header "
+                "as it was, and keep other .csv files elsewhere"
+            )
+    return header
 
 
 def _find_review(layout: Layout, folder: Path, items: set[str]) -> tuple[ReviewFolder, dict[str, Any]]:

@@ -196,7 +196,19 @@ def test_wrong_sheets(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     rows[1]["hallucination"] = " 4.0 "
     save(file, rows)
     assert main(["review", str(finished), "--read", str(folder)]) == 0
+    save(file, rows, delimiter="\t", encoding="utf-16")  # a spreadsheet's Unicode text
+    assert main(["review", str(finished), "--read", str(folder)]) == 0
+    written = ",".join(rows[0])
+    file.write_text(f"{written}\n{rows[0]['item']},secret, with commas,2,3,4,5,\n")
+    assert "rater-1.csv, row 2: has more cells than the first row; save the sheet" in read_error(
+        finished, folder, capsys
+    )
+    file.write_text(f'{written}\n{rows[0]["item"]},"secret\n')
+    assert "rater-1.csv, row 2: is not valid CSV" in read_error(finished, folder, capsys)
+    file.write_text(f"{written},item\n")
+    assert "has the column 'item' twice" in read_error(finished, folder, capsys)
 
+    save(file, rows)
     save(folder / "copy.csv", rows)
     assert f"{file}, row 2, column item: is also in {folder / 'copy.csv'}, row 2" in read_error(
         finished, folder, capsys
