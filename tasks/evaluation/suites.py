@@ -26,6 +26,7 @@ from orchestrator.models.tokenizer import open_tokenizer
 from tasks.benchmarks import splits
 from tasks.evaluation.chat import Chat
 from tasks.evaluation.gen_kwargs import overlaid, read_gen_kwargs
+from tasks.evaluation.labels import check_documents, odd_prompts
 from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.evaluation.prompts import build, chat_of, notes, settle_thinking
 from tasks.evaluation.task_index import building, load_named, loading, open_index
@@ -184,7 +185,7 @@ def _suite_task(
     """
     _configure(where, task, use, objective, config.seed)
     chat = chat_of(lm, objective, where.rpartition(".")[0])
-    split = _build_requests(where, task, use, objective, config, lm, chat)
+    split, odd = _build_requests(where, task, use, objective, config, lm, chat)
     with naming(where, task):
         _check_gen_kwargs(task, objective.gen_kwargs, use.gen_kwargs)
         settle_thinking(task, lm, objective)
@@ -210,7 +211,7 @@ def _suite_task(
         document_of=[document for _, document in pairs],
         shown=shown,
         split=split,
-        notes=[f"{name}, {task.task_name}: {note}." for note in notes(task, objective, chat)],
+        notes=[f"{name}, {task.task_name}: {note}." for note in (*notes(task, objective, chat), *odd)],
     )
 
 
@@ -254,15 +255,22 @@ def _check_gen_kwargs(task: Any, *settings: dict[str, Any]) -> None:
 
 def _build_requests(
     where: str, task: Any, use: TaskUse, objective: Objective, config: SweepConfig, lm: LedgerLM, chat: Chat | None
-) -> str:
-    """Let lm-eval build the task's requests, of the chosen side and up to the limit; returns the split in words."""
+) -> tuple[str, list[str]]:
+    """Let lm-eval build the task's requests, of the chosen side and up to the limit.
+
+    Returns:
+        The split in words, and what is odd about its documents.
+    """
     limit = use.limit or objective.limit
     with loading(where, task.task_name, config.data_root):
         chosen, split = splits.choose_side(where, task, objective.split)
         splits.check_counts(where, task, objective.expect.get(task.task_name), config.data_root)
+        used = range(len(task.eval_docs)) if chosen is None else chosen
     with building(where, task.task_name):
+        odd = check_documents(task, used[:limit])
         build(task, lm, chat, objective.system_prompt, limit=limit, samples=chosen and chosen[:limit])
-    return split
+        odd += odd_prompts(task)
+    return split, odd
 
 
 def _metrics(where: str, task: Any, wanted: str | list[str] | None, direction: str) -> list[tuple[str, str]]:

@@ -99,6 +99,11 @@ def loading(where: str, name: str, data_root: str | None, sets: Sequence[DataSet
             if isinstance(reason, OSError | DatasetsError)
             else "correct its task file or the data set that it names"
         )
+        if isinstance(reason, IndexError) and "dataset of size" not in str(reason):  # it tries the first document
+            way_out = (
+                "lm-eval tries its first document, which has a label that names none of its choices, or an empty "
+                "choice: labels count from 0 (doc_to_target)"
+            )
         raise UserError(f"{where}: task {name!r} could not be loaded ({_words(reason)}); {way_out}{found}") from error
 
 
