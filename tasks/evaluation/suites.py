@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets.config
+from lm_eval.api.task import ConfigurableTask
 
 from orchestrator.config.objectives import Objective, TaskUse
 from orchestrator.config.sweep import SweepConfig
@@ -29,8 +30,9 @@ from tasks.evaluation.gen_kwargs import overlaid, read_gen_kwargs
 from tasks.evaluation.labels import check_documents, odd_prompts
 from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.evaluation.prompts import build, chat_of, notes, settle_thinking
+from tasks.evaluation.refusals import why_not_computed
 from tasks.evaluation.task_index import building, load_named, loading, open_index
-from tasks.evaluation.trust import check_trusted, close_templates
+from tasks.evaluation.trust import check_trusted, close_downloads, close_templates
 from tasks.generation.metrics import Measured, open_encoder
 from tasks.generation.sources import FILES, check_names, knows
 from tasks.generation.task import GenerationTask, load_task
@@ -111,6 +113,7 @@ def load_suites(objectives: Mapping[str, Objective], config: SweepConfig, lm: Le
     check_trusted(config)
     check_names(config.generation)
     close_templates()
+    close_downloads()
     names = (use.task for objective in objectives.values() for use in map(_use, objective.tasks))
     index = open_index((name for name in names if not knows(name, config.generation)), config.include_path)
     suites = []
@@ -273,6 +276,13 @@ def _build_requests(
     return split, odd
 
 
+def _why_not_computed(task: Any, metric: str) -> str | None:
+    if not isinstance(task, ConfigurableTask) or callable(task.config.process_results):
+        return None  # it computes them itself
+    listed = {str(item["metric"]): item for item in task.config.metric_list or []}
+    return why_not_computed(task.OUTPUT_TYPE, metric, callable(listed.get(metric, {}).get("aggregation")))
+
+
 def _metrics(where: str, task: Any, wanted: str | list[str] | None, direction: str) -> list[tuple[str, str]]:
     """(metric, filter) pairs: `exact_match,flexible-extract` names both, `acc` takes the task's first filter."""
     known = list(task.aggregation())
@@ -291,5 +301,7 @@ def _metrics(where: str, task: Any, wanted: str | list[str] | None, direction: s
                 f"{where}: {metric} is better when {'higher' if higher else 'lower'}, but the objective's direction "
                 f"is {direction}; write direction: {better}"
             )
+        if why := _why_not_computed(task, metric):
+            raise UserError(f"{where}: {task.task_name} {why}; name another metric (it has: {', '.join(known)})")
         found.append((metric, filter_ or filters[0]))
     return found

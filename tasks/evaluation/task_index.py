@@ -18,6 +18,7 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.text import one_line
 from tasks.benchmarks import splits
 from tasks.evaluation.data_root import DataSet, check_single, data_sets, found_instead
+from tasks.evaluation.refusals import files_behind, why_refused
 
 
 def open_index(names: Iterable[str], include_path: Sequence[str]) -> TaskManager:
@@ -45,8 +46,11 @@ def load_named(index: TaskManager, where: str, name: str, data_root: str | None)
         where: the sweep file's key, for messages.
 
     Raises:
-        UserError: the task or its data set cannot be loaded.
+        UserError: a task needs more than a model's text, or it or its data set cannot be loaded.
     """
+    for task, settings in files_behind(index, name):
+        if refusal := why_refused(settings):
+            raise UserError(f"{where}: task {task!r} {refusal.reason}; take it out, or name another task")
     spec: Any = name
     if name in splits.laid_over() and _is_lm_evals(index, name):
         spec = {"group": f"{name} alone", "task": [splits.laid_over()[name]]}
@@ -89,7 +93,7 @@ def loading(where: str, name: str, data_root: str | None, sets: Sequence[DataSet
             yield
     except UserError:
         raise
-    except Exception as error:  # lm-eval and datasets raise whatever their loaders meet
+    except (Exception, SystemExit) as error:  # lm-eval and datasets raise whatever their loaders meet; programs exit
         # datasets' own error only says that there was one.
         reason = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
         found = found_instead(Path(data_root), sets) if data_root else ""

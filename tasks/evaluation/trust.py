@@ -42,3 +42,8 @@ def close_templates() -> None:
     closed = ImmutableSandboxedEnvironment(undefined=opened.undefined, keep_trailing_newline=True)
     closed.filters.update(opened.filters)
     lm_eval.utils.env = closed
+
+
+def close_downloads() -> None:
+    """Keep `evaluate` from downloading metrics: they are programs, and lm-eval loads them with a task file."""
+    os.environ["HF_EVALUATE_OFFLINE"] = "1"  # it reads this when it is imported, which lm-eval does for such a metric
