@@ -226,9 +226,18 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
         """Return the prompt's tokens, with as much of the cut's part as fits into `room` tokens.
 
         The instructions around the part stay whole. Without the part the prompt may still be too long.
+
+        Raises:
+            UserError: the chat template or the prompt's own changes more of the part than the spaces around it.
         """
+        if cut.part not in context:  # many chat templates trim a turn
+            cut = cut._replace(part=cut.part.strip())
         before, found, after = context.partition(cut.part)
-        assert found, "the input stands in its prompt as it is"
+        if not found:
+            raise UserError(
+                f"a prompt of {len(self.tok_encode(context))} tokens is longer than the {room} that fit, and cannot be "
+                "shortened, because its template changes the input inside it; raise workers.engine.max_model_len"
+            )
         low, high = 0, len(cut.part)  # characters kept: the most that fit lie in [low, high)
         while high - low > 1:
             middle = (low + high) // 2

@@ -48,6 +48,15 @@ def test_a_prompt_that_fits_is_not_cut_and_one_that_never_fits_is_refused(lm: Le
         lm.questions(request("Summarize this letter: b c", max_context_toks=3, cut=Cut("b", "left")))
 
 
+def test_an_input_that_a_template_trims_is_shortened_and_one_that_it_changes_is_refused(lm: LedgerLM) -> None:
+    text = "\n" + " ".join(f"word{i}" for i in range(300)) + "\n\n"
+    (question,) = lm.questions(request(f"Summarize: {text.strip()}<end>", max_context_toks=120, cut=Cut(text, "right")))
+    kept = lm.tokenizer.decode(question.context)
+    assert len(question.context) <= 120 and kept.startswith("Summarize: word0 ") and kept.endswith("<end>")
+    with pytest.raises(UserError, match="cannot be shortened, because its template changes the input"):
+        lm.questions(request(f"Summarize: {text.upper()}", max_context_toks=120, cut=Cut(text, "right")))
+
+
 def test_every_prompt_has_a_seed_of_its_own_and_the_same_tomorrow(lm: LedgerLM) -> None:
     def seed(prompt: str, repeat: int = 0) -> int | None:
         (question,) = lm.questions(request(prompt, do_sample=True, temperature=0.3), repeat)
