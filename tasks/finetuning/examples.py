@@ -108,7 +108,7 @@ def conversations(path: Path, lm: LedgerLM, max_length: int, where: str) -> list
         response = _response(lm, context, turns[-1]["content"])
         tokens, room = lm.tok_encode(context), max_length - len(response)
         if room < 1:
-            raise row.wrong(f"has an answer of {len(response)} tokens; raise max_length")
+            raise row.wrong(f"its answer has {len(response)} tokens; raise max_length")
         found.append(Labelled(tuple(tokens[-room:]), response, max(0, len(tokens) - room)))
     return found
 
@@ -123,7 +123,7 @@ def _prompt(chat: Chat, row: Row, turns: Sequence[Turn]) -> str:
     try:
         text = chat.render(turns)
     except Refused as error:
-        raise row.wrong(f"is refused by the chat template of {chat.parent} ({error}); {way_out}") from None
+        raise row.wrong(f"the chat template of {chat.parent} refuses it ({error}); {way_out}") from None
     if any(turn["role"] == "system" and turn["content"].strip() not in text for turn in turns):
-        raise row.wrong(f"has a system turn, which the chat template of {chat.parent} leaves out; {way_out}")
+        raise row.wrong(f"the chat template of {chat.parent} leaves its system turn out; {way_out}")
     return text

@@ -156,10 +156,10 @@ def test_a_line_that_teaches_nothing_is_named(row: object, expected: str, lm: Le
         (
             STRICT,
             said(("system", "x"), *ASKED),
-            "is refused by the chat template of instruct (System role not supported)",
+            "the chat template of instruct refuses it (System role not supported)",
         ),
-        (STRICT, said(("gpt", "x"), *ASKED), "is refused by the chat template of instruct (Roles must alternate)"),
-        (DEAF, said(("system", "x"), *ASKED), "has a system turn, which the chat template of instruct leaves out"),
+        (STRICT, said(("gpt", "x"), *ASKED), "the chat template of instruct refuses it (Roles must alternate)"),
+        (DEAF, said(("system", "x"), *ASKED), "the chat template of instruct leaves its system turn out"),
     ],
 )
 def test_a_conversation_that_the_template_refuses_is_named(
