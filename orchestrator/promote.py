@@ -30,7 +30,7 @@ from orchestrator.report.words import why
 from orchestrator.results.board import Board, Row
 from orchestrator.stages.open import Sweep
 from tasks.merging.live import Merger, write_checkpoint
-from tasks.merging.plain import appearing
+from tasks.merging.plain import appearing, make_plain
 
 
 def promote(sweep: Sweep, board: Board, name: str, folder: Path) -> Row:
@@ -58,9 +58,8 @@ def promote(sweep: Sweep, board: Board, name: str, folder: Path) -> Row:
         assert temporary is not None, "the folder does not exist yet"
         checkpoint = write_checkpoint(row.recipe, temporary / "checkpoint", Path(scratch))
         check_served(row.recipe, checkpoint, Path(scratch))
-        for file in checkpoint.iterdir():
-            file.rename(temporary / file.name)
-        checkpoint.rmdir()
+        # mergekit writes the experts of a layer as one tensor, which vLLM does not load.
+        make_plain(row.recipe.label, checkpoint, temporary)
         add_serving(sweep, row.recipe, temporary)
         (temporary / "mergekit_config.yml").write_text(row.recipe.to_yaml(), encoding="utf-8")
         (temporary / "README.md").write_text(card(sweep, board, row), encoding="utf-8")

@@ -15,6 +15,8 @@ import yaml
 from orchestrator.cli.main import main
 from orchestrator.config.workers import EngineSettings, Workers
 from orchestrator.core.records import Serving
+from orchestrator.recipes.recipe import Source
+from tasks.merging.plain import plain_folder
 from tasks.serving.boot import Boot
 from tests.helpers.models import make_model
 from tests.helpers.paths import DATA, DEMO, ROOT
@@ -69,7 +71,8 @@ def start_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         workers = Workers(gpus=0.0, engine=engine)
         serving = Serving("t", None, (0,), 256, "x", (), "a", str(folder))
         scratch = tmp_path_factory.mktemp("scratch")
-        started.append(VllmEngine(Boot(folder, folder, dtype, workers, 3), serving, scratch))
+        boot = plain_folder(Source("boot", "a", str(folder)), scratch)
+        started.append(VllmEngine(Boot(boot, boot, dtype, workers, 3), serving, scratch))
         return started[-1]
 
     yield start

@@ -188,7 +188,7 @@ class Merger:
         if key in self.parents:
             return self.parents[key]
         tensor: torch.Tensor | None = key.execute()
-        if keep:
+        if keep and (tensor is None or _is_view(key)):
             self.parents[key] = tensor
         return tensor
 
@@ -303,6 +303,17 @@ def _by_mergekit(recipe: Recipe, each: Opened) -> torch.Tensor | None:
             torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
         result: torch.Tensor | None = item.task.execute(tensors=each.whole)
     return result if result is None or item.dtype is None else result.to(item.dtype)
+
+
+def _is_view(load: Any) -> bool:
+    """Whether a parent has the tensor as it is merged, so that it is a view of its file and takes no memory.
+
+    The experts of a layer are joined to one tensor for each merge; all of them together would not fit.
+    """
+    from mergekit.io.tasks import LoaderCache
+
+    names = (load.tensor, *(load.aliases or ()), *(load.tied_names or ()))
+    return any(name in LoaderCache().get(load.model).index.tensor_paths for name in names)
 
 
 def dtype_of(load: Any, tensor: torch.Tensor) -> torch.dtype:

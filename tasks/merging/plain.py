@@ -23,7 +23,7 @@ from filelock import FileLock
 from orchestrator.core.files import make_private, write_json
 from orchestrator.models.fetch import fetch
 from orchestrator.models.formats import read_json
-from orchestrator.models.headers import INDEX, read_headers, read_tensor
+from orchestrator.models.headers import INDEX, WHOLE, read_headers, read_tensor
 from orchestrator.models.plain import plain_config
 from orchestrator.models.tensors import Part, check_tied, empty_model, find_tensors, stored_form
 from orchestrator.models.tokenizer import TOKENIZER_FILES
@@ -71,19 +71,30 @@ def write_plain(where: str, model: Path, folder: Path) -> None:
     check_tied(where, model, headers, tensors)
     files = sorted({part.file for part in tensors.used.values()})
     for number, file in enumerate(files, 1):
-        target = folder / f"model-{number:05d}-of-{len(files):05d}.safetensors"
+        target = folder / (f"model-{number:05d}-of-{len(files):05d}.safetensors" if len(files) > 1 else WHOLE)
         used = {name: part for name, part in tensors.used.items() if part.file == file}
         as_they_are = all(part.stored == name and not part.loaded for name, part in used.items())
         if as_they_are and len(used) == sum(header.file == file for header in headers.values()):
             target.symlink_to((model / file).resolve())
         else:
             _write_used(model / file, used, target, json.dumps(config, sort_keys=True))
-    index = {name: header.file for name, header in read_headers(where, folder).items()}
-    write_json(folder / INDEX, {"metadata": {}, "weight_map": index})
+    if len(files) > 1:
+        index = {name: header.file for name, header in read_headers(where, folder).items()}
+        write_json(folder / INDEX, {"metadata": {}, "weight_map": index})
     write_json(folder / "config.json", config)
     for name in TOKENIZER_FILES:
         if (model / name).exists():
             (folder / name).symlink_to((model / name).resolve())
+
+
+def make_plain(where: str, model: Path, folder: Path) -> None:
+    """Move a model's folder into an empty one in its plain form, without links; raises as `write_plain`."""
+    write_plain(where, model, folder)
+    for link in [file for file in folder.iterdir() if file.is_symlink()]:
+        file = link.resolve()
+        link.unlink()
+        file.rename(link)
+    shutil.rmtree(model)
 
 
 def _write_used(file: Path, used: Mapping[str, Part], target: Path, config: str) -> None:

@@ -147,6 +147,34 @@ def test_an_adapter_is_merged_in_first(models: Models, tmp_path: Path) -> None:
     assert changed == {name for name in merged if "q_proj" in name or "down_proj" in name}
 
 
+def test_any_path_and_a_base_whose_generation_config_is_invalid(models: Models, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    plain = models("llama", "float32")
+    home = tmp_path / "häuser+user@corp.example" / "a b"
+    folders = {name: Path(shutil.copytree(plain[name], home / name)) for name in ("a", "b")}
+    (folders["a"] / "generation_config.json").write_text('{"temperature": 0.9, "top_p": 0.6}')
+    torch.manual_seed(0)
+    lora = LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(plain["a"]), lora).save_pretrained(home / "adapter")
+
+    def wanted(folders: dict[str, Path], adapter: Path) -> Recipe:
+        found = recipe("linear", folders, "float32")
+        sources = [
+            dataclasses.replace(source, lora=str(adapter) if source.name == "a" else None) for source, _ in found.models
+        ]
+        return dataclasses.replace(found, models=tuple(zip(sources, (each for _, each in found.models), strict=True)))
+
+    expected = live(wanted(plain, home / "adapter"), tmp_path / "expected")
+    shutil.move(home / "adapter", home / "adapter@1")
+    there = wanted(folders, home / "adapter@1")
+    merged = live(there, home / "scratch")
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in merged.items())
+    written = stored(materialise(there, home / "checkpoint", home / "scratch"))
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in written.items())
+
+
 def test_an_impossible_recipe_is_refused_before_the_engine_is_touched(models: Models, tmp_path: Path) -> None:
     wanted = recipe("linear", models("llama", "float32"), "float32")
     with pytest.raises(MergeRefused):

@@ -14,6 +14,12 @@ from orchestrator.recipes.recipe import Recipe, Source
 from tasks.merging.live import Merger
 
 ARCHITECTURES = ["llama", "llama-tied", "mistral", "qwen2", "qwen2-tied", "qwen3"]
+"""Those that a real engine tries every method on."""
+OTHERS = [
+    "gemma2", "gemma3", "gemma3-images", "phi3", "olmo2", "olmo3", "granite", "smollm3", "starcoder2", "qwen3-moe",
+    "qwen3-moe-fused", "mixtral", "mixtral-fused",
+]  # fmt: skip
+"""Those that the weights of a real engine are swapped of, three times in a row."""
 BOTH = {"a": {"weight": 0.6, "density": 0.5}, "b": {"weight": 0.5, "density": 0.7}}
 WAYS: dict[str, dict[str, Any]] = {
     "passthrough": {"models": {"a": {}}},
