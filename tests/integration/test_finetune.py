@@ -190,7 +190,7 @@ def test_icft_trains_on_its_budgets_alone_and_keeps_the_same_instructions(
     assert len(tuned.general) == 64 and not runs["lora", "64"].general
     missing = {**icft, "general": str(tmp_path / "none.jsonl")}
     path = sweep(generation=GENERATION, finetune={**FINETUNE, **changes, "icft": missing}, parents=parents)
-    with pytest.raises(UserError, match=r"finetune.icft.general: .*none.jsonl cannot be read"):
+    with pytest.raises(UserError, match=r"finetune.icft.general: .*none.jsonl: does not exist"):
         make_plan(load_config(path))
 
 
