@@ -12,7 +12,7 @@ import contextlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,26 @@ def room(group: Group) -> int:
             "these; change finetune.gpus or finetune.cpus"
         )
     return processes // group.processes
+
+
+def check_beside(group: Group, engines: Mapping[str, float]) -> None:
+    """Check that the cluster has room for one group beside the engines.
+
+    Args:
+        engines: what all engines need, as Ray counts it.
+
+    Raises:
+        EngineStartError: it has not.
+    """
+    nodes = alive_nodes().values()
+    for key, each in group.resources.items():
+        needed = engines.get(key, 0) + group.processes * each
+        found = sum(node.resources.get(key, 0) for node in nodes)
+        if needed > found:
+            raise EngineStartError(
+                f"a search that fine-tunes needs {needed:g} {key} for its engines and for training beside them, but "
+                f"the cluster has {found:g}; lower workers.count, workers.cpus, finetune.gpus or finetune.cpus"
+            )
 
 
 def shares(runs: Sequence[Run], groups: int) -> list[list[Run]]:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cluster.errors import EngineStartError
+from cluster.pipeline import stage_need
 from cluster.pool import Pool
 from cluster.session import session
 from cluster.spec import WorkerSpec
-from cluster.training import Group, group_of, room
+from cluster.training import Group, check_beside, group_of, room
 from orchestrator.core.errors import UserError
 from orchestrator.core.files import write_atomic
 from orchestrator.core.progress import say
@@ -28,13 +29,14 @@ class Compute:
     Args:
         max_gpu_hours: the limit after which `is_exhausted`; None for no limit.
         most_workers: most workers of the pool; None for as many as there are blocks when it starts.
-        group: of the fine-tuning that comes later and has not begun; None for none.
+        check_room: called once the cluster is joined, to see whether it has room for all that comes.
     """
 
     def __init__(
-        self, sweep: Sweep, max_gpu_hours: float | None, most_workers: int | None, group: Group | None = None
+        self, sweep: Sweep, max_gpu_hours: float | None, most_workers: int | None, check_room: Callable[[], None]
     ) -> None:
-        self.sweep, self.max_gpu_hours, self.most_workers, self.group = sweep, max_gpu_hours, most_workers, group
+        self.sweep, self.max_gpu_hours, self.most_workers = sweep, max_gpu_hours, most_workers
+        self.check_room = check_room
         self.log: Callable[[str], None] = say
         """Where lines about workers go; `evaluate` points it to its progress bar."""
         self._ray, self._engines = contextlib.ExitStack(), contextlib.ExitStack()
@@ -46,13 +48,12 @@ class Compute:
         """Connect to the Ray cluster, or start a local one, unless this command has done so.
 
         Raises:
-            EngineStartError: the cluster has no room for the fine-tuning that comes later.
+            EngineStartError: the cluster has no room for fine-tuning.
         """
         if not self._is_joined:
             self._ray.enter_context(session(self.sweep.layout.ray))
             self._is_joined = True
-            if self.group:
-                room(self.group)
+            self.check_room()
 
     def pool(self, blocks: int) -> Pool:
         """The pool of engines, started at the first call and the same one until `release`.
@@ -114,8 +115,16 @@ def computing(
     Raises:
         UserError: no engine could be started; vLLM's whole output is kept in a file.
     """
-    group = finetune_group(sweep) if finetunes and not any(sweep.layout.runs()) else None
-    compute = Compute(sweep, max_gpu_hours, MOST_WORKERS if searches else None, group)
+
+    def check_room() -> None:
+        if finetunes and not any(sweep.layout.runs()):  # what has begun had room
+            room(finetune_group(sweep))
+        if searches and sweep.config.joint:
+            workers = sweep.config.workers
+            stages = workers.engine.pipeline_parallel_size * (workers.count or 1)
+            check_beside(finetune_group(sweep), {key: stages * each for key, each in stage_need(workers).items()})
+
+    compute = Compute(sweep, max_gpu_hours, MOST_WORKERS if searches else None, check_room)
     _clear(sweep.layout)
     try:
         yield compute
