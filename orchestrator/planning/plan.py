@@ -21,7 +21,8 @@ from orchestrator.results.layout import Layout
 from orchestrator.sizing.disk import disk_bytes, weight_bytes
 from orchestrator.sizing.nodes import Node, assumed_nodes, describe_nodes, parse_cluster
 from orchestrator.sizing.placement import shape_of
-from orchestrator.stages.open import open_recipes, open_tasks, tokenizer_notes
+from orchestrator.stages.open import open_tasks, tokenizer_notes
+from orchestrator.stages.open_recipes import open_recipes
 from tasks.evaluation.suites import SuiteTask, generation_tasks
 from tasks.generation.metrics import check_lexical, open_encoder
 

@@ -18,7 +18,7 @@ from orchestrator.core.records import Profile, Serving
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.models.resolve import Files, resolve
 from orchestrator.models.served_rows import other_tokenizers, served_ids
-from orchestrator.models.serving import make_profile, make_serving, served_sources, tokenizer_of, vocabularies
+from orchestrator.models.serving import make_profile, tokenizer_of, vocabularies
 from orchestrator.models.tokenizer import tokenizer_files
 from orchestrator.recipes.expand import expand
 from orchestrator.recipes.recipe import Recipe, Source
@@ -32,9 +32,7 @@ from orchestrator.results.manifest import (
     write_manifest,
     write_questions,
 )
-from orchestrator.sizing.disk import check_disk
-from orchestrator.sizing.finetune_memory import check_memory
-from orchestrator.stages.finetune_starts import check_starts
+from orchestrator.stages.open_recipes import open_recipes
 from orchestrator.stages.training_examples import TrainingExamples, open_training_examples
 from orchestrator.stats.scores import TaskScore
 from tasks.evaluation.ledger_lm import LedgerLM
@@ -151,37 +149,6 @@ def open_sweep(config: SweepConfig, layout: Layout) -> Sweep:
     write_manifest(layout, manifest)
     write_questions(layout, question_uses(sweep))
     return sweep
-
-
-@dataclass(frozen=True)
-class OpenedRecipes:
-    """The recipes of a sweep file, and what they are served with."""
-
-    serving: Serving
-    sources: dict[str, Source]
-    """Name → resolved parent or candidate."""
-    recipes: list[Recipe]
-    parameters: int
-    """Number of weights of the largest model."""
-
-
-def open_recipes(config: SweepConfig, files: dict[str, Files], layout: Layout) -> OpenedRecipes:
-    """List the recipes of a sweep file, and check what is known before its tasks are loaded.
-
-    Args:
-        files: name → resolved parent or candidate.
-
-    Raises:
-        UserError: a starting point of fine-tuning names nothing, or disk or memory is too small.
-    """
-    parameters = max(found.parameters for found in files.values())
-    check_memory(config, parameters)
-    serving = make_serving(config, files, layout.serving)
-    sources = served_sources(config, files, serving)
-    recipes = expand(config, sources)
-    check_disk(config, parameters, len(recipes))
-    check_starts(config, recipes)
-    return OpenedRecipes(serving, sources, recipes, parameters)
 
 
 def reopen_sweep(layout: Layout) -> Sweep:

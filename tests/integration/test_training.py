@@ -13,10 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cluster.errors import EngineStartError
 from cluster.session import session
 from cluster.slots import Busy, Idle, Starting, Waiting
 from cluster.spec import Place
-from cluster.training import group_of, shares, train_runs
+from cluster.training import check_beside, group_of, shares, train_runs
 from orchestrator.config.finetune import Finetune
 from orchestrator.core.records import Block
 from orchestrator.recipes.recipe import Recipe, Source
@@ -54,6 +55,9 @@ def test_training_that_is_stopped_ends_and_is_resumed_by_the_next_call(
     parents: dict[str, Path], tmp_path: Path
 ) -> None:
     run, group = make_run(parents["a"], tmp_path / "run", steps=600), group_of(FINETUNE, 0, tmp_path / "ray", 300.0)
+    check_beside(group, {"CPU": 1.0})
+    with pytest.raises(EngineStartError, match=r"needs 1000 CPU for its engines and for training beside them, but"):
+        check_beside(group, {"CPU": 999.0})
     assert list(train_runs([run], group, stop=lambda: True)) == [] and not run.folder.exists(), "nothing is started"
 
     results = list(train_runs([run], group, stop=lambda: checkpoint(run) is not None))

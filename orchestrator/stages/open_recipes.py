@@ -1,0 +1,47 @@
+"""The recipes of a sweep file, and what is checked before its tasks are loaded: the same in `plan` and `run`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.records import Serving
+from orchestrator.models.resolve import Files
+from orchestrator.models.serving import make_serving, served_sources
+from orchestrator.recipes.expand import expand
+from orchestrator.recipes.recipe import Recipe, Source
+from orchestrator.results.layout import Layout
+from orchestrator.sizing.disk import check_disk
+from orchestrator.sizing.finetune_memory import check_memory
+from orchestrator.stages.finetune_starts import check_starts
+
+
+@dataclass(frozen=True)
+class OpenedRecipes:
+    """The recipes of a sweep file, and what they are served with."""
+
+    serving: Serving
+    sources: dict[str, Source]
+    """Name → resolved parent or candidate."""
+    recipes: list[Recipe]
+    parameters: int
+    """Number of weights of the largest model."""
+
+
+def open_recipes(config: SweepConfig, files: dict[str, Files], layout: Layout) -> OpenedRecipes:
+    """List the recipes of a sweep file, and check what is known before its tasks are loaded.
+
+    Args:
+        files: name → resolved parent or candidate.
+
+    Raises:
+        UserError: a starting point of fine-tuning names nothing, or disk or memory is too small.
+    """
+    parameters = max(found.parameters for found in files.values())
+    check_memory(config, parameters)
+    serving = make_serving(config, files, layout.serving)
+    sources = served_sources(config, files, serving)
+    recipes = expand(config, sources)
+    check_disk(config, parameters, len(recipes))
+    check_starts(config, recipes)
+    return OpenedRecipes(serving, sources, recipes, parameters)
