@@ -27,6 +27,9 @@ __all__ = ["Name", "Objective", "Strict", "SweepConfig", "TaskUse", "UserError",
 RESERVED = {"recipe_id", "method", "parameters", "status", "on_front", "near_front", "swap_s", "answer_s"}
 """Names that an objective cannot have, because the leaderboard has columns of these names."""
 
+SOURCES = ("union", "base")
+"""mergekit's words for `tokenizer_source`."""
+
 
 class Checkpoints(Strict):
     """Whether merged weights are written to disk, and how much of it they may take."""
@@ -110,9 +113,15 @@ class SweepConfig(Strict):
                     f"the ratio runs between; write between: {list(self.parents)[:2]}"
                 )
         if self.tokenizer is not None:
+            if self.tokenizer in SOURCES and self.tokenizer not in self.parents:
+                raise ValueError(f"tokenizer names a parent; write tokenizer_source: {self.tokenizer}")
             _known("tokenizer", [self.tokenizer], self.parents)
-        if self.tokenizer_source not in (None, "union", "base"):
-            _known("tokenizer_source (union, base or a parent)", [str(self.tokenizer_source)], self.parents)
+        sources = [*SOURCES, *self.parents]
+        if self.tokenizer_source is not None and self.tokenizer_source not in sources:
+            near = hint(self.tokenizer_source, sources)
+            raise ValueError(
+                f"tokenizer_source: {self.tokenizer_source!r} is not known{near}; write one of {', '.join(sources)}"
+            )
         both = sorted(set(self.parents) & set(self.candidates))
         if both:
             raise ValueError(f"candidates.{both[0]}: {both[0]!r} is a parent's name too; choose another")

@@ -88,12 +88,21 @@ def _union(parents: list[Vocabulary]) -> Any:
         ModelReference(model=ModelPath(path=str(each.folder))): _Ordered(each.tokenizer.opened) for each in parents
     }
     try:
-        return build_union_tokenizer(parents[0].tokenizer.opened, tokenizers)
+        made = build_union_tokenizer(parents[0].tokenizer.opened, tokenizers)
     except (RuntimeError, ValueError, TypeError) as error:
         raise UserError(
             f"tokenizer_source: mergekit cannot unite the parents' tokenizers ({one_line(error)}); name the parent "
             "whose tokenizer is to serve every recipe"
         ) from None
+    known = made.get_vocab()
+    for each in parents:
+        lost = [token for token in each.tokens if token not in known]
+        if lost:
+            raise UserError(
+                f"tokenizer_source: mergekit's union leaves out {len(lost):,} tokens of {each.where}, such as "
+                f"{lost[0]!r}; name the parent whose tokenizer is to serve every recipe"
+            )
+    return made
 
 
 class _Ordered:

@@ -139,8 +139,9 @@ SOURCES: dict[str, tuple[Make, dict[str, Any], str]] = {
     "no such parent": (
         two_files,
         {"tokenizer_source": "c"},
-        "tokenizer_source (union, base or a parent) names 'c', which is not in parents: a, b",
+        "tokenizer_source: 'c' is not known; write one of union, base, a, b",
     ),
+    "mergekit's word under the other key": (two_files, {"tokenizer": "union"}, "write tokenizer_source: union"),
     "more of mergekit's": (
         two_files,
         {"tokenizer": {"source": "union", "pad_to_multiple_of": 64}, "tokenizer_source": None},
