@@ -106,7 +106,7 @@ def _unknown(place: Place, places: Sequence[Place]) -> str:
     """Say which key is meant by an unknown one: the nearest, or the only one that is missing beside it."""
     assert _is_model(place.owner), "nothing else forbids keys"
     key, known = str(place.parts[-1]), list(place.owner.model_fields)
-    if key in GOES:
+    if key in GOES and place.parts[0] in (key, "recipes"):
         return GOES[key]
     missing = (each for each in places if each.likely and each.error["type"] == "missing")
     beside = [each for each in missing if each.parts[:-1] == place.parts[:-1]]

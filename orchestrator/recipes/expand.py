@@ -83,4 +83,8 @@ def _number(ratio: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    """A value in a label: text in place of a gradient, and filters in words (`self_attn [0, 1], else 0.5`)."""
+    entries = [value] if isinstance(value, dict) else value
+    if isinstance(entries, list) and entries and isinstance(entries[0], dict):
+        return ", ".join(f"{entry.get('filter') or 'else'} {entry['value']}" for entry in entries)
     return value if isinstance(value, str | int | float | bool) else str(value)

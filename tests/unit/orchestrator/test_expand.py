@@ -107,3 +107,23 @@ def test_mergekit_accepts_every_yaml() -> None:
     for recipe in found:
         parsed = MergeConfiguration.model_validate(yaml.safe_load(recipe.to_yaml()))
         assert parsed.merge_method == recipe.method
+
+
+def test_mergekits_forms_are_recipes_with_readable_labels() -> None:
+    filters = [{"filter": "self_attn", "value": [0, 1]}, {"filter": "mlp", "value": 0.3}, {"value": 0.5}]
+    short = recipes({"method": "slerp", "t": [[0, 1], 0.5]}, {"method": "slerp", "t": filters})[2:]
+    assert [recipe.label for recipe in short] == [
+        "slerp t=[0, 1]",
+        "slerp t=0.5",
+        "slerp t=self_attn [0, 1], mlp 0.3, else 0.5",
+    ]
+    general = {"method": "slerp", "base_model": "clinical", "models": {"clinical": {}, "instruct": {}}}
+    (same,) = recipes({**general, "parameters": {"t": filters}})[2:]
+    assert (same.id, same.label) == (short[2].id, short[2].label)
+    (linear,) = recipes({"method": "linear", "alpha": filters})[2:]
+    assert linear.models[0][1]["weight"] == [
+        {"filter": "self_attn", "value": [1, 0]},
+        {"filter": "mlp", "value": 0.7},
+        {"value": 0.5},
+    ]
+    assert len(recipes({"method": "slerp", "t": filters}, {**general, "parameters": {"t": filters}})) == 3
