@@ -87,6 +87,8 @@ def portable(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
 
 def cause_of(error: BaseException) -> BaseException:
     """Find what was raised behind Ray's and Ray Train's errors about it."""
+    if not any(each.__module__.startswith("ray.") for each in type(error).__mro__):
+        return error
     failures = getattr(error, "worker_failures", None) or {}
     inner = (
         getattr(error, "cause", None)
@@ -114,8 +116,9 @@ def _words(error: BaseException) -> str:
         text = one_line("; ".join(problems), LONGEST)
     else:
         text = one_line("".join(traceback.format_exception_only(error)), LONGEST)
-        text = text.removeprefix(f"{type(error).__module__}.").removeprefix(f"{type(error).__qualname__}: ")
-    return _printable(text if isinstance(error, UserError) else f"{type(error).__name__}: {text}")
+        text = text.removeprefix(f"{type(error).__module__}.").removeprefix(type(error).__qualname__).removeprefix(": ")
+    said = [text] if isinstance(error, UserError) else [type(error).__name__, *([text] if text else [])]
+    return _printable(": ".join(said))
 
 
 def trace(error: BaseException) -> str:

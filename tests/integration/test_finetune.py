@@ -102,10 +102,6 @@ def test_what_is_wrong_with_finetune_is_said(sweep: Callable[..., Path], tmp_pat
     ("changes", "message"),
     [
         ({"starts": ["bee"]}, "finetune.starts[0]: 'bee' is no recipe of this sweep"),
-        (
-            {"starts": ["baseline"], "baseline": {"start": "c", "file": "x"}},
-            "finetune.baseline.start: 'c' is no recipe",
-        ),
         ({"starts": ["baseline"], "baseline": {"start": "a", "file": "no.jsonl"}}, "finetune.baseline.file: "),
         ({"method": "icft", "icft": {"general": "no.jsonl"}}, "finetune.icft.general: "),
         ({"max_length": 16}, "max_length is 16, but a training example has"),
