@@ -58,21 +58,21 @@ class Chat:
         Raises:
             UserError: the template refuses the conversation all the same.
         """
-        turns, system = chat_history, [turn["content"].strip() for turn in chat_history if turn["role"] == "system"]
+        turns, rest = chat_history, [turn for turn in chat_history if turn["role"] != "system"]
         try:
             try:
                 text = self.render(turns, add_generation_prompt)
             except Refused as error:
-                if not system or not isinstance(error.__cause__, TemplateError):
+                if rest == turns or not isinstance(error.__cause__, TemplateError):
                     raise
-                turns = [turn for turn in chat_history if turn["role"] != "system"]
-                text = self.render(turns, add_generation_prompt)
+                turns, text = rest, self.render(rest, add_generation_prompt)
         except Refused as error:
             raise UserError(
                 f"the chat template of {self.parent} refuses a prompt ({error}); set tokenizer to a parent whose "
                 "template allows it, or apply_chat_template: false"
             ) from None
-        self.left_out |= any(content not in text for content in system)
+        if any(turn["content"].strip() not in text for turn in chat_history if turn["role"] == "system"):
+            self.left_out |= self._gives(text, rest, add_generation_prompt)
         self._first = self._first or (turns, add_generation_prompt, text)
         return text
 
@@ -121,8 +121,12 @@ class Chat:
             return False
         turns, opened, text = self._first
         others = {key: value for key, value in self.settings.items() if key != name}
+        return Chat(self.tokenizer, self.parent, others)._gives(text, turns, opened)
+
+    def _gives(self, text: str, turns: Turns, add_generation_prompt: bool) -> bool:
+        """Whether a conversation becomes this text."""
         try:
-            return Chat(self.tokenizer, self.parent, others).render(turns, opened) == text
+            return self.render(turns, add_generation_prompt) == text
         except Refused:
             return False
 

@@ -63,6 +63,10 @@ def make_pair(folder: Path) -> dict[str, Path]:
         tokenizer.save_pretrained(path)
         model = AutoModelForCausalLM.from_pretrained(path)
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        # A character that is cut at the end of a reply is a replacement character in transformers, and left out in vLLM.
+        parts = [token for token in range(len(tokenizer)) if "\ufffd" in tokenizer.decode([token])]
+        with torch.no_grad():
+            model.get_output_embeddings().weight[parts] = 0
         model.save_pretrained(path)
     written = lm_eval_replies(merged(parents, folder / "before"), {}, 24)
     often = Counter(token for text in written for token in set(tokenizer.encode(text)[2:-2]))
