@@ -20,7 +20,8 @@ from pathlib import Path
 
 from benchmarks.common import WORKERS, recipe, smollm2, start
 from orchestrator.core.records import Question
-from orchestrator.models.formats import normal, read_json
+from orchestrator.models.configs import read_model_config
+from orchestrator.models.formats import read_plain_config
 from orchestrator.models.headers import read_headers, weight_files
 from orchestrator.sizing.layouts import host_bytes_needed
 from orchestrator.sizing.placement import shape_of
@@ -50,7 +51,11 @@ def main() -> None:
             engine.load(recipe(args.method, parents, (index + 1) / (args.swaps + 1)))
         peak = resident("VmHWM")
         parameters = sum(math.prod(header.shape) for header in read_headers("parents", parents[0]).values())
-        shape = shape_of(normal(read_json("parents", parents[0] / "config.json")), parameters, "bfloat16")
+        shape = shape_of(
+            read_model_config("parents", read_plain_config("parents", parents[0] / "config.json")).sizes,
+            parameters,
+            "bfloat16",
+        )
         size = sum((parent / file).stat().st_size for parent in parents for file in weight_files(parent)) / 1e6
     result = {
         "benchmark": f"memory {args.method}",

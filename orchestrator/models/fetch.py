@@ -43,7 +43,7 @@ def fetch(where: str, model: str, revision: str | None, weights: bool) -> tuple[
     Args:
         where: the sweep file's key, for messages.
         model: hub id, folder or address of object storage.
-        weights: False downloads hub models without their weights.
+        weights: False fetches only the small files, such as config and tokenizer, of what is not on this machine.
 
     Raises:
         UserError: there is no such folder, or the hub or the object storage does not provide it.
@@ -52,7 +52,7 @@ def fetch(where: str, model: str, revision: str | None, weights: bool) -> tuple[
     if kind and revision is not None:
         raise UserError(f"{where}: {model} is {kind}, and revision {revision!r} is for hub ids; remove it")
     if is_remote(model):
-        return _copy(where, model), None
+        return _copy(where, model, [*DESCRIBING, *([WEIGHTS] if weights else [])]), None
     if not kind:
         return _from_hub(where, model, revision, weights)
     folder = Path(model)
@@ -82,13 +82,13 @@ def _from_hub(where: str, model: str, revision: str | None, weights: bool) -> tu
 
 
 # -------------------------------------------------------------------- object storage
-def _copy(where: str, address: str) -> Path:
-    """Copy a model from object storage, once per node and state of its files.
+def _copy(where: str, address: str, patterns: list[str]) -> Path:
+    """Copy the files of a model that match from object storage, once per node and state of its files.
 
     The folder is renamed to its final name when it is complete.
     """
     store = Store(address, where)
-    entries = [entry for entry in store.list() if _is_wanted(entry.name)]
+    entries = [entry for entry in store.list() if _is_wanted(entry.name, patterns)]
     if not entries:
         raise UserError(f"{where}: {address} has no file of a model; give the folder that has its config.json")
     state = [address, *sorted((entry.name, entry.size, entry.written) for entry in entries)]
@@ -111,8 +111,8 @@ def _copy(where: str, address: str) -> Path:
     return folder
 
 
-def _is_wanted(name: str) -> bool:
-    return "/" not in name and any(fnmatch.fnmatch(name, pattern) for pattern in (*DESCRIBING, WEIGHTS))
+def _is_wanted(name: str, patterns: list[str]) -> bool:
+    return "/" not in name and any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
 def _check_room(where: str, home: Path, needed_bytes: int) -> None:

@@ -61,31 +61,9 @@ def read_json(where: str, path: Path) -> dict[str, Any]:
     return value
 
 
-def read_model_config(where: str, path: Path) -> dict[str, Any]:
-    """Read a model's config.json, plain and in the form of `normal`; raises as `read_json` and `plain_config`."""
+def read_plain_config(where: str, path: Path) -> dict[str, Any]:
+    """Read a model's config.json and return its plain form; raises as `read_json` and `plain_config`."""
     try:
-        return normal(plain_config(where, read_json(where, path)))
+        return plain_config(where, read_json(where, path))
     except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(f"{where}: {path} is no model's config ({error}); download or save the model again") from None
-
-
-def normal(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a config with defaults filled in and RoPE's settings under `rope_theta` and `rope_scaling`.
-
-    Versions of transformers write these differently.
-    """
-    heads = config.get("num_attention_heads")
-    rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    kind = rope.pop("rope_type", rope.pop("type", "default"))
-    theta = rope.pop("rope_theta", config.get("rope_theta", 10_000.0))
-    filled = {
-        "num_key_value_heads": heads,
-        "head_dim": config["hidden_size"] // heads if heads and "hidden_size" in config else None,
-        "tie_word_embeddings": False,
-        "attention_bias": False,
-        "mlp_bias": False,
-        "rms_norm_eps": 1e-6,
-    }
-    given = {key: value for key, value in config.items() if value is not None}
-    scaling = None if kind == "default" else {"rope_type": kind, **rope}
-    return {**config, **filled, **given, "rope_theta": float(theta), "rope_scaling": scaling}

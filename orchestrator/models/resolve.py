@@ -7,7 +7,6 @@ recipe whatever folder they are in. Only JSON and safetensors headers are read h
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from dataclasses import dataclass, field, replace
@@ -17,10 +16,13 @@ from typing import Any
 from orchestrator.config.models import Parent
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
-from orchestrator.core.text import one_line
+from orchestrator.core.locations import is_remote
+from orchestrator.core.text import listed, one_line
+from orchestrator.models.alike import check_alike, check_window, differing
+from orchestrator.models.configs import ModelConfig, read_model_config
 from orchestrator.models.fetch import LORA, content_hash, fetch
 from orchestrator.models.filters import check_filters
-from orchestrator.models.formats import check_folder, read_json, read_model_config
+from orchestrator.models.formats import check_folder, read_json, read_plain_config
 from orchestrator.models.headers import (
     EMBEDDING,
     FileHeader,
@@ -31,21 +33,12 @@ from orchestrator.models.headers import (
     read_headers,
     weight_files,
 )
-from orchestrator.models.plain import left_out, plain_config
+from orchestrator.models.plain import left_out
+from orchestrator.models.quantised import check_config_is_plain, check_tensors_are_plain
 from orchestrator.models.tensors import check_tied, find_tensors
 from orchestrator.models.tokenizer import tokenizer_files
 from orchestrator.models.vocabulary import Vocabulary, check_one_vocabulary
 from orchestrator.recipes.recipe import Source
-
-SHAPES = (
-    "architectures", "model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-    "num_key_value_heads", "head_dim", "vocab_size", "tie_word_embeddings",
-)  # fmt: skip
-"""Keys of config.json in which the parents must agree for their tensors to have the same shapes."""
-COMPUTING = (
-    "hidden_act", "rms_norm_eps", "rope_theta", "rope_scaling", "attention_bias", "mlp_bias", "sliding_window",
-)  # fmt: skip
-"""Keys of config.json in which the parents must agree because one engine, with one config, serves all recipes."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +48,9 @@ class Files:
     source: Source
     folder: Path
     config: dict[str, Any]
-    """config.json in the form of `orchestrator.models.formats.normal`."""
+    """config.json, as `orchestrator.models.plain.plain_config` returns it."""
+    read: ModelConfig
+    """What transformers reads from it."""
     parameters: int
     """Number of weights that are merged."""
     headers: dict[str, Header] = field(default_factory=dict)
@@ -76,7 +71,7 @@ class Files:
         Args:
             where: the sweep file's key, for messages.
         """
-        return Vocabulary(where, self.folder, self.config.get("vocab_size"), tokenizer_files(self.tokenizer_folder))
+        return Vocabulary(where, self.folder, self.read.sizes["vocab_size"], tokenizer_files(self.tokenizer_folder))
 
 
 def resolve(config: SweepConfig, *, weights: bool = True) -> dict[str, Files]:
@@ -91,29 +86,47 @@ def resolve(config: SweepConfig, *, weights: bool = True) -> dict[str, Files]:
     """
     items = [("parents", *item) for item in config.parents.items()]
     items += [("candidates", *item) for item in config.candidates.items()]
-    found = {name: open_model(section, name, parent, weights=weights) for section, name, parent in items}
+    pinned = _check_configs(config, items)
+    found = {name: open_model(section, name, pinned[name], weights=weights) for section, name, _ in items}
     first, *others = found
     section = {name: where for where, name, _ in items}
     for name in others:
         if config.tokenizer_source is None:
             here, there = f"{section[name]}.{name}.model", f"parents.{first}"
             check_one_vocabulary(found[name].vocabulary(here), found[first].vocabulary(there))
-        _check_same(f"{section[name]}.{name}.model", found[name], f"parents.{first}", found[first])
-    check_layers(config, found[first].config)
+    check_layers(config, found[first].read)
     check_filters(config, {name for files in found.values() for name in files.headers})
-    return {name: _as_merged(f"{section[name]}.{name}.model", files) for name, files in found.items()}
+    return {name: _as_merged(f"{section[name]}.{name}.model", files, found[first]) for name, files in found.items()}
 
 
-def check_layers(config: SweepConfig, settings: dict[str, Any]) -> None:
+def _check_configs(config: SweepConfig, items: list[tuple[str, str, Parent]]) -> dict[str, Parent]:
+    """Compare the configs of all models with the first parent's and with the window, before weights are fetched.
+
+    Returns:
+        Name → model, with the commit of a hub model whose config was compared.
+    """
+    pinned, first = {}, None
+    for section, name, parent in items:
+        where = f"{section}.{name}.model"
+        folder, revision = fetch(where, parent.model, parent.revision, False)
+        check_folder(where, folder)
+        check_config_is_plain(where, parent.model, folder)
+        read = read_model_config(where, read_plain_config(where, folder / "config.json"))
+        check_window(f"{section}.{name}", read, config.workers.engine.max_model_len)
+        if first is None:
+            first = f"{section}.{name}", read
+        check_alike(where, read, *first)
+        pinned[name] = parent.model_copy(update={"revision": revision})
+    return pinned
+
+
+def check_layers(config: SweepConfig, parent: ModelConfig) -> None:
     """Refuse recipes that were written as mergekit's slices and do not cover whole models.
-
-    Args:
-        settings: config.json of a parent.
 
     Raises:
         UserError: a recipe's slices have fewer or more layers than the parents.
     """
-    there = settings.get("text_config", settings).get("num_hidden_layers")
+    there = parent.sizes["num_hidden_layers"]
     for index, grid in enumerate(config.recipes):
         if grid.layers not in (None, there):
             raise UserError(
@@ -130,9 +143,12 @@ def open_model(section: str, name: str, parent: Parent, *, weights: bool = True)
         weights: as for `resolve`.
     """
     where = f"{section}.{name}"
+    # Only a hub lists the hashes of weights, of which the digest is made, without a download.
+    weights = weights or is_remote(parent.model)
     folder, revision = fetch(f"{where}.model", parent.model, parent.revision, weights)
     check_folder(f"{where}.model", folder)
-    model_config = read_model_config(f"{where}.model", folder / "config.json")
+    config = read_plain_config(f"{where}.model", folder / "config.json")
+    read = read_model_config(f"{where}.model", config)
     # Without its weights, the hub's cache may still have some of them.
     here = folder if weights or revision is None or _is_whole(folder) else None
     if here is not None or revision is None:
@@ -144,37 +160,39 @@ def open_model(section: str, name: str, parent: Parent, *, weights: bool = True)
             f"{where}.model: {folder} has no *.safetensors file; only safetensors are read, so convert the "
             "weights with save_pretrained(folder, safe_serialization=True)"
         )
+    check_tensors_are_plain(f"{where}.model", parent.model, [name for shard in shards for name in shard.header])
     headers = join(f"{where}.model", {shard.name: shard.header for shard in shards}, here)
     files = [*((shard.name, shard.sha256) for shard in shards), ("config.json", _sha256(folder / "config.json"))]
     adapter = None
     if parent.lora is not None:
-        adapter, _ = fetch(f"{where}.lora", parent.lora, None, weights)
+        adapter, _ = fetch(f"{where}.lora", parent.lora, None, weights or is_remote(parent.lora))
         check_folder(f"{where}.lora", adapter)
         read_json(f"{where}.lora", adapter / "adapter_config.json")
         if not list(adapter.glob("*.safetensors")):
             raise UserError(f"{where}.lora: {adapter} has no *.safetensors file; save the adapter as safetensors")
-        _check_adapter(f"{where}.lora", adapter, model_config)
+        _check_adapter(f"{where}.lora", adapter, read.sizes["vocab_size"])
         own = (*sorted(adapter.glob("*.safetensors")), adapter / "adapter_config.json")
         files += [(LORA + file.name, _sha256(file)) for file in own]
     digest = hashlib.sha256("".join(found for _, found in files).encode()).hexdigest()[:20]
     source = Source(digest, name, parent.model, revision, parent.lora, tuple(files))
     parameters = sum(math.prod(header.shape) for header in headers.values())
-    return Files(source, folder, model_config, parameters, headers, adapter=adapter)
+    return Files(source, folder, config, read, parameters, headers, adapter=adapter)
 
 
-def _as_merged(where: str, files: Files) -> Files:
-    """Check the tensors of a causal language model, and note which of them are not merged."""
+def _as_merged(where: str, files: Files, first: Files) -> Files:
+    """Check the tensors of a causal language model, and note what of it is not merged or not served."""
     raw = read_json(where, files.folder / "config.json")
-    tensors = find_tensors(where, files.headers, plain_config(where, raw))
+    tensors = find_tensors(where, files.headers, files.config)
     if all((files.folder / header.file).exists() for header in files.headers.values()):
         check_tied(where, files.folder, files.headers, tensors)
-    notes = tuple(f"{files.source.name}: {note}" for note in (*left_out(raw), *tensors.notes))
-    return replace(files, parameters=tensors.parameters, notes=notes)
+    notes = [*left_out(raw), *tensors.notes]
+    if others := differing(files.read, first.read):
+        notes.append(f"{first.source.name}'s {listed(others)} served, which differ here; no answer depends on them")
+    return replace(files, parameters=tensors.parameters, notes=tuple(f"{files.source.name}: {note}" for note in notes))
 
 
-def _check_adapter(where: str, adapter: Path, config: dict[str, Any]) -> None:
+def _check_adapter(where: str, adapter: Path, rows: int | None) -> None:
     """Refuse an adapter that was trained with more or fewer rows than its model has: peft cannot load it there."""
-    rows = config.get("vocab_size")
     shapes = {name: header.shape for name, header in read_headers(where, adapter).items() if EMBEDDING.search(name)}
     for name, (found, *_) in shapes.items():
         if found != rows:
@@ -233,24 +251,6 @@ def _shards_on_the_hub(where: str, folder: Path, model: str, revision: str) -> l
             f"{where}: the hub does not describe the weights of {model!r} ({one_line(error)}); download it first"
         ) from None
     return [Shard(name, hashes[name], header) for name, header in found.items()]
-
-
-def architecture(files: Files) -> str:
-    """Compute the digest of the config's keys that affect computation."""
-    text = json.dumps({key: files.config.get(key) for key in (*SHAPES, *COMPUTING)}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
-
-
-def _check_same(where: str, files: Files, first_where: str, first: Files) -> None:
-    for key in (*SHAPES, *COMPUTING):
-        if key == "vocab_size":
-            continue  # the vocabularies were compared, or mergekit makes them one
-        mine, theirs = files.config.get(key), first.config.get(key)
-        if mine != theirs:
-            raise UserError(
-                f"{where}: {key} is {mine!r}, but {theirs!r} in {first_where}; merging needs parents of one "
-                "architecture"
-            )
 
 
 def _sha256(path: Path) -> str:

@@ -17,8 +17,9 @@ from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.files import make_private, write_atomic
 from orchestrator.core.records import Profile, Serving
+from orchestrator.models.architecture import architecture
 from orchestrator.models.formats import read_json
-from orchestrator.models.resolve import Files, architecture
+from orchestrator.models.resolve import Files
 from orchestrator.models.served_rows import build_tokenizer, rows_of, served_ids, source_parent
 from orchestrator.models.stop_ids import stop_ids
 from orchestrator.models.vocabulary import Vocabulary
@@ -61,14 +62,14 @@ def make_serving(config: SweepConfig, parents: dict[str, Files], folder: Path) -
         chat_template=_template(folder / digest),
         stop_token_ids=tuple(sorted(set().union(*stops.values()))),
         max_model_len=engine.max_model_len,
-        architecture=architecture(first),
+        architecture=architecture(first.config),
         engine=tuple(
             (key, getattr(engine, key)) for key in ("max_num_seqs", "max_num_batched_tokens", "enforce_eager")
         ),
         parent=chosen,
         folder=str(folder / digest),
         # mergekit gives each token of a tokenizer that it builds a row.
-        vocab_size=first.config.get("vocab_size") if config.tokenizer_source is None else None,
+        vocab_size=first.read.sizes["vocab_size"] if config.tokenizer_source is None else None,
         notes=tuple(note for _, left_out in named.values() for note in left_out),
     )
 

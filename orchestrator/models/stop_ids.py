@@ -23,7 +23,7 @@ def stop_ids(files: Files, where: str) -> tuple[set[int], list[str]]:
     Raises:
         UserError: an id is no whole number of at least 0, or an eos_token no text.
     """
-    name, rows = files.source.name, files.config.get("vocab_size")
+    name, rows = files.source.name, files.read.sizes["vocab_size"]
     found: set[int] = set()
     notes = []
     for what, number in _named(files, where):

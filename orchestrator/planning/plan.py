@@ -97,7 +97,7 @@ def make_plan(
         tasks = open_tasks(config, found.serving, layout)
         differing = list(tokenizer_notes(config, files, found.serving, tasks))
     recipes, serving, parameters = found.recipes, found.serving, found.parameters
-    model = shape_of(files[next(iter(config.parents))].config, parameters, config.dtype)
+    model = shape_of(files[next(iter(config.parents))].read.sizes, parameters, config.dtype)
     if generation_tasks(tasks.all):
         check_lexical()
         if config.generation and not shape:

@@ -9,7 +9,9 @@ from typing import Any
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.text import one_line
-from orchestrator.models.formats import normal, read_json
+from orchestrator.models.alike import check_window
+from orchestrator.models.configs import read_model_config
+from orchestrator.models.formats import read_plain_config
 from orchestrator.models.resolve import Files, check_layers
 from orchestrator.models.tokenizer import TOKENIZER_FILES
 from orchestrator.recipes.recipe import Source
@@ -30,7 +32,9 @@ def shaped(config: SweepConfig, shape: Path, tokenizer: Path) -> dict[str, Files
         layers.
     """
     offline(config)
-    settings = read_json("--shape", shape)
+    settings = read_plain_config("--shape", shape)
+    read = read_model_config("--shape", settings)
+    check_window("--shape", read, config.workers.engine.max_model_len)
     if not any((tokenizer / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         known = ", ".join(TOKENIZER_FILES)
         raise UserError(f"--tokenizer {tokenizer}: has no tokenizer; give a folder with a tokenizer's files ({known})")
@@ -39,8 +43,8 @@ def shaped(config: SweepConfig, shape: Path, tokenizer: Path) -> dict[str, Files
     for name, parent in {**config.parents, **config.candidates}.items():
         digest = hashlib.sha256(f"{parent.model}@{parent.revision}+{parent.lora}".encode()).hexdigest()[:20]
         source = Source(digest, name, parent.model, parent.revision, parent.lora)
-        found[name] = Files(source, tokenizer, normal(settings), parameters)
-    check_layers(config, settings)
+        found[name] = Files(source, tokenizer, settings, read, parameters)
+    check_layers(config, read)
     return found
 
 

@@ -48,6 +48,7 @@ class Shape:
     head_dim: int
     hidden_size: int
     mlp_width: int
+    """Width of an MLP's inner layer; with experts, the largest number that divides the width of each kind of MLP."""
     vocabulary: int
     """Number of tokens in the vocabulary."""
     tied: bool
@@ -77,26 +78,27 @@ class Shape:
         return heads and not any(n % tensor_parallel for n in (self.heads, self.mlp_width, padded))
 
 
-def shape_of(config: dict[str, Any], parameters: int, dtype: str) -> Shape:
+def shape_of(sizes: dict[str, Any], parameters: int, dtype: str) -> Shape:
     """Read a model's shape from its config.
 
     Args:
-        config: config.json in the form of `orchestrator.models.formats.normal`.
+        sizes: `sizes` of `orchestrator.models.configs.ModelConfig`.
         parameters: number of weights.
 
     Raises:
-        UserError: the config lacks a key.
+        UserError: the config lacks a size.
     """
     keys = (
         "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_size",
         "intermediate_size", "vocab_size",
     )  # fmt: skip
-    if missing := [key for key in keys if not config.get(key)]:
+    given = {**_usual(sizes), **{key: value for key, value in sizes.items() if value is not None}}
+    if wrong := [key for key in keys if not isinstance(given.get(key), int) or given[key] < 1]:
         raise UserError(
-            f"parents: config.json has no {missing[0]}, without which nothing is known of the memory that the model "
-            "needs; take a model with a config like Llama's"
+            f"parents: config.json has no number {wrong[0]}, without which nothing is known of the memory that the "
+            "model needs; take a model of an architecture with attention in all its layers, as Llama's"
         )
-    layers, heads, kv_heads, head_dim, hidden_size, mlp_width, vocabulary = (int(config[key]) for key in keys)
+    layers, heads, kv_heads, head_dim, hidden_size, mlp_width, vocabulary = (given[key] for key in keys)
     return Shape(
         parameters=parameters,
         layers=layers,
@@ -104,11 +106,19 @@ def shape_of(config: dict[str, Any], parameters: int, dtype: str) -> Shape:
         kv_heads=kv_heads,
         head_dim=head_dim,
         hidden_size=hidden_size,
-        mlp_width=mlp_width,
+        mlp_width=math.gcd(mlp_width, given.get("moe_intermediate_size") or mlp_width),
         vocabulary=vocabulary,
-        tied=bool(config["tie_word_embeddings"]),
+        tied=bool(sizes["tie_word_embeddings"]),
         bytes_each=4 if dtype == "float32" else 2,
     )
+
+
+def _usual(sizes: dict[str, Any]) -> dict[str, Any]:
+    """Return the sizes that a config may leave out, as models fill them in."""
+    heads, width = sizes["num_attention_heads"], sizes["hidden_size"]
+    if not (isinstance(heads, int) and isinstance(width, int) and heads):
+        return {}
+    return {"num_key_value_heads": heads, "head_dim": width // heads}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from typing import Any
 
 from orchestrator.config.workers import EngineSettings, Workers
 from orchestrator.core.errors import UserError
-from orchestrator.models.formats import normal, read_json
+from orchestrator.models.configs import read_model_config
+from orchestrator.models.formats import read_plain_config
 from orchestrator.models.headers import read_headers
 from orchestrator.sizing.nodes import Node
 from orchestrator.sizing.placement import Fit, Place, layout_of, shape_of
@@ -69,7 +70,11 @@ class Boot:
         memory, host = torch.cuda.get_device_properties(0).total_memory, psutil.virtual_memory().total
         node = Node(_gpus_of_the_machine(), torch.cuda.get_device_name(0), memory, host)
         parameters = sum(math.prod(header.shape) for header in read_headers("parents", self.model).values())
-        shape = shape_of(normal(read_json("parents", self.model / "config.json")), parameters, self.dtype)
+        shape = shape_of(
+            read_model_config("parents", read_plain_config("parents", self.model / "config.json")).sizes,
+            parameters,
+            self.dtype,
+        )
         fit = Fit(shape, self.models, self.workers.engine, layout_of(self.workers), node)
         if not fit.fits:
             raise UserError(

@@ -56,7 +56,7 @@ def make_model(folder: Path, seed: int, dtype: str = "float32", architecture: st
     sizes["vocab_size"] = len(tokenizer)
     config = getattr(transformers, f"{family}Config".replace("Gemma3Config", "Gemma3TextConfig"))(
         num_key_value_heads=1,
-        max_position_embeddings=512,
+        max_position_embeddings=4096,
         eos_token_id=tokenizer.eos_token_id,
         **{**sizes, **changes},
     )

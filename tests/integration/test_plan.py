@@ -62,7 +62,7 @@ def test_shape_and_tokenizer_are_checked(shape: Path, tmp_path: Path, capsys: py
     assert "nowhere has no tokenizer" in refused("--shape", str(shape), "--tokenizer", "nowhere").replace(":", "")
     assert "none.json does not exist" in refused("--shape", str(tmp_path / "none.json"), "--tokenizer", str(INSTRUCT))
     shape.write_text('{"model_type": "llamma"}')
-    assert "no causal language model that transformers knows" in refused(
+    assert "model_type is 'llamma', unknown to transformers" in refused(
         "--shape", str(shape), "--tokenizer", str(INSTRUCT)
     )
 

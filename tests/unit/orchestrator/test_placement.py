@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +9,8 @@ from hypothesis import strategies as st
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.config.workers import EngineSettings
 from orchestrator.core.errors import UserError
-from orchestrator.models.formats import normal
+from orchestrator.models.configs import read_model_config
+from orchestrator.models.formats import read_plain_config
 from orchestrator.sizing.layouts import best_fit, check_layout, engine_count, node_kinds
 from orchestrator.sizing.nodes import ACCELERATORS, Node, gpu_node, parse_cluster
 from orchestrator.sizing.placement import WORKING_BYTES, EngineLayout, Fit, Shape, layers_of_stages, shape_of
@@ -22,7 +21,8 @@ ENGINE = EngineSettings(max_model_len=8192)
 
 
 def shape(name: str) -> Shape:
-    return shape_of(normal(json.loads((SHAPES / f"{name}.json").read_text())), PARAMETERS[name], "bfloat16")
+    config = read_model_config("parents", read_plain_config("parents", SHAPES / f"{name}.json"))
+    return shape_of(config.sizes, PARAMETERS[name], "bfloat16")
 
 
 def cluster(kind: str, gpus: int) -> list[Node]:

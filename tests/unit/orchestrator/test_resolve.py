@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from orchestrator.config.load import load_config
+from orchestrator.models.architecture import architecture
 from orchestrator.models.headers import weight_files
-from orchestrator.models.resolve import architecture, resolve
+from orchestrator.models.resolve import resolve
 from orchestrator.models.serving import make_serving
 from tests.helpers.commands import refused
 from tests.helpers.paths import EXAMPLES
@@ -81,7 +82,7 @@ def test_old_and_new_ways_of_writing_a_config_are_the_same_architecture(
     config.update(rope_theta=rope["rope_theta"], rope_scaling=None)
     (copy / "config.json").write_text(json.dumps(config))
     files = resolve(load_config(sweep(candidates={"old": {"model": str(copy)}})))
-    assert architecture(files["old"]) == architecture(files["b"])
+    assert architecture(files["old"].config) == architecture(files["b"].config)
 
 
 def test_a_second_copy_of_the_weights_in_the_folder_is_not_read(parents: dict[str, Path], tmp_path: Path) -> None:
@@ -152,7 +153,7 @@ SPOILT = {
     ),
     "other RoPE": (
         edit("config.json", lambda c: c["rope_parameters"].update(rope_theta=500_000.0)),
-        "parents.b.model: rope_theta is 500000.0, but 10000.0 in parents.a",
+        "parents.b.model: rope_parameters.rope_theta is 500000.0, but 10000.0 in parents.a",
     ),
     "no safetensors": (as_pickle, "has no *.safetensors file; only safetensors are read"),
     "cut off weights": (cut_short, "model.safetensors is damaged or cut off"),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.core.errors import UserError
+from orchestrator.models.configs import read_model_config
 from orchestrator.models.formats import read_json
 from orchestrator.models.resolve import Files
 from orchestrator.models.stop_ids import stop_ids
@@ -21,12 +22,18 @@ OWN = {2}
 """The demo's instruct parent ends its turns with this token, by all three files."""
 
 
+def files(folder: Path, config: dict[str, Any]) -> Files:
+    # transformers refuses some ids in config.json itself, with another message.
+    read = read_model_config("parents.b.model", {**config, "eos_token_id": None})
+    return Files(Source("d", "b", str(folder), None, None), folder, config, read, 0)
+
+
 def found(folder: Path, file: str, changes: dict[str, Any]) -> tuple[set[int], list[str]]:
     for each in (CONFIG, GENERATION, TOKENIZER, "tokenizer.json"):
         shutil.copy(INSTRUCT / each, folder)
     (folder / file).write_text(json.dumps({**read_json("parents", folder / file), **changes}))
     config = read_json("parents", folder / CONFIG)
-    return stop_ids(Files(Source("d", "b", str(folder), None, None), folder, config, 0), "parents.b.model")
+    return stop_ids(files(folder, config), "parents.b.model")
 
 
 @pytest.mark.parametrize(
@@ -57,8 +64,8 @@ def test_the_vocabulary_of_a_unigram_tokenizer_is_a_list(tmp_path: Path) -> None
     shutil.copy(INSTRUCT / TOKENIZER, tmp_path)
     (tmp_path / "tokenizer.json").write_text(json.dumps(pairs))
     (tmp_path / TOKENIZER).write_text('{"eos_token": "</s>"}')
-    source = Source("d", "b", str(tmp_path), None, None)
-    assert stop_ids(Files(source, tmp_path, {"vocab_size": 2}, 0), "parents.b.model") == ({1}, [])
+    config = {"model_type": "llama", "vocab_size": 2}
+    assert stop_ids(files(tmp_path, config), "parents.b.model") == ({1}, [])
 
 
 @pytest.mark.parametrize("value", ["2", "</s>", -1, True, 2.0, [2, "2"], {"id": 2}])
