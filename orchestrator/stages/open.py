@@ -37,6 +37,7 @@ from orchestrator.stages.training_examples import TrainingExamples, open_trainin
 from orchestrator.stats.scores import TaskScore
 from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.evaluation.readings import read_otherwise
+from tasks.evaluation.rehearsal import rehearse
 from tasks.evaluation.suites import SuiteTask, generation_tasks, keep_private, load_suites, open_lm, remember
 from tasks.generation.metrics import check_lexical
 
@@ -188,14 +189,17 @@ def open_tasks(config: SweepConfig, serving: Serving, layout: Layout) -> Tasks:
     """Load every task that any section of the sweep file names, and every training example.
 
     Raises:
-        UserError: a task or an example cannot be loaded, or does not fit into `max_model_len` or `max_length`.
+        UserError: a task or an example cannot be loaded, does not fit into `max_model_len` or `max_length`, or cannot
+            be scored whatever the answers are.
     """
     lm = open_lm(config, serving)
     keep_private(config, layout.cache)
     learning = load_suites(config.finetune.tasks if config.finetune else {}, config, lm)
+    suites = load_suites(config.objectives, config, lm)
+    rehearse([*suites, *learning])
     return Tasks(
         lm=lm,
-        suites=load_suites(config.objectives, config, lm),
+        suites=suites,
         learning=learning,
         held_out=load_suites(config.held_out, config, lm),
         training=open_training_examples(config, lm, learning),

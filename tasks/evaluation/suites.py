@@ -59,6 +59,8 @@ class SuiteTask:
     """Which questions of the data set these are, in words: `test`, or `half of test by hash`."""
     notes: Sequence[str] = ()
     """Sentences that a reader of its scores must know."""
+    where: str = ""
+    """The sweep file's key of the task, for messages."""
 
 
 # -------------------------------------------------------------------- before anything is loaded
@@ -214,6 +216,7 @@ def _suite_task(
         document_of=[document for _, document in pairs],
         shown=shown,
         split=split,
+        where=where,
         notes=[f"{name}, {task.task_name}: {note}." for note in (*notes(task, objective, chat), *odd)],
     )
 

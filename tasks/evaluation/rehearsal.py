@@ -1,0 +1,75 @@
+"""A rehearsal of scoring with made-up answers: a task whose program fails on any answer is refused before it is asked.
+
+A missing resource, a column that the data lacks or a metric that cannot take so many classes would otherwise be met
+after the last question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestrator.core.errors import UserError
+from tasks.evaluation.judge import NAMES_CODE, Metric, NoScore, describe, group_by_document, judge_documents
+from tasks.evaluation.suites import SuiteTask
+from tasks.generation.task import GenerationTask
+
+TRIED, OF_A_PROGRAM = 200, 16
+"""Documents that lm-eval's own metrics, and a task's own `process_results`, are tried on."""
+
+
+def rehearse(suites: Sequence[SuiteTask]) -> None:
+    """Score made-up answers, twice, with different ones.
+
+    Raises:
+        UserError: every document fails, or the aggregation does, both times.
+    """
+    for suite in suites:
+        if not isinstance(suite.task, GenerationTask):  # its metrics are ours, and take time
+            first, second = (_fault(suite, turn) for turn in (0, 1))
+            if first and second:
+                raise UserError(
+                    f"{suite.where}: {first}, whatever the answers are; correct the task file or its data, or name "
+                    "another metric"
+                )
+
+
+def _fault(suite: SuiteTask, turn: int) -> str | None:
+    """Why made-up answers have no score; None where they have one, or where the documents may be too few to tell."""
+    groups = group_by_document(suite.task.instances)
+    has_program = callable(suite.task.get_config("process_results"))
+    judged: list[dict[Metric, Any]] = []
+    fault = None
+    for group in groups[: OF_A_PROGRAM if has_program else TRIED]:
+        for request in group:
+            answer = _made_up(suite.task, request, turn)
+            request.resps, request.filtered_resps = [answer] * (request.repeats or 1), {}
+        try:
+            judged += judge_documents(suite, [group])
+        except NoScore as error:
+            fault = str(error)
+    return _aggregation_fault(suite, judged, len(groups)) if judged else fault
+
+
+def _aggregation_fault(suite: SuiteTask, judged: Sequence[Mapping[Metric, Any]], documents: int) -> str | None:
+    """Why an aggregation of the score raises; a small part of the documents proves only faults of the code."""
+    for key in suite.metrics:
+        items = [values[key] for values in judged if key in values]
+        try:
+            if items:
+                suite.task.aggregation()[key[0]](items)
+        except Exception as error:  # lm-eval's and users' aggregations raise whatever they meet
+            if len(judged) >= min(TRIED, documents) or isinstance(error, NAMES_CODE):
+                return f"{suite.name}: the aggregation of {key[0]} raises {describe(error)}"
+    return None
+
+
+def _made_up(task: Any, request: Any, turn: int) -> Any:
+    """An answer as lm-eval's model gives it: a log-probability, or the target as text in the first turn."""
+    place = (request.idx + turn * request.doc_id) % 3
+    if request.request_type == "loglikelihood":
+        return -1.0 - place, place == 0
+    if request.request_type == "loglikelihood_rolling":
+        return -10.0 - place
+    target = task.doc_to_target(request.doc) if turn == 0 else "ABC"[request.doc_id % 3]
+    return str(target[0] if isinstance(target, list) and target else target)
