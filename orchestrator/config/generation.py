@@ -38,9 +38,11 @@ class OwnTask(Strict):
     """The side at which the input is truncated where the prompt is too long."""
 
     @model_validator(mode="after")
-    def _names_input(self) -> OwnTask:
+    def _has_two_fields(self) -> OwnTask:
         if not re.search(r"\{\{\s*input\s*\}\}", self.prompt):
             raise ValueError("prompt has no {{input}}; write it where the input goes")
+        if self.input == self.reference:
+            raise ValueError(f"input and reference are both {self.input!r}; name the field of each")
         return self
 
 

@@ -5,7 +5,7 @@ An error names the file, the column and the row, never the content: this is clin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
@@ -95,10 +95,13 @@ class Reader:
         except (OSError, ValueError, LookupError) as error:
             raise self.wrong(f"{file} cannot be read ({type(error).__name__}); get it again") from None
 
-    def rows(self, file: Path, columns: Columns, published: int | None = None) -> Iterator[dict[str, str]]:
+    def rows(
+        self, file: Path, columns: Columns, published: int | None = None, spelling: Callable[[str], str] = str
+    ) -> Iterator[dict[str, str]]:
         """Yield the fields of a file's rows; a text that is missing is empty.
 
         Args:
+            spelling: gives an id as the authors spell it.
             published: rows that the file has as its authors published it; another number is a remark.
 
         Raises:
@@ -113,9 +116,9 @@ class Reader:
             for name in names.values():
                 if name not in row.values:
                     raise row.wrong(f"has no {name!r}, which the rows before it have")
-            values = {f: row.ident(n) if f == "id" else row.text(n).strip() for f, n in names.items()}
+            values = {f: spelling(row.ident(n)) if f == "id" else row.text(n).strip() for f, n in names.items()}
             if "id" in values and (other := first.setdefault(values["id"], row.place)) != row.place:
-                raise row.wrong(f"has the {names['id']!r} of {other}: a file that was loaded twice; get it again")
+                raise row.wrong(f"has the {names['id']!r} of {other}: perhaps the file was loaded twice; get it again")
             yield values
         if not names:
             raise self.missing(f"{file} has no rows")

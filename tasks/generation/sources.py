@@ -118,18 +118,18 @@ def radiology(reader: Reader) -> Examples:
     def rows() -> Iterable[dict[str, str]]:
         if reports:
             return _openi(reader, reports)
-        return reader.rows(table or reader.find("indiana_reports.csv"), columns, published=3851)
+        return reader.rows(table or reader.find("indiana_reports.csv"), columns, published=3851, spelling=_uid)
 
     def examples(test: bool) -> Iterator[Example]:
-        for row in rows():
-            uid = row["id"].upper().removeprefix("CXR")
-            row["id"] = (
-                str(int(uid)) if uid.isascii() and uid.isdigit() else uid
-            )  # as the collection's authors write it
-            if is_test(row["id"], one_in=10) == test:
-                yield _example(row)
+        return (_example(row) for row in rows() if is_test(row["id"], one_in=10) == test)
 
     return make_examples(examples(True), lambda: examples(False))
+
+
+def _uid(text: str) -> str:
+    """A report's number as the collection's CSV has it: CXR1 and 001 are 1."""
+    number = text.strip().upper().removeprefix("CXR")
+    return str(int(number)) if number.isascii() and number.isdigit() else number
 
 
 def _openi(reader: Reader, files: Sequence[Path]) -> Iterator[dict[str, str]]:
@@ -142,10 +142,11 @@ def _openi(reader: Reader, files: Sequence[Path]) -> Iterator[dict[str, str]]:
         if uid is None or len(found) != 1 or len(impression) != 1:
             lacks = "uId" if uid is None else 'AbstractText Label="FINDINGS" or "IMPRESSION"'
             raise reader.wrong(f"{file} does not have one {lacks}; take it out if it is no report of the collection")
-        other = first.setdefault(str(uid.get("id")), file)
+        name = _uid(uid.get("id", ""))
+        other = first.setdefault(name, file)
         if other != file:
             raise reader.wrong(f"{file} is the report of {other} again; keep one of them")
-        yield {"id": str(uid.get("id")), "input": found[0], "reference": impression[0]}
+        yield {"id": name, "input": found[0], "reference": impression[0]}
     reader.count("the folder", "XML report", len(files), published=3955)
 
 

@@ -95,6 +95,7 @@ def wrong(generation: dict[str, Any] | None, task: str, expected: str, **objecti
         wrong({"data": {"clinical_bhc": "nowhere"}}, "clinical_bhc", "there is no such folder"),
         wrong({"data": {"clinical_bch": "."}}, "letters", r"generation\.data\.clinical_bch: no such task; did you mean 'clinical_bhc'"),
         wrong({"own": {"l": {"file": "f", "prompt": "x"}}}, "l", r"generation\.own\.l: prompt has no \{\{input\}\}"),
+        wrong({"own": {"l": {"file": "f", "prompt": "{{input}}", "input": "a", "reference": "a"}}}, "l", "input and reference are both 'a'; name the field of each"),
         wrong({"own": {"l": {"file": "f", "prompt": "{{input}}", "truncat": "left"}}}, "l", r"generation\.own\.l\.truncat: unknown key; did you mean 'truncate'"),
         wrong({"own": {"l": {"file": "letters.jsonl", "input": "letter", "reference": "summary", "prompt": "{{input}} {{x}}"}}}, "l", r"generation\.own\.l\.prompt: 'x' cannot stand in it; only \{\{input\}\} can"),
         wrong({"own": {"l": {"file": "letters.jsonl", "input": "letter", "reference": "summary", "prompt": "{{input}} {{reference}}"}}}, "l", r"prompt: 'reference' cannot stand in it"),
