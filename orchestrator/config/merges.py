@@ -58,24 +58,23 @@ def check_merge(
 
 
 def check_sum(method: MergeMethod, base: str | None, models: Models, whole: Mapping[str, Any], values: Values) -> None:
-    """Check that the weights do not sum to 0 where the method divides by their sum; `check_merge` found them.
+    """Check that the weights do not sum to 0 where they count as shares of their sum; `check_merge` found them.
 
     Raises:
         KeyProblem: they do, in one of the combinations.
     """
-    if method.divides_by is None or not any(
-        setting is not False for setting in values(whole.get(method.divides_by, True))
-    ):
+    flags = values(whole.get(method.shares_flag, True)) if method.shares_flag else [True]
+    if not method.shares or all(flag is False for flag in flags):
         return
     inputs = merged(method, base, models)
     for *own, shared in _combinations([*(models.get(name, {}) for name in inputs), whole], ["weight"], values):
         for tensor, depth in _places([*own, shared]):
             weights = [resolved([each, shared], "weight", tensor, depth) for each in own]
             if abs(sum(weights)) < 1e-12:
+                each = listed(f"{name} {weight:g}" for name, weight in zip(inputs, weights, strict=True))
+                way = f", or set {method.shares_flag}: false" if method.shares_flag else ""
                 raise KeyProblem(
-                    "models",
-                    f"the weights {listed(f'{name} {weight:g}' for name, weight in zip(inputs, weights, strict=True))} "
-                    f"sum to 0, and {method.name} divides by their sum; change one, or set {method.divides_by}: false",
+                    "models", f"the weights {each} sum to 0, and {method.name} divides by their sum; change one{way}"
                 )
 
 

@@ -94,8 +94,10 @@ class MergeMethod:
     """Largest number of them."""
     required: tuple[str, ...] = ()
     """Parameters without a default."""
-    divides_by: str | None = None
-    """The parameter that makes it divide by the sum of the weights, which then must not be 0."""
+    shares: bool = False
+    """Whether weights count as shares of their sum, which then must not be 0."""
+    shares_flag: str | None = None
+    """The parameter that is false where they count as they are; None where they never do."""
     random: bool = False
     """Whether it draws from torch's global random state, so that the seed is part of the recipe."""
     ratio: MixingRatio | None = None
@@ -149,16 +151,17 @@ def _deltas(name: str, *each: str, random: bool = False, elementwise: bool = Fal
 
 _ENTRIES = (
     MergeMethod(
-        "linear", ("normalize",), ("weight",), required=("weight",), divides_by="normalize",
+        "linear", ("normalize",), ("weight",), required=("weight",), shares=True, shares_flag="normalize",
         ratio=MixingRatio("alpha", weight="weight"), elementwise=True,
     ),
     MergeMethod("slerp", ("t",), (), "required", 1, 1, ("t",), ratio=MixingRatio("t", arc=True), elementwise=True),
     MergeMethod(
-        "nuslerp", ("nuslerp_row_wise", "nuslerp_flatten"), ("weight",), "optional", 2, 2, ("weight",), elementwise=True
+        "nuslerp", ("nuslerp_row_wise", "nuslerp_flatten"), ("weight",), "optional", 2, 2, ("weight",), shares=True,
+        elementwise=True,
     ),
     MergeMethod(
         "multislerp", ("normalize_weights", "eps"), ("weight",), "optional", 2, None, ("weight",),
-        divides_by="normalize_weights",
+        shares=True, shares_flag="normalize_weights",
     ),
     MergeMethod("karcher", ("max_iter", "tol")),
     MergeMethod("nearswap", ("t",), (), "required", 1, 1, ("t",)),

@@ -59,7 +59,7 @@ def test_the_table_is_mergekits(name: str) -> None:
     defaults = {parameter.name: parameter.default for parameter in spec.parameters if parameter.default is not MISSING}
     assert defaults.get("density", 1.0) == 1.0
     assert name not in ("della", "della_linear") or defaults["epsilon"] == 0.15
-    assert method.divides_by is None or defaults[method.divides_by] is True
+    assert method.shares_flag is None or defaults[method.shares_flag] is True
 
 
 def test_every_method_is_in_the_table() -> None:
@@ -185,6 +185,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "two copies": (entry("passthrough", 1, base_model="base"), "takes exactly 1 model, but got 2 (m0 and base) (base_model is merged too)"),
     "all zero": (weights("linear", 0, 0), "models: the weights m0 0 and m1 0 sum to 0, and linear divides by their sum"),
     "zero together": (weights("multislerp", 0.5, -0.5), "sum to 0, and multislerp divides by their sum"),
+    "zero of two": (weights("nuslerp", 0.5, -0.5), "sum to 0, and nuslerp divides by their sum; change one"),
     "zero in a grid": (weights("linear", {"grid": [0, 1]}, {"grid": [0, 1]}), "the weights m0 0 and m1 0 sum to 0"),
     "zero in a layer": (weights("linear", [0, 1], [0, 1]), "the weights m0 0 and m1 0 sum to 0"),
     "zero behind a filter": (weights("linear", FILTERS, [{"filter": "mlp", "value": [-0.2, 0]}, {"value": 1}]), "sum to 0"),
