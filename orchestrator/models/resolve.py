@@ -18,6 +18,7 @@ from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.locations import is_remote
 from orchestrator.core.text import listed, one_line
+from orchestrator.models.adapter import check_adapter
 from orchestrator.models.alike import check_alike, check_window, differing
 from orchestrator.models.configs import ModelConfig, read_model_config
 from orchestrator.models.fetch import LORA, content_hash, fetch
@@ -35,7 +36,7 @@ from orchestrator.models.headers import (
 )
 from orchestrator.models.plain import left_out
 from orchestrator.models.quantised import check_config_is_plain, check_tensors_are_plain
-from orchestrator.models.tensors import check_tied, find_tensors
+from orchestrator.models.tensors import architecture_of, check_tied, find_tensors
 from orchestrator.models.tokenizer import tokenizer_files
 from orchestrator.models.vocabulary import Vocabulary, check_one_vocabulary
 from orchestrator.recipes.recipe import Source
@@ -185,6 +186,9 @@ def _as_merged(where: str, files: Files, first: Files) -> Files:
     tensors = find_tensors(where, files.headers, files.config)
     if all((files.folder / header.file).exists() for header in files.headers.values()):
         check_tied(where, files.folder, files.headers, tensors)
+    if files.adapter is not None:
+        lora = where.removesuffix("model") + "lora"
+        check_adapter(lora, read_headers(lora, files.adapter), architecture_of(where, files.config, len(files.headers)))
     notes = [*left_out(raw), *tensors.notes]
     if others := differing(files.read, first.read):
         notes.append(f"{first.source.name}'s {listed(others)} served, which differ here; no answer depends on them")

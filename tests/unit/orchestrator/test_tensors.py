@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from orchestrator.core.errors import UserError
+from orchestrator.models.adapter import check_adapter
 from orchestrator.models.formats import read_json
-from orchestrator.models.headers import read_headers
+from orchestrator.models.headers import Header, read_headers
 from orchestrator.models.plain import left_out, plain_config
-from orchestrator.models.tensors import check_tied, find_tensors
+from orchestrator.models.tensors import architecture_of, check_tied, find_tensors
 from tasks.merging.plain import write_plain
 from tests.helpers.merges import stored
 from tests.helpers.models import Models
@@ -242,3 +244,33 @@ def test_is_refused(name: str, models: Models, tmp_path: Path) -> None:
         notes(model)
     assert message in str(error.value)
     assert str(error.value).startswith("a: ")
+
+
+@pytest.mark.parametrize(
+    ("module", "shapes", "message"),
+    [
+        ("model.layers.0.self_attn.q_proj", ((4, 64), (64, 4)), None),
+        ("model.layers.1.mlp.down_proj", ((4, 96), (64, 4)), None),
+        ("lm_head", ((4, 64), (768, 4)), None),
+        (
+            "model.layers.0.self_attn.q_proj",
+            ((4, 128), (128, 4)),
+            "has shape [4, 128], but model.layers.0.self_attn.q_",
+        ),
+        ("model.layers.2.self_attn.q_proj", ((4, 64), (64, 4)), "has no model.layers.2.self_attn.q_proj"),
+        ("model.language_model.layers.0.self_attn.q_proj", ((4, 64), (64, 4)), "it was trained on another model"),
+    ],
+)
+def test_an_adapter_is_of_this_model(
+    module: str, shapes: tuple[tuple[int, ...], ...], message: str | None, models: Models
+) -> None:
+    architecture = architecture_of("a", read_json("a", models("llama", "bfloat16")["a"] / "config.json"), 100)
+    headers = {
+        f"base_model.model.{module}.lora_{part}.weight": Header("adapter_model.safetensors", shape, "F32")
+        for part, shape in zip("AB", shapes, strict=True)
+    }
+    if message is None:
+        check_adapter("parents.a.lora", headers, architecture)
+    else:
+        with pytest.raises(UserError, match=re.escape(message)):
+            check_adapter("parents.a.lora", headers, architecture)
