@@ -84,9 +84,21 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
 
     @property
     def prefix_token_id(self) -> int:
-        """Id of the token that stands before a text without context; raises as `eot_token_id`."""
-        begin = self._with_row(self.tokenizer.bos_token_id)
-        return self.eot_token_id if begin is None else begin
+        """Id of the token that stands before a text without context.
+
+        Raises:
+            UserError: the tokenizer names neither a beginning nor an end of text, or one that has no row.
+        """
+        begin = self.tokenizer.bos_token_id
+        if begin is None:
+            return self.eot_token_id
+        if self._with_row(begin) is None:
+            raise UserError(
+                f"parents.{self.serving.parent}.model: its tokenizer's beginning of text, {self.tokenizer.bos_token!r}, "
+                "is not in its vocabulary, and stands before a text without context; correct bos_token in its "
+                "tokenizer_config.json, or set tokenizer to another parent"
+            )
+        return int(begin)
 
     def _with_row(self, number: int | None) -> int | None:
         """The id, where the embedding has a row for it; transformers gives unknown tokens ids beyond its end."""

@@ -72,15 +72,16 @@ def test_every_prompt_has_a_seed_of_its_own_and_the_same_tomorrow(lm: LedgerLM) 
     [
         ({"eos_token": None}, "names no end of text that is in its vocabulary"),
         ({"eos_token": "</s>"}, "names no end of text that is in its vocabulary"),
+        ({"bos_token": "<s>"}, "beginning of text, '<s>', is not in its vocabulary"),
     ],
-    ids=["none", "not in the vocabulary"],
+    ids=["none", "not in the vocabulary", "beginning not in the vocabulary"],
 )
 def test_a_tokenizer_without_an_end_of_text(changes: dict[str, Any], expected: str) -> None:
     """transformers gives a token that it does not know the first id beyond the vocabulary."""
     from transformers import AutoTokenizer
 
     rows = len(AutoTokenizer.from_pretrained(INSTRUCT))
-    tokenizer = AutoTokenizer.from_pretrained(INSTRUCT, bos_token=None, **changes)
+    tokenizer = AutoTokenizer.from_pretrained(INSTRUCT, **{"bos_token": None, **changes})
     lm = LedgerLM(Serving("t", None, (0,), 512, "x", (), "a", "/nowhere", vocab_size=rows), tokenizer)
     (question,) = lm.questions(Instance("loglikelihood", {}, ("Is it?", " yes"), 0, ("t", 0, 1)))
     assert question.continuation, "a context needs no prefix"
