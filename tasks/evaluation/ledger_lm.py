@@ -93,8 +93,9 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
         if begin is None:
             return self.eot_token_id
         if self._with_row(begin) is None:
+            token = self.tokenizer.bos_token
             raise UserError(
-                f"parents.{self.serving.parent}.model: its tokenizer's beginning of text, {self.tokenizer.bos_token!r}, "
+                f"parents.{self.serving.parent}.model: its tokenizer's beginning of text, {token!r}, "
                 "is not in its vocabulary, and stands before a text without context; correct bos_token in its "
                 "tokenizer_config.json, or set tokenizer to another parent"
             )
