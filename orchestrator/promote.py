@@ -158,6 +158,9 @@ def card(sweep: Sweep, board: Board, row: Row) -> str:
     ]
     tokenizer, stops = tokenizer_of(sweep.config, sweep.serving), list(sweep.serving.stop_token_ids)
     lines += [f"with the tokenizer of {tokenizer}; stop ids {stops}.", ""]
+    if row.recipe.missing:
+        count = len(row.recipe.missing)
+        lines += [f"It was trained without {count:,} of the tokens, which got no probability (`suppress_tokens`).", ""]
     lines += ["```yaml", row.recipe.to_yaml().strip(), "```", ""]
     return "\n".join(lines)
 
