@@ -97,7 +97,19 @@ def resolve(config: SweepConfig, *, weights: bool = True) -> dict[str, Files]:
             check_one_vocabulary(found[name].vocabulary(here), found[first].vocabulary(there))
     check_layers(config, found[first].read)
     check_filters(config, {name for files in found.values() for name in files.headers})
-    return {name: _as_merged(f"{section[name]}.{name}.model", files, found[first]) for name, files in found.items()}
+    merged = {name: _as_merged(f"{section[name]}.{name}.model", files, found[first]) for name, files in found.items()}
+    return _with_twins(merged)
+
+
+def _with_twins(found: dict[str, Files]) -> dict[str, Files]:
+    """Note models whose weights are those of another one: their merges are that model."""
+    first: dict[tuple[str, ...], str] = {}
+    for name, files in found.items():
+        twin = first.setdefault(tuple(digest for file, digest in files.source.files if file != "config.json"), name)
+        if twin != name:
+            note = f"{name}: has the same weights as {twin}, so that a merge of the two is {twin} again"
+            found[name] = replace(files, notes=(*files.notes, note))
+    return found
 
 
 def _check_configs(config: SweepConfig, items: list[tuple[str, str, Parent]]) -> dict[str, Parent]:
