@@ -214,6 +214,14 @@ def tokenizer_notes(config: SweepConfig, files: dict[str, Files], serving: Servi
     """
     own, served = vocabularies(config, files), tokenizer_files(Path(serving.folder))
     suites = [*tasks.suites, *tasks.learning, *tasks.held_out]
+    aligned = {name: served_ids(each, served) for name, each in own.items() if config.tokenizer_source}
+    left = {name: (own[name].rows or 0) - len(ids) for name, ids in aligned.items()}
+    for name, rows in left.items():
+        if rows:
+            yield (
+                f"{name} has {rows:,} rows that belong to no token of the served tokenizer; alone they would take some "
+                "probability, so its log-probabilities are a little higher here"
+            )
     for name, why in other_tokenizers(own, served):
         if not own[name].files:
             yield f"{name} is served with the tokenizer of {tokenizer_of(config, serving)}: {why}"
@@ -221,7 +229,8 @@ def tokenizer_notes(config: SweepConfig, files: dict[str, Files], serving: Servi
         other, asked = read_otherwise(tasks.lm, suites, own[name].tokenizer.opened, served_ids(own[name], served))
         yield (
             f"{name} is served with another tokenizer than its own ({why}): {other:,} of {asked:,} questions would "
-            "be other tokens with its own" + ("" if other else ", so it answers here as it does alone")
+            "be other tokens with its own"
+            + ("" if other or left.get(name) else ", so it answers here as it does alone")
         )
 
 

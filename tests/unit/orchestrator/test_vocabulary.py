@@ -257,3 +257,10 @@ def test_the_plan_counts_what_a_parent_would_read_otherwise(opened: Callable[...
     config = opened(lambda source, folder: edit(rename)(source, folder.with_name("renamed")))
     note = make_plan(config).notes[-1]
     assert ": 0 of 90 questions would be other tokens with its own, so it answers here as it does alone" in note
+
+
+def test_the_plan_names_rows_that_are_left_out(opened: Callable[..., SweepConfig]) -> None:
+    config = opened(lambda source, folder: with_tokens(source, folder, ["[PAD]"], 832), tokenizer_source="base")
+    rows, other = make_plan(config).notes[-2:]
+    assert rows.startswith("b has 64 rows that belong to no token of the served tokenizer; alone they would take some")
+    assert other.endswith("(only one of the two has '[PAD]'): 0 of 90 questions would be other tokens with its own")
