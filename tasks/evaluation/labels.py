@@ -283,11 +283,18 @@ def odd_prompts(task: Any) -> Iterator[str]:
     texts = [repr([request.args for request in requests]) for requests in prompts.values()]
     if again := len(texts) - len(set(texts)):
         yield f"{again} of {len(texts)} documents have the same question as an earlier one"
+    if twice := sum(_has_a_choice_twice(task, requests) for requests in prompts.values()):
+        yield f"{twice} of {len(texts)} documents have the same choice twice"
     firsts = [requests[0] for requests in prompts.values()]
     if task.config.num_fewshot and (leaked := sum(_is_its_own_example(task, request) for request in firsts)):
         yield f"{leaked} of {len(firsts)} questions are among their own few-shot examples"
     if nulls := sum(_says_none(task, request) for request in firsts):
         yield f"{nulls} of {len(firsts)} documents lack a value (null), and their prompts say None"
+
+
+def _has_a_choice_twice(task: Any, requests: Sequence[Any]) -> bool:
+    """Whether two choices are the same text: the later one is never chosen, right or not."""
+    return task.OUTPUT_TYPE == "multiple_choice" and len({request.args for request in requests}) < len(requests)
 
 
 def _is_its_own_example(task: Any, request: Any) -> bool:

@@ -125,6 +125,7 @@ FIVE = {"choices": lambda i: ["a", "b", "c", "d", "e"]}
         (20, CHOICE, {"answer": 2}, "x, own: all of 20 documents have the label 2."),
         (8, CHOICE, {**FIVE, "answer": lambda i: 1 + i % 4}, None),
         (8, CHOICE, {"question": lambda i: f"Which dose suits case {i % 6}?", "choices": lambda i: ["1", "2", "3", "4"]}, "x, own: 2 of 8 documents have the same question as an earlier one."),
+        (8, CHOICE, {"choices": lambda i: ["a", "b", "c", "a" if i < 2 else "d"]}, "x, own: 2 of 8 documents have the same choice twice."),
         (8, CHOICE.replace("{{question}}", "{{question}} {{note}}"), {"note": lambda i: None if i < 3 else "none"}, "x, own: 3 of 8 documents lack a value (null), and their prompts say None."),
     ],
 )  # fmt: skip
