@@ -148,6 +148,9 @@ def _from_slices(where: str, entry: dict[Any, Any]) -> dict[Any, Any]:
     if unknown:
         raise KeyProblem(where + unknown[0], "unknown key; slices have sources, and these have model and layer_range")
     given, own = entry.get("parameters") or {}, whole.get("parameters") or {}
+    for settings in (given, own):
+        if not isinstance(settings, dict):
+            raise KeyProblem(where, f"parameters are names with values, such as {{t: 0.5}}, but got {settings!r}")
     parameters = {**given, **{key: _first_of(value, given.get(key)) for key, value in own.items()}}
     models = [{key: value for key, value in source.items() if key != "layer_range"} for source in sources]
     entry |= {"models": models, "layers": layers, "parameters": parameters}

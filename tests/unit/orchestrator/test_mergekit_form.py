@@ -122,6 +122,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a frankenmerge": (slerp([{"sources": [PAIR[0]]}, {"sources": [PAIR[1]]}]), "name the result under `candidates:`"),
     "slices of another form": (slerp({"sources": PAIR}), "recipes[0].slices: a recipe merges whole models"),
     "an unknown key in a slice": (slerp([{"sources": PAIR, "residual_weight": 1}]), "slices[0].residual_weight: unknown key"),
+    "parameters that are none": (slerp([{"sources": PAIR, "parameters": [0.5]}]), "recipes[0].slices: parameters are names with"),
     "slices and models": (slerp([{"sources": PAIR}], models=LISTED), "recipes[0].slices: models is given too"),
     "modules": ({"method": "slerp", "modules": {}}, "recipes[0].modules: a recipe merges whole models"),
 }  # fmt: skip
