@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from orchestrator.config.load import load_config
+from orchestrator.core.errors import UserError
 from orchestrator.models.architecture import architecture
 from orchestrator.models.headers import weight_files
 from orchestrator.models.resolve import resolve
@@ -50,6 +51,23 @@ def test_a_hub_model_is_found_in_the_cache_and_is_the_folder_it_came_from(
         assert found.source.digest == known.source.digest
         assert found.parameters == known.parameters > 0
         assert found.source.reference == f"org/instruct@{COMMIT}", "a branch is pinned to its commit"
+
+
+def test_configs_are_compared_before_weights_are_fetched(
+    sweep: Callable[..., Path], parents: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    copy = Path(shutil.copytree(parents["b"], tmp_path / "described"))
+    (copy / "model.safetensors").unlink()  # nothing here can be fetched, so a fetch would be the error
+    edit("config.json", lambda c: c.update(rms_norm_eps=0.1))(copy)
+    as_hub_cache(copy, tmp_path / "hub", "org/instruct")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    there = {"model": "org/instruct", "revision": "main"}
+    config = load_config(sweep(candidates={"c": there}))
+    for weights in (True, False):
+        with pytest.raises(UserError, match=r"candidates\.c\.model: rms_norm_eps is 0\.1, but 1e-06 in parents\.a"):
+            resolve(config, weights=weights)
 
 
 def test_a_digest_is_of_the_content(parents: dict[str, Path], sweep: Callable[..., Path], tmp_path: Path) -> None:
