@@ -141,6 +141,7 @@ class Weights:
         else:
             self.reload_weights(weights_iterator=checked(), is_checkpoint_format=True)  # type: ignore[attr-defined]
             self._retie()
+            self._repack_experts()
         for failure in failures:
             if not isinstance(failure, MergeRefused):
                 raise failure
@@ -193,6 +194,19 @@ class Weights:
             if self.model_runner.model_config.hf_config.tie_word_embeddings:  # type: ignore[attr-defined]
                 head.tie_weights(embeddings[0])
                 head.quant_method.process_weights_after_loading(head)
+
+    def _repack_experts(self) -> None:
+        """Pack a mixture's experts anew, where vLLM packs weights (CPU).
+
+        vLLM packs them when it starts alone: after a reload they would be read as if they were packed.
+        """
+        from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
+
+        if self.device.type == "cpu":  # type: ignore[attr-defined]
+            for module in self.model_runner.get_model().modules():  # type: ignore[attr-defined]
+                method = getattr(module, "quant_method", None)
+                if isinstance(method, UnquantizedFusedMoEMethod) and method.moe_kernel is not None:
+                    method.moe_kernel.fused_experts.process_weights_after_loading(module)
 
 
 def keep_freed_memory() -> None:
