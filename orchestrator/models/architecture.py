@@ -39,4 +39,4 @@ def _normal(config: dict[str, Any]) -> dict[str, Any]:
     }
     given = {key: value for key, value in config.items() if value is not None}
     scaling = None if kind == "default" else {"rope_type": kind, **rope}
-    return {**config, **filled, **given, "rope_theta": float(theta), "rope_scaling": scaling}
+    return {**config, **filled, **given, "rope_theta": float(theta or 10_000.0), "rope_scaling": scaling}

@@ -77,6 +77,9 @@ def read_model_config(where: str, config: dict[str, Any]) -> ModelConfig:
                 f"{where}: config.json: {key} is {value}, with which nothing can be computed; correct it, or download "
                 "or save the model again"
             )
+    for key in computing:
+        if key.endswith("rope_type") and (theta := key.removesuffix("rope_type") + "rope_theta") not in computing:
+            raise UserError(f"{where}: config.json: {theta} is null; write its number, as its base model has it")
     text = read["text"]
     positions = [text[key] for key in POSITIONS if isinstance(text[key], int | float)]
     sizes = {key: text[key] for key in (*SIZES, "tie_word_embeddings")}

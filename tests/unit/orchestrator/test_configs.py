@@ -256,6 +256,7 @@ WRONG: dict[str, tuple[Config, str]] = {
     "text for a number": ({"hidden_size": "64"}, "is none of a llama model (Validation error for field 'hidden_size'"),
     "no number": ({"rms_norm_eps": float("nan")}, "rms_norm_eps is nan, with which nothing can be computed; correct it"),
     "infinity": ({"rope_theta": float("inf")}, "rope_parameters.rope_theta is inf, with which nothing"),
+    "no theta": ({"rope_theta": None}, "rope_parameters.rope_theta is null; write its number"),
     "RoPE as a list": ({"rope_parameters": [1]}, "is none of a llama model"),
     "RoPE as text": ({"rope_scaling": "linear"}, "is none of a llama model"),
     "no heads": ({"num_attention_heads": 0}, "is none of a llama model"),
