@@ -92,6 +92,11 @@ def read_tokenizer(where: str, files: dict[str, bytes]) -> Tokenizer:
     Raises:
         UserError: transformers cannot load it.
     """
+    for name in files.keys() - {"tokenizer.model"}:  # which is no text
+        try:
+            files[name].decode()
+        except UnicodeDecodeError:
+            raise UserError(f"{where}: {name} is not UTF-8 text; download or save the model again") from None
     try:
         return _read(tuple(sorted(files.items())))
     except Exception as error:  # tokenizers raises nothing more specific
