@@ -13,11 +13,6 @@ import pytest
 import yaml
 
 from orchestrator.cli.main import main
-from orchestrator.config.workers import EngineSettings, Workers
-from orchestrator.core.records import Serving
-from orchestrator.recipes.recipe import Source
-from tasks.merging.plain import plain_folder
-from tasks.serving.boot import Boot
 from tests.helpers.models import make_model
 from tests.helpers.paths import DATA, DEMO, ROOT
 from tests.helpers.results import state
@@ -63,16 +58,12 @@ def start_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
     """Start a real engine on a model; it serves 256 tokens and stops at id 0. All live to the end of the session: the
     first that ended would take vLLM's process groups, and so the others, with it."""
     from tasks.serving.vllm_engine import VllmEngine  # a guard: it imports torch, which most tests do without
+    from tests.helpers.swaps import open_engine
 
     started = []
 
     def start(folder: Path, dtype: str, **settings: Any) -> VllmEngine:
-        engine = EngineSettings(max_model_len=256, enforce_eager=True, max_num_seqs=16, kv_cache_gib=1 / 16, **settings)
-        workers = Workers(gpus=0.0, engine=engine)
-        serving = Serving("t", None, (0,), 256, "x", (), "a", str(folder))
-        scratch = tmp_path_factory.mktemp("scratch")
-        boot = plain_folder(Source("boot", "a", str(folder)), scratch)
-        started.append(VllmEngine(Boot(boot, boot, dtype, workers, 3), serving, scratch))
+        started.append(open_engine(folder, dtype, tmp_path_factory.mktemp("scratch"), **settings))
         return started[-1]
 
     yield start
