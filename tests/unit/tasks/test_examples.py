@@ -178,7 +178,7 @@ def test_a_conversation_that_the_template_refuses_is_named(
         ("bom.jsonl", "\ufeff" + json.dumps(said(*ASKED))),
         ("separators.jsonl", json.dumps(said(("human", "a\u2028b\x85c"), ("gpt", "5 mg")), ensure_ascii=False)),
         ("array.json", json.dumps([{"id": "q1", "type": "Exam", **said(*ASKED)}], indent=2)),
-        ("packed.jsonl.gz", gzip.compress(json.dumps(MESSAGES).encode())),
+        ("packed.jsonl.gz", gzip.compress(json.dumps(MESSAGES).encode(), mtime=0)),
     ],
 )
 def test_instructions_come_in_the_forms_they_are_published_in(
