@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.core.errors import UserError
 from orchestrator.core.files import make_private
 from orchestrator.core.text import one_line
 from orchestrator.models.headers import EMBEDDING, read_headers, read_tensor
@@ -22,18 +23,18 @@ LINEAR_ABOVE = 0.9995
 """mergekit's SLERP is plain linear interpolation where |cos| of two tensors is above this."""
 NORM_PIECE = 1 << 20
 """mergekit's own piece when it measures norms and dot products; another one would move the last bits."""
-REFUSALS = (ValueError, TypeError, AssertionError)
-"""What mergekit raises when the recipe itself is at fault; see `refused`."""
+REFUSALS = (UserError, ValueError, TypeError, AssertionError)
+"""What is raised when the recipe itself, or a file of its models, is at fault; see `refused`."""
 TRANSIENT = ("memory", "cuda", "alloc")
 """Words in the RuntimeErrors that PyTorch raises where a machine is at fault."""
 
 
 class MergeRefused(Exception):
-    """mergekit refuses to merge this recipe; trying again will not help."""
+    """mergekit refuses to merge this recipe, or its models' files cannot be merged; trying again will not help."""
 
 
 def refused(error: Exception, before: str = "") -> Exception:
-    """Return what mergekit refuses as a MergeRefused with its whole message, and any other error as it is.
+    """Return what cannot be merged as a MergeRefused with the whole message, and any other error as it is.
 
     mergekit raises plain RuntimeErrors too where a recipe or a file is at fault: a parameter or a tensor that is
     missing. After any other error, trying again may help.
@@ -57,7 +58,7 @@ def localise(recipe: Recipe, scratch: Path) -> Recipe:
         scratch: folder for parents with an adapter merged in.
 
     Raises:
-        MergeRefused: mergekit refuses an adapter.
+        As `merged_folder`.
     """
     return _over(recipe, lambda source: _plain(source, scratch))
 
@@ -71,7 +72,7 @@ def adapted(recipe: Recipe, scratch: Path) -> Recipe:
         scratch: folder for parents with an adapter merged in.
 
     Raises:
-        MergeRefused: mergekit refuses an adapter.
+        As `merged_folder`.
     """
     return _over(recipe, lambda source: _plain(source, scratch) if source.lora else source)
 
@@ -101,7 +102,7 @@ def materialise(recipe: Recipe, folder: Path, scratch: Path) -> Path:
         scratch: folder for parents with an adapter merged in.
 
     Raises:
-        MergeRefused: an impossible recipe, in mergekit's own words.
+        MergeRefused: an impossible recipe, in mergekit's own words; or as `merged_folder`.
         Exception: whatever else goes wrong in mergekit: a full disk, a lack of memory, a damaged file.
     """
     from mergekit.config import MergeConfiguration
@@ -112,8 +113,9 @@ def materialise(recipe: Recipe, folder: Path, scratch: Path) -> Path:
     options = MergeOptions(copy_tokenizer=False, write_model_card=False, quiet=True)
     with appearing(folder) as temporary:
         if temporary is not None:
+            local = localise(recipe, scratch)
             try:
-                config = MergeConfiguration.model_validate(localise(recipe, scratch).to_mergekit())
+                config = MergeConfiguration.model_validate(local.to_mergekit())
                 run_merge(config, str(temporary), options)
             except Exception as error:
                 raise refused(error) from error
@@ -147,25 +149,31 @@ def merged_folder(source: Source, scratch: Path) -> Path:
     group: in those but the first, transformers saves nothing, without an error.
 
     Raises:
-        MergeRefused: mergekit refuses the adapter.
-        UserError: the model is not available on this node, or its files are not those of its config.
+        MergeRefused: mergekit refuses the adapter, or the model's files are not those of its config.
+        UserError: the model is not available on this node; it may be at another time.
     """
     local = on_this_node(source)
-    base = plain_folder(replace(source, lora=None), scratch)
-    if local.lora is None:
-        return base
+    try:
+        base = plain_folder(replace(source, lora=None), scratch)
+        return base if local.lora is None else _with_adapter(source, base, Path(local.lora), scratch)
+    except Exception as error:
+        raise refused(error) from error
+
+
+def _with_adapter(source: Source, base: Path, lora: Path, scratch: Path) -> Path:
+    """Return the plain folder of a parent with its adapter merged in."""
     from filelock import FileLock
     from mergekit.common import ModelPath, ModelReference
 
     folder = make_private(scratch / "lora") / source.digest
     with FileLock(folder.with_suffix(".lock")), appearing(folder) as temporary:
         if temporary is not None:
-            reference = ModelReference(model=ModelPath(path=str(base)), lora=ModelPath(path=local.lora))
+            reference = ModelReference(model=ModelPath(path=str(base)), lora=ModelPath(path=str(lora)))
             try:
                 merged = Path(reference.merged(cache_dir=str(temporary)).model.path)
             except Exception as error:
                 raise refused(error, f"{source.name}: ") from error
-            for name, data in (tokenizer_files(Path(local.lora)) or tokenizer_files(base)).items():
+            for name, data in (tokenizer_files(lora) or tokenizer_files(base)).items():
                 (merged / name).write_bytes(data)
     (merged,) = folder.iterdir()
     return plain_folder(Source(source.digest, source.name, str(merged)), scratch)

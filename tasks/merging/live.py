@@ -112,7 +112,8 @@ class Merger:
         """Resolve the recipe into one task for each tensor, by mergekit's planner.
 
         Raises:
-            MergeRefused: mergekit refuses the recipe, in its own words.
+            MergeRefused: mergekit refuses the recipe, in its own words, or its models' files are not those of their
+                configs.
             Exception: whatever else goes wrong, such as a parent that cannot be read.
         """
         from mergekit.common import dtype_from_name
@@ -125,8 +126,9 @@ class Merger:
         logging.getLogger("mergekit").setLevel(logging.ERROR)
         options = MergeOptions(quiet=True)
         LoaderCache().setup(options=options)
+        local = localise(recipe, self.scratch)
         try:
-            config = MergeConfiguration.model_validate(localise(recipe, self.scratch).to_mergekit())
+            config = MergeConfiguration.model_validate(local.to_mergekit())
             architecture = get_architecture_info(config, options)
             planner = MergePlanner(config, architecture, options, _model_out_config(config, architecture))
             saves = planner.plan_to_disk(out_path="")

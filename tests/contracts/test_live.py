@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from orchestrator.config.methods import METHODS
+from orchestrator.core.errors import UserError
 from orchestrator.recipes.recipe import Recipe, Source
 from tasks.merging.checkpoint import MergeRefused, materialise
 from tasks.merging.lazy import PIECE, Merged, Tally
@@ -179,6 +180,21 @@ def test_an_impossible_recipe_is_refused_before_the_engine_is_touched(models: Mo
     wanted = recipe("linear", models("llama", "float32"), "float32")
     with pytest.raises(MergeRefused):
         Merger(tmp_path).plan(dataclasses.replace(wanted, method="slerp"))
+
+
+def test_files_that_cannot_be_merged_are_refused_and_a_model_that_is_not_there_is_not(
+    models: Models, tmp_path: Path
+) -> None:
+    """The first is the same at every attempt; the other may be there at the next one, or on another node."""
+    folders = dict(models("llama", "float32"))
+    shutil.copytree(folders["b"], tmp_path / "other")
+    config = json.loads((tmp_path / "other" / "config.json").read_text())
+    (tmp_path / "other" / "config.json").write_text(json.dumps({**config, "vocab_size": config["vocab_size"] + 64}))
+    for folder, error in ((tmp_path / "other", MergeRefused), (tmp_path / "gone", UserError)):
+        wanted = recipe("linear", {**folders, "b": folder}, "float32")
+        for merge in (Merger(tmp_path).plan, lambda each: materialise(each, tmp_path / "checkpoint", tmp_path)):
+            with pytest.raises(error, match=r"lm_head|gone"):
+                merge(wanted)
 
 
 # -------------------------------------------------------------------- inside vLLM
