@@ -12,6 +12,8 @@ from orchestrator.core.errors import UserError
 from orchestrator.models.headers import Header
 from orchestrator.models.tensors import Architecture
 
+ADAPTER = "adapter_config.json"
+"""peft's file of an adapter's settings."""
 PART = re.compile(r"\.lora_(A|B|embedding_A|embedding_B)(\.weight)?$")
 SIDES = {"A": 1, "B": 0, "embedding_A": 1, "embedding_B": 0}
 """Part of an adapter → its dimension that is one of the weight's; the other is the rank."""

@@ -59,7 +59,10 @@ def differing(config: ModelConfig, first: ModelConfig) -> list[str]:
 
 def _ordered(keys: set[str]) -> list[str]:
     order = (*FIRST, *SIZES)
-    return sorted(keys, key=lambda key: (order.index(key) if key in order else len(order), key))
+    return sorted(
+        keys,
+        key=lambda key: (order.index(key) if key in order else len(order), not key.endswith("rope_type"), key),
+    )
 
 
 def _way_out(key: str, unknown: bool) -> str:

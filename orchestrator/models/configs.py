@@ -22,18 +22,13 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.files import write_json
 from orchestrator.core.text import one_line
 from orchestrator.models.fetch import cache
-from orchestrator.models.meaning import split, stretch
+from orchestrator.models.meaning import POSITIONS, split, stretch
 
 SIZES = (
     "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_size", "intermediate_size",
     "moe_intermediate_size", "vocab_size",
 )  # fmt: skip
 """Keys of a language model's dimensions; transformers' classes map other names of theirs to these."""
-POSITIONS = (
-    "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length", "max_target_positions",
-    "max_sequence_length", "max_seq_length", "seq_len",
-)  # fmt: skip
-"""Keys from which vLLM takes the number of positions (`ModelArchConfigConvertorBase.derive_max_model_len_and_key`)."""
 
 
 @dataclass(frozen=True)

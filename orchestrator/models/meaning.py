@@ -48,6 +48,12 @@ _REASONS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 HARMLESS = {key: reason for reason, keys in _REASONS.items() for key in keys}
 """Key, at any depth → why a difference in it changes no answer."""
+POSITIONS = (
+    "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length", "max_target_positions",
+    "max_sequence_length", "max_seq_length", "seq_len",
+)  # fmt: skip
+"""Keys from which vLLM takes the number of positions (`ModelArchConfigConvertorBase.derive_max_model_len_and_key`);
+those that a class does not know only limit the length of a text."""
 LENGTHS = ("max_position_embeddings", "model_max_length")
 """Keys that only limit the length of a text, where the kind of RoPE does not read them; the window is checked apart."""
 LENGTH_BLIND = {"default", "linear", "llama3", "yarn"}
@@ -61,7 +67,7 @@ TURNED = {
 """Key → keys that the class turns into it, so that they are not read themselves."""
 LEFT_OVER = {"hidden_activation": "hidden_act", "rope_parameters": "partial_rotary_factor"}
 """Key → an older name of it or of an entry, which is not read beside it unless the class knows it too."""
-ABSENT: dict[str, Any] = {"attention_bias": False, "mlp_bias": False}
+ABSENT: dict[str, Any] = {"attention_bias": False, "mlp_bias": False, "use_mrope": False}
 """What vLLM's models take for keys that are absent, of families whose class does not know them."""
 ROPE_NAMES = {"su": "longrope", "mrope": "default"}
 """Old names of kinds of RoPE (vLLM's `patch_legacy_rope_type`)."""
@@ -85,7 +91,7 @@ def split(values: dict[str, Any], unknown: frozenset[str]) -> tuple[dict[str, An
     harmless: dict[str, Any] = {}
     for key, value in _flat(_live(values, unknown, "")):
         (harmless if key.rpartition(".")[2] in HARMLESS else computing)[key] = value
-    for key in [key for key in computing if key.rpartition(".")[2] in LENGTHS]:
+    for key in [key for key in computing if key.rpartition(".")[2] in (POSITIONS if key in unknown else LENGTHS)]:
         kinds = _rope_kinds(computing, key.rpartition(".")[0])
         if kinds and kinds <= LENGTH_BLIND:
             harmless[key] = computing.pop(key)
@@ -110,6 +116,7 @@ def _live(values: dict[str, Any], unknown: frozenset[str], prefix: str) -> dict[
     """Take out the keys that are void, in nested configs too, and fill in what absent ones stand for."""
     void = _void({key for key, value in values.items() if value is not None}, values.get("layer_types"))
     void -= {name for name in LEFT_OVER.values() if prefix + name not in unknown}
+    void |= {key for key, older in LEFT_OVER.items() if prefix + key in unknown and values[key] == values.get(older)}
     live = {key: value for key, value in values.items() if key not in void}
     heads, width = live.get("num_attention_heads"), live.get("hidden_size")
     if isinstance(width, int):

@@ -18,7 +18,7 @@ from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.locations import is_remote
 from orchestrator.core.text import listed, one_line
-from orchestrator.models.adapter import check_adapter
+from orchestrator.models.adapter import ADAPTER, check_adapter
 from orchestrator.models.alike import check_alike, check_window, differing
 from orchestrator.models.configs import ModelConfig, read_model_config
 from orchestrator.models.fetch import LORA, content_hash, fetch
@@ -180,11 +180,11 @@ def open_model(section: str, name: str, parent: Parent, *, weights: bool = True)
     if parent.lora is not None:
         adapter, _ = fetch(f"{where}.lora", parent.lora, None, weights or is_remote(parent.lora))
         check_folder(f"{where}.lora", adapter)
-        read_json(f"{where}.lora", adapter / "adapter_config.json")
+        read_json(f"{where}.lora", adapter / ADAPTER)
         if not list(adapter.glob("*.safetensors")):
             raise UserError(f"{where}.lora: {adapter} has no *.safetensors file; save the adapter as safetensors")
         _check_adapter(f"{where}.lora", adapter, read.sizes["vocab_size"])
-        own = (*sorted(adapter.glob("*.safetensors")), adapter / "adapter_config.json")
+        own = (*sorted(adapter.glob("*.safetensors")), adapter / ADAPTER)
         files += [(LORA + file.name, _sha256(file)) for file in own]
     digest = hashlib.sha256("".join(found for _, found in files).encode()).hexdigest()[:20]
     source = Source(digest, name, parent.model, revision, parent.lora, tuple(files))
@@ -202,6 +202,10 @@ def _as_merged(where: str, files: Files, first: Files) -> Files:
         lora = where.removesuffix("model") + "lora"
         check_adapter(lora, read_headers(lora, files.adapter), architecture_of(where, files.config, len(files.headers)))
     notes = [*left_out(raw), *tensors.notes]
+    if files.source.lora is None and (files.folder / ADAPTER).exists():
+        notes.append(
+            f"the adapter of {ADAPTER} in its folder is not merged; name it as lora if it belongs to the model"
+        )
     if others := differing(files.read, first.read):
         notes.append(f"{first.source.name}'s {listed(others)} served, which differ here; no answer depends on them")
     return replace(files, parameters=tensors.parameters, notes=tuple(f"{files.source.name}: {note}" for note in notes))

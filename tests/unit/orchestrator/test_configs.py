@@ -181,6 +181,9 @@ ALIKE: dict[str, tuple[str, Config, Config]] = {
     ),
     "scales as whole numbers": ("granite", {"logits_scaling": 8, "residual_multiplier": 1}, {"logits_scaling": 8.0}),
     "experts by both names": ("mixtral", {"num_local_experts": 4}, {"num_experts": 4}),
+    "a switch that only one of two releases writes": ("qwen2", {"use_mrope": False}, {}),
+    "an activation by both names": ("gemma", {"hidden_act": "gelu"}, {"hidden_activation": "gelu_pytorch_tanh"}),
+    "positions by a second name": ("llama", {"max_sequence_length": 2048}, {}),
     "positions that only limit": ("cohere", {"max_position_embeddings": 1024, "model_max_length": 1024}, {}),
     "nested text": ("gemma3", MEDGEMMA, {**MEDGEMMA, "text_config": {**MEDGEMMA["text_config"], "rope_theta": 1e6}}),
     "images, which are not served": (
@@ -195,7 +198,7 @@ ALIKE: dict[str, tuple[str, Config, Config]] = {
 }  # fmt: skip
 DIFFERENT: dict[str, tuple[str, Config, Config, str]] = {
     "theta": ("llama", {"rope_theta": 5e5}, {"rope_parameters": ROPE5}, "rope_parameters.rope_theta is 1000000.0, but 500000.0 in parents.a; one engine"),
-    "kind of RoPE": ("llama", {}, {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_parameters.factor is 2.0, but absent in"),
+    "kind of RoPE": ("llama", {}, {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_parameters.rope_type is 'linear', but 'default' in"),
     "yarn's bounds": ("qwen2", {"rope_scaling": {"type": "yarn", **YARN}}, {"rope_scaling": {"type": "yarn", **YARN, "beta_fast": 16}}, "rope_parameters.beta_fast is 16, but 32 in"),
     "positions that dynamic NTK reads": ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, {"rope_scaling": {"type": "dynamic", "factor": 2.0}, "max_position_embeddings": 256}, "max_position_embeddings is 256, but 512 in"),
     "positions that longrope reads": ("phi3", {"rope_scaling": {"type": "longrope", **LONG}, "original_max_position_embeddings": 128}, {"rope_scaling": {"type": "longrope", **LONG}, "original_max_position_embeddings": 128, "max_position_embeddings": 256}, "max_position_embeddings is 256, but 512 in"),
