@@ -62,8 +62,6 @@ class Label:
     """The choice that it names; of several, the first."""
     choices: int
     """Number of choices."""
-    is_doubled: bool
-    """Whether another choice has the same text."""
 
 
 class Fault(Exception):
@@ -120,8 +118,7 @@ def _label(task: Any, document: Mapping[str, Any]) -> Label | None:
         return None
     choices = choices or _choices(task.doc_to_choice(document))
     raw = task.doc_to_text(document) if task.multiple_input else task.doc_to_target(document)
-    index = _index(task, raw, choices)
-    return Label(raw, index, len(choices), choices.count(choices[index]) > 1)
+    return Label(raw, _index(task, raw, choices), len(choices))
 
 
 def _label_of_example(task: Any, document: Mapping[str, Any]) -> None:
@@ -258,21 +255,18 @@ def _way_out(task: Any, raw: Sequence[Any], choices: int) -> str:
 
 def _suspicious(task: Any, labels: Sequence[Label]) -> list[str]:
     """Name labels that are possible, but improbable if a label's place says nothing about the answer."""
-    doubled = sum(label.is_doubled for label in labels)
-    equal = [f"{doubled} of {len(labels)} documents have equal choices, the right one among them"] if doubled else []
     evenly = min((label.choices for label in labels), default=0)
     if evenly < 2 or isinstance(task.config.doc_to_target, int):
-        return equal  # the task file itself says where the answer is
+        return []  # the task file itself says where the answer is
     seen = {label.index for label in labels}
     if len(seen) == 1 and evenly ** (1 - len(labels)) < CHANCE:
-        return [*equal, f"all of {len(labels)} documents have the label {seen.pop()}"]
+        return [f"all of {len(labels)} documents have the label {seen.pop()}"]
     if 0 not in seen and (1 - 1 / evenly) ** len(labels) < CHANCE:
         return [
-            *equal,
             f"no label of {len(labels)} documents is 0, the first choice; if labels count from 1 in "
             "the data, every answer is compared with the wrong choice",
         ]
-    return equal
+    return []
 
 
 def odd_prompts(task: Any) -> Iterator[str]:

@@ -295,7 +295,7 @@ FAULTS["labels from 1, and a choice more"] = (
 )
 FAULTS["a label of -1 for unknown"] = (labels(0, 1, -1), "refused: label")
 FAULTS["a label that is no choice"] = (labels("aspirin", "paracetamol"), "refused: paracetamol")
-FAULTS["choices that are equal"] = (labels(0, 1, choices=["yes", "yes"]), "named: equal choices")
+FAULTS["choices that are equal"] = (labels(0, 1, choices=["yes", "yes"]), "named: have the same choice twice")
 
 
 @fault("a test question among the few-shot examples", "named: among their own few-shot examples")
