@@ -27,8 +27,8 @@ from orchestrator.core.user_file import UserFile
 TABLES = (".csv", ".tsv")
 DELIMITERS = ",;\t|"
 """Spreadsheets save CSV with the delimiter of their locale."""
-NO_VALUE = ("nan", "NaN", "<NA>", "null", "NULL", "#NAME?", "#VALUE!", "#REF!", "#DIV/0!", "#NUM!", "#N/A")
-"""What programs write into a CSV cell that has no value, or that a spreadsheet took for a formula."""
+NO_VALUE = ("nan", "NaN", "<NA>", "null", "NULL", "#NAME?", "#VALUE!", "#REF!", "#DIV/0!", "#NUM!", "#N/A", r"\N")
+"""What programs and databases write into a CSV cell that has no value, or that a spreadsheet took for a formula."""
 LONGEST_CELL = 32_767
 """Characters to which spreadsheets cut a cell."""
 
@@ -180,8 +180,15 @@ def _changed(header: list[str], cells: list[str]) -> str:
 
 
 def delimiter_of(header: str) -> str:
-    """Return the delimiter that a table's first line has most of; a comma where it has none."""
-    return max(DELIMITERS, key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
+    """Return the delimiter that a table's first line has most of outside of quotes; a comma where it has none."""
+
+    def cells(mark: str) -> int:
+        try:
+            return len(next(csv.reader([header], delimiter=mark, skipinitialspace=True, strict=True), []))
+        except csv.Error:
+            return 0
+
+    return max(DELIMITERS, key=cells)
 
 
 def _named(header: list[str], cells: list[str]) -> dict[str, Any]:
@@ -205,9 +212,11 @@ def _value(cell: str) -> str | NoText:
 
 def _parquet(file: UserFile) -> Iterator[Row]:
     try:
-        batches = pq.ParquetFile(file.path).iter_batches(1024)
-        rows = (row for batch in batches for row in batch.to_pylist())
+        opened = pq.ParquetFile(file.path)
+        names = opened.schema_arrow.names
+        twice = {name: TWICE for name in names if names.count(name) > 1}
+        rows = (row for batch in opened.iter_batches(1024) for row in batch.to_pylist())
         for number, values in enumerate(rows, start=1):
-            yield Row(file, number, f"row {number}", values)
+            yield Row(file, number, f"row {number}", {**values, **twice})
     except (pa.ArrowException, OSError, ValueError) as error:
         raise file.wrong(f"cannot be read as Parquet ({type(error).__name__}); get it again") from None
