@@ -100,8 +100,13 @@ def overlaid(task: GenKwargs, *settings: GenKwargs, delimiter: str | None = None
     spelled = any(ALIASES.get(key) == "until" for key in task)
     found = _canonical({key: value for key, value in task.items() if not (default and spelled and key == "until")})
     own: dict[str, Any] = {}
-    for mapping in settings:
-        own |= _canonical(mapping)
+    for mapping in map(_canonical, settings):
+        if mapping.get("do_sample") is False and _number("temperature", mapping.get("temperature") or 0) > 0:
+            raise UserError(
+                f"gen_kwargs: temperature = {mapping['temperature']!r} has no effect beside do_sample: false; write "
+                "do_sample: true, or leave temperature out"
+            )
+        own |= mapping
     samples = _number("temperature", own.get("temperature") or 0) > 0
     if samples and "do_sample" not in own and found.get("do_sample") is False:
         raise UserError(

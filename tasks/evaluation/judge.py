@@ -10,17 +10,15 @@ from __future__ import annotations
 import logging
 import math
 import random
-import traceback
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from langdetect import DetectorFactory
 
-from orchestrator.core.text import one_line
+from orchestrator.core.errors import describe
 from orchestrator.stats.scores import Floats, TaskScore
 from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.evaluation.suites import SuiteTask
@@ -35,9 +33,6 @@ logging.getLogger("lm_eval.tasks.ifeval.instructions").disabled = True
 JACKKNIFE_GROUPS = 200
 """Groups of documents that are left out in turn; each costs one run of the metric's aggregation, such as a corpus
 BLEU."""
-NAMES_CODE = (ImportError, NameError, AttributeError, TypeError)
-"""Exceptions whose text names code; that of others may quote an answer, which may be about a patient."""
-
 Aggregate = Callable[[Any], float]
 Metric = tuple[str, str]
 """lm-eval's (metric, filter)."""
@@ -143,6 +138,7 @@ def judge_documents(suite: SuiteTask, by_document: Sequence[Sequence[Any]]) -> l
         judged: dict[Metric, Any] = {}
         for filter_ in filters:
             random.seed(0)
+            np.random.seed(0)
             judged |= {(str(name), filter_): value for name, value in _process(suite, group, filter_).items()}
         found.append(judged)
     return found
@@ -152,18 +148,11 @@ def _process(suite: SuiteTask, group: Sequence[Any], filter_: str) -> Mapping[st
     where = f"{suite.name}: process_results of document {group[0].doc_id}"
     try:
         values = suite.task.process_results(group[0].doc, [request.filtered_resps[filter_] for request in group])
-    except Exception as error:  # metrics raise whatever they meet
+    except (Exception, SystemExit) as error:  # metrics raise whatever they meet, and programs exit
         raise NoScore(f"{where} raises {describe(error)}") from error
     if not isinstance(values, Mapping):
         raise NoScore(f"{where} gives {type(values).__name__}, not a dictionary of metrics")
     return values
-
-
-def describe(error: Exception) -> str:
-    """Describe an exception of a task's code by its type and place, and its text where that quotes no answer."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    text = f": {one_line(error, 120)}" if isinstance(error, NAMES_CODE) else ""
-    return f"{type(error).__name__}{text} ({Path(place.filename).name}, line {place.lineno})"
 
 
 # -------------------------------------------------------------------- metrics
@@ -213,12 +202,20 @@ def _aggregated(items: Sequence[Any], aggregate: Aggregate) -> float:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")  # of a division by zero, say: a value that is no number is named below
             found = aggregate(list(items))
-            value = math.nan if isinstance(found, str | bytes) else float(found)
+            value = number_of(found)
     except Exception as error:
         raise NoScore(f"{over} raises {describe(error)}") from error
-    if not math.isfinite(value):
-        raise NoScore(f"{over} gives {found if isinstance(found, float) else type(found).__name__}, which is no score")
+    if value is None or not math.isfinite(value):
+        raise NoScore(f"{over} gives {type(found).__name__ if value is None else value}, which is no score")
     return value
+
+
+def number_of(found: Any) -> float | None:
+    """Return what an aggregation gives as a number, numpy's and torch's included; None where it is none."""
+    try:
+        return None if isinstance(found, str | bytes) else float(found)
+    except TypeError:
+        return None
 
 
 def _jackknife(items: Sequence[Any], aggregate: Aggregate) -> Floats:

@@ -12,14 +12,16 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Integral
 from typing import Any
 
 from jinja2 import Environment, TemplateSyntaxError
 from jinja2.meta import find_undeclared_variables
 from lm_eval.api.task import ConfigurableTask
 
-from orchestrator.core.errors import UserError
+from orchestrator.core.errors import UserError, describe, hint
 from orchestrator.core.text import count
+from tasks.evaluation.refusals import COMPUTED
 
 LOOKED_AT = 200
 """Documents whose labels are looked at, where fewer are evaluated: a few may not show how labels count."""
@@ -90,6 +92,8 @@ def _read(
             labels.append(read(task, document))
         except Fault as fault:
             faults[number] = fault
+        except Exception as error:  # the task's own programs and templates raise whatever they meet
+            faults[number] = Fault(f"a label or choices that cannot be read: {describe(error)}")
     found = [label for label in labels if label is not None]
     if faults:
         first = min(faults)
@@ -167,10 +171,11 @@ def _index(task: Any, raw: Any, choices: list[str]) -> int:
             if not isinstance(each, int) or not 0 <= each < size:
                 raise Fault(_outside(each, choices), each, size)
         return int(raw[0])
-    if isinstance(raw, int):
-        if not 0 <= raw < size:
-            raise Fault(_outside(raw, choices), raw, size)
-        return int(raw)
+    if isinstance(raw, Integral):  # numpy's, too
+        index = int(raw)
+        if not 0 <= index < size:
+            raise Fault(_outside(index, choices), index, size)
+        return index
     if isinstance(raw, str) and task.OUTPUT_TYPE == "multiple_choice":
         if raw not in choices:
             raise Fault(_outside(raw, choices), raw, size)
@@ -197,6 +202,8 @@ def _check_target(task: Any, document: Mapping[str, Any]) -> None:
         return
     elif isinstance(target, list):
         raise Fault("a list of targets, but the first document has one, and lm-eval would compare with the list's text")
+    elif isinstance(target, Mapping) and set(task.aggregation()) & COMPUTED["generate_until"]:
+        raise Fault("a target with keys, and lm-eval would compare with its text; name the text in doc_to_target")
     if _is_nothing(target) or _is_null_as_text(task, target, document):
         raise Fault("no target (null)")
 
@@ -271,6 +278,7 @@ def _suspicious(task: Any, labels: Sequence[Label]) -> list[str]:
 
 def odd_prompts(task: Any) -> Iterator[str]:
     """Name what is odd about the prompts: the same question twice, a question among its examples, null as text."""
+    yield from _words_for_columns(task)
     prompts: dict[int, list[Any]] = {}
     for instance in task.instances:
         prompts.setdefault(instance.doc_id, []).append(instance)
@@ -284,6 +292,15 @@ def odd_prompts(task: Any) -> Iterator[str]:
         yield f"{leaked} of {len(firsts)} questions are among their own few-shot examples"
     if nulls := sum(_says_none(task, request) for request in firsts):
         yield f"{nulls} of {len(firsts)} documents lack a value (null), and their prompts say None"
+
+
+def _words_for_columns(task: Any) -> Iterator[str]:
+    """Name words of the task file that lm-eval takes as they stand, but that look like a misspelt column."""
+    for key in ("doc_to_text", "doc_to_target", "doc_to_choice"):
+        word = getattr(task.config, key, None)
+        near = hint(word, task.features).removeprefix("; ") if isinstance(word, str) and word.isidentifier() else ""
+        if near and word not in task.features:
+            yield f"the data has no column {word!r} ({near}), so {key} is this word in every document"
 
 
 def _has_a_choice_twice(task: Any, requests: Sequence[Any]) -> bool:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.core.errors import UserError
-from tasks.evaluation.judge import NAMES_CODE, Metric, NoScore, describe, group_by_document, judge_documents
+from orchestrator.core.errors import NAMES_CODE, UserError, describe
+from orchestrator.core.text import listed
+from tasks.evaluation.judge import Metric, NoScore, group_by_document, judge_documents, number_of
 from tasks.evaluation.suites import SuiteTask
 from tasks.generation.task import GenerationTask
 
@@ -52,12 +53,18 @@ def _fault(suite: SuiteTask, turn: int) -> str | None:
 
 
 def _aggregation_fault(suite: SuiteTask, judged: Sequence[Mapping[Metric, Any]], documents: int) -> str | None:
-    """Why an aggregation of the score raises; a small part of the documents proves only faults of the code."""
+    """Why a metric of the score has no value; a small part of the documents proves only faults of the code."""
+    given = dict.fromkeys(name for values in judged for name, _ in values)
     for key in suite.metrics:
         items = [values[key] for values in judged if key in values]
+        aggregate = suite.task.aggregation()[key[0]]
+        if not items and (len(judged) == documents or not given.keys() <= suite.task.aggregation().keys()):
+            return f"{suite.name}: process_results gives {listed(given) or 'nothing'}, and {key[0]} for no document"
+        if not callable(aggregate):
+            return f"{suite.name}: lm-eval has no aggregation of the name that the task file gives {key[0]}"
         try:
-            if items:
-                suite.task.aggregation()[key[0]](items)
+            if items and number_of(found := aggregate(items)) is None:
+                return f"{suite.name}: the aggregation of {key[0]} gives {type(found).__name__}, which is no number"
         except Exception as error:  # lm-eval's and users' aggregations raise whatever they meet
             if len(judged) >= min(TRIED, documents) or isinstance(error, NAMES_CODE):
                 return f"{suite.name}: the aggregation of {key[0]} raises {describe(error)}"

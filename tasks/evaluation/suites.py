@@ -298,6 +298,11 @@ def _metrics(where: str, task: Any, wanted: str | list[str] | None, direction: s
             every = [f"{m},{f}" for m in known for f in filters] if len(filters) > 1 else known
             raise UserError(f"{where}: has no metric {name!r}{hint(name, every)} (it has: {', '.join(every)})")
         higher = task.higher_is_better().get(metric, True)
+        if not isinstance(higher, bool | None):
+            raise UserError(
+                f"{where}: {task.task_name} says higher_is_better: {higher!r} of {metric}; write true or "
+                "false there, without quotes"
+            )
         if higher is not None and higher != (direction == "maximize"):
             better = "maximize" if higher else "minimize"
             raise UserError(

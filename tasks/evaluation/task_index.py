@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import datasets.config
 import lm_eval
+import numpy as np
 from datasets.exceptions import DatasetGenerationError, DatasetsError
 from lm_eval.tasks import TaskManager
 
@@ -57,6 +59,9 @@ def load_named(index: TaskManager, where: str, name: str, data_root: str | None)
     sets = data_sets(index, name)
     if data_root:
         check_single(Path(data_root), sets)
+    # As lm-eval before it loads tasks: their programs may draw at random, GPQA's the order of its choices.
+    random.seed(0)
+    np.random.seed(1234)
     with loading(where, name, data_root, sets):
         loaded = index.load([spec])
     members = loaded["group_map"]
@@ -103,7 +108,9 @@ def loading(where: str, name: str, data_root: str | None, sets: Sequence[DataSet
             if isinstance(reason, OSError | DatasetsError)
             else "correct its task file or the data set that it names"
         )
-        if isinstance(reason, IndexError) and "dataset of size" not in str(reason):  # it tries the first document
+        if isinstance(reason, StopIteration) or "size 0" in str(reason):
+            way_out = "it has no documents: check the data set, and process_docs of the task file"
+        elif isinstance(reason, IndexError) and "dataset of size" not in str(reason):  # it tries the first document
             way_out = (
                 "lm-eval tries its first document, which has a label that names none of its choices, or an empty "
                 "choice: labels count from 0 (doc_to_target)"

@@ -19,6 +19,8 @@ ROLES = {
     "system": "system",
 }
 """A turn's side as published instruction sets spell it → the chat template's role."""
+NOT_READ = ("system", "tools", "images", "chat_template_kwargs")
+"""Keys of a row by which some programs change its prompt."""
 FORM = 'write {"conversations": [{"from": "human", "value": …}, {"from": "gpt", "value": …}]}'
 
 
@@ -50,11 +52,15 @@ def to_last_answer(row: Row) -> list[Turn]:
     given = row.values[keys[0]] if keys else None
     if not isinstance(given, list):
         raise row.wrong(f"is no conversation; {FORM}")
+    if extra := [key for key in NOT_READ if row.values.get(key)]:
+        raise row.wrong(f"has {extra[0]!r} beside its turns, which is not read; write it as a turn, or take it out")
     turns = [_turn(row, f"{keys[0]}[{number}]", each, *FORMS[keys[0]]) for number, each in enumerate(given)]
     while turns and turns[-1]["role"] != "assistant":
         turns.pop()
     if len(turns) < 2:
         raise row.wrong("has no answer to learn; take it out")
+    if given[len(turns) - 1].get("weight") == 0 or given[len(turns) - 1].get("train") is False:
+        raise row.wrong("marks its last answer (weight, train) as none to learn; take the row out")
     return turns
 
 

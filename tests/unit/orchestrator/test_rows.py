@@ -233,6 +233,10 @@ def test_a_key_that_is_there_twice_is_no_text(tmp_path: Path) -> None:
     assert row.text("b") == "y"
     with pytest.raises(UserError, match="line 1: 'a' is there twice; keep one"):
         row.text("a")
+    pq.write_table(pa.table([["1"], ["2"], ["3"]], names=["a", "a", "b"]), tmp_path / "a.parquet")
+    (row,) = read_rows(UserFile(tmp_path / "a.parquet", "the.key"))
+    with pytest.raises(UserError, match="row 1: 'a' is there twice; keep one"):
+        row.text("a")
     (row,) = read(tmp_path, "a.csv", "a, a,b\n1,2,3\n")
     with pytest.raises(UserError, match=r"row 1 \(line 2\): 'a' is there twice; keep one"):
         row.text("a")

@@ -142,6 +142,11 @@ def test_conversations_teach_their_last_answer(row: object, before: str, lm: Led
         (said((None, "x"), ("gpt", "x")), "conversations[0].from is null, not text"),
         ({"messages": [SECRET]}, "is no conversation: messages[0] has no 'role' and 'content'"),
         ({**said(*ASKED), **MESSAGES}, "has both conversations and messages; keep one"),
+        ({**said(*ASKED), "system": "Be brief."}, "has 'system' beside its turns, which is not read"),
+        (
+            {"messages": [MESSAGES["messages"][0], {**MESSAGES["messages"][1], "weight": 0}]},
+            "marks its last answer (weight, train) as none to learn",
+        ),
     ],
 )
 def test_a_line_that_teaches_nothing_is_named(row: object, expected: str, lm: LedgerLM, tmp_path: Path) -> None:

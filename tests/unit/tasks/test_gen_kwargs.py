@@ -102,6 +102,9 @@ def test_a_sweeps_setting_replaces_the_task_files_in_any_spelling(
 def test_a_temperature_that_the_task_file_switches_off_is_refused() -> None:
     with pytest.raises(UserError, match="the task file says do_sample: false; add do_sample: true"):
         overlaid({"do_sample": False}, {"temperature": 0.7})
+    with pytest.raises(UserError, match=r"temperature = 0\.7 has no effect beside do_sample: false"):
+        overlaid({}, {"do_sample": False, "temperature": 0.7})
+    assert overlaid({}, SAMPLED, {"do_sample": False})["do_sample"] is False
     assert overlaid({"do_sample": False}, SAMPLED) == SAMPLED
     with pytest.raises(UserError, match="the task file says temperature: 0; add a temperature"):
         overlaid({"temperature": 0.0}, {"do_sample": True})

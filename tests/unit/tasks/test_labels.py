@@ -74,6 +74,8 @@ def last(value: Any, otherwise: Any = None) -> Any:
         (INDEXED, {"answer": last(4)}, f"document 7 has the label 4, {FOUR}"),
         (INDEXED, {"answer": last(-1)}, f"document 7 has the label -1, {FOUR}"),
         (INDEXED, {"answer": lambda i: "1 mg"}, "document 0 has the label '1 mg', which is neither the number nor the text"),
+        (CHOICE.replace("answer\n", "\"{{'ABCD'.index(answer)}}\"\n"), {"answer": lambda i: "ABCd"[i % 4]}, "document 3 has a label or choices that cannot be read: ValueError ("),
+        (TEXT, {"answer": lambda i: {"text": ["x"]}}, "document 0 has a target with keys, and lm-eval would compare with its text; name the text in doc_to_target (8 of 8 documents are like this)"),
         (TEXT, {"answer": last(None, "x")}, "document 7 has no target (null)"),
         (TEXT.replace("answer\n", '"{{answer}}"\n'), {"answer": last(None, "x")}, "document 7 has no target (null)"),
         (TEXT, {"answer": lambda i: ["x", None] if i == 2 else ["x"]}, "document 2 has a target in its list that is null"),
@@ -126,6 +128,7 @@ FIVE = {"choices": lambda i: ["a", "b", "c", "d", "e"]}
         (8, CHOICE, {**FIVE, "answer": lambda i: 1 + i % 4}, None),
         (8, CHOICE, {"question": lambda i: f"Which dose suits case {i % 6}?", "choices": lambda i: ["1", "2", "3", "4"]}, "x, own: 2 of 8 documents have the same question as an earlier one."),
         (8, CHOICE, {"choices": lambda i: ["a", "b", "c", "a" if i < 2 else "d"]}, "x, own: 2 of 8 documents have the same choice twice."),
+        (8, TEXT.replace("doc_to_target: answer", "doc_to_target: anwser"), {}, "x, own: the data has no column 'anwser' (did you mean 'answer'?), so doc_to_target is this word in every document."),
         (8, CHOICE.replace("{{question}}", "{{question}} {{note}}"), {"note": lambda i: None if i < 3 else "none"}, "x, own: 3 of 8 documents lack a value (null), and their prompts say None."),
     ],
 )  # fmt: skip

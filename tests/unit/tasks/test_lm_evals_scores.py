@@ -33,12 +33,18 @@ filter_list:
 repeats: 3
 """
 CODE = """
+import random
 import numpy as np
 def judge(doc, results):
     said = str(results[0]).split()[0]
     return {"exact_match": float(said == str(doc["answer"])), **({"some": 1.0} if said < "5" else {})}
 def judge_all(doc, results):
     return {"long": [True, str(results[0]).split()[0] > "4"]}
+def label(doc):
+    return np.int64(doc["answer"])
+def mixed(docs):
+    order = np.random.permutation(len(docs))
+    return docs.select(order).map(lambda doc: {"choices": random.sample(doc["choices"], 4)})
 def weighted(items):
     return float(np.average(items, weights=np.arange(1, len(items) + 1)))
 def verdicts(items):
@@ -71,6 +77,7 @@ def replies(question: Question) -> Answer:
     ("settings", "changes"),
     [
         (CHOICES + metrics("acc", "acc_norm", "acc_bytes", "exact_match", "f1", "mcc", "brier_score"), TWO),
+        (CHOICES.replace("doc_to_target: answer", "doc_to_target: !function utils.label") + metrics("acc"), {}),
         (CHOICES + metrics("acc_mutual_info", "acc"), {}),
         (CHOICES + metrics("acc", "acc_norm", "exact_match"), SEVERAL),
         (CHOICES + metrics("acc", "acc_norm"), WORDS),
@@ -109,3 +116,12 @@ def test_scores_are_lm_evals(settings: str, changes: Any, tmp_path: Path) -> Non
         if isinstance(value, int | float) and "_stderr" not in key and "," in key
     }
     assert ours == expected and len(ours) >= 1
+
+
+def test_what_a_task_draws_at_random_is_the_same_again(tmp_path: Path) -> None:
+    found = []
+    for name in ("first", "again"):
+        write_task(tmp_path / name, CHOICE + "process_docs: !function utils.mixed\n", rows(13), CODE)
+        (suite,) = load(tmp_path / name, lm())
+        found.append([question.id for question in suite.questions])
+    assert found[0] == found[1]
