@@ -30,6 +30,11 @@ SIZES = (
 )  # fmt: skip
 """Keys of a language model's dimensions; transformers' classes map other names of theirs to these."""
 
+CACHED = ("full_attention", "sliding_attention")
+"""Kinds of layers (`layer_types`) that have their own keys and values."""
+OTHER_CACHES = {"kv_lora_rank", "num_kv_shared_layers"}
+"""Keys of models that keep less: latent attention, and layers that share the keys and values of another one."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -45,6 +50,13 @@ class ModelConfig:
     """`SIZES` and `tie_word_embeddings`, as the class fills them in."""
     positions: float | None
     """Length in tokens of the longest sequence that vLLM lets the model read; None where the config limits none."""
+
+    @property
+    def caches_all_layers(self) -> bool:
+        """Whether each layer has a key and a value of each token in the KV cache, for every key-value head."""
+        names = {key.rpartition(".")[2]: value for key, value in self.computing.items()}
+        layers = names.get("layer_types") or []
+        return not names.keys() & OTHER_CACHES and all(layer in CACHED for layer in layers)
 
 
 def read_model_config(where: str, config: dict[str, Any]) -> ModelConfig:

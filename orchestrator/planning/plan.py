@@ -20,7 +20,6 @@ from orchestrator.planning.shape import shaped
 from orchestrator.results.layout import Layout
 from orchestrator.sizing.disk import disk_bytes, weight_bytes
 from orchestrator.sizing.nodes import Node, assumed_nodes, describe_nodes, parse_cluster
-from orchestrator.sizing.placement import shape_of
 from orchestrator.stages.open import open_tasks, tokenizer_notes
 from orchestrator.stages.open_recipes import open_recipes
 from tasks.evaluation.suites import SuiteTask, generation_tasks
@@ -96,15 +95,14 @@ def make_plan(
         found = open_recipes(config, files, layout)
         tasks = open_tasks(config, found.serving, layout)
         differing = list(tokenizer_notes(config, files, found.serving, tasks))
-    recipes, serving, parameters = found.recipes, found.serving, found.parameters
-    model = shape_of(files[next(iter(config.parents))].read.sizes, parameters, config.dtype)
+    recipes, serving, parameters = found.recipes, found.serving, found.shape.parameters
     if generation_tasks(tasks.all):
         check_lexical()
         if config.generation and not shape:
             open_encoder(config.generation.encoder, weights=False)
     model_notes = [note for found in files.values() for note in found.notes]
     unique = {question.id: question for suite in tasks.suites for question in suite.questions}
-    serving_plan = plan_serving(config, model, nodes, unique.values(), len(recipes))
+    serving_plan = plan_serving(config, found.shape, nodes, unique.values(), len(recipes))
     return Plan(
         points=sum(len(recipe.points) for recipe in recipes),
         recipes=[{"recipe_id": recipe.id, "label": recipe.label} for recipe in recipes],

@@ -6,6 +6,7 @@ profile, so they must not change with the cluster at hand.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -16,7 +17,7 @@ from orchestrator.config.workers import EngineSettings, Workers
 from orchestrator.core.errors import UserError
 from orchestrator.core.text import gigabytes
 from orchestrator.sizing.nodes import Node, describe_nodes
-from orchestrator.sizing.placement import EngineLayout, Fit, Shape, layout_of
+from orchestrator.sizing.placement import HOST_BLOCK, EngineLayout, Fit, Shape, layout_of
 
 SHARES = (8, 4, 2)
 """Numbers of engines of a tiny model that may share a GPU."""
@@ -112,8 +113,54 @@ def _lacks_nothing(fit: Fit) -> bool:
     return fit.place == "gpu" and fit.sequences == fit.engine.max_num_seqs
 
 
+def check_split(workers: Workers, shape: Shape) -> None:
+    """Refuse ranks and stages that a model cannot be split over, on whatever cluster.
+
+    Raises:
+        UserError: vLLM would refuse them.
+    """
+    if not BACKENDS[workers.backend].loads_weights:
+        return
+    layout = layout_of(workers)
+    if not shape.divides(layout.tensor_parallel):
+        possible = [str(ranks) for ranks in range(1, shape.heads + 1) if shape.divides(ranks)]
+        raise UserError(
+            f"workers.engine.tensor_parallel_size: {layout.tensor_parallel} ranks do not divide the model "
+            f"({shape.heads} heads, {shape.kv_heads} key-value heads, an MLP of {shape.mlp_width}, {shape.vocabulary} "
+            f"tokens); what divides it: {', '.join(possible)}"
+        )
+    if layout.pipeline_parallel > shape.layers:
+        raise UserError(
+            f"workers.engine.pipeline_parallel_size: {layout.pipeline_parallel} stages, but the model has "
+            f"{shape.layers} layers; lower it"
+        )
+
+
+def check_host_cache(workers: Workers, shape: Shape) -> None:
+    """Refuse a KV cache of an engine without a GPU that is too small for one text of `max_model_len` tokens.
+
+    It is what vLLM checks at its start (`check_enough_kv_cache_memory`): whole blocks, and one that it keeps empty.
+
+    Raises:
+        UserError: it is too small; with the size that is enough.
+    """
+    if workers.gpus or not BACKENDS[workers.backend].loads_weights:
+        return
+    engine, block_bytes = workers.engine, HOST_BLOCK * shape.token_bytes(layout_of(workers))
+    needed_bytes = (math.ceil(engine.max_model_len / HOST_BLOCK) + 1) * block_bytes
+    cache_bytes = int(engine.kv_cache_gib * 2**30)
+    if needed_bytes > cache_bytes:
+        tokens = (int(cache_bytes / block_bytes) - 1) * HOST_BLOCK
+        shorter = f", or lower max_model_len to {tokens}" if tokens > 0 else ""
+        raise UserError(
+            f"workers.engine.kv_cache_gib is {engine.kv_cache_gib:g}, but a text of max_model_len "
+            f"({engine.max_model_len:,} tokens) takes {needed_bytes / 2**20:,.2f} MiB of KV cache; raise it to "
+            f"{math.ceil(needed_bytes / 2**30 * 1000) / 1000:g}{shorter}"
+        )
+
+
 def check_layout(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> None:
-    """Refuse a layout that fits nowhere; on nodes with unknown GPUs it is assumed to fit.
+    """Refuse a layout that `check_split` allows and that fits nowhere; on nodes with unknown GPUs it is assumed to fit.
 
     Raises:
         UserError: it fits nowhere; with the arithmetic, and what would fit.
@@ -121,7 +168,7 @@ def check_layout(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> No
     if config.workers.gpus:
         _check_gpus(config, shape, usable_nodes(config, nodes), nodes)
     elif BACKENDS[config.workers.backend].loads_weights:
-        _check_host(config, shape, nodes)
+        check_host(config.workers, shape, max((node.host_bytes for node in nodes), default=0))
 
 
 def _check_gpus(config: SweepConfig, shape: Shape, usable: Sequence[Node], nodes: Sequence[Node]) -> None:
@@ -139,10 +186,7 @@ def _check_gpus(config: SweepConfig, shape: Shape, usable: Sequence[Node], nodes
 
 def _why(kind: NodeKind) -> str:
     own, layout = kind.own, kind.own.layout
-    if not own.shape.divides(layout.tensor_parallel):
-        numbers = f"{own.shape.heads} heads, {own.shape.kv_heads} key-value heads, an MLP of {own.shape.mlp_width}"
-        why = f"{layout.tensor_parallel} ranks do not divide the model ({numbers}, {own.shape.vocabulary} tokens)"
-    elif not own.fits:
+    if not own.fits:
         why = f"it needs {own.arithmetic}"
     else:
         why = f"it takes {layout.gpus:g} GPUs, {layout.tensor_parallel} of them on one node"
@@ -150,12 +194,19 @@ def _why(kind: NodeKind) -> str:
     return f"{why}. {way}."
 
 
-def _check_host(config: SweepConfig, shape: Shape, nodes: Sequence[Node]) -> None:
-    most_bytes = max((node.host_bytes for node in nodes), default=0)
-    if most_bytes and host_bytes_needed(config.workers, shape) > most_bytes:
+def check_host(workers: Workers, shape: Shape, host_bytes: float) -> None:
+    """Refuse an engine without a GPU that exceeds a node.
+
+    Args:
+        host_bytes: of the node's main memory; 0 where it is unknown.
+
+    Raises:
+        UserError: the node is too small; with the arithmetic.
+    """
+    if host_bytes and host_bytes_needed(workers, shape) > host_bytes:
         raise UserError(
-            f"workers.engine: an engine without a GPU needs {host_arithmetic(config.workers, shape)}, but the largest "
-            f"node has {gigabytes(most_bytes)}; lower kv_cache_gib, or take GPUs (workers.gpus: 1)"
+            f"workers.engine: an engine without a GPU needs {host_arithmetic(workers, shape)}, more than a node's "
+            f"{gigabytes(host_bytes)}; lower kv_cache_gib, or take GPUs (workers.gpus: 1)"
         )
 
 

@@ -27,6 +27,9 @@ Place = Literal["gpu", "pinned", "mapped"]
 """Where parents are kept: GPU memory; page-locked host memory, from which a GPU copies fastest; or memory-mapped
 safetensors files."""
 
+HOST_BLOCK = 32
+"""Tokens of a block of the KV cache without a GPU: small, so that short contexts are shared too; 128 is vLLM's default,
+32 the least that is fast."""
 WORKING_BYTES = 4 * 2**30
 """Bytes of each GPU for vLLM's computation (activations, CUDA graphs, NCCL's buffers) and for the tensor slices that a
 merge works on. Activations are the largest: for 16,384 tokens at once, bfloat16, about 2 * 16384 * (3 * MLP width /
@@ -70,6 +73,12 @@ class Shape:
     def layer_bytes(self) -> float:
         """Bytes of the weights of one layer."""
         return (self.weight_bytes - self.embedding_bytes * (1 if self.tied else 2)) / self.layers
+
+    def token_bytes(self, layout: EngineLayout) -> float:
+        """Bytes that one token takes of a rank's KV cache, in the stage with the most layers."""
+        heads = max(1, self.kv_heads // layout.tensor_parallel)
+        layers = max(layers_of_stages(self.layers, layout.pipeline_parallel))
+        return 2 * layers * heads * self.head_dim * self.bytes_each
 
     def divides(self, tensor_parallel: int) -> bool:
         """Whether vLLM can split a layer over this many ranks."""
@@ -195,9 +204,7 @@ class Fit:
     @property
     def token_bytes(self) -> float:
         """Bytes of one token in the KV cache."""
-        heads = max(1, self.shape.kv_heads // self.layout.tensor_parallel)
-        layers = max(layers_of_stages(self.shape.layers, self.layout.pipeline_parallel))
-        return 2 * layers * heads * self.shape.head_dim * self.shape.bytes_each
+        return self.shape.token_bytes(self.layout)
 
     @property
     def free_bytes(self) -> float:

@@ -13,6 +13,8 @@ from orchestrator.recipes.recipe import Recipe, Source
 from orchestrator.results.layout import Layout
 from orchestrator.sizing.disk import check_disk
 from orchestrator.sizing.finetune_memory import check_memory
+from orchestrator.sizing.layouts import check_host_cache, check_split
+from orchestrator.sizing.placement import Shape, shape_of
 from orchestrator.stages.finetune_starts import check_starts
 
 
@@ -24,8 +26,8 @@ class OpenedRecipes:
     sources: dict[str, Source]
     """Name → resolved parent or candidate."""
     recipes: list[Recipe]
-    parameters: int
-    """Number of weights of the largest model."""
+    shape: Shape
+    """That of the models, with the number of weights of the largest one."""
 
 
 def open_recipes(config: SweepConfig, files: dict[str, Files], layout: Layout) -> OpenedRecipes:
@@ -35,13 +37,19 @@ def open_recipes(config: SweepConfig, files: dict[str, Files], layout: Layout) -
         files: name → resolved parent or candidate.
 
     Raises:
-        UserError: a starting point of fine-tuning names nothing, or disk or memory is too small.
+        UserError: a starting point of fine-tuning names nothing, an engine cannot be split so, or disk, memory or KV
+            cache is too small.
     """
     parameters = max(found.parameters for found in files.values())
     check_memory(config, parameters)
+    first = files[next(iter(config.parents))].read
+    shape = shape_of(first.sizes, parameters, config.dtype)
+    check_split(config.workers, shape)
+    if first.caches_all_layers:
+        check_host_cache(config.workers, shape)
     serving = make_serving(config, files, layout.serving)
     sources = served_sources(config, files, serving)
     recipes = expand(config, sources)
     check_disk(config, parameters, len(recipes))
     check_starts(config, recipes)
-    return OpenedRecipes(serving, sources, recipes, parameters)
+    return OpenedRecipes(serving, sources, recipes, shape)

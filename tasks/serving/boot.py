@@ -19,8 +19,9 @@ from orchestrator.core.errors import UserError
 from orchestrator.models.configs import read_model_config
 from orchestrator.models.formats import read_plain_config
 from orchestrator.models.headers import read_headers
+from orchestrator.sizing.layouts import check_host
 from orchestrator.sizing.nodes import Node
-from orchestrator.sizing.placement import Fit, Place, layout_of, shape_of
+from orchestrator.sizing.placement import HOST_BLOCK, Fit, Place, layout_of, shape_of
 
 
 @dataclass(frozen=True)
@@ -57,24 +58,26 @@ class Boot:
 
     @property
     def fit(self) -> Fit | None:
-        """How the engine fits onto the GPUs that it was given; None for an engine on CPUs.
+        """How the engine fits onto the GPUs that it was given; None for one on CPUs that fits into the node's memory.
 
         Raises:
             UserError: it does not fit; the message has the arithmetic.
         """
-        if not self.workers.gpus:
-            return None
         import psutil
         import torch
 
-        memory, host = torch.cuda.get_device_properties(0).total_memory, psutil.virtual_memory().total
-        node = Node(_gpus_of_the_machine(), torch.cuda.get_device_name(0), memory, host)
+        host = psutil.virtual_memory().total
         parameters = sum(math.prod(header.shape) for header in read_headers("parents", self.model).values())
         shape = shape_of(
             read_model_config("parents", read_plain_config("parents", self.model / "config.json")).sizes,
             parameters,
             self.dtype,
         )
+        if not self.workers.gpus:
+            check_host(self.workers, shape, host)
+            return None
+        memory = torch.cuda.get_device_properties(0).total_memory
+        node = Node(_gpus_of_the_machine(), torch.cuda.get_device_name(0), memory, host)
         fit = Fit(shape, self.models, self.workers.engine, layout_of(self.workers), node)
         if not fit.fits:
             raise UserError(
@@ -115,9 +118,8 @@ class Boot:
 
     def _memory(self, fit: Fit | None) -> dict[str, Any]:
         if fit is None:
-            # Small blocks, so that short contexts are shared too; 128 is the CPU's default, 32 the least that is fast.
             cache = int(self.workers.engine.kv_cache_gib * 2**30)
-            return {"block_size": 32, "kv_cache_memory_bytes": cache, **self._whole_prompts()}
+            return {"block_size": HOST_BLOCK, "kv_cache_memory_bytes": cache, **self._whole_prompts()}
         taken = fit.budget_bytes - (fit.parent_bytes if fit.place == "gpu" else 0)
         return {"gpu_memory_utilization": taken / fit.node.gpu_bytes}
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config.sweep import SweepConfig
-from orchestrator.config.workers import EngineSettings
+from orchestrator.config.workers import EngineSettings, Workers
 from orchestrator.core.errors import UserError
 from orchestrator.models.configs import read_model_config
 from orchestrator.models.formats import read_plain_config
-from orchestrator.sizing.layouts import best_fit, check_layout, engine_count, node_kinds
+from orchestrator.planning.plan import make_plan
+from orchestrator.results.layout import Layout
+from orchestrator.sizing.layouts import best_fit, check_host_cache, check_layout, check_split, engine_count, node_kinds
 from orchestrator.sizing.nodes import ACCELERATORS, Node, gpu_node, parse_cluster
 from orchestrator.sizing.placement import WORKING_BYTES, EngineLayout, Fit, Shape, layers_of_stages, shape_of
-from tests.helpers.paths import SHAPES
+from orchestrator.stages.open import open_sweep
+from tests.helpers.paths import CLINICAL, INSTRUCT, SHAPES
 
 PARAMETERS = {"llama-3.1-8b": 8_030_261_248, "llama-3.3-70b": 70_553_706_496, "llama-3.1-405b": 405_853_388_800}
 ENGINE = EngineSettings(max_model_len=8192)
@@ -201,8 +207,71 @@ def test_what_cannot_fit_is_refused_with_the_arithmetic_and_the_way_out() -> Non
     assert "No layout fits: more GPUs, or larger ones" in refused("llama-3.1-405b", "8x H100")
     told = refused("llama-3.1-405b", "2 nodes of 8x H100", tensor_parallel_size=16)
     assert "16 of them on one node. What fits: tensor_parallel_size: 8, pipeline_parallel_size: 2." in told
-    told = refused("llama-3.1-8b", "8x H100", tensor_parallel_size=3)
-    assert "3 ranks do not divide the model (32 heads, 8 key-value heads, an MLP of 14336, 128256 tokens)" in told
+
+
+def test_a_split_that_no_cluster_could_serve_is_refused() -> None:
+    for engine, why in (
+        ({"tensor_parallel_size": 3}, "3 ranks do not divide the model (32 heads, 8 key-value heads, an MLP of 14336"),
+        ({"tensor_parallel_size": 6}, "what divides it: 1, 2, 4, 8, 16, 32"),
+        ({"pipeline_parallel_size": 33}, "33 stages, but the model has 32 layers"),
+    ):
+        for gpus in (0, 1):
+            with pytest.raises(UserError, match=re.escape(why)):
+                check_split(Workers(gpus=gpus, engine=EngineSettings.model_validate(engine)), shape("llama-3.1-8b"))
+    check_split(Workers(backend="fake", engine=EngineSettings(tensor_parallel_size=3)), shape("llama-3.1-8b"))
+
+
+def test_the_cpus_cache_needs_room_for_one_text_and_an_empty_block() -> None:
+    """Of 8192 tokens, 32 layers x 8 heads x 128 x 2 x 2 bytes a token: 257 blocks of 4 MiB."""
+    model = shape("llama-3.1-8b")
+
+    def workers(gib: float, **engine: int) -> Workers:
+        values = {"max_model_len": 8192, "kv_cache_gib": gib, **engine}
+        return Workers(gpus=0, engine=EngineSettings.model_validate(values))
+
+    check_host_cache(workers(257 * 4 / 1024), model)
+    check_host_cache(workers(257 * 2 / 1024, tensor_parallel_size=2), model)
+    check_host_cache(workers(257 * 2 / 1024, pipeline_parallel_size=2), model)
+    check_host_cache(workers(0.1).model_copy(update={"gpus": 1.0}), model)
+    with pytest.raises(UserError, match=r"takes 1,028\.00 MiB of KV cache; raise it to 1\.004, or lower .* to 8160"):
+        check_host_cache(workers(1), model)
+    with pytest.raises(UserError, match=r"raise it to 1\.004$"):
+        check_host_cache(workers(0.001), model)
+
+
+@pytest.mark.parametrize(
+    ("engine", "why"),
+    [
+        ({"tensor_parallel_size": 5}, r"workers\.engine\.tensor_parallel_size: 5 ranks do not divide"),
+        ({"kv_cache_gib": 1e-5}, r"workers\.engine\.kv_cache_gib is 1e-05, but a text of max_model_len \(256 tokens\)"),
+    ],
+)
+def test_plan_and_run_refuse_an_engine_alike(engine: dict[str, object], why: str, tmp_path: Path) -> None:
+    content = {
+        "parents": {"a": {"model": str(CLINICAL)}, "b": {"model": str(INSTRUCT)}},
+        "recipes": [{"method": "linear", "alpha": [0.5]}],
+        "objectives": {"o": {"tasks": ["t"]}},
+        "workers": {"gpus": 0, "engine": {"max_model_len": 256, **engine}},
+    }
+    found = SweepConfig.model_validate(content)
+    for command in (make_plan, lambda sweep: open_sweep(sweep, Layout(tmp_path))):
+        with pytest.raises(UserError, match=why):
+            command(found)
+
+
+@pytest.mark.parametrize(
+    ("own", "caches_all"),
+    [
+        ({"model_type": "llama"}, True),
+        ({"model_type": "gemma2"}, True),
+        ({"model_type": "mistral", "sliding_window": 64}, True),
+        ({"model_type": "deepseek_v2"}, False),
+        ({"model_type": "gemma3n_text"}, False),
+        ({"model_type": "lfm2", "num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]}, False),
+    ],
+)
+def test_models_that_keep_less_of_a_token_are_known(own: dict[str, object], caches_all: bool) -> None:
+    assert read_model_config("parents", own).caches_all_layers == caches_all
 
 
 def test_one_kind_with_room_is_enough() -> None:
