@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from orchestrator.core.errors import UserError
 from orchestrator.models.headers import Header
-from orchestrator.models.tensors import Architecture
+from orchestrator.models.tensors import FLOATS, Architecture
 
 ADAPTER = "adapter_config.json"
 """peft's file of an adapter's settings."""
@@ -27,9 +27,14 @@ def check_adapter(where: str, headers: Mapping[str, Header], architecture: Archi
         headers: name of a tensor in the adapter's files → its header.
 
     Raises:
-        UserError: it was trained on another model.
+        UserError: it was trained on another model, or is quantised.
     """
     for name, header in headers.items():
+        if header.dtype not in FLOATS:
+            raise UserError(
+                f"{where}: {header.file}: {name} is stored as {header.dtype}: the adapter is quantised, and its "
+                "numbers mean nothing without their scales; take the one that it was made from"
+            )
         plain = name.removeprefix("base_model.model.")
         if (part := PART.search(plain)) is None:
             continue

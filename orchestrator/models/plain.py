@@ -12,13 +12,14 @@ from orchestrator.core.errors import UserError
 
 CAUSAL = ("ForCausalLM", "LMHeadModel")
 """What the names of transformers' causal language models end with."""
-OF_THE_WHOLE = ("eos_token_id", "bos_token_id", "pad_token_id", "tie_word_embeddings", "dtype", "quantization_config")
+OF_THE_WHOLE = ("eos_token_id", "bos_token_id", "pad_token_id", "tie_word_embeddings", "dtype")
 """Keys beside `text_config` that belong to the text model too."""
 
 
 def plain_config(where: str, config: dict[str, Any]) -> dict[str, Any]:
     """Return the config of the causal language model that a config.json describes, without custom code.
 
+    How its weights are quantised is left out too: they are refused, or dequantised (`orchestrator.models.dequantised`).
     Of a model of texts and images it is that of the text part, with the defaults of transformers filled in.
 
     Args:
@@ -31,7 +32,7 @@ def plain_config(where: str, config: dict[str, Any]) -> dict[str, Any]:
     check_code(where, config)
     if isinstance(config.get("text_config"), dict):
         return _text_part(where, config)
-    rest = {key: value for key, value in config.items() if key != "auto_map"}
+    rest = {key: value for key, value in config.items() if key not in ("auto_map", "quantization_config")}
     if _written(config).endswith(CAUSAL):
         return rest
     # A classifier, or a model without a head; the tensors show whether its weights are enough.

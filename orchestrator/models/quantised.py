@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.core.errors import UserError
+from orchestrator.models.dequantised import method_of, obstacle
 from orchestrator.models.formats import read_json
 
 BESIDE = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
@@ -19,39 +20,39 @@ PARTS = {
     "weight_shape": "compressed-tensors",
 }  # fmt: skip
 """Last part of a tensor's name → the method that writes it."""
-DEQUANTISED = {
-    "bitsandbytes": "({model!r}).dequantize()",
-    "compressed-tensors": "({model!r}, quantization_config=t.CompressedTensorsConfig(run_compressed=False))",
-    "fp8": "({model!r}, quantization_config=t.FineGrainedFP8Config(dequantize=True))",
-    "mxfp4": "({model!r}, quantization_config=t.Mxfp4Config(dequantize=True))",
-}
-"""Method → how transformers loads it with plain weights, as what follows `AutoModelForCausalLM.from_pretrained`."""
+KEYS = ("quantization_config", "compression_config")
+"""Keys of config.json that say how the weights are quantised; the second is that of older files."""
 
 
-def check_config_is_plain(where: str, model: str, folder: Path) -> None:
+def check_quantisation(where: str, folder: Path) -> None:
     """Refuse a model whose config, or a file beside it, says that its weights are quantised.
+
+    Those that `orchestrator.models.dequantised` makes plain are not refused.
 
     Args:
         where: the sweep file's key of the model, for messages.
-        model: the model as the sweep file names it.
 
     Raises:
-        UserError: they are; it names the method and the way out.
+        UserError: they are not; it names the method, what is in the way, and the way out.
     """
-    found = _quantization(read_json(where, folder / "config.json"))
+    config = read_json(where, folder / "config.json")
+    if method := method_of(config):
+        if reason := obstacle(config):
+            raise _refusal(where, f"{method}: {reason}")
+        return
+    found = _quantization(config)
     for name in BESIDE:
         if found is None and (folder / name).exists():
             found = read_json(where, folder / name)
     if found is not None:
-        raise _refusal(where, model, _method(found))
+        raise _refusal(where, _method(found))
 
 
-def check_tensors_are_plain(where: str, model: str, names: Iterable[str]) -> None:
+def check_tensors_are_plain(where: str, names: Iterable[str]) -> None:
     """Refuse a model that has the scales or codes of quantised weights although its config does not say so.
 
     Args:
         where: the sweep file's key of the model, for messages.
-        model: the model as the sweep file names it.
         names: of its tensors; `orchestrator.models.tensors` looks at their types.
 
     Raises:
@@ -59,19 +60,19 @@ def check_tensors_are_plain(where: str, model: str, names: Iterable[str]) -> Non
     """
     for name in names:
         if (last := name.rpartition(".")[2]) in PARTS:
-            raise _refusal(where, model, f"{PARTS[last]}: it has the tensor {name}")
+            raise _refusal(where, f"{PARTS[last]}: it has the tensor {name}")
 
 
 def _quantization(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Find what a config says of quantisation, at the top or in a nested config."""
-    if config.get("quantization_config"):
+    if any(config.get(key) for key in KEYS):
         return config
     nested = (_quantization(value) for value in config.values() if isinstance(value, dict))
     return next((found for found in nested if found is not None), None)
 
 
 def _method(found: Mapping[str, Any]) -> str:
-    settings = found.get("quantization_config") or found.get("quantization") or found
+    settings = next((found[key] for key in (*KEYS, "quantization") if found.get(key)), found)
     if not isinstance(settings, Mapping):
         return str(settings)[:80]
     if settings.get("quant_method"):
@@ -81,12 +82,7 @@ def _method(found: Mapping[str, Any]) -> str:
     return str(settings.get("quant_algo") or settings.get("version") or "GPTQ or AWQ")[:80]
 
 
-def _refusal(where: str, model: str, method: str) -> UserError:
-    way = "take the 16-bit model that it was made from"
-    if method in DEQUANTISED:
-        way += (
-            ', or write one where the library of the method runs: python -c "import transformers as t; '
-            f"t.AutoModelForCausalLM.from_pretrained{DEQUANTISED[method].format(model=model)}"
-            ".save_pretrained('FOLDER')\", and copy the tokenizer's files to it"
-        )
-    return UserError(f"{where} is quantised ({method}), and merging needs plain weights; {way}")
+def _refusal(where: str, method: str) -> UserError:
+    return UserError(
+        f"{where} is quantised ({method}), and merging needs plain weights; take the 16-bit model that it was made from"
+    )

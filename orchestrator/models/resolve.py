@@ -21,6 +21,7 @@ from orchestrator.core.text import listed, one_line
 from orchestrator.models.adapter import ADAPTER, check_adapter
 from orchestrator.models.alike import check_alike, check_window, differing
 from orchestrator.models.configs import ModelConfig, read_model_config
+from orchestrator.models.dequantised import describe, method_of, plain_headers
 from orchestrator.models.fetch import LORA, content_hash, fetch
 from orchestrator.models.filters import check_filters
 from orchestrator.models.formats import check_folder, read_json, read_plain_config
@@ -35,7 +36,7 @@ from orchestrator.models.headers import (
     weight_files,
 )
 from orchestrator.models.plain import left_out
-from orchestrator.models.quantised import check_config_is_plain, check_tensors_are_plain
+from orchestrator.models.quantised import check_quantisation, check_tensors_are_plain
 from orchestrator.models.tensors import architecture_of, check_tied, find_tensors
 from orchestrator.models.tokenizer import tokenizer_files
 from orchestrator.models.vocabulary import Vocabulary, check_one_vocabulary
@@ -58,6 +59,8 @@ class Files:
     """Name of a tensor in its files → its header."""
     notes: tuple[str, ...] = ()
     """What a user should know of it: what is not merged, for example; a phrase each."""
+    dequantised: bool = False
+    """Whether the weights in its files are quantised, and merged as `orchestrator.models.dequantised` makes them."""
     adapter: Path | None = None
     """The folder of the LoRA adapter that is merged into it."""
 
@@ -123,7 +126,7 @@ def _check_configs(config: SweepConfig, items: list[tuple[str, str, Parent]]) ->
         where = f"{section}.{name}.model"
         folder, revision = fetch(where, parent.model, parent.revision, False)
         check_folder(where, folder)
-        check_config_is_plain(where, parent.model, folder)
+        check_quantisation(where, folder)
         read = read_model_config(where, read_plain_config(where, folder / "config.json"))
         check_window(f"{section}.{name}", read, config.workers.engine.max_model_len)
         if first is None:
@@ -173,8 +176,12 @@ def open_model(section: str, name: str, parent: Parent, *, weights: bool = True)
             f"{where}.model: {folder} has no *.safetensors file; only safetensors are read, so convert the "
             "weights with save_pretrained(folder, safe_serialization=True)"
         )
-    check_tensors_are_plain(f"{where}.model", parent.model, [name for shard in shards for name in shard.header])
     headers = join(f"{where}.model", {shard.name: shard.header for shard in shards}, here)
+    raw = read_json(f"{where}.model", folder / "config.json")
+    if dequantised := method_of(raw) is not None:
+        headers = plain_headers(f"{where}.model", raw, config, headers)
+    else:
+        check_tensors_are_plain(f"{where}.model", headers)
     files = [*((shard.name, shard.sha256) for shard in shards), ("config.json", _sha256(folder / "config.json"))]
     adapter = None
     if parent.lora is not None:
@@ -189,7 +196,7 @@ def open_model(section: str, name: str, parent: Parent, *, weights: bool = True)
     digest = hashlib.sha256("".join(found for _, found in files).encode()).hexdigest()[:20]
     source = Source(digest, name, parent.model, revision, parent.lora, tuple(files))
     parameters = sum(math.prod(header.shape) for header in headers.values())
-    return Files(source, folder, config, read, parameters, headers, adapter=adapter)
+    return Files(source, folder, config, read, parameters, headers, dequantised=dequantised, adapter=adapter)
 
 
 def _as_merged(where: str, files: Files, first: Files) -> Files:
@@ -202,6 +209,8 @@ def _as_merged(where: str, files: Files, first: Files) -> Files:
         lora = where.removesuffix("model") + "lora"
         check_adapter(lora, read_headers(lora, files.adapter), architecture_of(where, files.config, len(files.headers)))
     notes = [*left_out(raw), *tensors.notes]
+    if files.dequantised:
+        notes.append(describe(raw))
     if files.source.lora is None and (files.folder / ADAPTER).exists():
         notes.append(
             f"the adapter of {ADAPTER} in its folder is not merged; name it as lora if it belongs to the model"

@@ -100,6 +100,7 @@ def make_plan(
         check_lexical()
         if config.generation and not shape:
             open_encoder(config.generation.encoder, weights=False)
+    dequantised = sum(found.dequantised for found in files.values())
     model_notes = [note for found in files.values() for note in found.notes]
     unique = {question.id: question for suite in tasks.suites for question in suite.questions}
     serving_plan = plan_serving(config, found.shape, nodes, unique.values(), len(recipes))
@@ -127,7 +128,7 @@ def make_plan(
         cluster=describe_nodes(nodes)
         + ("" if cluster or "RAY_ADDRESS" in os.environ else ", assumed (--cluster names one)"),
         serving=serving_plan,
-        disk_gb=disk_bytes(config, parameters, len(recipes), serving_plan.engines) / 1e9,
+        disk_gb=disk_bytes(config, parameters, len(recipes), serving_plan.engines, dequantised=dequantised) / 1e9,
         parents_gb=len(config.parents) * weight_bytes(config, parameters) / 1e9,
         assumed=str(shape) if shape else None,
         finetune=plan_finetune(config, tasks, parameters) if config.finetune else None,

@@ -50,6 +50,6 @@ def open_recipes(config: SweepConfig, files: dict[str, Files], layout: Layout) -
     serving = make_serving(config, files, layout.serving)
     sources = served_sources(config, files, serving)
     recipes = expand(config, sources)
-    check_disk(config, parameters, len(recipes))
+    check_disk(config, parameters, len(recipes), dequantised=sum(found.dequantised for found in files.values()))
     check_starts(config, recipes)
     return OpenedRecipes(serving, sources, recipes, shape)

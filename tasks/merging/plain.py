@@ -17,10 +17,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from orchestrator.core.files import make_private, write_json
+from orchestrator.models.dequantised import dequantise, method_of, plain_headers
 from orchestrator.models.fetch import fetch
 from orchestrator.models.formats import read_json
 from orchestrator.models.headers import INDEX, WHOLE, read_headers, read_tensor
@@ -28,6 +30,9 @@ from orchestrator.models.plain import plain_config
 from orchestrator.models.tensors import Part, check_tied, empty_model, find_tensors, stored_form
 from orchestrator.models.tokenizer import TOKENIZER_FILES
 from orchestrator.recipes.recipe import Source
+
+if TYPE_CHECKING:
+    import torch
 
 
 @lru_cache(maxsize=256)
@@ -65,19 +70,25 @@ def write_plain(where: str, model: Path, folder: Path) -> None:
     Raises:
         UserError: its files are not those of its config.
     """
-    config = plain_config(where, read_json(where, model / "config.json"))
-    headers = read_headers(where, model)
+    raw = read_json(where, model / "config.json")
+    config = plain_config(where, raw)
+    headers, made = read_headers(where, model), {}
+    if method_of(raw):
+        stored = headers
+        headers = plain_headers(where, raw, config, headers)
+        made = dequantise(where, raw, config, model)
+        made = {name: tensor for name, tensor in made.items() if headers.get(name) != stored.get(name)}
     tensors = find_tensors(where, headers, config)
     check_tied(where, model, headers, tensors)
     files = sorted({part.file for part in tensors.used.values()})
     for number, file in enumerate(files, 1):
         target = folder / (f"model-{number:05d}-of-{len(files):05d}.safetensors" if len(files) > 1 else WHOLE)
         used = {name: part for name, part in tensors.used.items() if part.file == file}
-        as_they_are = all(part.stored == name and not part.loaded for name, part in used.items())
+        as_they_are = all(part.stored == name and not part.loaded and name not in made for name, part in used.items())
         if as_they_are and len(used) == sum(header.file == file for header in headers.values()):
             target.symlink_to((model / file).resolve())
         else:
-            _write_used(model / file, used, target, json.dumps(config, sort_keys=True))
+            _write_used(model / file, used, target, json.dumps(config, sort_keys=True), made=made)
     if len(files) > 1:
         index = {name: header.file for name, header in read_headers(where, folder).items()}
         write_json(folder / INDEX, {"metadata": {}, "weight_map": index})
@@ -97,13 +108,19 @@ def make_plain(where: str, model: Path, folder: Path) -> None:
     shutil.rmtree(model)
 
 
-def _write_used(file: Path, used: Mapping[str, Part], target: Path, config: str) -> None:
-    """Write those tensors of a file that the architecture uses, by its names and one an expert."""
+def _write_used(
+    file: Path, used: Mapping[str, Part], target: Path, config: str, *, made: Mapping[str, torch.Tensor]
+) -> None:
+    """Write those tensors of a file that the architecture uses, by its names and one an expert.
+
+    Args:
+        made: name → tensor that is written in its place.
+    """
     from safetensors.torch import save_file
 
     written = {}
     for name, part in used.items():
-        tensor = read_tensor(file, part.stored)
+        tensor = made[name] if name in made else read_tensor(file, part.stored)
         apart = stored_form(empty_model(config), {name: tensor}) if part.loaded else {name: tensor}
         # Cloned, for safetensors refuses tensors that share memory.
         written.update({each: tensor.clone().contiguous() for each, tensor in apart.items()})

@@ -22,6 +22,7 @@ from tasks.serving.engine import InvalidWeights
 from tasks.serving.vllm_engine import VllmEngine
 from tests.helpers.merges import ARCHITECTURES, DETERMINED, QUESTIONS, WAYS, live, recipe, stored
 from tests.helpers.models import Models
+from tests.helpers.quantised import dequantised, quantise
 
 
 def test_every_method_is_tried() -> None:
@@ -61,6 +62,20 @@ def test_of_every_architecture(way: str, architecture: str, models: Models, tmp_
     merged = live(wanted, tmp_path)
     assert set(merged) == set(expected)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in merged.items())
+
+
+@pytest.mark.parametrize("how", ["FP8_DYNAMIC", "W4A16_ASYM", "fp8 of blocks"])
+def test_of_a_quantised_parent(how: str, models: Models, tmp_path: Path) -> None:
+    folders = dict(models("llama", "bfloat16"))
+    folders["b"] = quantise(folders["b"], tmp_path / "quantised", how)
+    wanted = recipe("linear", folders, "bfloat16")
+    expected = stored(materialise(wanted, tmp_path / "checkpoint", tmp_path))
+    merged = live(wanted, tmp_path)
+    assert set(merged) == set(expected)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in merged.items())
+    name = "model.layers.1.mlp.down_proj.weight"
+    theirs, ours = dequantised(folders["b"])[name].float(), stored(folders["a"])[name].float()
+    assert torch.allclose(merged[name].float(), 0.7 * ours + 0.3 * theirs, atol=1e-2)
 
 
 def test_parents_are_cast_first_as_mergekit_does(models: Models, tmp_path: Path) -> None:

@@ -274,3 +274,10 @@ def test_an_adapter_is_of_this_model(
     else:
         with pytest.raises(UserError, match=re.escape(message)):
             check_adapter("parents.a.lora", headers, architecture)
+
+
+def test_an_adapter_in_8_bits(models: Models) -> None:
+    architecture = architecture_of("a", read_json("a", models("llama", "bfloat16")["a"] / "config.json"), 100)
+    headers = {"base_model.model.lm_head.lora_A.weight": Header("adapter_model.safetensors", (4, 64), "I8")}
+    with pytest.raises(UserError, match="is stored as I8: the adapter is quantised"):
+        check_adapter("parents.a.lora", headers, architecture)
