@@ -18,7 +18,7 @@ from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.locations import is_remote
 from orchestrator.core.text import listed, one_line
-from orchestrator.models.adapter import ADAPTER, check_adapter
+from orchestrator.models.adapter import ADAPTER, check_adapter, check_complete
 from orchestrator.models.alike import check_alike, check_window, differing
 from orchestrator.models.configs import ModelConfig, read_model_config
 from orchestrator.models.dequantised import describe, method_of, plain_headers
@@ -207,7 +207,9 @@ def _as_merged(where: str, files: Files, first: Files) -> Files:
         check_tied(where, files.folder, files.headers, tensors)
     if files.adapter is not None:
         lora = where.removesuffix("model") + "lora"
-        check_adapter(lora, read_headers(lora, files.adapter), architecture_of(where, files.config, len(files.headers)))
+        architecture = architecture_of(where, files.config, len(files.headers))
+        check_adapter(lora, read_headers(lora, files.adapter), architecture)
+        check_complete(lora, files.adapter, files.config, architecture)
     notes = [*left_out(raw), *tensors.notes]
     if files.dequantised:
         notes.append(describe(raw))

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from orchestrator.core.errors import UserError
-from orchestrator.models.adapter import check_adapter
+from orchestrator.models.adapter import check_adapter, check_complete
 from orchestrator.models.formats import read_json
 from orchestrator.models.headers import Header, read_headers
 from orchestrator.models.plain import left_out, plain_config
@@ -281,3 +281,37 @@ def test_an_adapter_in_8_bits(models: Models) -> None:
     headers = {"base_model.model.lm_head.lora_A.weight": Header("adapter_model.safetensors", (4, 64), "I8")}
     with pytest.raises(UserError, match="is stored as I8: the adapter is quantised"):
         check_adapter("parents.a.lora", headers, architecture)
+
+
+Q_PROJ = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+UNFIT: dict[str, tuple[dict[str, object], Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]], bool, str]] = {
+    "as saved": ({}, dict, False, ""),
+    "as saved, over a tied head": ({}, dict, True, ""),
+    "of fewer modules by its settings": ({"target_modules": ["k_proj"]}, dict, False, "k_proj.lora_A.weight: adapter_model.safetensors has no such tensor"),
+    "of another rank": ({"r": 8}, dict, False, f"{Q_PROJ}: adapter_model.safetensors has shape [4, 64], but by adapter_config.json there is shape [8, 64]"),
+    "without a tensor": ({}, lambda found: {name: found[name] for name in sorted(found)[1:]}, False, f"{Q_PROJ}: adapter_model.safetensors has no such"),
+    "with names of another form": ({}, lambda found: {n.replace("lora_A", "lora_A.default"): t for n, t in found.items()}, False, f"{Q_PROJ}: "),
+    "with tensors that its settings do not name": ({"layers_to_transform": [0]}, dict, False, "layers.1.self_attn.q_proj.lora_A.weight: adapter_model.safetensors has shape [4, 64], but by"),
+    "that changes prompts": ({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4}, dict, False, "peft makes no adapter that can be merged of adapter_config.json"),
+    "with a head of its own": ({"modules_to_save": ["lm_head"]}, lambda found: {**found, "base_model.model.lm_head.weight": torch.zeros(768, 64)}, True, "trains base_model.model.lm_head.weight, after which LlamaForCausalLM's head and embedding are no longer one"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_an_adapter_has_the_tensors_that_its_settings_make(name: str, models: Models, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    settings, change, tied, message = UNFIT[name]
+    folder = models("llama", "bfloat16")["a"]
+    lora = LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(folder), lora).save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**written, **settings}))
+    save_file(change(load_file(tmp_path / "adapter_model.safetensors")), tmp_path / "adapter_model.safetensors")
+    plain = {**read_json("a", folder / "config.json"), "tie_word_embeddings": tied}
+    if message:
+        with pytest.raises(UserError, match=re.escape(message)):
+            check_complete("parents.a.lora", tmp_path, plain, architecture_of("a", plain, 100))
+    else:
+        check_complete("parents.a.lora", tmp_path, plain, architecture_of("a", plain, 100))
