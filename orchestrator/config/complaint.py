@@ -17,6 +17,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.config.mergekit_form import GOES
+from orchestrator.config.methods import PARAMETERS
 from orchestrator.config.settings import KINDS, KeyProblem, number_hint
 from orchestrator.core.errors import hint
 
@@ -108,6 +109,8 @@ def _unknown(place: Place, places: Sequence[Place]) -> str:
     key, known = str(place.parts[-1]), list(place.owner.model_fields)
     if key in GOES and place.parts[0] in (key, "recipes"):
         return GOES[key]
+    if key in PARAMETERS and "parameters" in known:
+        return f"is a parameter of the merge method; write parameters: {{{key}: …}}, or write it with one of models"
     missing = (each for each in places if each.likely and each.error["type"] == "missing")
     beside = [each for each in missing if each.parts[:-1] == place.parts[:-1]]
     near = hint(key, known)

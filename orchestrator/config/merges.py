@@ -72,7 +72,7 @@ def check_sum(method: MergeMethod, base: str | None, models: Models, whole: Mapp
             weights = [resolved([each, shared], "weight", tensor, depth) for each in own]
             if abs(sum(weights)) < 1e-12:
                 each = listed(f"{name} {weight:g}" for name, weight in zip(inputs, weights, strict=True))
-                way = f", or set {method.shares_flag}: false" if method.shares_flag else ""
+                way = f", or set parameters: {{{method.shares_flag}: false}}" if method.shares_flag else ""
                 raise KeyProblem(
                     "models", f"the weights {each} sum to 0, and {method.name} divides by their sum; change one{way}"
                 )

@@ -151,6 +151,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         objective(chat_template_kwargs={"enable_thinking": False}),
         "objectives.clinical: chat_template_kwargs has no effect without apply_chat_template: true; add it",
     ),
+    "method's parameter beside it": (
+        {"recipes": [{"method": "ties", "base_model": "clinical", "models": {"instruct": {}}, "int8_mask": True}]},
+        "recipes[0].int8_mask: is a parameter of the merge method; write parameters: {int8_mask: …}",
+    ),
     "reasoning without an end": (
         objective(apply_chat_template=True, chat_template_kwargs={"enable_thinking": True}),
         "objectives.clinical: chat_template_kwargs.enable_thinking needs think_end_token",
