@@ -223,7 +223,8 @@ def _compressed(plain: str, settings: str, dtype: str) -> dict[str, tuple[list[i
 def _written(plain: str, settings: str, dtype: str) -> dict[str, tuple[list[int], str]]:
     import torch
     from compressed_tensors.compressors import compress_module
-    from compressed_tensors.quantization import apply_quantization_config, is_module_quantized
+    from compressed_tensors.quantization import apply_quantization_config
+    from compressed_tensors.quantization.utils import is_module_quantized
     from transformers import CompressedTensorsConfig
 
     model = copy.deepcopy(empty_model(plain)).to(getattr(torch, dtype))
