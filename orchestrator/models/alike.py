@@ -10,6 +10,16 @@ from orchestrator.models.configs import SIZES, ModelConfig
 
 FIRST = ("model_type", "architectures")
 """Keys whose difference explains all others."""
+ACTIVATIONS = {
+    **dict.fromkeys(
+        ("llama", "mistral", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "granite"), ("hidden_act", "silu")
+    ),
+    "gemma2": ("hidden_activation", "gelu_pytorch_tanh"),
+}
+"""model_type → the key of the activation, and the only one that vLLM's model of the family computes."""
+ONE_WINDOW = {"qwen2": 28, "qwen3": 28}
+"""model_type of families of which vLLM has no layers with a window beside others without → the class's default of
+max_window_layers, by which vLLM knows that there are none."""
 
 
 def check_alike(where: str, config: ModelConfig, first_where: str, first: ModelConfig) -> None:
@@ -48,6 +58,33 @@ def check_window(where: str, config: ModelConfig, max_model_len: int) -> None:
     if config.positions is not None and max_model_len > config.positions:
         raise UserError(
             f"workers.engine.max_model_len is {max_model_len}, but {where} has {config.positions:g} positions; lower it"
+        )
+
+
+def check_served(where: str, settings: dict[str, Any], config: ModelConfig) -> None:
+    """Refuse what transformers computes and vLLM's model of the family does not.
+
+    Args:
+        where: the sweep file's key of the model, for messages.
+        settings: of its plain config.
+        config: what they mean.
+
+    Raises:
+        UserError: vLLM would refuse the model at its start.
+    """
+    family = settings["model_type"]
+    key, only = ACTIVATIONS.get(family, ("", None))
+    if key and (found := config.computing.get(key, only)) != only:
+        raise UserError(
+            f"{where}: {key} is {found!r}, and vLLM serves {family} with {only!r} alone; correct config.json if "
+            "it is wrong, or take other parents"
+        )
+    layers = config.sizes["num_hidden_layers"]
+    mixed = family in ONE_WINDOW and len(set(config.computing.get("layer_types") or [])) > 1
+    if mixed and settings.get("max_window_layers", ONE_WINDOW[family]) != layers:
+        raise UserError(
+            f"{where}: use_sliding_window is on for some of the {layers} layers (max_window_layers, layer_types), and "
+            f"vLLM serves {family} with a window in all of them or in none; take other parents"
         )
 
 

@@ -19,7 +19,7 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.locations import is_remote
 from orchestrator.core.text import listed, one_line
 from orchestrator.models.adapter import ADAPTER, check_adapter, check_complete
-from orchestrator.models.alike import check_alike, check_window, differing
+from orchestrator.models.alike import check_alike, check_served, check_window, differing
 from orchestrator.models.configs import ModelConfig, read_model_config
 from orchestrator.models.dequantised import describe, method_of, plain_headers
 from orchestrator.models.fetch import LORA, content_hash, fetch
@@ -127,7 +127,9 @@ def _check_configs(config: SweepConfig, items: list[tuple[str, str, Parent]]) ->
         folder, revision = fetch(where, parent.model, parent.revision, False)
         check_folder(where, folder)
         check_quantisation(where, folder)
-        read = read_model_config(where, read_plain_config(where, folder / "config.json"))
+        settings = read_plain_config(where, folder / "config.json")
+        read = read_model_config(where, settings)
+        check_served(where, settings, read)
         check_window(f"{section}.{name}", read, config.workers.engine.max_model_len)
         if first is None:
             first = f"{section}.{name}", read

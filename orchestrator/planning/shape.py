@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.text import one_line
-from orchestrator.models.alike import check_window
+from orchestrator.models.alike import check_served, check_window
 from orchestrator.models.configs import read_model_config
 from orchestrator.models.formats import read_plain_config
 from orchestrator.models.resolve import Files, check_layers
@@ -34,6 +34,7 @@ def shaped(config: SweepConfig, shape: Path, tokenizer: Path) -> dict[str, Files
     offline(config)
     settings = read_plain_config("--shape", shape)
     read = read_model_config("--shape", settings)
+    check_served("--shape", settings, read)
     check_window("--shape", read, config.workers.engine.max_model_len)
     if not any((tokenizer / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         known = ", ".join(TOKENIZER_FILES)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.core.errors import UserError
-from orchestrator.models.alike import check_alike, check_window, differing
+from orchestrator.models.alike import check_alike, check_served, check_window, differing
 from orchestrator.models.configs import ModelConfig, read_model_config
 from orchestrator.models.formats import read_plain_config
 from orchestrator.models.meaning import HARMLESS
@@ -286,6 +286,30 @@ POSITIONS: dict[str, tuple[str, Config, float]] = {
     "learned positions": ("gpt2", {"n_positions": 256}, 256),
     "a length of its own": ("cohere", {"model_max_length": 4096}, 4096),
 }  # fmt: skip
+
+
+WINDOW = {"num_hidden_layers": 4, "use_sliding_window": True, "sliding_window": 64}
+SERVED: dict[str, tuple[str, Config, str | None]] = {
+    "the usual activation": ("qwen2", {}, None),
+    "another activation": ("qwen2", {"hidden_act": "gelu"}, "hidden_act is 'gelu'.*qwen2 with 'silu' alone"),
+    "silu by another name": ("llama", {"hidden_act": "swish"}, "hidden_act is 'swish'"),
+    "gemma 2's activation": ("gemma2", {}, None),
+    "another one of gemma 2": ("gemma2", {"hidden_activation": "gelu"}, "hidden_activation is 'gelu'"),
+    "a window in the later layers": ("qwen2", {**WINDOW, "max_window_layers": 2}, "for some of the 4 layers"),
+    "of qwen3, too": ("qwen3", {**WINDOW, "max_window_layers": 2}, "for some of the 4 layers"),
+    "a window in all layers": ("qwen2", {**WINDOW, "max_window_layers": 0}, None),
+    "a window in no layer": ("qwen2", {**WINDOW, "max_window_layers": 4}, None),
+    "a window that is switched off": ("qwen2", {**WINDOW, "use_sliding_window": False, "max_window_layers": 2}, None),
+    "gemma 2's windows": ("gemma2", {"sliding_window": 64}, None),
+}
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_what_vllm_does_not_serve_is_refused(name: str, read: Read) -> None:
+    family, config, why = SERVED[name]
+    settings = of(family, config)
+    with pytest.raises(UserError, match=why) if why else nullcontext():
+        check_served("parents.b", settings, read(settings))
 
 
 @pytest.mark.parametrize("name", POSITIONS)
