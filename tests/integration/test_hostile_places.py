@@ -42,7 +42,7 @@ def test_a_lock_that_is_a_link_costs_nobody_a_file(
     (tmp_path / "precious").write_text("mine")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".lock").symlink_to("../precious")
-    parents = {"a": {"model": "./gone"}, "b": {"model": "./gone"}}
+    parents = {"a": {"model": "./gone"}, "b": {"model": "./too"}}
     refuses("gone does not exist", "run", write(content(parents=parents)), "--out", tmp_path / "out")
 
 
@@ -56,7 +56,7 @@ def test_folders_of_somebody_else(
         home = Path(folder)
         home.chmod(0o755)
         (home / "sweep.yaml").write_text(
-            yaml.safe_dump(content(parents={"a": {"model": f"{home}/shut"}, "b": {"model": f"{home}/shut"}}))
+            yaml.safe_dump(content(parents={"a": {"model": f"{home}/shut"}, "b": {"model": f"{home}/shut/b"}}))
         )
         (home / "sweep.yaml").chmod(0o644)
         (home / "shut").mkdir(mode=0o700)

@@ -36,7 +36,7 @@ from tests.helpers.sweeps import FAKE, OBJECTIVES, SEARCH
         ),
         (
             {"search": {**SEARCH, "space": [{"method": "linear", "models": {"a": {"weight": {"low": 0, "hihg": 1}}}}]}},
-            "search.space[0]: models.a.weight: takes a value, {low, high}",
+            "a range is written {low: 0.1, high: 0.9}, of two finite numbers (with knots or modules), but got",
         ),
         ({"search": {**SEARCH, "budget": {"candidate": 6}}}, "search.budget.candidate: unknown key; did you mean"),
         (
