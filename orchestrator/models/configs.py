@@ -6,9 +6,7 @@ read is brought into one form by `orchestrator.models.meaning`, in which two mod
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -19,9 +17,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from orchestrator.core.errors import UserError
-from orchestrator.core.files import write_json
 from orchestrator.core.text import one_line
-from orchestrator.models.fetch import cache
+from orchestrator.models.kept import kept
 from orchestrator.models.meaning import POSITIONS, split, stretch
 
 SIZES = (
@@ -97,16 +94,7 @@ def read_model_config(where: str, config: dict[str, Any]) -> ModelConfig:
 def _cached(where: str, config: dict[str, Any], kind: str) -> dict[str, Any]:
     """Read a config once per content: the class comes with torch, which takes seconds to import."""
     text = json.dumps(config, sort_keys=True)
-    key = hashlib.sha256(f"{version('transformers')} {SIZES} {POSITIONS} {text}".encode()).hexdigest()
-    note = cache() / "configs" / key
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads(note.read_text(encoding="utf-8"))
-        if isinstance(found, dict):
-            return found
-    read = _read(where, text, kind)
-    with contextlib.suppress(OSError):  # a home that cannot be written costs time, not correctness
-        note.parent.mkdir(parents=True, exist_ok=True)
-        write_json(note, read)
+    read: dict[str, Any] = kept("configs", [text], ["transformers"], lambda: _read(where, text, kind))
     return read
 
 

@@ -6,9 +6,7 @@ write for this config.json, because it fills in what it does not find and passes
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -18,10 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.errors import UserError
-from orchestrator.core.files import write_json
 from orchestrator.core.text import one_line
-from orchestrator.models.fetch import cache
 from orchestrator.models.headers import Header, files_of, read_header, read_tensor
+from orchestrator.models.kept import kept
 from orchestrator.models.tensors import FLOATS, architecture_of, empty_model, stored_form
 
 if TYPE_CHECKING:
@@ -208,16 +205,8 @@ def _compressed(plain: str, settings: str, dtype: str) -> dict[str, tuple[list[i
 
     It is kept on disk, as torch and the library take seconds to load.
     """
-    versions = [version(package) for package in ("transformers", "compressed-tensors")]
-    key = hashlib.sha256(json.dumps([versions, plain, settings, dtype]).encode()).hexdigest()
-    kept = cache() / "compressed" / key
-    with contextlib.suppress(OSError, ValueError):
-        return dict(json.loads(kept.read_text(encoding="utf-8")))
-    found = _written(plain, settings, dtype)
-    with contextlib.suppress(OSError):  # a home that cannot be written costs time, not correctness
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_json(kept, found)
-    return found
+    content, packages = [plain, settings, dtype], ["transformers", "compressed-tensors"]
+    return dict(kept("compressed", content, packages, lambda: _written(plain, settings, dtype)))
 
 
 def _written(plain: str, settings: str, dtype: str) -> dict[str, tuple[list[int], str]]:

@@ -7,8 +7,6 @@ compared with that before anything is merged: mergekit and vLLM leave out, or fi
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import logging
 import math
@@ -16,15 +14,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.core.errors import UserError
-from orchestrator.core.files import write_json
 from orchestrator.core.text import one_line
-from orchestrator.models.fetch import cache
 from orchestrator.models.headers import Header, equal
+from orchestrator.models.kept import kept
 
 if TYPE_CHECKING:
     import torch
@@ -241,15 +237,7 @@ def _architecture(config: str) -> Architecture:
 
     It is kept because torch takes seconds to load, and `plan` and the driver of a run need it for nothing else.
     """
-    versions = [version(package) for package in ("transformers", "mergekit")]
-    note = cache() / "architectures" / hashlib.sha256(json.dumps([versions, config]).encode()).hexdigest()
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return Architecture(**json.loads(note.read_text(encoding="utf-8")))
-    found = _made(config)
-    with contextlib.suppress(OSError):  # a home that cannot be written costs time, not correctness
-        note.parent.mkdir(parents=True, exist_ok=True)
-        write_json(note, asdict(found))
-    return found
+    return Architecture(**kept("architectures", [config], ["transformers", "mergekit"], lambda: asdict(_made(config))))
 
 
 def _made(config: str) -> Architecture:
