@@ -9,7 +9,7 @@ import dataclasses
 import importlib.metadata
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,6 +58,8 @@ class Manifest:
     profile: Profile
     digests: dict[str, str]
     """`objective/index/task` → digest of its questions."""
+    documents: dict[str, str] = field(default_factory=dict)
+    """`objective/index/task` → digest of its documents, labels and references included; empty in earlier versions."""
 
 
 def write_manifest(layout: Layout, manifest: Manifest) -> None:
@@ -69,6 +71,7 @@ def write_manifest(layout: Layout, manifest: Manifest) -> None:
         "serving": dataclasses.asdict(manifest.serving),
         "profile": dataclasses.asdict(manifest.profile),
         "questions": manifest.digests,
+        "documents": manifest.documents,
         "versions": versions,
     }
     write_json(layout.manifest, content)
@@ -85,7 +88,9 @@ def read_manifest(layout: Layout) -> Manifest:
         config = SweepConfig.model_validate_json(json.dumps(content["config"]))
         serving = _serving(layout, content["serving"])
         sources = {name: _source(fields, serving) for name, fields in content["sources"].items()}
-        return Manifest(config, sources, serving, Profile(**content["profile"]), content["questions"])
+        return Manifest(
+            config, sources, serving, Profile(**content["profile"]), content["questions"], content.get("documents", {})
+        )
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{layout.root}: has no sweep (no sweep.json); give the folder that `run --out` wrote"
@@ -116,7 +121,16 @@ def changes(layout: Layout, now: Manifest) -> list[str]:
         f"{name} has other questions than at the last command: only those without an answer are evaluated"
         for name in tasks
     ]
-    return lines
+    return [*lines, *relabelled(before, now)]
+
+
+def relabelled(before: Manifest, now: Manifest) -> list[str]:
+    """Name tasks whose questions are those of before and whose labels, references or other columns are not."""
+    return [
+        f"{name} has other labels or references than at the last command: answers are scored with the present ones"
+        for name, digest in now.documents.items()
+        if before.documents.get(name, digest) != digest and before.digests.get(name) == now.digests.get(name)
+    ]
 
 
 def _source(fields: dict[str, Any], serving: Serving) -> Source:

@@ -6,6 +6,7 @@ A sweep is opened once in each command; all later stages take what they need fro
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from orchestrator.results.manifest import (
     changes,
     ledger_location,
     read_manifest,
+    relabelled,
     write_manifest,
     write_questions,
 )
@@ -143,7 +145,7 @@ def open_sweep(config: SweepConfig, layout: Layout) -> Sweep:
         check_lexical()
     differing = tokenizer_notes(config, files, found.serving, sweep.tasks)
     sweep = replace(sweep, serving=replace(found.serving, notes=(*found.serving.notes, *differing)))
-    manifest = Manifest(config, found.sources, sweep.serving, sweep.profile, digests(sweep))
+    manifest = Manifest(config, found.sources, sweep.serving, sweep.profile, digests(sweep), documents(sweep))
     notes = [*(note for each in files.values() for note in each.notes), *sweep.serving.notes]
     for line in [*notes, *changes(layout, manifest), *sweep.tasks.training.truncated()]:
         say(line)
@@ -168,6 +170,8 @@ def reopen_sweep(layout: Layout) -> Sweep:
             "or lm-eval has changed since); the stored answers do not belong to them: restore it, or `run` to "
             "evaluate the new ones"
         )
+    for line in relabelled(manifest, replace(manifest, documents=documents(sweep))):
+        say(line)
     return sweep
 
 
@@ -239,6 +243,16 @@ def digests(sweep: Sweep) -> dict[str, str]:
     return {
         f"{suite.objective}/{index}/{suite.name}": hashlib.sha256(
             "".join(question.id for question in suite.questions).encode()
+        ).hexdigest()
+        for index, suite in enumerate(sweep.tasks.suites)
+    }
+
+
+def documents(sweep: Sweep) -> dict[str, str]:
+    """Digest what the answers to each task's questions are scored with: its documents, as lm-eval reads them."""
+    return {
+        f"{suite.objective}/{index}/{suite.name}": hashlib.sha256(
+            "".join(json.dumps(each.doc, sort_keys=True, default=repr) for each in suite.task.instances).encode()
         ).hexdigest()
         for index, suite in enumerate(sweep.tasks.suites)
     }

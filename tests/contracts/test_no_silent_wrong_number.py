@@ -23,7 +23,7 @@ from orchestrator.config.load import load_config
 from orchestrator.core.errors import UserError
 from orchestrator.planning.plan import describe, make_plan
 from orchestrator.results.layout import Layout
-from orchestrator.stages.open import open_sweep
+from orchestrator.stages.open import open_sweep, reopen_sweep
 from tasks.serving.engine import InvalidWeights
 from tasks.serving.vllm_engine import VllmEngine
 from tests.helpers.merges import QUESTIONS
@@ -468,7 +468,7 @@ BETWEEN: dict[str, tuple[Fault, str]] = {
     ),
     "another stop id": (keys("instruct/generation_config.json", eos_token_id=[2, 5]), "(stop_token_ids)"),
     "another dtype": (lambda home: home.changes.update(dtype="bfloat16"), "(dtype)"),
-    "another label": (labels(1, 2, 3, 0), "clinical/0/quiz has other questions than at the last command"),
+    "another question": (labels(1, 2, 3, 0), "clinical/0/quiz has other questions than at the last command"),
 }  # fmt: skip
 """What changes between two commands over one results folder → what the second says, which uses no answer of before."""
 
@@ -490,6 +490,18 @@ def test_what_changed_between_two_commands_is_said(
     )
     changed = {key[:3] for key in one ^ other}
     assert changed, "no answer of before belongs to the new sweep"
+
+
+def test_labels_that_changed_between_two_commands_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home, layout = Home(tmp_path / "home"), Layout(tmp_path / "out")
+    open_sweep(load_config(home.write()), layout)
+    home.quiz([{"question": f"Which drug treats case {i}?", "choices": CHOICES, "label": 3 - i % 4} for i in range(48)])
+    reopen_sweep(layout)
+    open_sweep(load_config(home.write()), layout)
+    said = capsys.readouterr().err
+    assert said.count("clinical/0/quiz has other labels or references than at the last command") == 2
+    reopen_sweep(layout)
+    assert "other labels" not in capsys.readouterr().err
 
 
 # -------------------------------------------------------------------- on the way into the engine
