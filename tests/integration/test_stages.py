@@ -13,7 +13,7 @@ from tests.helpers.results import finished, leaderboard, notes, rows
 from tests.helpers.sweeps import FAKE, FINETUNE, GENERATION, OBJECTIVES, SEARCH
 
 
-@pytest.mark.slow
+@pytest.mark.prove
 def test_run_goes_as_far_as_the_file_or_until_says(sweep: Callable[..., Path], tmp_path: Path, mergefront: Run) -> None:
     out = tmp_path / "out"
     finetune = {**copy.deepcopy(FINETUNE), "starts": ["b", {"best": "clinical"}], "seeds": [0]}

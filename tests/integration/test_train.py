@@ -177,7 +177,7 @@ def mark_first_loss(run: Run) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["full", "icft"])
+@pytest.mark.parametrize("method", ["full", pytest.param("icft", marks=pytest.mark.prove)])
 def test_killed_and_resumed_it_ends_at_the_same_weights(start: Path, tmp_path: Path, method: str) -> None:
     whole, killed = (
         make_run(start, tmp_path / name, steps=40, save=10, **METHODS[method]) for name in ("whole", "killed")

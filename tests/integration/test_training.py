@@ -49,7 +49,7 @@ def cluster() -> Iterator[None]:
         yield
 
 
-@pytest.mark.slow
+@pytest.mark.prove
 @pytest.mark.usefixtures("cluster")
 def test_training_that_is_stopped_ends_and_is_resumed_by_the_next_call(
     parents: dict[str, Path], tmp_path: Path
