@@ -220,7 +220,7 @@ def _as_merged(where: str, files: Files, first: Files) -> Files:
             f"the adapter of {ADAPTER} in its folder is not merged; name it as lora if it belongs to the model"
         )
     if others := differing(files.read, first.read):
-        notes.append(f"{first.source.name}'s {listed(others)} served, which differ here; no answer depends on them")
+        notes.append(f"served with {listed(others)} of {first.source.name}, which differ here and change no answer")
     return replace(files, parameters=tensors.parameters, notes=tuple(f"{files.source.name}: {note}" for note in notes))
 
 
