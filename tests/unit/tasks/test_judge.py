@@ -92,7 +92,7 @@ OWN = TEXT.split("metric_list")[0]
         ("!function utils.total", "import numpy as np\ndef judge(doc, r): return {'hit': (1.0, doc['answer'])}\ndef total(x): return float(np.corrcoef(*zip(*x))[0, 1])", "hit: its aggregation over 8 documents gives nan, which is no score"),
         ("!function utils.total", "import math\ndef judge(doc, r): return {'hit': 800.0}\ndef total(x): return math.exp(x[0])", r"hit: its aggregation over 8 documents raises OverflowError \(utils.py, line 3\)"),
         ("!function utils.total", "def judge(doc, r): return {'hit': 0}\ndef total(x): return sum(x) / sum(x)", "raises ZeroDivisionError"),
-        ("!function utils.total", "def judge(doc, r): return {'hit': 0}\ndef total(x): return None", "raises TypeError: float"),
+        ("!function utils.total", "def judge(doc, r): return {'hit': 0}\ndef total(x): return None", "gives NoneType, which is no score"),
         ("!function utils.total", "def judge(doc, r): return {'hit': 0}\ndef total(x): return '0.5'", "gives str, which is no score"),
         ("mean", "def judge(doc, r): return {'hit': float('nan') if doc['answer'] == 3 else 1.0}", "hit: its aggregation over 8 documents gives nan"),
         ("mean", "def judge(doc, r): return {'hit': float('inf')}", "gives inf"),
