@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -240,20 +240,20 @@ def tokenizer_notes(config: SweepConfig, files: dict[str, Files], serving: Servi
 
 def digests(sweep: Sweep) -> dict[str, str]:
     """Digest the questions of each task of the objectives, by `objective/index/task`."""
-    return {
-        f"{suite.objective}/{index}/{suite.name}": hashlib.sha256(
-            "".join(question.id for question in suite.questions).encode()
-        ).hexdigest()
-        for index, suite in enumerate(sweep.tasks.suites)
-    }
+    return _by_task(sweep, lambda suite: "".join(question.id for question in suite.questions))
 
 
 def documents(sweep: Sweep) -> dict[str, str]:
     """Digest what the answers to each task's questions are scored with: its documents, as lm-eval reads them."""
+    return _by_task(
+        sweep,
+        lambda suite: "".join(json.dumps(each.doc, sort_keys=True, default=repr) for each in suite.task.instances),
+    )
+
+
+def _by_task(sweep: Sweep, text: Callable[[SuiteTask], str]) -> dict[str, str]:
     return {
-        f"{suite.objective}/{index}/{suite.name}": hashlib.sha256(
-            "".join(json.dumps(each.doc, sort_keys=True, default=repr) for each in suite.task.instances).encode()
-        ).hexdigest()
+        f"{suite.objective}/{index}/{suite.name}": hashlib.sha256(text(suite).encode()).hexdigest()
         for index, suite in enumerate(sweep.tasks.suites)
     }
 
