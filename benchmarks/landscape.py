@@ -29,7 +29,7 @@ from orchestrator.results.lock import locked
 from orchestrator.stages.compute import computing
 from orchestrator.stages.evaluate import evaluate
 from orchestrator.stages.open import Sweep, open_sweep
-from orchestrator.stats.scores import Floats
+from orchestrator.stats.estimates import Floats
 from tasks.evaluation.judge import score_task
 from tune.space import Params, SearchSpace
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from orchestrator.config.search import Racing
+from orchestrator.stats.estimates import Floats
 from orchestrator.stats.front import front_mask
-from orchestrator.stats.scores import Floats
 from tune.racing import DEFER_ABOVE, Answers, RaceTest
 
 

@@ -27,8 +27,8 @@ from benchmarks.races import race_all, simulated
 from orchestrator.config.load import load_config
 from orchestrator.config.search import Racing
 from orchestrator.core.records import RecipeStatus
+from orchestrator.stats.estimates import Floats
 from orchestrator.stats.front import front_mask, hypervolume
-from orchestrator.stats.scores import Floats
 from tune.racing import DEFER_ABOVE, Answers, RaceTest
 from tune.space import METHOD, Params, SearchSpace
 from tune.study import TrialResult, add_finished, choose_sampler, finish

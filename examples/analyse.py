@@ -11,13 +11,18 @@ from pathlib import Path
 import mergefront
 
 
+def error_text(score: mergefront.Score) -> str:
+    """Format a standard error, which is not known where nothing varies among the documents."""
+    return "not known" if score.se is None else f"{score.se:.3f}"
+
+
 def analyse(out: Path) -> None:
     """Print what a results folder says, from its stored answers alone."""
     board = mergefront.read_board(out)
 
     print(f"{len(board.rows)} recipes, {len(board.front)} on the front:")
     for row in board.front:
-        scores = ", ".join(f"{name} {score.value:.3f} ± {score.se:.3f}" for name, score in row.scores.items())
+        scores = ", ".join(f"{name} {score.value:.3f} ± {error_text(score)}" for name, score in row.scores.items())
         print(f"  {row.recipe.label}: {scores}")
 
     # Two recipes on the same questions: the difference is paired, so its interval is narrower than the two errors say.

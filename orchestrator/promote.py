@@ -150,7 +150,8 @@ def card(sweep: Sweep, board: Board, row: Row) -> str:
     ]
     for name, score in row.scores.items():
         tasks = ", ".join(task.task for task in score.tasks)
-        lines.append(f"| {name} | {score.value:.4f} | {score.se:.4f} | {tasks} |")
+        error = "not known" if score.se is None else f"{score.se:.4f}"
+        lines.append(f"| {name} | {score.value:.4f} | {error} | {tasks} |")
     place = "on the front" if row.on_front else "near the front" if row.near_front else "off the front"
     lines += [
         "",

@@ -35,8 +35,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from orchestrator.stats.estimates import Floats
 from orchestrator.stats.front import pareto_front
-from orchestrator.stats.scores import Floats
 
 Answers = tuple[Floats, ...]
 """A recipe's values of the documents that it has answered, in the race's order; an array for each objective, to be

@@ -15,7 +15,8 @@ import numpy as np
 from orchestrator.config.objectives import Objective
 from orchestrator.config.search import Search
 from orchestrator.core.records import Question
-from orchestrator.stats.scores import Floats, Score, combine, task_weights
+from orchestrator.stats.estimates import Floats
+from orchestrator.stats.scores import Score, combine, task_weights
 from tasks.evaluation.judge import score_task
 from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.evaluation.suites import SuiteTask

@@ -21,6 +21,7 @@ from orchestrator.report.labels import Label, place
 from orchestrator.report.style import INK, PARENT, STYLE, Look, legend, looks, new_figure, objective_axis, settle
 from orchestrator.report.words import parent_name, ranked, scored, title
 from orchestrator.results.board import Board, Row
+from orchestrator.stats.scores import Score
 
 RANKED = 60
 """Number of recipes that a ranking shows; the table has them all."""
@@ -71,7 +72,7 @@ def _cloud(board: Board, axes: Any, x: str, y: str) -> None:
             chosen = [row for row in members if (row.on_front or look is PARENT) == strong]
             xs, ys = ([row.scores[name].value for row in chosen] for name in (x, y))
             if strong or not crowd:
-                x_errors, y_errors = ([row.scores[name].se for row in chosen] for name in (x, y))
+                x_errors, y_errors = ([bar(row.scores[name]) for row in chosen] for name in (x, y))
                 axes.errorbar(
                     xs, ys, y_errors, x_errors, fmt="none", ecolor=look.colour, alpha=0.28, elinewidth=0.8, zorder=2
                 )  # fmt: skip
@@ -115,6 +116,11 @@ def short_label(board: Board, row: Row) -> str:
     return "/".join(values) or row.method
 
 
+def bar(score: Score) -> float:
+    """The length of a score's error bar; NaN, which is not drawn, where its standard error is not known."""
+    return np.nan if score.se is None else score.se
+
+
 def _legend(board: Board, figure: Figure) -> None:
     rows = scored(board)
     handles = [
@@ -137,7 +143,7 @@ def _ranking(board: Board, objective: str) -> Figure:
     groups = _groups(board)
     for rank, row in enumerate(shown):
         look, score = groups["parent" if parent_name(row) else row.method][0], row.scores[objective]
-        axes.errorbar(score.value, rank, xerr=score.se, fmt="none", ecolor=look.colour, alpha=0.5, elinewidth=1.2)
+        axes.errorbar(score.value, rank, xerr=bar(score), fmt="none", ecolor=look.colour, alpha=0.5, elinewidth=1.2)
         axes.scatter(score.value, rank, s=look.size**2, c=look.colour, marker=look.marker, zorder=5)
         if row.near_front:
             axes.scatter(score.value, rank, s=130, facecolors="none", edgecolors=INK, linewidths=0.9, zorder=6)
@@ -233,7 +239,7 @@ def _draw_lines(board: Board, axes: Any, lines: dict[Line, list[tuple[float, Row
         colour, marker, size, dashes = look["→".join((method, first, second))]
         x = np.array([ratio for ratio, _ in line])
         y = np.array([row.scores[objective].value for _, row in line])
-        se = np.array([row.scores[objective].se for _, row in line])
+        se = np.array([bar(row.scores[objective]) for _, row in line])
         label = method if len(pairs) == 1 else f"{method}, {first} to {second}"
         axes.fill_between(x, y - se, y + se, color=colour, alpha=0.15, linewidth=0)
         axes.plot(

@@ -17,7 +17,7 @@ from orchestrator.core.records import RecipeStatus
 from orchestrator.core.text import count, duration, listed
 from orchestrator.report.style import STYLE, legend, looks, new_figure
 from orchestrator.report.tables import NONE, Table
-from orchestrator.report.words import number, score_text, signed
+from orchestrator.report.words import number, score_text, signed, span
 from orchestrator.results.board import Board, FinetunedRow, FinetuneResults
 from orchestrator.stats.learning_curves import Curve, Equivalent, equivalents, mean_score, spread
 from orchestrator.stats.scores import Score, interval
@@ -112,7 +112,7 @@ def forgotten_table(board: Board, results: FinetuneResults) -> Table:
 
 def _change(after: Sequence[Score], before: Score) -> str:
     low, high = interval(mean_score(after), before)
-    return f"{signed(mean_score(after).value - before.value)} ({signed(low)} to {signed(high)})"
+    return f"{signed(mean_score(after).value - before.value)} ({span(low, high)})"
 
 
 def costs_table(board: Board, results: FinetuneResults) -> Table:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib import patheffects
 
-from orchestrator.stats.scores import Floats
+from orchestrator.stats.estimates import Floats
 
 ANGLES = (45, 70, 20, 90, 0, 110, -20, 135, -45, 160, 180, -70, -90, -110, -135, -160)
 GAPS = (5, 9, 14, 20, 28, 38)

@@ -12,7 +12,7 @@ from orchestrator.core.records import RecipeStatus
 from orchestrator.core.text import count, listed
 from orchestrator.report.style import COLOURS, STYLE, new_figure
 from orchestrator.report.tables import NONE, Table
-from orchestrator.report.words import number, point_title, signed
+from orchestrator.report.words import number, point_title, signed, span
 from orchestrator.results.board import Board, SearchResults, SearchRow
 
 SHOWN = 40
@@ -127,7 +127,7 @@ def words(found: SearchResults) -> list[str]:
         lines.append("No candidate of the search is on the front: the search found nothing better than the grid.")
     elif found.gains:
         ours, grid = (point_title(recipe.points[0]) for recipe in found.best)
-        gains = listed(f"{g.objective} {signed(g.value)} ({signed(g.low)} to {signed(g.high)})" for g in found.gains)
+        gains = listed(f"{g.objective} {signed(g.value)} ({span(g.low, g.high)})" for g in found.gains)
         lines.append(
             f"The best compromise of the search, {ours}, minus that of the grid, {grid}, on the held-out questions: "
             f"{gains}."

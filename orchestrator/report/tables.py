@@ -19,6 +19,7 @@ from orchestrator.report.words import (
     score_text,
     scored,
     signed,
+    span,
     title,
 )
 from orchestrator.results.board import Board, Row
@@ -83,10 +84,22 @@ def differences(board: Board) -> Table:
         for name in board.objectives:
             a, b = row.scores[name], parent.scores[name]
             low, high = interval(a, b)
-            verdict = "" if low <= 0 <= high else "better" if board.objectives[name].sign * low > 0 else "worse"
-            span = f"{signed(low)} to {signed(high)}"
-            cells.append((title(row), title(parent), name, verdict, signed(a.value - b.value), span))
+            cells.append(
+                (
+                    title(row),
+                    title(parent),
+                    name,
+                    verdict(low, high, board.objectives[name].sign),
+                    signed(a.value - b.value),
+                    span(low, high),
+                )
+            )
     return Table.of(("recipe", "against", "objective", "verdict", "difference", "95 % interval"), cells, words=4)
+
+
+def verdict(low: float, high: float, sign: float) -> str:
+    """What an interval of a difference says: `better`, `worse`, or nothing where it does not leave out 0."""
+    return "better" if min(sign * low, sign * high) > 0 else "worse" if max(sign * low, sign * high) < 0 else ""
 
 
 def published(board: Board, figures: Published) -> Table:

@@ -15,7 +15,7 @@ from rich.text import Text
 from orchestrator.core.errors import UserError
 from orchestrator.core.records import RecipeStatus
 from orchestrator.report import finetune
-from orchestrator.report.words import full_title, number, parent_name, ranked, score_text, title, warnings, why
+from orchestrator.report.words import full_title, number, parent_name, ranked, score_text, span, title, warnings, why
 from orchestrator.results.board import Board, FinetuneResults, Row
 from orchestrator.stats.scores import Difference, difference
 
@@ -92,8 +92,7 @@ def _print_tasks(objective: str, tasks: Sequence[Difference], console: Console) 
     table.add_column("flips", justify="right")
     for d in tasks:
         apart = d.low > 0 or d.high < 0
-        interval = f"{d.low:+.3f} to {d.high:+.3f}"
-        cells = (d.task, number(d.a), number(d.b), f"{d.value:+.3f}", interval, "yes" if apart else "no")
+        cells = (d.task, number(d.a), number(d.b), f"{d.value:+.3f}", span(d.low, d.high), "yes" if apart else "no")
         table.add_row(*map(Text, (*cells, str(len(d.won) + len(d.lost)))), style="bold" if apart else "")
     console.print(table)
     for d in tasks:

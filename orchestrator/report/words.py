@@ -6,6 +6,7 @@ same; each escapes it in its own way. No question and no answer is read here: th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
@@ -42,9 +43,14 @@ def signed(value: float) -> str:
     return ("+" if value > 0 else "") + number(value)
 
 
+def span(low: float, high: float) -> str:
+    """Format an interval of a difference: `-0.010 to +0.024`, or `not known` where its ends are NaN."""
+    return "not known" if math.isnan(low) else f"{signed(low)} to {signed(high)}"
+
+
 def score_text(score: Score) -> str:
-    """Format a score and its standard error: `0.512 ± 0.014`."""
-    return f"{number(score.value)} ± {number(score.se)}"
+    """Format a score and its standard error: `0.512 ± 0.014`, or `± not known`."""
+    return f"{number(score.value)} ± {'not known' if score.se is None else number(score.se)}"
 
 
 def point_title(point: Point) -> str:

@@ -14,8 +14,9 @@ from orchestrator.core.records import RecipeStatus
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.results.board import Board, Gain, SearchResults, SearchRow
 from orchestrator.stages.search import Race
+from orchestrator.stats.estimates import Floats
 from orchestrator.stats.front import front_mask, hypervolume
-from orchestrator.stats.scores import Floats, interval
+from orchestrator.stats.scores import interval
 from tune.racing import estimates, front_of, resampled
 from tune.scheduler import RaceScheduler
 from tune.space import METHOD, SearchSpace

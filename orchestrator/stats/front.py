@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.stats.scores import Floats, Score, paired_ses
+from orchestrator.stats.estimates import Floats
+from orchestrator.stats.scores import Score, paired_ses
 
 PIECE = 512
 """Number of recipes that are compared at once, to limit memory."""

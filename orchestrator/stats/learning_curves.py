@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.stats.scores import Floats, Score
+from orchestrator.stats.estimates import Floats
+from orchestrator.stats.scores import Score
 
 DRAWS = 1000
 """Draws of a bootstrap."""

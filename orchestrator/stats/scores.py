@@ -1,25 +1,22 @@
 """Scores and their differences, with standard errors and intervals.
 
 A score has an influence for each document: how much the score would change if that document had more weight. Influences
-have mean zero. Their standard deviation over √n is the standard error; with the differences of two recipes' influences
-it is the paired standard error, in which a document's difficulty for both cancels out.
+have mean zero. Their standard deviation over √n is the standard error; `orchestrator.stats.estimates` says what else
+follows from them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from orchestrator.config.objectives import Objective
-
-Floats = npt.NDArray[np.float64]
-BOOTSTRAP = 10_000
-"""Draws of a bootstrap."""
+from orchestrator.stats.estimates import Estimates, Floats, Ints, Part
 
 
 @dataclass(frozen=True)
@@ -54,14 +51,24 @@ class TaskScore:
     """Metric → number of documents that have it; lm-eval aggregates over those."""
     reasoning: Reasoning | None = None
     """What was cut from its replies; None where the objective has no `think_end_token`."""
+    clusters: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Number of each document's cluster, shape (documents,): documents of any task and objective with the same number
+    are one draw. By default a document is a cluster of its own, the same in all objectives with this task."""
 
     def __post_init__(self) -> None:
+        if not len(self.clusters):
+            object.__setattr__(self, "clusters", own_clusters(self.task, len(self.influence)))
         assert math.isfinite(self.value) and np.isfinite(self.influence).all(), f"{self.task} has no score"
+
+    @property
+    def width(self) -> float:
+        """The width of the values that a document can have: 1, or for metrics of another scale the largest seen."""
+        return float(np.fmax.reduce(np.abs(self.documents), initial=max(1.0, abs(self.value))))
 
 
 @dataclass(frozen=True)
 class Score:
-    """The score of one recipe on one objective: a weighted sum of independent tasks."""
+    """The score of one recipe on one objective: a weighted sum of tasks."""
 
     value: float
     tasks: tuple[TaskScore, ...]
@@ -69,9 +76,16 @@ class Score:
     """Weight of each task; they sum to 1."""
 
     @property
-    def se(self) -> float:
-        """The standard error of `value`."""
-        return _se(self.weights, [task.influence for task in self.tasks])
+    def se(self) -> float | None:
+        """The standard error of `value`; None where nothing varies among the documents, or a task has only one."""
+        se = float(estimates([self]).ses[0])
+        return se if se > 0 else None
+
+
+def own_clusters(task: str, documents: int) -> Ints:
+    """Number documents that are clusters of their own, by the task's name and their place in it."""
+    first = int.from_bytes(hashlib.sha256(task.encode()).digest()[:4], "big") << 31
+    return first + np.arange(documents, dtype=np.int64)
 
 
 def combine(objective: Objective, tasks: Sequence[TaskScore]) -> Score:
@@ -96,22 +110,24 @@ def task_weights(objective: Objective, shares: Sequence[float], documents: Seque
     return tuple(part / sum(parts) for part in parts)
 
 
+def estimates(scores: Sequence[Score]) -> Estimates:
+    """Put the scores of several recipes on one objective, over the same documents, into one linear form."""
+    parts = []
+    for weight, *tasks in zip(scores[0].weights, *(score.tasks for score in scores), strict=True):
+        influences = np.stack([task.influence for task in tasks])
+        parts.append(Part(weight, influences, tasks[0].clusters, max(task.width for task in tasks)))
+    return Estimates.of(np.array([score.value for score in scores]), parts)
+
+
 def paired_ses(a: Score, others: Sequence[Score]) -> Floats:
-    """Compute the paired standard error of a - b for each b of the others, on the same questions; shape (others,)."""
-    variances = np.zeros(len(others))
-    for index, (weight, task) in enumerate(zip(a.weights, a.tasks, strict=True)):
-        if len(task.influence) > 1:
-            differences = task.influence - np.stack([b.tasks[index].influence for b in others])
-            variances += weight**2 * differences.var(axis=1, ddof=1) / len(task.influence)
-    return np.sqrt(variances)
+    """Compute the paired standard error of a - b for each b of the others, on the same documents; shape (others,)."""
+    return (estimates([a]) - estimates(others)).ses
 
 
-def _se(weights: Sequence[float], influences: Sequence[Floats]) -> float:
-    variance = 0.0
-    for weight, influence in zip(weights, influences, strict=True):
-        if len(influence) > 1:
-            variance += weight**2 * float(np.var(influence, ddof=1)) / len(influence)
-    return math.sqrt(variance)
+def interval(a: Score, b: Score) -> tuple[float, float]:
+    """Compute the 95 % interval of a - b, paired by document; NaN where it is not known."""
+    low, high = (estimates([a]) - estimates([b])).interval()
+    return float(low[0]), float(high[0])
 
 
 @dataclass(frozen=True)
@@ -123,7 +139,7 @@ class Difference:
     b: float
     low: float
     high: float
-    """95 % interval of a - b, from `low` to `high`: a percentile bootstrap over the documents."""
+    """95 % interval of a - b, from `low` to `high`; NaN where it is not known."""
     won: list[int]
     """Indices of the documents on which only a is correct; empty where the metric is not binary."""
     lost: list[int]
@@ -135,32 +151,13 @@ class Difference:
         return self.a - self.b
 
 
-def difference(a: TaskScore, b: TaskScore, seed: int = 0) -> Difference:
-    """Compare two recipes by a paired bootstrap of a - b on the influences (Efron & Tibshirani 1993, §13.3)."""
-    means = _resampled(a.influence - b.influence, np.random.default_rng(seed), BOOTSTRAP)
-    low, high = (float(a.value - b.value + q) for q in np.quantile(means, (0.025, 0.975)))
+def difference(a: TaskScore, b: TaskScore) -> Difference:
+    """Compare two recipes on one task, paired by document."""
+    low, high = interval(Score(a.value, (a,), (1.0,)), Score(b.value, (b,), (1.0,)))
     flips = _binary(a.documents) and _binary(b.documents)
     won = np.flatnonzero((a.documents == 1) & (b.documents == 0)).tolist() if flips else []
     lost = np.flatnonzero((a.documents == 0) & (b.documents == 1)).tolist() if flips else []
     return Difference(a.task, a.value, b.value, low, high, won, lost)
-
-
-def interval(a: Score, b: Score, seed: int = 0) -> tuple[float, float]:
-    """Compute the 95 % interval of a - b over the same questions: a percentile bootstrap over each task's documents."""
-    generator = np.random.default_rng(seed)
-    moved = np.zeros(BOOTSTRAP // 5)
-    for weight, x, y in zip(a.weights, a.tasks, b.tasks, strict=True):
-        moved += weight * _resampled(x.influence - y.influence, generator, len(moved))
-    low, high = np.quantile(a.value - b.value + moved, (0.025, 0.975))
-    return float(low), float(high)
-
-
-def _resampled(influence: Floats, generator: np.random.Generator, count: int) -> Floats:
-    """Compute the mean over documents drawn with replacement, `count` times, a hundred at once to limit memory."""
-    n = len(influence)
-    return np.concatenate(
-        [influence[generator.integers(0, n, size=(100, n))].mean(axis=1) for _ in range(count // 100)]
-    )
 
 
 def _binary(values: Floats) -> bool:

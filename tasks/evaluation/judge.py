@@ -13,13 +13,14 @@ import random
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from langdetect import DetectorFactory
 
 from orchestrator.core.errors import describe
-from orchestrator.stats.scores import Floats, TaskScore
+from orchestrator.stats.estimates import Floats, Ints
+from orchestrator.stats.scores import TaskScore, own_clusters
 from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.evaluation.suites import SuiteTask
 from tasks.evaluation.thinking import measure_reasoning
@@ -31,11 +32,23 @@ DetectorFactory.seed = 0
 logging.getLogger("lm_eval.tasks.ifeval.instructions").disabled = True
 
 JACKKNIFE_GROUPS = 200
-"""Groups of documents that are left out in turn; each costs one run of the metric's aggregation, such as a corpus
+"""Most groups of documents that are left out in turn; each costs one run of the metric's aggregation, such as a corpus
 BLEU."""
 Aggregate = Callable[[Any], float]
 Metric = tuple[str, str]
 """lm-eval's (metric, filter)."""
+
+
+class Sample(NamedTuple):
+    """A metric of one recipe's answers to a task."""
+
+    value: float
+    influence: Floats
+    """Of each document on the value; shape (documents,)."""
+    documents: Floats
+    """Each document's own value, NaN where it has none; shape (documents,)."""
+    by_document: bool
+    """Whether the influences are each document's own, rather than that of its group."""
 
 
 class NoScore(Exception):
@@ -57,11 +70,13 @@ def score_task(suite: SuiteTask, lm: LedgerLM) -> TaskScore:
     by_document = group_by_document(instances)
     values = judge_documents(suite, by_document)
     aggregate = suite.task.aggregation()
+    clusters = own_clusters(suite.name, len(values))
+    groups = _groups(clusters)
 
-    def sample(key: Metric) -> tuple[float, Floats, Floats]:
+    def sample(key: Metric) -> Sample:
         items = {place: judged[key] for place, judged in enumerate(values) if key in judged}
         try:
-            return _sample_of(items, aggregate[key[0]], len(values))
+            return _sample_of(items, aggregate[key[0]], groups)
         except NoScore as error:
             raise NoScore(f"{suite.name}: {key[0]}: {error}") from error.__cause__
 
@@ -75,13 +90,14 @@ def score_task(suite: SuiteTask, lm: LedgerLM) -> TaskScore:
     return TaskScore(
         objective=suite.objective,
         task=suite.name,
-        metrics={_label(key): value for key, (value, _, _) in samples.items()},
-        value=float(np.mean([value for value, _, _ in scored])),
-        influence=np.mean([influence for _, influence, _ in scored], axis=0),
-        documents=scored[0][2],
+        metrics={_label(key): each.value for key, each in samples.items()},
+        value=float(np.mean([each.value for each in scored])),
+        influence=np.mean([each.influence for each in scored], axis=0),
+        documents=scored[0].documents,
         share=suite.share,
         reasoning=measure_reasoning(repeated, lm),
         counted={_label(key): sum(key in judged for judged in values) for key in suite.metrics},
+        clusters=clusters if all(each.by_document for each in scored) else groups,
     )
 
 
@@ -156,29 +172,30 @@ def _process(suite: SuiteTask, group: Sequence[Any], filter_: str) -> Mapping[st
 
 
 # -------------------------------------------------------------------- metrics
-def _sample_of(items: Mapping[int, Any], aggregate: Aggregate, documents: int) -> tuple[float, Floats, Floats]:
+def _sample_of(items: Mapping[int, Any], aggregate: Aggregate, groups: Ints) -> Sample:
     """As `_sample`, for a metric that only some of the documents have.
 
     A document without it has no influence; the others have more, in the ratio of the numbers.
 
     Args:
         items: place of a document → what process_results gave.
-        documents: number of all documents.
+        groups: of all documents.
     """
+    documents = len(groups)
     if not items:
         raise NoScore(f"none of {documents} documents has it")
-    value, some_influence, some_own = _sample([*items.values()], aggregate)
+    some = _sample([*items.values()], aggregate, groups[[*items]])
     influence, own = np.zeros(documents), np.full(documents, np.nan)
-    influence[[*items]], own[[*items]] = some_influence * (documents / len(items)), some_own
-    return value, influence, own
+    influence[[*items]], own[[*items]] = some.influence * (documents / len(items)), some.documents
+    return some._replace(influence=influence, documents=own)
 
 
-def _sample(items: Sequence[Any], aggregate: Aggregate) -> tuple[float, Floats, Floats]:
+def _sample(items: Sequence[Any], aggregate: Aggregate, groups: Ints) -> Sample:
     """A metric's value, and per document its influence on the value and its own value.
 
     Nearly all of lm-eval's aggregations are a ratio of sums; whether one is, is checked against its own value. The
     influence of document i on R = Σa/Σb is (a_i - R·b_i) / mean(b) (linearisation; Cochran, Sampling Techniques,
-    §6.3). Any other aggregation gets jackknife influences (Efron 1982): n·R - (n-1)·R_without_i - R.
+    §6.3). Any other aggregation gets jackknife influences (Efron 1982).
     """
     value = _aggregated(items, aggregate)
     a, b = _as_ratio(items)
@@ -187,8 +204,8 @@ def _sample(items: Sequence[Any], aggregate: Aggregate) -> tuple[float, Floats, 
             ratio = scale * a.sum() / b.sum()
             if math.isclose(ratio, value, rel_tol=1e-9, abs_tol=1e-12):
                 own = scale * np.divide(a, b, out=np.zeros_like(a), where=b > 0)
-                return value, (scale * a - value * b) / b.mean(), own
-    return value, _jackknife(items, aggregate), np.full(len(items), np.nan)
+                return Sample(value, (scale * a - value * b) / b.mean(), own, True)
+    return Sample(value, _jackknife(items, aggregate, value, groups), np.full(len(items), np.nan), False)
 
 
 def _aggregated(items: Sequence[Any], aggregate: Aggregate) -> float:
@@ -218,24 +235,38 @@ def number_of(found: Any) -> float | None:
         return None
 
 
-def _jackknife(items: Sequence[Any], aggregate: Aggregate) -> Floats:
-    """Influences from leaving out one document at a time; of many documents, one group of neighbours at a time."""
-    n = len(items)
-    if n < 2:
-        return np.zeros(n)  # one document says nothing about its spread
-    groups = np.array_split(np.arange(n), min(n, JACKKNIFE_GROUPS))
+def _groups(clusters: Ints) -> Ints:
+    """Join the clusters at random into the groups that a jackknife leaves out, each with the number of one of them.
 
-    def left_out(group: Any) -> float:
+    At random, because neighbours in a file are often alike. Every recipe has the same groups, and so have all metrics
+    of a task: with a mean of metrics of which one needs groups, all are added up over them.
+    """
+    numbers, places = np.unique(clusters, return_inverse=True)
+    joined = np.empty_like(numbers)
+    order = np.random.default_rng(0).permutation(len(numbers))
+    for group in np.array_split(order, min(len(numbers), JACKKNIFE_GROUPS)):
+        joined[group] = numbers[group[0]]
+    return np.asarray(joined[places])
+
+
+def _jackknife(items: Sequence[Any], aggregate: Aggregate, value: float, groups: Ints) -> Floats:
+    """Influences from leaving out one group of documents at a time; shape (documents,).
+
+    Those of a group's d documents out of n are (n - d) / d · (R - R_without).
+    """
+    n, influence = len(items), np.zeros(len(items))
+    numbers, places = np.unique(groups, return_inverse=True)
+    if len(numbers) < 2:
+        return influence  # one group says nothing about its spread
+
+    def left_out(group: int) -> float:
         try:
-            return _aggregated([items[i] for i in range(n) if i < group[0] or i > group[-1]], aggregate)
+            return _aggregated([item for item, place in zip(items, places, strict=True) if place != group], aggregate)
         except NoScore as error:
             raise NoScore(f"it depends on single documents, so that it has no standard error: {error}") from None
 
-    without = np.array([left_out(group) for group in groups])
-    influence: Floats = np.empty(n)
-    for group, value in zip(groups, without, strict=True):
-        # √d, because d documents that share one number carry the variance of one.
-        influence[group] = (n - len(group)) / len(group) ** 0.5 * (without.mean() - value)
+    for group, size in enumerate(np.bincount(places)):
+        influence[places == group] = (n - size) / size * (value - left_out(group))
     return np.asarray(influence - influence.mean())
 
 

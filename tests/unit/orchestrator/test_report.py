@@ -25,7 +25,7 @@ from orchestrator.recipes.recipe import Point, Source
 from orchestrator.report import figures
 from orchestrator.report.page import escape_markdown, write_report
 from orchestrator.report.terminal import print_board, print_difference
-from orchestrator.report.words import slerp_words
+from orchestrator.report.words import slerp_words, span
 from orchestrator.results.board import Board, Row, TaskSummary, mark_front
 from orchestrator.results.layout import Layout
 from orchestrator.stats.scores import Score, TaskScore, combine, difference
@@ -342,7 +342,7 @@ def test_a_difference_in_a_terminal() -> None:
     text = sink.getvalue()
     found = difference(a.scores["medical"].tasks[0], b.scores["medical"].tasks[0])
     assert a.recipe.id in text and "instruct (parent)" in text and "yes" in text
-    assert f"{found.low:+.3f} to {found.high:+.3f}" in text and str(len(found.won) + len(found.lost)) in text
+    assert span(found.low, found.high) in text and str(len(found.won) + len(found.lost)) in text
     assert re.search(
         r"medqa_4options: only a is right: \d+ \(documents (\d+, ){7}\d+ and \d+ more\)", " ".join(text.split())
     )
