@@ -145,7 +145,7 @@ def test_the_demo_has_the_trade_off_it_promises(demo: Path) -> None:
     assert list((demo / "checkpoints").rglob("*.safetensors")) == [], "merged checkpoints are removed after use"
 
 
-@pytest.mark.slow
+@pytest.mark.prove  # test_campaign.py kills the driver, nodes and workers of a sweep over the fake backend
 def test_killed_in_the_middle_it_ends_up_the_same(demo: Path, tmp_path: Path) -> None:
     path, out = EXAMPLES / "demo.yaml", tmp_path / "out"
     running = start(path, out)
