@@ -140,6 +140,10 @@ class Finetune(Strict):
     baseline: Baseline | None = None
     """One more starting point: a parent fine-tuned on an instruction set."""
 
+    leave_out_test_questions: bool = False
+    """Leave out training examples, those of `baseline.file` and `icft.general` included, that contain a question which
+    the sweep is evaluated on. If false, they are named in the plan and the report."""
+
     epochs: float = Field(default=15, gt=0)
     """Number of passes over the examples; `min_steps` may make it more."""
     min_steps: int | None = Field(default=None, ge=1)

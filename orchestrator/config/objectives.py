@@ -37,8 +37,8 @@ class Objective(Strict):
     `medical`, MMLU's six subjects). `questions`: every question counts the same."""
     split: Literal["search", "confirm"] | None = None
     """Evaluate only one side of the questions, so that another objective can use the other side. The sides are the
-    benchmark's own validation and test split where it has both (MedQA, PubMedQA), else two halves by the hash of each
-    question."""
+    benchmark's own validation and test split where it has both (MedQA, PubMedQA), else two halves by a hash of
+    each question's text, so that a question that two tasks have is on one side."""
     expect: dict[str, int] = {}
     """Task → expected number of questions, for a data set that is known to differ from the published one."""
     direction: Literal["maximize", "minimize"] = "maximize"

@@ -15,6 +15,10 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, Literal
 
+Halving = Literal["question", "document"]
+"""What decides the side of a question where a task is halved into one to search on and one to confirm with: a hash of
+the question's text or, in results folders of an early mergefront, of all columns of its document."""
+
 
 class RecipeStatus(StrEnum):
     """How far the evaluation of a recipe is; the values are the words of tables, messages and stored files."""

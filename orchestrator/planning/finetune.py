@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.config.finetune import Finetune
@@ -10,8 +9,6 @@ from orchestrator.config.sweep import SweepConfig
 from orchestrator.sizing.disk import weight_bytes
 from orchestrator.sizing.finetune_memory import need
 from orchestrator.stages.open import Tasks
-from tasks.evaluation.suites import SuiteTask
-from tasks.generation.task import GenerationTask
 
 
 @dataclass(frozen=True)
@@ -32,6 +29,8 @@ class FinetunePlan:
     """Number of ICFT's general instructions; None without ICFT."""
     truncated: list[str]
     """What is cut from the examples to fit `max_length`, in sentences."""
+    known: list[str]
+    """Which examples contain a question that the sweep is evaluated on, in sentences."""
     gpus: int
     """GPUs of one run; 0 on the CPU."""
     disk_gb: float
@@ -47,7 +46,7 @@ def plan_finetune(config: SweepConfig, tasks: Tasks, parameters: int) -> Finetun
     finetune = config.finetune
     assert finetune is not None, "the caller checks"
     gpus = finetune.gpus_of_a_run(config.workers.gpus)
-    available = {suite.objective: len(_training(suite)) for suite in tasks.learning}
+    available = tasks.training.available
     methods = len({grid.method for grid in config.recipes})
     starts = sum(methods if not isinstance(start, str) and start.per else 1 for start in finetune.starts)
     steps = [
@@ -66,13 +65,10 @@ def plan_finetune(config: SweepConfig, tasks: Tasks, parameters: int) -> Finetun
         memory={method: need(finetune, method, parameters, gpus).arithmetic for method in finetune.method},
         general=len(tasks.training.general) if finetune.icft else None,
         truncated=tasks.training.truncated(),
+        known=list(tasks.training.known),
         gpus=gpus,
         disk_gb=(kept + _checkpoint_bytes(finetune, parameters)) / 1e9,
     )
-
-
-def _training(suite: SuiteTask) -> Sequence[object]:
-    return suite.task.examples.training() if isinstance(suite.task, GenerationTask) else ()
 
 
 def _checkpoint_bytes(finetune: Finetune, parameters: int) -> int:
@@ -90,7 +86,7 @@ def describe_finetune(plan: FinetunePlan) -> list[str]:
         *(f"             from: {start}" for start in plan.starts),
         *(f"             {method}: {words}" for method, words in plan.memory.items()),
         *kept,
-        *(f"             {sentence}" for sentence in plan.truncated),
+        *(f"             {sentence}" for sentence in (*plan.truncated, *plan.known)),
         "             in turns with serving: the engines end before training starts, and start again, once, after it;",
         "             as many runs train at once as the cluster has room for, so that none of it is idle meanwhile",
         f"             {plan.disk_gb:.2f} GB for tuned weights and checkpoints on the way",

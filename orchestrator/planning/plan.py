@@ -22,7 +22,8 @@ from orchestrator.sizing.disk import disk_bytes, weight_bytes
 from orchestrator.sizing.nodes import Node, assumed_nodes, describe_nodes, parse_cluster
 from orchestrator.stages.open import open_tasks, tokenizer_notes
 from orchestrator.stages.open_recipes import open_recipes
-from tasks.evaluation.suites import SuiteTask, generation_tasks
+from tasks.benchmarks.overlaps import Overlap, describe_overlaps
+from tasks.evaluation.suites import SuiteTask, generation_tasks, overlaps_of
 from tasks.generation.metrics import check_lexical, open_encoder
 
 
@@ -50,6 +51,8 @@ class Plan:
     recipes: list[dict[str, str]]
     """`recipe_id` and `label` of each recipe that is left after deduplication."""
     tasks: list[TaskPlan]
+    overlaps: list[Overlap]
+    """The questions that tasks share, or ask twice."""
     questions: int
     """Over all recipes; a question that several tasks share counts once for each recipe."""
     tokens: int
@@ -119,6 +122,7 @@ def make_plan(
             )
             for suite in tasks.suites
         ],
+        overlaps=overlaps_of([*tasks.suites, *tasks.learning]),
         questions=len(unique) * len(recipes),
         tokens=sum(question.tokens for question in unique.values()) * len(recipes),
         tokenizer=tokenizer_of(config, serving),
@@ -139,7 +143,8 @@ def make_plan(
 
 def _notes(suites: Sequence[SuiteTask]) -> list[str]:
     of_data = (note for task in generation_tasks(suites) for note in task.notes())
-    return list(dict.fromkeys([*(note for suite in suites for note in suite.notes), *of_data]))
+    shared = describe_overlaps(overlaps_of(suites))
+    return list(dict.fromkeys([*(note for suite in suites for note in suite.notes), *shared, *of_data]))
 
 
 def describe(plan: Plan) -> str:

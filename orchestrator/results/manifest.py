@@ -20,7 +20,7 @@ from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.files import write_atomic, write_json
 from orchestrator.core.locations import is_remote
-from orchestrator.core.records import Profile, Serving, differing
+from orchestrator.core.records import Halving, Profile, Serving, differing
 from orchestrator.core.store import Store
 from orchestrator.core.text import one_line
 from orchestrator.ledger.blocks import block_folders
@@ -60,6 +60,8 @@ class Manifest:
     """`objective/index/task` → digest of its questions."""
     documents: dict[str, str] = field(default_factory=dict)
     """`objective/index/task` → digest of its documents, labels and references included; empty in earlier versions."""
+    halving: Halving = "question"
+    """What decides the side of a question where a task is halved (see `tasks.benchmarks.splits`)."""
 
 
 def write_manifest(layout: Layout, manifest: Manifest) -> None:
@@ -72,6 +74,7 @@ def write_manifest(layout: Layout, manifest: Manifest) -> None:
         "profile": dataclasses.asdict(manifest.profile),
         "questions": manifest.digests,
         "documents": manifest.documents,
+        "halving": manifest.halving,
         "versions": versions,
     }
     write_json(layout.manifest, content)
@@ -89,7 +92,13 @@ def read_manifest(layout: Layout) -> Manifest:
         serving = _serving(layout, content["serving"])
         sources = {name: _source(fields, serving) for name, fields in content["sources"].items()}
         return Manifest(
-            config, sources, serving, Profile(**content["profile"]), content["questions"], content.get("documents", {})
+            config,
+            sources,
+            serving,
+            Profile(**content["profile"]),
+            content["questions"],
+            content.get("documents", {}),
+            content.get("halving", "document"),
         )
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
@@ -99,6 +108,14 @@ def read_manifest(layout: Layout) -> Manifest:
         raise UserError(
             f"{layout.manifest}: cannot be read ({one_line(error)}); `run` with the sweep file writes it again"
         ) from None
+
+
+def read_halving(layout: Layout) -> Halving:
+    """Read what decides the sides in a results folder; in one without a sweep, the text of each question."""
+    try:
+        return read_manifest(layout).halving
+    except UserError:
+        return "question"
 
 
 def changes(layout: Layout, now: Manifest) -> list[str]:

@@ -155,7 +155,7 @@ def finetune_results(sweep: Sweep, board: Board) -> FinetuneResults:
     scored = score(sweep, finetuned_round(sweep, planned))
     rows = {row.recipe.id: row for row in scored.rows}
     starts = tuple((start, rows[start.recipe.id]) for start in planned.starts)
-    return FinetuneResults(starts, tuple(_finetuned_rows(planned, rows)), scored.notes)
+    return FinetuneResults(starts, tuple(_finetuned_rows(planned, rows)), (*scored.notes, *sweep.tasks.training.known))
 
 
 def _finetuned_rows(planned: FinetuneRuns, rows: dict[str, Row]) -> Iterator[FinetunedRow]:

@@ -29,6 +29,7 @@ from orchestrator.results.manifest import (
     QuestionUse,
     changes,
     ledger_location,
+    read_halving,
     read_manifest,
     relabelled,
     write_manifest,
@@ -40,7 +41,7 @@ from orchestrator.stats.scores import TaskScore
 from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.evaluation.readings import read_otherwise
 from tasks.evaluation.rehearsal import rehearse
-from tasks.evaluation.suites import SuiteTask, generation_tasks, keep_private, load_suites, open_lm, remember
+from tasks.evaluation.suites import SuiteTask, generation_tasks, keep_private, load_rounds, open_lm, remember
 from tasks.generation.metrics import check_lexical
 
 
@@ -145,9 +146,11 @@ def open_sweep(config: SweepConfig, layout: Layout) -> Sweep:
         check_lexical()
     differing = tokenizer_notes(config, files, found.serving, sweep.tasks)
     sweep = replace(sweep, serving=replace(found.serving, notes=(*found.serving.notes, *differing)))
-    manifest = Manifest(config, found.sources, sweep.serving, sweep.profile, digests(sweep), documents(sweep))
+    halving = read_halving(layout)
+    manifest = Manifest(config, found.sources, sweep.serving, sweep.profile, digests(sweep), documents(sweep), halving)
     notes = [*(note for each in files.values() for note in each.notes), *sweep.serving.notes]
-    for line in [*notes, *changes(layout, manifest), *sweep.tasks.training.truncated()]:
+    training = sweep.tasks.training
+    for line in [*notes, *changes(layout, manifest), *training.truncated(), *training.known]:
         say(line)
     write_manifest(layout, manifest)
     write_questions(layout, question_uses(sweep))
@@ -198,16 +201,11 @@ def open_tasks(config: SweepConfig, serving: Serving, layout: Layout) -> Tasks:
     """
     lm = open_lm(config, serving)
     keep_private(config, layout.cache)
-    learning = load_suites(config.finetune.tasks if config.finetune else {}, config, lm)
-    suites = load_suites(config.objectives, config, lm)
+    rounds = [config.finetune.tasks if config.finetune else {}, config.objectives, config.held_out]
+    learning, suites, held_out = load_rounds(rounds, config, lm, read_halving(layout))
     rehearse([*suites, *learning])
-    return Tasks(
-        lm=lm,
-        suites=suites,
-        learning=learning,
-        held_out=load_suites(config.held_out, config, lm),
-        training=open_training_examples(config, lm, learning),
-    )
+    training = open_training_examples(config, lm, learning, [*suites, *learning, *held_out])
+    return Tasks(lm, suites, learning, held_out, training)
 
 
 def tokenizer_notes(config: SweepConfig, files: dict[str, Files], serving: Serving, tasks: Tasks) -> Iterator[str]:

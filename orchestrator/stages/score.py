@@ -12,9 +12,10 @@ from orchestrator.results.board import Board, Row, TaskSummary, mark_front
 from orchestrator.results.failures import read_failures
 from orchestrator.stages.open import Round, Sweep
 from orchestrator.stats.scores import Reasoning, TaskScore, combine
+from tasks.benchmarks.overlaps import describe_overlaps
 from tasks.evaluation.judge import NoScore, score_task
 from tasks.evaluation.ledger_lm import LedgerLM, Unanswered
-from tasks.evaluation.suites import SuiteTask, generation_tasks
+from tasks.evaluation.suites import SuiteTask, generation_tasks, overlaps_of
 
 
 def score(sweep: Sweep, evaluated: Round) -> Board:
@@ -22,6 +23,7 @@ def score(sweep: Sweep, evaluated: Round) -> Board:
     rows = _rows(sweep, evaluated)
     notes = [note for suite in evaluated.suites for note in suite.notes]
     notes += [note for task in generation_tasks(evaluated.suites) for note in task.notes()]
+    notes += describe_overlaps(overlaps_of(evaluated.suites))
     notes += [*_partial_metrics(rows), *reasoning_notes(rows)]
     return Board(
         config=sweep.config,

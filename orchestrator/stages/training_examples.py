@@ -8,15 +8,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from orchestrator.config.finetune import ExampleBudget, Finetune
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.recipes.tuning import largest_budget
+from tasks.benchmarks.overlaps import Screen
+from tasks.benchmarks.questions import Asked
 from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.evaluation.suites import SuiteTask
 from tasks.finetuning.examples import Labelled, conversations, labelled, subset
+from tasks.generation.sources import Example
 from tasks.generation.task import GenerationTask
 
 
@@ -35,6 +39,10 @@ class TrainingExamples:
     """ICFT's general instructions."""
     baseline: tuple[Labelled, ...] = ()
     """What the instruction-tuned baseline learns from."""
+    available: dict[str, int] = field(default_factory=dict)
+    """Fine-tuning task → number of its labelled examples."""
+    known: tuple[str, ...] = ()
+    """Sentences about the examples that contain a question which the sweep is evaluated on."""
 
     def truncated(self) -> list[str]:
         """Say of how many examples the prompt is cut to fit `max_length`; of a task, those of its first seed."""
@@ -48,11 +56,14 @@ class TrainingExamples:
         ]
 
 
-def open_training_examples(config: SweepConfig, lm: LedgerLM, learning: Sequence[SuiteTask]) -> TrainingExamples:
+def open_training_examples(
+    config: SweepConfig, lm: LedgerLM, learning: Sequence[SuiteTask], suites: Sequence[SuiteTask]
+) -> TrainingExamples:
     """Read and tokenise every training example of a sweep.
 
     Args:
         learning: the suites of `finetune.tasks`.
+        suites: everything that the sweep is evaluated on.
 
     Raises:
         UserError: there are too few examples, one does not fit into `max_length`, or a file cannot be read.
@@ -60,40 +71,63 @@ def open_training_examples(config: SweepConfig, lm: LedgerLM, learning: Sequence
     finetune = config.finetune
     if finetune is None:
         return TrainingExamples()
+    screen = Screen(_asked(suites), finetune.leave_out_test_questions)
+    pools = {suite.objective: _pool(suite, screen) for suite in learning}
     by_task = {
-        (suite.objective, seed): _examples(lm, finetune, suite, finetune.examples, seed)
+        (suite.objective, seed): _examples(lm, finetune, suite, pools[suite.objective], finetune.examples, seed)
         for suite, seed in itertools.product(learning, finetune.seeds)
     }
     search: tuple[Labelled, ...] = ()
     if config.joint and config.search:
         searched, _ = config.joint
         suite = next(suite for suite in learning if suite.objective == searched.task)
-        search = _examples(lm, finetune, suite, searched.examples or finetune.examples, config.search.seed)
-    return TrainingExamples(by_task, search, _general(lm, finetune), _baseline(lm, finetune))
+        budgets = searched.examples or finetune.examples
+        search = _examples(lm, finetune, suite, pools[suite.objective], budgets, config.search.seed)
+    general = _conversations(
+        finetune.icft.general if finetune.icft else None, lm, finetune.max_length, "icft.general", screen
+    )
+    baseline: tuple[Labelled, ...] = ()
+    if finetune.baseline:
+        length = finetune.baseline.max_length
+        baseline = _conversations(finetune.baseline.file, lm, length, "baseline.file", screen)
+    available = {name: len(pool) for name, pool in pools.items()}
+    return TrainingExamples(by_task, search, general, baseline, available, tuple(screen.describe()))
 
 
-def _examples(
-    lm: LedgerLM, finetune: Finetune, suite: SuiteTask, budgets: Sequence[ExampleBudget], seed: int
-) -> tuple[Labelled, ...]:
+def _asked(suites: Sequence[SuiteTask]) -> dict[str, list[Asked]]:
+    """The questions that a sweep is evaluated on, by task."""
+    found: dict[str, list[Asked]] = {}
+    for suite in suites:
+        found.setdefault(suite.name, []).extend(suite.asked.values())
+    return found
+
+
+def _pool(suite: SuiteTask, screen: Screen) -> list[Example]:
+    """The labelled examples of a fine-tuning task that may be learned from."""
     where = f"finetune.tasks.{suite.objective}"
     if not isinstance(suite.task, GenerationTask):
         raise UserError(
             f"{where}: {suite.name} is no generation task; take one of these, or write your own (docs/generation.md)"
         )
     training = suite.task.examples.training()
-    count = largest_budget(budgets, suite.objective, suite.name, len(training))
-    objective, chosen = finetune.tasks[suite.objective], subset(training, count, seed)
+    return [each for each in training if screen.keeps(where, [each.input], each.reference, suite.name)]
+
+
+def _examples(
+    lm: LedgerLM,
+    finetune: Finetune,
+    suite: SuiteTask,
+    pool: Sequence[Example],
+    budgets: Sequence[ExampleBudget],
+    seed: int,
+) -> tuple[Labelled, ...]:
+    where = f"finetune.tasks.{suite.objective}"
+    count = largest_budget(budgets, suite.objective, suite.name, len(pool))
+    objective, chosen = finetune.tasks[suite.objective], subset(pool, count, seed)
     return tuple(labelled(suite.task, chosen, lm, objective, max_length=finetune.max_length, where=where))
 
 
-def _general(lm: LedgerLM, finetune: Finetune) -> tuple[Labelled, ...]:
-    if finetune.icft is None:
-        return ()
-    return tuple(conversations(Path(finetune.icft.general), lm, finetune.max_length, "finetune.icft.general"))
-
-
-def _baseline(lm: LedgerLM, finetune: Finetune) -> tuple[Labelled, ...]:
-    baseline = finetune.baseline
-    if baseline is None:
-        return ()
-    return tuple(conversations(Path(baseline.file), lm, baseline.max_length, "finetune.baseline.file"))
+def _conversations(path: str | None, lm: LedgerLM, max_length: int, key: str, screen: Screen) -> tuple[Labelled, ...]:
+    """The conversations of a file that may be learned from; none where there is no file."""
+    where = f"finetune.{key}"
+    return tuple(conversations(Path(path), lm, max_length, where, partial(screen.keeps, where))) if path else ()

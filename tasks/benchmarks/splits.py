@@ -5,24 +5,31 @@ complete when it has as many questions as its authors published.
 
 The suites' task files (`lm_eval/`) say for each task, under `metadata.mergefront`, how many `questions` each split has,
 and which split to `search` on where the benchmark has one to spare. Any other task is halved by a hash of each
-question's content: the same question is on the same side whatever its place, its prompt or the model.
+question's text (`tasks.benchmarks.questions`): the same question is on the same side in every task, whatever its
+options, its place, its prompt or the model. Where a spare split shares a question with another task of the sweep, or
+with its own task's test split, the hash decides too: the question is left out where it would be on the other side.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from functools import cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
 from orchestrator.core.errors import UserError
+from orchestrator.core.records import Halving
+from tasks.benchmarks.questions import digest
 
 FOLDER = Path(__file__).parent / "lm_eval"
 """lm-eval task files that every sweep can name."""
 Side = Literal["search", "confirm"]
+Place = tuple[str, str]
+"""Name of a task, and one of its splits."""
 
 
 @cache
@@ -39,37 +46,95 @@ def notes(task: Any) -> dict[str, Any]:
     return dict((task.config.metadata or {}).get("mergefront", {}))
 
 
-def choose_side(where: str, task: Any, side: Side | None) -> tuple[list[int] | None, str]:
-    """Set the task to the split that a side uses.
+# -------------------------------------------------------------------- sides
+@dataclass(frozen=True)
+class Chosen:
+    """The documents of a task that a sweep uses."""
 
-    Args:
-        where: the sweep file's key of the task, for messages.
-        side: None for all questions.
+    documents: list[int] | None
+    """Their numbers in the split, from 0; None for all."""
+    split: str
+    """The side in words."""
+    left_out: int = 0
+    """Documents of a spare or a test split that are on the other side elsewhere, and are used on neither here."""
 
-    Returns:
-        Numbers of the documents on this side, from 0 (None: all of them), and the side in words.
 
-    Raises:
-        UserError: the task has so few documents that none is on this side.
-    """
+@dataclass(frozen=True)
+class Sides:
+    """Which side every question of a sweep is on."""
+
+    halving: Halving = "question"
+    texts: Mapping[Place, Sequence[str]] = field(default_factory=dict)
+    """The text of every question of the tasks that are split, by place."""
+
+    @cached_property
+    def shared(self) -> frozenset[str]:
+        """The questions that more than one split has."""
+        seen: set[str] = set()
+        again: set[str] = set()
+        for texts in self.texts.values():
+            again |= seen.intersection(texts)
+            seen.update(texts)
+        return frozenset(again)
+
+    def choose(self, where: str, task: Any, side: Side | None) -> Chosen:
+        """Set the task to the split that a side uses, and choose the documents of that side.
+
+        Args:
+            where: the sweep file's key of the task, for messages.
+            side: None for all questions.
+
+        Raises:
+            UserError: the task has no document on this side.
+        """
+        spare = notes(task).get("search")
+        if side == "search" and spare:
+            task.set_config(key="test_split", value=spare)
+        split = used_split(task)
+        if side is None or (spare and self.halving == "document"):
+            return Chosen(None, split)
+        if self.halving == "document":
+            documents = [n for n, document in enumerate(task.eval_docs) if _side_of_document(document) == side]
+        else:
+            texts = self.texts[task.task_name, split]
+            documents = [n for n, text in enumerate(texts) if self._is_on(text, side, bool(spare))]
+        if not documents:
+            raise UserError(f"{where}: {task.task_name} has no question on the side {side!r}; leave out split")
+        total = len(task.eval_docs)
+        if spare and len(documents) == total:
+            return Chosen(None, split)
+        words = f"the rest of {split}" if spare else f"half of {split} by hash"
+        return Chosen(documents, words, total - len(documents) if spare else 0)
+
+    def _is_on(self, text: str, side: Side, spare: bool) -> bool:
+        return (spare and text not in self.shared) or side_of(text) == side
+
+
+def used_split(task: Any) -> str:
+    """Return the split that a task is evaluated on."""
+    return str(task.config.test_split or task.config.validation_split)
+
+
+def documents_by_split(task: Any) -> dict[str, Any]:
+    """Return the documents that a task may be evaluated on: split → documents, the spare one included."""
     spare = notes(task).get("search")
-    if side == "search" and spare:
-        task.set_config(key="test_split", value=spare)
-    split = task.config.test_split or task.config.validation_split
-    if side is None or spare:
-        return None, split
-    documents = [index for index, document in enumerate(task.eval_docs) if side_of(document) == side]
-    if not documents:
-        raise UserError(f"{where}: {task.task_name} has no question on the side {side!r}; leave out split")
-    return documents, f"half of {split} by hash"
+    return {split: _documents(task, split) for split in (used_split(task), *([spare] if spare else []))}
 
 
-def side_of(document: dict[str, Any]) -> Side:
-    """Return the side that a question is on, by a hash of its content."""
-    content = json.dumps(document, sort_keys=True, default=str)
-    return "confirm" if hashlib.sha256(content.encode()).digest()[0] % 2 else "search"
+def _documents(task: Any, split: str) -> Any:
+    return (task.config.process_docs or (lambda documents: documents))(task.dataset[split])
 
 
+def side_of(text: str) -> Side:
+    """Return the side that a question is on, by a hash of its text."""
+    return "confirm" if digest(text)[0] % 2 else "search"
+
+
+def _side_of_document(document: dict[str, Any]) -> Side:
+    return side_of(json.dumps(document, sort_keys=True, default=str))
+
+
+# -------------------------------------------------------------------- complete data sets
 def check_counts(where: str, task: Any, expected: int | None, data_root: str | None) -> None:
     """Compare the number of questions with the expected one, or else that of every split with the published one.
 
@@ -79,12 +144,11 @@ def check_counts(where: str, task: Any, expected: int | None, data_root: str | N
     Raises:
         UserError: they differ.
     """
-    name, used = task.task_name, task.config.test_split or task.config.validation_split
+    name, used = task.task_name, used_split(task)
     published = notes(task).get("questions", {})
     source = "its authors published" if expected is None else "the sweep expects"
-    process = task.config.process_docs or (lambda documents: documents)
     for split, number in (published if expected is None else {used: expected}).items():
-        found = len(process(task.dataset[split]))
+        found = len(_documents(task, split))
         if found != number:
             raise UserError(
                 f"{where}: {name} has {found} questions, but {source} {number}: split {split} of "

@@ -21,6 +21,7 @@ from lm_eval.api.task import ConfigurableTask
 
 from orchestrator.core.errors import UserError, describe, hint
 from orchestrator.core.text import count
+from tasks.benchmarks.questions import plain
 from tasks.evaluation.refusals import COMPUTED
 
 LOOKED_AT = 200
@@ -277,16 +278,13 @@ def _suspicious(task: Any, labels: Sequence[Label]) -> list[str]:
 
 
 def odd_prompts(task: Any) -> Iterator[str]:
-    """Name what is odd about the prompts: the same question twice, a question among its examples, null as text."""
+    """Name what is odd about the prompts: a choice twice, a question among its examples, null as text."""
     yield from _words_for_columns(task)
     prompts: dict[int, list[Any]] = {}
     for instance in task.instances:
         prompts.setdefault(instance.doc_id, []).append(instance)
-    texts = [repr([request.args for request in requests]) for requests in prompts.values()]
-    if again := len(texts) - len(set(texts)):
-        yield f"{again} of {len(texts)} documents have the same question as an earlier one"
     if twice := sum(_has_a_choice_twice(task, requests) for requests in prompts.values()):
-        yield f"{twice} of {len(texts)} documents have the same choice twice"
+        yield f"{twice} of {len(prompts)} documents have the same choice twice"
     firsts = [requests[0] for requests in prompts.values()]
     if task.config.num_fewshot and (leaked := sum(_is_its_own_example(task, request) for request in firsts)):
         yield f"{leaked} of {len(firsts)} questions are among their own few-shot examples"
@@ -310,7 +308,7 @@ def _has_a_choice_twice(task: Any, requests: Sequence[Any]) -> bool:
 
 def _is_its_own_example(task: Any, request: Any) -> bool:
     question = task.doc_to_text(request.doc)
-    return isinstance(question, str) and len(question.strip()) > 1 and request.args[0].count(question.strip()) > 1
+    return isinstance(question, str) and len(own := plain(question)) > 1 and plain(request.args[0]).count(own) > 1
 
 
 def _says_none(task: Any, request: Any) -> bool:

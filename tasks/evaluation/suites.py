@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,21 +21,25 @@ from orchestrator.config.objectives import Objective, TaskUse
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError, hint
 from orchestrator.core.files import make_private
-from orchestrator.core.records import Question, Serving
-from orchestrator.core.text import one_line
+from orchestrator.core.records import Halving, Question, Serving
+from orchestrator.core.text import count, one_line
 from orchestrator.models.tokenizer import open_tokenizer
 from tasks.benchmarks import splits
+from tasks.benchmarks.overlaps import Overlap, clusters, find_overlaps
+from tasks.benchmarks.questions import Asked, question_of
+from tasks.benchmarks.splits import Chosen, Sides
 from tasks.evaluation.chat import Chat
+from tasks.evaluation.entries import Entry, load_entries, read_sides, use_of
 from tasks.evaluation.gen_kwargs import overlaid, read_gen_kwargs
 from tasks.evaluation.labels import check_documents, odd_prompts
 from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.evaluation.prompts import build, chat_of, notes, settle_thinking
 from tasks.evaluation.refusals import why_not_computed
-from tasks.evaluation.task_index import building, load_named, loading, open_index
+from tasks.evaluation.task_index import building, loading, open_index
 from tasks.evaluation.trust import check_trusted, close_downloads, close_templates
 from tasks.generation.metrics import Measured, open_encoder
-from tasks.generation.sources import FILES, check_names, knows
-from tasks.generation.task import GenerationTask, load_task
+from tasks.generation.sources import check_names, knows
+from tasks.generation.task import GenerationTask
 
 
 @dataclass
@@ -61,6 +65,12 @@ class SuiteTask:
     """Sentences that a reader of its scores must know."""
     where: str = ""
     """The sweep file's key of the task, for messages."""
+    asked: dict[int, Asked] = field(default_factory=dict)
+    """Number of a document → its question, of the documents that are evaluated."""
+    cluster_of: dict[int, int] = field(default_factory=dict)
+    """Number of a document → that of its cluster: documents of a sweep that ask the same question have the same."""
+    available: int = 0
+    """Documents that the data set has on this side, whatever the limit."""
 
 
 # -------------------------------------------------------------------- before anything is loaded
@@ -102,11 +112,24 @@ def keep_private(config: SweepConfig, cache: Path) -> None:
 
 # -------------------------------------------------------------------- suites
 def load_suites(objectives: Mapping[str, Objective], config: SweepConfig, lm: LedgerLM) -> list[SuiteTask]:
-    """Load every task of every objective, with its questions.
+    """Load every task of every objective, with its questions, as `load_rounds` for a single round."""
+    return load_rounds([objectives], config, lm)[0]
+
+
+def load_rounds(
+    rounds: Sequence[Mapping[str, Objective]], config: SweepConfig, lm: LedgerLM, halving: Halving = "question"
+) -> list[list[SuiteTask]]:
+    """Load every task of every objective of a sweep's rounds, with its questions.
+
+    All of them are loaded first, because a question that several tasks have is on one side, and is one cluster.
 
     Args:
-        objectives: by name; the sweep's own, its fine-tuning tasks, or a variant of them such as the held-out side.
+        rounds: name → objective: the sweep's own, its fine-tuning tasks, and the held-out side of a search.
         config: where tasks and data sets are found.
+        halving: what decides the side of a question.
+
+    Returns:
+        The tasks of each round.
 
     Raises:
         UserError: an unknown task or metric, data that cannot be loaded, a prompt that does not fit.
@@ -116,19 +139,26 @@ def load_suites(objectives: Mapping[str, Objective], config: SweepConfig, lm: Le
     check_names(config.generation)
     close_templates()
     close_downloads()
-    names = (use.task for objective in objectives.values() for use in map(_use, objective.tasks))
-    index = open_index((name for name in names if not knows(name, config.generation)), config.include_path)
-    suites = []
-    for name, objective in objectives.items():
-        key = _key(name, config)
-        for number, use in enumerate(map(_use, objective.tasks)):
-            where = f"{key}.tasks[{number}]"
-            for task, share in _tasks_behind(where, use, config, index):
-                suite = _suite_task(where, name, objective, use, task, config, lm)
-                suite.share = share / len(objective.tasks)
-                suites.append(suite)
-        _check_expect(key, objective, [suite.name for suite in suites if suite.objective == name])
+    uses = [use.task for objectives in rounds for each in objectives.values() for use in map(use_of, each.tasks)]
+    index = open_index((name for name in uses if not knows(name, config.generation)), config.include_path)
+    entries = [list(load_entries(objectives, config, index)) for objectives in rounds]
+    sides = read_sides([entry for each in entries for entry in each], config, halving)
+    suites = [[_suite_task(entry, sides, config, lm) for entry in each] for each in entries]
+    numbers = clusters(question for each in suites for suite in each for question in suite.asked.values())
+    for suite in (suite for each in suites for suite in each):
+        suite.cluster_of = {document: numbers[question] for document, question in suite.asked.items()}
+        if again := suite.documents - len(set(suite.cluster_of.values())):
+            again_note = f"{again} of {suite.documents} documents have the same question as an earlier one"
+            suite.notes = [*suite.notes, f"{suite.objective}, {suite.name}: {again_note}."]
     return suites
+
+
+def overlaps_of(suites: Iterable[SuiteTask]) -> list[Overlap]:
+    """Find the questions that the tasks of a round share, or ask twice."""
+    by_name: dict[str, list[int]] = {}
+    for suite in suites:  # of a task in two objectives, that with more documents
+        by_name[suite.name] = max(by_name.get(suite.name, []), list(suite.cluster_of.values()), key=len)
+    return find_overlaps(by_name)
 
 
 def remember(suites: Sequence[SuiteTask], config: SweepConfig, folder: Path) -> None:
@@ -148,49 +178,15 @@ def generation_tasks(suites: Sequence[SuiteTask]) -> list[GenerationTask]:
     return [suite.task for suite in suites if isinstance(suite.task, GenerationTask)]
 
 
-def _key(name: str, config: SweepConfig) -> str:
-    """The sweep file's key of an objective, for messages; no objective has the name of a fine-tuning task."""
-    return f"finetune.tasks.{name}" if config.finetune and name in config.finetune.tasks else f"objectives.{name}"
-
-
-def _use(item: str | TaskUse) -> TaskUse:
-    return item if isinstance(item, TaskUse) else TaskUse(task=item)
-
-
-def _tasks_behind(where: str, use: TaskUse, config: SweepConfig, index: Any) -> list[tuple[Any, float]]:
-    """The tasks that an entry of an objective's tasks names, each with its share of the entry."""
-    if knows(use.task, config.generation):
-        return [(load_task(where, use.task, config.generation), 1.0)]
-    if use.task not in index.all_tasks:
-        close = hint(use.task, [*FILES, *index.all_tasks])
-        raise UserError(
-            f"{where}: lm-eval knows no task, group or tag {use.task!r}{close}; "
-            "list them with `lm-eval ls tasks`, or name the folder of your own in include_path"
-        )
-    return load_named(index, where, use.task, config.data_root)
-
-
-def _check_expect(key: str, objective: Objective, tasks: list[str]) -> None:
-    for task in objective.expect:
-        if task not in tasks:
-            raise UserError(
-                f"{key}.expect: {task!r} is no task of this objective{hint(task, tasks)} (it has: "
-                f"{', '.join(tasks)}); correct it or take it out"
-            )
-
-
-def _suite_task(
-    where: str, name: str, objective: Objective, use: TaskUse, task: Any, config: SweepConfig, lm: LedgerLM
-) -> SuiteTask:
-    """A loaded task with its questions and metrics.
-
-    Args:
-        where: the sweep file's key of the entry `use`, for messages.
-        name: of the objective.
-    """
+def _suite_task(entry: Entry, sides: Sides, config: SweepConfig, lm: LedgerLM) -> SuiteTask:
+    """A loaded task with its questions and metrics."""
+    where, objective, use, task = entry.where, entry.objective, entry.use, entry.task
     _configure(where, task, use, objective, config.seed)
     chat = chat_of(lm, objective, where.rpartition(".")[0])
-    split, odd = _build_requests(where, task, use, objective, config, lm, chat)
+    chosen, odd = _build_requests(entry, sides, config, lm, chat)
+    with building(where, task.task_name):
+        documents = {instance.doc_id: instance.doc for instance in task.instances}
+        asked = {number: question_of(task, document) for number, document in documents.items()}
     with naming(where, task):
         _check_gen_kwargs(task, objective.gen_kwargs, use.gen_kwargs)
         settle_thinking(task, lm, objective)
@@ -207,17 +203,20 @@ def _suite_task(
         task.check(where, [metric for metric, _ in metrics])
         shown = [(metric, "none") for metric in task.shown() if (metric, "none") not in metrics]
     return SuiteTask(
-        objective=name,
+        objective=entry.name,
         name=task.task_name,
         task=task,
         metrics=metrics,
-        documents=len({instance.doc_id for instance in task.instances}),
+        documents=len(documents),
         questions=[question for question, _ in pairs],
         document_of=[document for _, document in pairs],
         shown=shown,
-        split=split,
+        share=entry.share,
+        split=chosen.split,
         where=where,
-        notes=[f"{name}, {task.task_name}: {note}." for note in (*notes(task, objective, chat), *odd)],
+        notes=[f"{entry.name}, {task.task_name}: {note}." for note in (*notes(task, objective, chat), *odd)],
+        asked=asked,
+        available=len(task.eval_docs) if chosen.documents is None else len(chosen.documents),
     )
 
 
@@ -260,23 +259,35 @@ def _check_gen_kwargs(task: Any, *settings: dict[str, Any]) -> None:
 
 
 def _build_requests(
-    where: str, task: Any, use: TaskUse, objective: Objective, config: SweepConfig, lm: LedgerLM, chat: Chat | None
-) -> tuple[str, list[str]]:
+    entry: Entry, sides: Sides, config: SweepConfig, lm: LedgerLM, chat: Chat | None
+) -> tuple[Chosen, list[str]]:
     """Let lm-eval build the task's requests, of the chosen side and up to the limit.
 
     Returns:
-        The split in words, and what is odd about its documents.
+        The chosen documents, and what is odd about them.
     """
-    limit = use.limit or objective.limit
+    where, objective, task = entry.where, entry.objective, entry.task
+    limit = entry.use.limit or objective.limit
     with loading(where, task.task_name, config.data_root):
-        chosen, split = splits.choose_side(where, task, objective.split)
+        chosen = sides.choose(where, task, objective.split)
         splits.check_counts(where, task, objective.expect.get(task.task_name), config.data_root)
-        used = range(len(task.eval_docs)) if chosen is None else chosen
+        used = range(len(task.eval_docs)) if chosen.documents is None else chosen.documents
     with building(where, task.task_name):
         odd = check_documents(task, used[:limit])
-        build(task, lm, chat, objective.system_prompt, limit=limit, samples=chosen and chosen[:limit])
+        samples = chosen.documents and chosen.documents[:limit]
+        build(task, lm, chat, objective.system_prompt, limit=limit, samples=samples)
         odd += odd_prompts(task)
-    return split, odd
+    if sides.halving == "document" and chosen.documents is not None:
+        odd.append(
+            "it was halved by a hash of its documents, as this results folder began with an earlier mergefront; a "
+            "question that two tasks have may be on both sides (a new folder keeps it on one)"
+        )
+    if chosen.left_out:
+        odd.append(
+            f"{count(chosen.left_out, 'document')} of {splits.used_split(task)} are left out, because their questions "
+            "are on the other side, where another task or split has them"
+        )
+    return chosen, odd
 
 
 def _why_not_computed(task: Any, metric: str) -> str | None:

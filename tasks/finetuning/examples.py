@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from tasks.finetuning.conversations import Turn, read_conversations
 from tasks.generation.sources import Example
 from tasks.generation.task import GenerationTask
 
+Keeps = Callable[[Sequence[str], str], bool]
 IGNORED = -100
 """torch's label of a token without a loss."""
 
@@ -91,25 +92,35 @@ def _response(lm: LedgerLM, context: str, text: str) -> tuple[int, ...]:
     return (*lm.tok_encode(space + text, add_special_tokens=False), lm.eot_token_id)
 
 
-def conversations(path: Path, lm: LedgerLM, max_length: int, where: str) -> list[Labelled]:
+def conversations(path: Path, lm: LedgerLM, max_length: int, where: str, keeps: Keeps) -> list[Labelled]:
     """Read an instruction set, in ShareGPT's form (as UltraMedical) or in that of trl's `messages`.
 
     The last answer of each is what is learned; what comes after it is left out, and what comes before it is the prompt,
     which loses its beginning where both are too long.
 
+    Args:
+        keeps: of the texts of the turns before the answer, and the answer: whether the conversation is learned.
+
     Raises:
-        UserError: no such file, a row that is no conversation or that the chat template refuses, or a tokenizer
-            without a chat template.
+        UserError: no such file, a row that is no conversation or that the chat template refuses, a tokenizer
+            without a chat template, or no conversation is learned.
     """
     chat = open_chat(lm.tokenizer, lm.serving.parent, {}, where)
     found = []
     for row, turns in read_conversations(path, where):
+        if not keeps([turn["content"] for turn in turns[:-1]], turns[-1]["content"]):
+            continue
         context = _prompt(chat, row, turns[:-1])
         response = _response(lm, context, turns[-1]["content"])
         tokens, room = lm.tok_encode(context), max_length - len(response)
         if room < 1:
             raise row.wrong(f"its answer has {len(response)} tokens; raise max_length")
         found.append(Labelled(tuple(tokens[-room:]), response, max(0, len(tokens) - room)))
+    if not found:
+        raise UserError(
+            f"{where} {path}: every conversation has a question that the sweep is evaluated on; take another file, or "
+            "write leave_out_test_questions: false"
+        )
     return found
 
 

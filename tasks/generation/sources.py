@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from orchestrator.config.generation import Generation
 from orchestrator.core.errors import UserError, hint
 from orchestrator.core.text import count
+from tasks.benchmarks.questions import plain
 from tasks.generation.reader import Columns, Reader, text_of
 
 
@@ -53,9 +53,9 @@ class Examples:
 
     def training(self) -> list[Example]:
         """Read the examples to learn from: complete, and none whose input is also a test example's."""
-        known = {_plain(example.input) for example in self.test}
+        known = {plain(example.input) for example in self.test}
         complete = (example for example in self.read_training() if example.input and example.reference)
-        return [example for example in complete if _plain(example.input) not in known]
+        return [example for example in complete if plain(example.input) not in known]
 
 
 def make_examples(
@@ -69,14 +69,9 @@ def make_examples(
     """
     rows = list(test)
     complete, spare = ([row for row in part if row.input and row.reference] for part in (rows, validation))
-    known = {_plain(example.input) for example in train()} if check else set()
-    again = tuple(row.id for row in (*complete, *spare) if _plain(row.input) in known)
+    known = {plain(example.input) for example in train()} if check else set()
+    again = tuple(row.id for row in (*complete, *spare) if plain(row.input) in known)
     return Examples(complete, len(rows) - len(complete), again, spare, train)
-
-
-def _plain(text: str) -> bytes:
-    """A digest that is equal for texts that differ in case, spaces and punctuation only."""
-    return hashlib.sha256(re.sub(r"\W+", "", text.lower()).encode()).digest()
 
 
 def _example(row: Mapping[str, str]) -> Example:

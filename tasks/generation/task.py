@@ -51,6 +51,7 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
     def __init__(self, settings: dict[str, Any], truncate: Edge, examples: Examples, has_encoder: bool) -> None:
         from datasets import Dataset
 
+        settings = {**settings, "metadata": _asking(settings["metadata"])}
         self.settings, self.truncate = settings, truncate
         self.examples, self.has_encoder = examples, has_encoder
         self.measured = Measured()
@@ -140,6 +141,11 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
                 f"paper's {COMPOSITE}."
             )
         return found
+
+
+def _asking(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Add to a task file's metadata that the question is the input, whatever the prompt adds to it."""
+    return {**metadata, "mergefront": {**metadata.get("mergefront", {}), "question": "input"}}
 
 
 def _documents(examples: list[Example]) -> list[dict[str, Any]]:

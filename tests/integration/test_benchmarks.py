@@ -12,11 +12,16 @@ import pytest
 
 from orchestrator.cli.main import main
 from orchestrator.config.load import load_config
+from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.models.resolve import resolve
 from orchestrator.models.serving import make_serving
+from tasks.benchmarks.splits import Chosen, Side, used_split
+from tasks.evaluation.entries import load_entries, read_sides
 from tasks.evaluation.suites import SuiteTask, load_suites, open_lm
+from tasks.evaluation.task_index import open_index
 from tests.helpers.paths import HUB_DATA
+from tests.helpers.sweeps import content
 
 pytestmark = pytest.mark.skipif(not HUB_DATA.is_dir(), reason="needs the data sets in MERGEFRONT_DATA")
 
@@ -108,6 +113,48 @@ def test_the_sides_share_no_question_and_leave_none_out(load: Load) -> None:
     assert ids(confirm[1]) == ids(whole[1])
     assert (search[1].split, confirm[1].split, search[1].documents) == ("validation", "test", 500)
     assert not set(ids(search[1])) & set(ids(confirm[1]))
+
+
+def on_sides(tasks: list[str]) -> tuple[list[Chosen], list[set[str]]]:
+    """The documents of each task on the search side, then on the other, and the questions of each side."""
+    objective = {"tasks": tasks, "split": "search"}
+    config = SweepConfig.model_validate(content(objectives={"all": objective}, data_root=str(HUB_DATA)))
+    entries = list(load_entries(config.objectives, config, open_index(tasks, [])))
+    sides = read_sides(entries, config, "question")
+    found: list[Chosen] = []
+    texts: list[set[str]] = []
+    order: tuple[Side, Side] = ("search", "confirm")
+    for side in order:
+        test = [entry.task.config.test_split for entry in entries]
+        chosen = [sides.choose(entry.where, entry.task, side) for entry in entries]
+        texts.append(
+            {
+                sides.texts[entry.task.task_name, used_split(entry.task)][number]
+                for entry, each in zip(entries, chosen, strict=True)
+                for number in each.documents or []
+            }
+        )
+        found += chosen
+        for entry, split in zip(entries, test, strict=True):
+            entry.task.set_config(key="test_split", value=split)
+    return found, texts
+
+
+def test_a_question_that_two_tasks_have_is_on_one_side() -> None:
+    chosen, (search, confirm) = on_sides(["mmlu_professional_medicine", "mmlu_pro_health"])
+    assert not search & confirm
+    assert sum(len(each.documents or []) for each in chosen) == 272 + 818
+    assert len(search) + len(confirm) < 272 + 818 - 164, "MMLU-Pro has 164 of MMLU's questions, and some twice"
+
+
+def test_a_spare_split_leaves_out_what_the_test_split_has() -> None:
+    """MedQA's test split here is its validation split again."""
+    chosen, (search, confirm) = on_sides(["medqa_4options"])
+    assert not search & confirm
+    assert [(each.split, len(each.documents or []), each.left_out) for each in chosen] == [
+        ("the rest of validation", 636, 636),
+        ("the rest of test", 636, 636),
+    ]
 
 
 def test_a_question_stays_on_its_side_when_others_are_taken_away(load: Load, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import gzip
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,13 @@ def said(*turns: tuple[object, object]) -> dict[str, Any]:
     return {"conversations": [{"from": side, "value": text} for side, text in turns]}
 
 
+def everything(prompts: Sequence[str], answer: str) -> bool:
+    return True
+
+
 def read(lm: LedgerLM, folder: Path, *rows: object) -> list[Labelled]:
     (folder / "set.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return conversations(folder / "set.jsonl", lm, 256, "finetune.baseline.file")
+    return conversations(folder / "set.jsonl", lm, 256, "finetune.baseline.file", everything)
 
 
 ASKED = (("human", "What is it?"), ("gpt", "A dose."), ("human", "Which?"), ("gpt", "5 mg"))
@@ -190,7 +195,7 @@ def test_instructions_come_in_the_forms_they_are_published_in(
     name: str, content: str | bytes, lm: LedgerLM, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert len(conversations(tmp_path / name, lm, 256, "finetune.baseline.file")) == 1
+    assert len(conversations(tmp_path / name, lm, 256, "finetune.baseline.file", everything)) == 1
 
 
 @pytest.mark.parametrize(
@@ -201,7 +206,7 @@ def test_a_file_without_conversations_is_named(content: str | None, message: str
     if content is not None:
         (tmp_path / "set.jsonl").write_text(content)
     with pytest.raises(UserError, match=message):
-        conversations(tmp_path / "set.jsonl", lm, 256, "finetune.baseline.file")
+        conversations(tmp_path / "set.jsonl", lm, 256, "finetune.baseline.file", everything)
 
 
 json_values = st.recursive(

@@ -13,7 +13,8 @@ import pytest
 
 from orchestrator.config.generation import Generation, OwnTask
 from orchestrator.core.errors import UserError
-from tasks.benchmarks.splits import Side, choose_side
+from tasks.benchmarks.questions import question_of
+from tasks.benchmarks.splits import Chosen, Side, Sides, documents_by_split
 from tasks.generation.own import own_examples
 from tasks.generation.reader import Reader
 from tasks.generation.sources import READERS, Example, Examples, is_test, read_published
@@ -133,7 +134,11 @@ def test_mts_dialog_is_searched_on_its_validation_set() -> None:
     sides: list[tuple[Side, str, int]] = [("search", "validation", 100), ("confirm", "test", 400)]
     for side, split, count in sides:
         task = load_task("here", "clinical_mts_dialog", Generation(data={"clinical_mts_dialog": str(MTS)}))
-        assert choose_side("here", task, side) == (None, split)
+        texts = {
+            ("clinical_mts_dialog", name): [question_of(task, document).text for document in documents]
+            for name, documents in documents_by_split(task).items()
+        }
+        assert Sides("question", texts).choose("here", task, side) == Chosen(None, split)
         assert len(task.eval_docs) == count
 
 
