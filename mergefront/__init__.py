@@ -22,7 +22,8 @@ from orchestrator.planning.plan import make_plan as plan
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.results.board import Board, Row
 from orchestrator.stages.publish import read_board
-from orchestrator.stats.scores import Score, difference
+from orchestrator.stats.differences import difference, differences
+from orchestrator.stats.scores import Score
 from orchestrator.sweep import Stage, run_sweep
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "UserError",
     "describe",
     "difference",
+    "differences",
     "load_sweep",
     "plan",
     "read_board",

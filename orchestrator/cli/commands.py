@@ -10,10 +10,10 @@ from orchestrator.cli.arguments import Commands, folder
 
 def add_commands(commands: Commands) -> None:
     """Add `compare`, `promote` and `status` with their arguments."""
-    compare = commands.add_parser("compare", help="two recipes: paired differences per task, and what flipped")
+    compare = commands.add_parser("compare", help="recipes: paired differences per task, and what flipped")
     compare.add_argument("dir", type=folder, metavar="DIR")
     compare.add_argument("a", metavar="A", help="recipe id, parent's name, or label such as 'linear alpha=0.4'")
-    compare.add_argument("b", metavar="B")
+    compare.add_argument("b", metavar="B", nargs="+", help="what A is compared with; all intervals hold at once")
     compare.set_defaults(execute=_compare)
     promote = commands.add_parser(
         "promote", help="write a recipe's checkpoint, with what it was served with and a card"
@@ -29,12 +29,12 @@ def add_commands(commands: Commands) -> None:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from orchestrator.report.terminal import console, print_difference
+    from orchestrator.report.terminal import console, print_differences
     from orchestrator.results.layout import Layout
     from orchestrator.stages.publish import open_board
 
     _, board = open_board(Layout(args.dir))
-    print_difference(board, board.find(args.a), board.find(args.b), console())
+    print_differences(board, board.find(args.a), [board.find(name) for name in args.b], console())
     return 0
 
 

@@ -105,7 +105,7 @@ def _leaderboard_words(board: Board) -> str:
 def _front(board: Board, drawn: bool) -> Section:
     if not drawn:
         return Section("The front", ("There is no front yet: no recipe is scored.",))
-    caption = "Bars are one standard error. Stars are the parents; rings are near the front. "
+    caption = "Bars are one standard error. Stars are the parents; rings may be on the front as well (near it). "
     if len(board.axes) == 1:
         caption += "In bold: the front, which is the best."
     else:
@@ -126,9 +126,11 @@ def _differences(board: Board) -> Section:
             name, ("There is nothing to compare: a scored parent and another recipe on the front are needed.",)
         )
     words = (
-        "Paired: both answered the same questions. A difference means something where its 95 % interval (bootstrap "
-        "over the questions) leaves out 0; the verdict says better or worse. Of twenty comparisons "
-        "without a real difference, about one will seem to show one by chance."
+        "Paired: both answered the same questions. The intervals hold at once: with 95 % confidence each of the "
+        f"{tables.comparisons(board)} differences between a scored recipe and a parent lies in its own, those that are "
+        "not shown included, because the front was chosen by the same answers. The verdict says better or worse where "
+        "an interval leaves out 0; of twenty such reports, one at most has a verdict that is wrong. Questions of "
+        "the same kind are meant, and the recipes as they are."
     )
     return Section(name, (words,), table)
 

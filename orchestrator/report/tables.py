@@ -23,7 +23,8 @@ from orchestrator.report.words import (
     title,
 )
 from orchestrator.results.board import Board, Row
-from orchestrator.stats.scores import interval
+from orchestrator.stats.scores import estimates
+from orchestrator.stats.simultaneous import critical
 
 NONE = "–"
 MESSAGE = 300
@@ -76,25 +77,35 @@ def front(board: Board) -> Table:
 
 
 def differences(board: Board) -> Table:
-    """Compare each recipe on the front with each parent, in every objective, with paired 95 % intervals."""
+    """Compare each recipe on the front with each parent, in every objective, with 95 % intervals that hold at once.
+
+    They hold at once for all scored recipes (`comparisons`), as the front was chosen by the same answers.
+    """
+    head = ("recipe", "against", "objective", "verdict", "difference", "95 % interval")
     rows = ranked(board, scored(board))
-    parents = [row for row in rows if parent_name(row)]
+    parents = [place for place, row in enumerate(rows) if parent_name(row)]
+    chosen = [place for place, row in enumerate(rows) if row.on_front]
+    if not [place for place in chosen if parents not in ([], [place])]:
+        return Table(head, ())
+    scores = {name: estimates([row.scores[name] for row in rows]) for name in board.objectives}
+    family = {(parent, name): scores[name] - scores[name][[parent]] for parent in parents for name in scores}
+    normal = critical([*family.values()])
+    ends = {key: each[chosen].interval(normal) for key, each in family.items()}
     cells = []
-    for row, parent in ((row, parent) for row in rows if row.on_front for parent in parents if row is not parent):
-        for name in board.objectives:
-            a, b = row.scores[name], parent.scores[name]
-            low, high = interval(a, b)
-            cells.append(
-                (
-                    title(row),
-                    title(parent),
-                    name,
-                    verdict(low, high, board.objectives[name].sign),
-                    signed(a.value - b.value),
-                    span(low, high),
-                )
-            )
-    return Table.of(("recipe", "against", "objective", "verdict", "difference", "95 % interval"), cells, words=4)
+    for index, place in enumerate(chosen):
+        for parent in (parent for parent in parents if parent != place):
+            for name, objective in board.objectives.items():
+                low, high = (float(end[index]) for end in ends[parent, name])
+                difference = signed(float(family[parent, name].values[place]))
+                words = (title(rows[place]), title(rows[parent]), name, verdict(low, high, objective.sign))
+                cells.append((*words, difference, span(low, high)))
+    return Table.of(head, cells, words=4)
+
+
+def comparisons(board: Board) -> int:
+    """The number of differences between scored recipes and parents, for all of which the intervals hold at once."""
+    rows = scored(board)
+    return (len(rows) - 1) * sum(bool(parent_name(row)) for row in rows) * len(board.objectives)
 
 
 def verdict(low: float, high: float, sign: float) -> str:

@@ -14,10 +14,12 @@ from rich.text import Text
 
 from orchestrator.core.errors import UserError
 from orchestrator.core.records import RecipeStatus
+from orchestrator.core.text import count
 from orchestrator.report import finetune
 from orchestrator.report.words import full_title, number, parent_name, ranked, score_text, span, title, warnings, why
 from orchestrator.results.board import Board, FinetuneResults, Row
-from orchestrator.stats.scores import Difference, difference
+from orchestrator.stats.differences import Difference, alone, differences
+from orchestrator.stats.scores import Score
 
 LINES = 200
 """Most recipes that the terminal shows."""
@@ -52,7 +54,9 @@ def print_board(board: Board, console: Console) -> None:
     console.print(table)
     if len(rows) > LINES:
         console.print(Text(f"and {len(rows) - LINES} more: leaderboard.parquet and the report have them all"))
-    console.print(Text("● on the front   ○ near it: within one paired standard error of a recipe on it"))
+    console.print(
+        Text("● on the front   ○ near it: off it, but may be on it (with 95 % confidence the true front is among both)")
+    )
 
 
 def print_finetuning(board: Board, results: FinetuneResults, console: Console) -> None:
@@ -67,35 +71,53 @@ def print_finetuning(board: Board, results: FinetuneResults, console: Console) -
         console.print(table)
 
 
-def print_difference(board: Board, a: Row, b: Row, console: Console) -> None:
-    """Print the difference of recipe `a` minus `b`, task by task, over the same documents.
+def print_differences(board: Board, a: Row, others: Sequence[Row], console: Console) -> None:
+    """Print the differences of recipe `a` minus each other, by objective and task, over the same documents.
 
     Raises:
         UserError: one of them has no scores.
     """
-    for row in (a, b):
+    for row in (a, *others):
         if row.status != RecipeStatus.SCORED:
             raise UserError(
                 f"{title(row)} is {row.status} and has no scores{why(row)}; compare recipes that are scored"
             )
     for line in warnings(board):
         console.print(Text(line, style="bold red"))
-    console.print(Text(f"a = {full_title(a)} ({a.recipe.id})\nb = {full_title(b)} ({b.recipe.id})"))
-    for objective in (name for name in a.scores if name in b.scores):
-        pairs = zip(a.scores[objective].tasks, b.scores[objective].tasks, strict=True)
-        _print_tasks(objective, [difference(x, y) for x, y in pairs], console)
+    pairs = [
+        (b, objective, parts)
+        for b in others
+        for objective in a.scores
+        if objective in b.scores
+        for parts in _parts(a.scores[objective], b.scores[objective])
+    ]
+    found = differences([parts for _, _, parts in pairs])
+    console.print(Text(f"a = {full_title(a)} ({a.recipe.id})"))
+    for b in others:
+        console.print(Text(f"b = {full_title(b)} ({b.recipe.id})"))
+        for objective in dict.fromkeys(objective for other, objective, _ in pairs if other is b):
+            own = [d for (other, name, _), d in zip(pairs, found, strict=True) if other is b and name == objective]
+            _print_tasks(objective, own, console)
+    console.print(Text(f"The {count(len(found), 'interval')} hold at once, with 95 % confidence."))
 
 
-def _print_tasks(objective: str, tasks: Sequence[Difference], console: Console) -> None:
+def _parts(a: Score, b: Score) -> list[tuple[Score, Score]]:
+    """The pairs of scores that are compared: the objective's, and where it has several tasks, each task's."""
+    tasks = [(alone(x), alone(y)) for x, y in zip(a.tasks, b.tasks, strict=True)]
+    return [(a, b), *tasks] if len(tasks) > 1 else tasks
+
+
+def _print_tasks(objective: str, found: Sequence[Difference], console: Console) -> None:
     table = text_table(objective, numbers=("a", "b", "a - b", "95 % interval"))
     table.add_column("excludes 0")
     table.add_column("flips", justify="right")
-    for d in tasks:
+    for place, d in enumerate(found):
         apart = d.low > 0 or d.high < 0
-        cells = (d.task, number(d.a), number(d.b), f"{d.value:+.3f}", span(d.low, d.high), "yes" if apart else "no")
+        name = f"all {len(found) - 1} tasks" if place == 0 and len(found) > 1 else d.task
+        cells = (name, number(d.a), number(d.b), f"{d.value:+.3f}", span(d.low, d.high), "yes" if apart else "no")
         table.add_row(*map(Text, (*cells, str(len(d.won) + len(d.lost)))), style="bold" if apart else "")
     console.print(table)
-    for d in tasks:
+    for d in found:
         for name, documents in (("a", d.won), ("b", d.lost)):
             if documents:
                 console.print(Text(f"{d.task}: only {name} is right: {_documents(documents)}"))

@@ -121,7 +121,10 @@ def summary(board: Board) -> str:
     members = f"{count(len(front), 'recipe')}: {listed(map(title, front))}"
     text += f"The front of {listed(board.axes)} has {members}. "
     if near:
-        text += f"{count(len(near), 'more recipe')} {'is' if len(near) == 1 else 'are'} near it. "
+        text += (
+            f"{count(len(near), 'more recipe')} {'is' if len(near) == 1 else 'are'} near it: with 95 % confidence, the "
+            f"front that all questions of this kind would show is among these {len(front) + len(near)}. "
+        )
     text += " ".join(_best(board, rows, name) for name in board.objectives)
     return text + (" The front may still change: some recipes are pending." if counts[RecipeStatus.PENDING] else "")
 
@@ -229,9 +232,15 @@ def reading(board: Board) -> list[str]:
         "randomness of training.",
         "A recipe is on the front when no other scored recipe is at least as good in every objective and better "
         f"in one. The front's objectives here: {listed(board.axes)}.",
-        "A recipe is near the front when it is off it, but in every objective within one paired standard error "
-        "of one and the same recipe on it. Paired: both answered the same questions, and what makes a question "
-        "hard for both cancels out; so these errors are smaller than the ± of the tables suggest.",
+        "A recipe is near the front when it is off it, but may be on it: no recipe beats it in every objective "
+        "beyond doubt. With 95 % confidence, every recipe of the front that all questions of this kind would show "
+        "is on the front here or near it.",
+        "Differences are paired: both recipes answered the same questions, and what makes a question hard for both "
+        "cancels out; so their intervals are narrower than the ± of the tables suggest. Intervals hold at once: "
+        "with 95 % confidence, each contains its true difference. A difference beyond doubt is one whose interval "
+        "leaves out 0, among those of all pairs of recipes in all objectives.",
+        "Not known: one document, or answers that are all right or all wrong, show no standard error. An interval "
+        "then counts on two more documents, as far apart as the metric reaches.",
         "A front of many recipes flatters its members: the best of several noisy scores is too good on average. "
         "Confirm a choice on other questions before you rely on it.",
     ]

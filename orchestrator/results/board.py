@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from orchestrator.config.objectives import Objective
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.records import Failure, Profile, RecipeStatus, Serving
 from orchestrator.recipes.recipe import Recipe, find_recipe
 from orchestrator.recipes.tuning import Start, Tuning
-from orchestrator.stats.front import near_front, pareto_front
-from orchestrator.stats.scores import Score
+from orchestrator.stats.front import front_mask
+from orchestrator.stats.scores import Score, estimates
+from orchestrator.stats.simultaneous import may_be_on_front
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Row:
     """Seconds of a worker's time by kind (see `orchestrator.ledger.ledger.COSTS`)."""
     on_front: bool = False
     near_front: bool = False
+    """Off the front, but no recipe beats it in every objective beyond doubt, so that it may be on the front."""
     failure: Failure | None = None
 
     @property
@@ -185,10 +189,16 @@ class Board:
 
 
 def mark_front(objectives: Mapping[str, Objective], rows: Sequence[Row]) -> list[Row]:
-    """Mark which of the scored rows are on the front and which are near it."""
+    """Mark which of the scored rows are on the front, and which others may be on it."""
     signs = {name: objective.sign for name, objective in objectives.items() if objective.front}
-    scored = {row.recipe.id: row.scores for row in rows if row.status == RecipeStatus.SCORED}
-    points = {key: [signs[name] * scores[name].value for name in signs] for key, scores in scored.items()}
-    front = pareto_front(points)
-    on, near = set(front), set(near_front(scored, signs, front))
-    return [replace(row, on_front=row.recipe.id in on, near_front=row.recipe.id in near) for row in rows]
+    scored = [row for row in rows if row.status == RecipeStatus.SCORED]
+    if not scored:
+        return list(rows)
+    axes = [estimates([row.scores[name] for row in scored]) * sign for name, sign in signs.items()]
+    on, may_be = front_mask(np.stack([axis.values for axis in axes], axis=1)), may_be_on_front(axes)
+    marks = {row.recipe.id: mark for row, *mark in zip(scored, on, may_be, strict=True)}
+    found = []
+    for row in rows:
+        on_front, possible = map(bool, marks.get(row.recipe.id, (False, False)))
+        found.append(replace(row, on_front=on_front, near_front=possible and not on_front))
+    return found

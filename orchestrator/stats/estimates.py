@@ -92,6 +92,11 @@ class Estimates:
         steps = tuple(map(max, self.steps, other.steps))
         return replace(self, values=self.values - other.values, cells=self.cells - other.cells, steps=steps)
 
+    def __mul__(self, factor: float) -> Estimates:
+        """Multiply all numbers by a factor, such as -1 to maximise what is minimised."""
+        steps = tuple(abs(factor) * step for step in self.steps)
+        return replace(self, values=factor * self.values, cells=factor * self.cells, steps=steps)
+
     def __getitem__(self, rows: slice | Sequence[int] | npt.NDArray[np.bool_ | np.int64]) -> Estimates:
         """Choose some of the numbers."""
         return replace(self, values=self.values[rows], cells=self.cells[rows])

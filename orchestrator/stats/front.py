@@ -1,4 +1,4 @@
-"""The Pareto front, the recipes near it, and the volume that it dominates."""
+"""The Pareto front, and the volume that it dominates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.stats.estimates import Floats
-from orchestrator.stats.scores import Score, paired_ses
 
 PIECE = 512
 """Number of recipes that are compared at once, to limit memory."""
@@ -72,33 +71,3 @@ def hypervolume(points: Floats, reference: Floats) -> float:
         if above[i, -1] > ends[i]
     ]
     return float(sum(slices))
-
-
-def near_front(
-    scores: Mapping[str, Mapping[str, Score]], signs: Mapping[str, float], front: Sequence[str]
-) -> list[str]:
-    """List the recipes near the front: off it, but within one paired standard error of it.
-
-    Such a recipe is in every objective within one paired standard error of one and the same recipe on the front. This
-    makes the "on or near the front" of arXiv 2604.01538 exact.
-
-    Args:
-        scores: recipe → objective → score, for scored recipes.
-        signs: objective → +1 to maximise, -1 to minimise.
-        front: the recipes on the front.
-    """
-    on_it = set(front)
-    off = [name for name in scores if name not in on_it]
-    found: list[str] = []
-    for start in range(0, len(off), PIECE):
-        piece = off[start : start + PIECE]
-        near = np.zeros(len(piece), bool)
-        for on in front:
-            within = np.ones(len(piece), bool)
-            for key, sign in signs.items():
-                best, others = scores[on][key], [scores[name][key] for name in piece]
-                behind = sign * (best.value - np.array([score.value for score in others]))
-                within &= behind <= paired_ses(best, others)
-            near |= within
-        found += [name for name, is_near in zip(piece, near, strict=True) if is_near]
-    return found

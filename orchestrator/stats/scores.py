@@ -119,49 +119,10 @@ def estimates(scores: Sequence[Score]) -> Estimates:
     return Estimates.of(np.array([score.value for score in scores]), parts)
 
 
-def paired_ses(a: Score, others: Sequence[Score]) -> Floats:
-    """Compute the paired standard error of a - b for each b of the others, on the same documents; shape (others,)."""
-    return (estimates([a]) - estimates(others)).ses
-
-
 def interval(a: Score, b: Score) -> tuple[float, float]:
     """Compute the 95 % interval of a - b, paired by document; NaN where it is not known."""
     low, high = (estimates([a]) - estimates([b])).interval()
     return float(low[0]), float(high[0])
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The difference a - b of two recipes on one task, paired by document."""
-
-    task: str
-    a: float
-    b: float
-    low: float
-    high: float
-    """95 % interval of a - b, from `low` to `high`; NaN where it is not known."""
-    won: list[int]
-    """Indices of the documents on which only a is correct; empty where the metric is not binary."""
-    lost: list[int]
-    """Indices of the documents on which only b is correct; empty where the metric is not binary."""
-
-    @property
-    def value(self) -> float:
-        """The difference a - b."""
-        return self.a - self.b
-
-
-def difference(a: TaskScore, b: TaskScore) -> Difference:
-    """Compare two recipes on one task, paired by document."""
-    low, high = interval(Score(a.value, (a,), (1.0,)), Score(b.value, (b,), (1.0,)))
-    flips = _binary(a.documents) and _binary(b.documents)
-    won = np.flatnonzero((a.documents == 1) & (b.documents == 0)).tolist() if flips else []
-    lost = np.flatnonzero((a.documents == 0) & (b.documents == 1)).tolist() if flips else []
-    return Difference(a.task, a.value, b.value, low, high, won, lost)
-
-
-def _binary(values: Floats) -> bool:
-    return bool(np.isin(values, (0.0, 1.0)).all())
 
 
 def as_row(scores: dict[str, Score]) -> dict[str, Any]:

@@ -37,6 +37,8 @@ def critical(statements: Sequence[Estimates], level: float = 0.95) -> float:
         statements: of any documents, usually differences. Those whose error is not known, or that have none, are in no
             family.
     """
+    if sum(len(each.values) for each in statements) < 2:
+        return NORMAL
     drawn = _multipliers(statements, DRAWS)
     largest = np.zeros(DRAWS, np.float32)
     for each, multipliers in zip(statements, drawn, strict=True):

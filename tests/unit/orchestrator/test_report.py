@@ -24,11 +24,12 @@ from orchestrator.recipes.expand import expand
 from orchestrator.recipes.recipe import Point, Source
 from orchestrator.report import figures
 from orchestrator.report.page import escape_markdown, write_report
-from orchestrator.report.terminal import print_board, print_difference
+from orchestrator.report.terminal import print_board, print_differences
 from orchestrator.report.words import slerp_words, span
 from orchestrator.results.board import Board, Row, TaskSummary, mark_front
 from orchestrator.results.layout import Layout
-from orchestrator.stats.scores import Score, TaskScore, combine, difference
+from orchestrator.stats.differences import alone, differences
+from orchestrator.stats.scores import Score, TaskScore, combine
 
 FAKE = BACKENDS["fake"].warning or ""
 RATIOS = {"start": 0.0, "stop": 1.0, "step": 0.1}
@@ -338,9 +339,12 @@ def test_a_difference_in_a_terminal() -> None:
     board = BOARDS["broken"]()
     a, b = board.find("linear alpha=0.2"), board.find("instruct")
     sink = io.StringIO()
-    print_difference(board, a, b, Console(file=sink, width=100))
+    print_differences(board, a, [b], Console(file=sink, width=100))
     text = sink.getvalue()
-    found = difference(a.scores["medical"].tasks[0], b.scores["medical"].tasks[0])
+    scores = [(a.scores[name], b.scores[name]) for name in a.scores]
+    tasks = [tuple(map(alone, pair)) for pair in zip(scores[0][0].tasks, scores[0][1].tasks, strict=True)]
+    assert len(tasks) > 1 and f"The {len(scores) + len(tasks)} intervals hold at once" in " ".join(text.split())
+    found = differences([scores[0], *((x, y) for x, y in tasks), *scores[1:]])[1]
     assert a.recipe.id in text and "instruct (parent)" in text and "yes" in text
     assert span(found.low, found.high) in text and str(len(found.won) + len(found.lost)) in text
     assert re.search(
@@ -351,7 +355,7 @@ def test_a_difference_in_a_terminal() -> None:
 def test_a_recipe_without_scores_cannot_be_compared() -> None:
     board = BOARDS["broken"]()
     with pytest.raises(UserError, match="is pending and has no scores"):
-        print_difference(board, board.find("slerp t=0.2"), board.find("clinical"), Console(file=io.StringIO()))
+        print_differences(board, board.find("slerp t=0.2"), [board.find("clinical")], Console(file=io.StringIO()))
 
 
 def test_words() -> None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.config.objectives import Objective
-from orchestrator.stats.scores import TaskScore, combine, difference, interval, own_clusters, paired_ses
+from orchestrator.stats.differences import difference
+from orchestrator.stats.scores import TaskScore, combine, estimates, interval, own_clusters
 from tasks.evaluation.judge import _groups, _sample
 
 bits = st.lists(st.integers(0, 1).map(float), min_size=3, max_size=40)
@@ -33,7 +34,6 @@ def test_the_standard_error_of_a_mean_is_lm_evals(values: list[float]) -> None:
 @given(bits)
 def test_a_recipe_does_not_differ_from_itself(values: list[float]) -> None:
     score = combine(Objective(tasks=["t"]), [task(values)])
-    assert paired_ses(score, [score]).tolist() == [0]
     same = difference(score.tasks[0], score.tasks[0])
     assert (same.value, same.won, same.lost) == (0, [], [])
     assert same.low == -same.high < 0, "equal answers to a few questions do not prove equal recipes"
@@ -43,7 +43,7 @@ def test_pairing_is_what_makes_a_difference_visible() -> None:
     hard = [1.0] * 50 + [0.0] * 50
     better = [1.0] * 60 + [0.0] * 40
     a, b = (combine(Objective(tasks=["t"]), [task(v)]) for v in (better, hard))
-    assert paired_ses(a, [b])[0] < 0.5 * float(np.hypot(a.se or 0, b.se or 0))
+    assert (estimates([a]) - estimates([b])).ses[0] < 0.5 * float(np.hypot(a.se or 0, b.se or 0))
     found = difference(a.tasks[0], b.tasks[0])
     assert found.low > 0
     assert found.won == [*range(50, 60)]
@@ -62,7 +62,7 @@ def test_an_interval_of_whole_scores_is_as_wide_as_the_paired_error_says() -> No
     )
     low, high = interval(a, b)
     assert low < a.value - b.value < high
-    assert high - low == pytest.approx(2 * 1.96 * paired_ses(a, [b])[0], rel=0.1)
+    assert high - low == pytest.approx(2 * 1.96 * (estimates([a]) - estimates([b])).ses[0], rel=0.1)
     assert low > 0, "one task differs, and pairing shows it"
 
 

@@ -1,0 +1,104 @@
+"""Families of statements, and the recipes that may be on the front, where the truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from orchestrator.stats.differences import differences
+from orchestrator.stats.estimates import NORMAL, Estimates, Floats, Part
+from orchestrator.stats.front import front_mask
+from orchestrator.stats.scores import Score, TaskScore
+from orchestrator.stats.simultaneous import PIECE, critical, may_be_on_front
+
+
+def of(values: Floats, first: int = 0) -> Estimates:
+    """One task's estimates; values of shape (recipes, documents)."""
+    documents = np.arange(first, first + values.shape[1])
+    means = values.mean(axis=1)
+    return Estimates.of(means, [Part(1.0, values - means[:, None], documents, 1.0)])
+
+
+def verdicts(generator: np.random.Generator, chances: Floats, documents: int, alike: float = 0.7) -> Floats:
+    """Verdicts of recipes that have a common answer to a share of the documents; shape (recipes, documents)."""
+    shared, own = generator.random(documents), generator.random((len(chances), documents))
+    drawn = np.where(generator.random(documents) < alike, shared, own)
+    return np.where(drawn < chances[:, None], 1.0, 0.0)
+
+
+def test_a_family_of_one_has_the_usual_quantile_and_larger_ones_larger() -> None:
+    values = np.random.default_rng(0).normal(0, 1, (20, 400))
+    assert critical([of(values[:1])]) == NORMAL
+    ten, twenty = critical([of(values[:10])]), critical([of(values)])
+    assert 2.6 < ten < 2.95 < twenty < 3.15, "of independent statements Šidák's, 2.80 and 3.02"
+
+
+def test_statements_that_move_together_cost_nothing() -> None:
+    values = np.random.default_rng(0).normal(0, 1, (1, 400))
+    assert critical([of(values * np.arange(1, 21)[:, None]), of(-values)]) == pytest.approx(NORMAL, abs=0.1)
+    assert critical([of(values), of(values, first=400)]) > NORMAL + 0.15, "other documents are other statements"
+
+
+def test_what_has_no_error_is_in_no_family() -> None:
+    values = np.random.default_rng(0).normal(0, 1, (1, 400))
+    one = of(values[:, :1], first=999)
+    assert critical([of(values), of(0 * values), one]) == pytest.approx(NORMAL, abs=0.1)
+
+
+def test_several_differences_are_wider_than_each_alone() -> None:
+    generator = np.random.default_rng(1)
+    scores = []
+    for values in verdicts(generator, np.array([0.5, 0.55, 0.6, 0.65]), 300):
+        task = TaskScore("o", "t", {}, values.mean(), values - values.mean(), values)
+        scores.append(Score(task.value, (task,), (1.0,)))
+    together = differences([(scores[0], other) for other in scores[1:]])
+    for found, other in zip(together, scores[1:], strict=True):
+        (single,) = differences([(scores[0], other)])
+        assert found.low < single.low < single.high < found.high and found.value == single.value
+
+
+def test_a_recipe_that_is_beaten_in_one_objective_only_may_be_on_the_front() -> None:
+    generator = np.random.default_rng(2)
+    first = of(verdicts(generator, np.array([0.8, 0.4, 0.4]), 500))
+    second = of(verdicts(generator, np.array([0.6, 0.6, 0.2]), 500), first=500)
+    assert may_be_on_front([first, second]).tolist() == [True, True, False]
+    assert may_be_on_front([first * -1]).tolist() == [False, True, True]
+
+
+def test_recipes_that_answer_alike_may_all_be_on_the_front() -> None:
+    values = np.tile(np.random.default_rng(0).random(30), (4, 1))
+    assert may_be_on_front([of(values)]).all()
+    assert may_be_on_front([of(values[:, :1])]).all(), "one document tells nothing"
+
+
+def test_more_recipes_than_are_compared_at_once() -> None:
+    chances = np.where(np.arange(PIECE + 9) % 2, 0.9, 0.1)
+    found = may_be_on_front([of(verdicts(np.random.default_rng(0), chances, 100))])
+    assert (found == (chances == 0.9)).all()
+
+
+@pytest.mark.parametrize(("documents", "alike"), [(20, 0.5), (100, 0.9), (200, 0.5)])
+def test_equal_recipes_are_seldom_called_better(documents: int, alike: float) -> None:
+    """Two parents, ten merges, two objectives: a false "better" in one report of twenty at most."""
+    generator = np.random.default_rng(documents)
+    wrong = 0
+    for _ in range(60):
+        axes = [of(verdicts(generator, np.full(12, 0.6), documents, alike), first=k * documents) for k in range(2)]
+        family = [axis - axis[[parent]] for axis in axes for parent in (0, 1)]
+        normal = critical(family)
+        wrong += any((each.interval(normal)[0] > 0).any() for each in family)
+    assert wrong <= 6
+
+
+@pytest.mark.parametrize("documents", [30, 300])
+def test_the_true_front_is_seldom_missed(documents: int) -> None:
+    generator = np.random.default_rng(documents)
+    truth = np.array([[0.7, 0.4], [0.65, 0.5], [0.6, 0.58], [0.5, 0.6], [0.5, 0.5], [0.4, 0.35], [0.45, 0.45]])
+    front = front_mask(truth)
+    missed, sizes = 0, []
+    for _ in range(60):
+        axes = [of(verdicts(generator, truth[:, k], documents, 0.6), first=k * documents) for k in range(2)]
+        found = may_be_on_front(axes)
+        missed += not found[front].all()
+        sizes.append(found.sum())
+    assert missed <= 6 and front.sum() <= np.mean(sizes) <= (7 if documents == 30 else 6)
