@@ -37,7 +37,7 @@ NORMAL = float(ndtri(0.975))
 FEW = 5
 """Below so many documents of a task that are unlike the others, their contributions do not show how large one can
 be."""
-SKEW = 10.0
+SKEW = 20.0
 """A sample's skewness is multiplied by 1 + SKEW / degrees of freedom, as it is far too small in small samples."""
 STRETCH = 0.9
 """Largest product of skewness and quantile: at 1 a side's length has no bound (here it is 1.8 times the other's)."""
