@@ -18,12 +18,13 @@ from cluster.errors import described, portable
 from orchestrator.core.records import Answer, Answered, Failure
 from tasks.evaluation.ledger_lm import generated_text
 from tasks.evaluation.suites import SuiteTask
-from tasks.generation.metrics import Measured, OpenEncoder, Reference, Values, measure
+from tasks.generation.measured import Measured
+from tasks.generation.metrics import OpenEncoder, Reference, Values, measure
 from tasks.generation.task import GenerationTask
 
-Texts = tuple[str, Reference, str]
-"""A generated text, its reference or references, and its source."""
-Work = tuple[dict[str, Texts], Measured]
+Unmeasured = tuple[str, Reference, str, tuple[str, ...]]
+"""A generated text, its reference or references, its source, and the groups of metrics that are not stored."""
+Work = tuple[dict[str, Unmeasured], Measured]
 """Texts by their keys, and where their values are stored."""
 Generated = dict[str, tuple[GenerationTask, Any]]
 """Question → its task and lm-eval's instance."""
@@ -34,9 +35,12 @@ AT_ONCE = 4
 
 
 @portable
-def measure_all(texts: dict[str, Texts], encoder: OpenEncoder | None) -> dict[str, Values]:
+def measure_all(texts: dict[str, Unmeasured], encoder: OpenEncoder | None) -> dict[str, Values]:
     """Measure texts, each under its key."""
-    return {key: measure(*each, encoder) for key, each in texts.items()}
+    return {
+        key: measure(output, reference, source, encoder, groups)
+        for key, (output, reference, source, groups) in texts.items()
+    }
 
 
 @contextlib.contextmanager
@@ -94,15 +98,15 @@ def _generated(suites: Sequence[SuiteTask]) -> Generated:
 
 def _new_texts(answers: Iterable[Answer], generated: Generated) -> Iterator[Work]:
     """The texts that are not measured yet, in pieces of `PIECE`; a sweep's tasks share what was measured."""
-    texts: dict[str, Texts] = {}
+    texts: dict[str, Unmeasured] = {}
     measured: Measured | None = None
     for answer in answers:
         if answer.question_id in generated:
             task, instance = generated[answer.question_id]
             measured = task.measured
             each = (generated_text(instance, answer), instance.doc["reference"], instance.doc["input"])
-            if not measured.knows(*each):
-                texts[measured.key(*each)] = each
+            if missing := measured.missing(*each):
+                texts[measured.key(*each)] = (*each, missing)
     keys = list(texts)
     for start in range(0, len(keys), PIECE):
         assert measured is not None, "there are texts"

@@ -46,6 +46,24 @@ class OwnTask(Strict):
         return self
 
 
+class TextMetrics(Strict):
+    """Which BLEU and which ROUGE the composite takes; whatever it takes, both BLEUs and both ROUGE-Ls are reported."""
+
+    bleu: Literal["sentence", "corpus"] = "sentence"
+    """`sentence`: the mean over the texts of each one's BLEU. `corpus`: that of all texts taken together."""
+    rouge: Literal["rougeL", "rougeLsum"] = "rougeL"
+    """`rougeL`: a text is one sequence of words. `rougeLsum`: line by line, as rouge-score takes a line for a
+    sentence."""
+    stemming: bool = False
+    """Compare Porter stems in place of words in every ROUGE."""
+
+    @property
+    def words(self) -> str:
+        """The choice in words: `sentence BLEU, ROUGE-L, no stemming`."""
+        rouge = {"rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}[self.rouge]
+        return f"{self.bleu} BLEU, {rouge}, {'stemming' if self.stemming else 'no stemming'}"
+
+
 PAPER_SEQUENCES = 16
 """Default of `max_num_seqs` in sweeps with generation tasks."""
 
@@ -57,5 +75,8 @@ class Generation(Strict):
     """Clinical task (clinical_mts_dialog, …) → folder with the files of its data set, as published."""
     own: dict[Name, OwnTask] = {}
     """Name of the task in `objectives` → a generation task of your own."""
+    metrics: TextMetrics = TextMetrics()
+    """The variants of the metrics that `composite` is made of. Metrics are computed from stored answers: another choice
+    needs no new ones."""
     encoder: Encoder | None = None
     """The encoder of BERTScore; the metrics `bertscore` and `composite` require it."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.config.methods import ratio_words
 from orchestrator.config.published import Published
 from orchestrator.core.text import count
-from orchestrator.report import finetune, search, tables
+from orchestrator.report import finetune, replies, search, tables
 from orchestrator.report.tables import Table
 from orchestrator.report.words import average_words, encoder_words, reading, side_words, slerp_words, time_words
 from orchestrator.results.board import Board
@@ -28,6 +28,10 @@ EQUAL = (
 FORGOTTEN = (
     "What fine-tuning changed in its task (learned) and in the sweep's objectives: the mean over seeds minus the "
     "starting point, with the paired 95 % interval over questions."
+)
+REPLIES = (
+    "Counted from the stored answers. None of it is part of a score, unless the objective's metric names it; a mean "
+    "over tasks is weighted as in the objective."
 )
 COST = "Worker time: for merging that of loading and evaluating all recipes, for fine-tuning that of one training run."
 ASSUMPTIONS = Path(__file__).parents[2] / "ASSUMPTIONS.md"
@@ -64,6 +68,7 @@ def sections(board: Board, figures: set[str], published: Published | None) -> li
         _trajectories("trajectories" in figures),
         *_finetuning(board, "learning" in figures),
         Section("Tasks", parts=tuple(_tasks(board, name) for name in board.objectives)),
+        *_replies(board),
         _slerp(board),
         _failures(board),
         _questions(board),
@@ -173,6 +178,16 @@ def _finetuning(board: Board, drawn: bool) -> list[Section]:
 def _tasks(board: Board, objective: str) -> Section:
     table = tables.tasks(board, objective)
     return Section(objective, (average_words(board, objective),), table if table.rows else None)
+
+
+def _replies(board: Board) -> list[Section]:
+    """Show the measures of replies, where there are any: they are no part of a score unless `metric` names them."""
+    parts = []
+    for name in board.objectives:
+        if (table := replies.table(board, name)).head[1:]:
+            places = tuple(Section("Which place was chosen", table=each) for each in replies.places(board, name))
+            parts.append(Section(name, replies.words(board, name), table, parts=places))
+    return [Section("How recipes reply", (REPLIES,), parts=tuple(parts))] if parts else []
 
 
 def _slerp(board: Board) -> Section:

@@ -12,6 +12,7 @@ from orchestrator.models.serving import tokenizer_of
 from orchestrator.recipes.recipe import Source
 from orchestrator.report.words import (
     full_title,
+    heading,
     number,
     parent_name,
     ranked,
@@ -64,8 +65,8 @@ def leaderboard(board: Board) -> Table:
     names = list(board.objectives)
     rows = ranked(board, board.rows)
     cells = [(row.recipe.id, full_title(row), row.status, mark(row), *_scores(row, names)) for row in rows]
-    head = ("id", "recipe", "status", "front", *names)
-    return Table(head, tuple(cells), tuple(map(kind, rows)), words=4)
+    titles = ("id", "recipe", "status", "front", *(heading(board, name) for name in names))
+    return Table(titles, tuple(cells), tuple(map(kind, rows)), words=4)
 
 
 def front(board: Board) -> Table:
@@ -73,7 +74,8 @@ def front(board: Board) -> Table:
     names = list(board.objectives)
     chosen = [row for row in ranked(board, scored(board)) if row.on_front or row.near_front]
     cells = [(title(row), mark(row), row.recipe.id, *_scores(row, names)) for row in chosen]
-    return Table(("recipe", "front", "id", *names), tuple(cells), tuple(map(kind, chosen)), words=3)
+    titles = ("recipe", "front", "id", *(heading(board, name) for name in names))
+    return Table(titles, tuple(cells), tuple(map(kind, chosen)), words=3)
 
 
 def differences(board: Board) -> Table:
@@ -149,8 +151,8 @@ def tasks(board: Board, objective: str) -> Table:
                 *(number(values[c]) if c in values else NONE for c in columns),
             )
         )
-    head = ("recipe", objective, *(f"{task}: {metric}" if metric else task for task, metric in columns))
-    return Table(head, tuple(cells), tuple(map(kind, rows)))
+    titles = (f"{task}: {metric}" if metric else task for task, metric in columns)
+    return Table(("recipe", heading(board, objective), *titles), tuple(cells), tuple(map(kind, rows)))
 
 
 def slerp(board: Board) -> Table:

@@ -16,7 +16,7 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.records import RecipeStatus
 from orchestrator.core.text import count
 from orchestrator.report import finetune
-from orchestrator.report.words import full_title, number, parent_name, ranked, score_text, span, title, warnings, why
+from orchestrator.report.words import full_title, heading, number, parent_name, ranked, score_text, span, title, warnings, why
 from orchestrator.results.board import Board, FinetuneResults, Row
 from orchestrator.stats.differences import Difference, alone, differences
 from orchestrator.stats.scores import Score
@@ -44,7 +44,7 @@ def print_board(board: Board, console: Console) -> None:
     for line in warnings(board):
         console.print(Text(line, style="bold red"))
     names = list(board.objectives)
-    table = text_table("", "recipe", "id", "status", numbers=names)
+    table = text_table("", "recipe", "id", "status", numbers=[heading(board, name) for name in names])
     rows = ranked(board, board.rows)
     for row in rows[:LINES]:
         mark = "●" if row.on_front else "○" if row.near_front else ""

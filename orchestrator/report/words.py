@@ -171,6 +171,12 @@ def slerp_words(pair: str, share: dict[str, float]) -> str:
     )
 
 
+def heading(board: Board, objective: str) -> str:
+    """Head a column of an objective's scores: its name, with what its composite takes where it has one."""
+    chosen = listed(dict.fromkeys(t.composite for t in board.tasks if t.objective == objective and t.composite))
+    return f"{objective} (composite with {chosen})" if chosen else objective
+
+
 def average_words(board: Board, objective: str) -> str:
     """Describe how an objective's tasks become one number."""
     settings = board.objectives[objective]
@@ -184,7 +190,9 @@ def average_words(board: Board, objective: str) -> str:
     axis = "" if settings.front else "; it is measured, but is no axis of the front"
     metrics = listed(dict.fromkeys(" and ".join(task.metrics) for task in tasks)) if tasks else "no task"
     mean = "; a task's value is the mean of its metrics" if any(len(task.metrics) > 1 for task in tasks) else ""
-    sentence = f"{objective} is {over} (average: {settings.average}) of {metrics}{mean}; {better}{axis}."
+    sentence = (
+        f"{heading(board, objective)} is {over} (average: {settings.average}) of {metrics}{mean}; {better}{axis}."
+    )
     return sentence + side_words(board, objective)
 
 

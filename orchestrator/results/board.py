@@ -59,6 +59,8 @@ class TaskSummary:
     """Its weight in the objective, from 0 to 1, where a group of tasks counts as one."""
     split: str = ""
     """Which questions of the data set these are, in words."""
+    composite: str = ""
+    """What its composite takes, such as `corpus BLEU, ROUGE-L, no stemming`; empty where none of its metrics is one."""
 
 
 @dataclass(frozen=True)

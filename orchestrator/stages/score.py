@@ -16,6 +16,7 @@ from tasks.benchmarks.overlaps import describe_overlaps
 from tasks.evaluation.judge import NoScore, score_task
 from tasks.evaluation.ledger_lm import LedgerLM, Unanswered
 from tasks.evaluation.suites import SuiteTask, generation_tasks, overlaps_of
+from tasks.generation.task import GenerationTask
 
 
 def score(sweep: Sweep, evaluated: Round) -> Board:
@@ -52,15 +53,17 @@ def _rows(sweep: Sweep, evaluated: Round) -> list[Row]:
 
 
 def _summary(suite: SuiteTask) -> TaskSummary:
+    metrics = tuple(metric for metric, _ in suite.metrics)
     return TaskSummary(
         suite.objective,
         suite.name,
-        tuple(metric for metric, _ in suite.metrics),
+        metrics,
         suite.documents,
         len(suite.questions),
         sum(question.truncated > 0 for question in suite.questions),
         suite.share,
         suite.split,
+        suite.task.choice(metrics) if isinstance(suite.task, GenerationTask) else "",
     )
 
 

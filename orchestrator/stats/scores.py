@@ -54,6 +54,10 @@ class TaskScore:
     clusters: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     """Number of each document's cluster, shape (documents,): documents of any task and objective with the same number
     are one draw. By default a document is a cluster of its own, the same in all objectives with this task."""
+    measures: dict[str, float] = field(default_factory=dict)
+    """Measure of its replies (see `orchestrator.config.measures`) → its value; NaN where nothing is measured."""
+    places: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Of multiple choice, label of a place → how often it was chosen, and how often it is right."""
 
     def __post_init__(self) -> None:
         if not len(self.clusters):

@@ -19,9 +19,12 @@ import numpy as np
 from langdetect import DetectorFactory
 
 from orchestrator.core.errors import describe
+from orchestrator.stats.aggregates import OfSums
 from orchestrator.stats.estimates import Floats, Ints
 from orchestrator.stats.scores import TaskScore, own_clusters
 from tasks.evaluation.ledger_lm import LedgerLM
+from tasks.evaluation.measures import AGGREGATIONS, count_places, measure
+from tasks.evaluation.requests import group_by_document
 from tasks.evaluation.suites import SuiteTask
 from tasks.evaluation.thinking import measure_reasoning
 
@@ -67,14 +70,18 @@ def score_task(suite: SuiteTask, lm: LedgerLM) -> TaskScore:
     instances = suite.task.instances
     _lay_in(suite, instances, lm)
     repeated = [instance for instance in instances for _ in range(instance.repeats or 1)]
-    by_document = group_by_document(instances)
-    values = judge_documents(suite, by_document)
-    aggregate = suite.task.aggregation()
+    judged_by = [key for key in (*suite.metrics, *suite.shown) if key[0] not in suite.yardstick.measures]
+    values = judge_documents(suite, group_by_document(instances), judged_by)
+    measured = measure(suite.task, suite.yardstick, lm, suite.metrics[0][1])
+    aggregate = {**suite.task.aggregation(), **{name: AGGREGATIONS[name] for name in measured}}
     clusters = own_clusters(suite.name, len(values))
     groups = _groups(clusters)
 
     def sample(key: Metric) -> Sample:
-        items = {place: judged[key] for place, judged in enumerate(values) if key in judged}
+        if key[0] in measured:
+            items = dict(enumerate(map(tuple, measured[key[0]])))
+        else:
+            items = {place: judged[key] for place, judged in enumerate(values) if key in judged}
         try:
             return _sample_of(items, aggregate[key[0]], groups)
         except NoScore as error:
@@ -96,8 +103,12 @@ def score_task(suite: SuiteTask, lm: LedgerLM) -> TaskScore:
         documents=scored[0].documents,
         share=suite.share,
         reasoning=measure_reasoning(repeated, lm),
-        counted={_label(key): sum(key in judged for judged in values) for key in suite.metrics},
+        counted={
+            _label(key): sum(key in judged for judged in values) for key in suite.metrics if key[0] not in measured
+        },
         clusters=clusters if all(each.by_document for each in scored) else groups,
+        measures={name: AGGREGATIONS[name](items) for name, items in measured.items()},
+        places=count_places(suite.task, suite.yardstick),
     )
 
 
@@ -125,25 +136,20 @@ def _lay_in(suite: SuiteTask, instances: Sequence[Any], lm: LedgerLM) -> None:
                 )
 
 
-def group_by_document(instances: Sequence[Any]) -> list[list[Any]]:
-    """Group requests by document, in the documents' order of appearance, each group in lm-eval's order."""
-    found: dict[int, list[Any]] = defaultdict(list)
-    for instance in instances:
-        found[instance.doc_id].append(instance)
-    return [sorted(group, key=lambda instance: instance.idx) for group in found.values()]
-
-
-def judge_documents(suite: SuiteTask, by_document: Sequence[Sequence[Any]]) -> list[dict[Metric, Any]]:
-    """Compute what lm-eval's `process_results` gives for each document, under each filter that the suite uses.
+def judge_documents(
+    suite: SuiteTask, by_document: Sequence[Sequence[Any]], metrics: Sequence[Metric]
+) -> list[dict[Metric, Any]]:
+    """Compute what lm-eval's `process_results` gives for each document, under each filter that the metrics use.
 
     Args:
         by_document: the requests of each document, with their responses.
+        metrics: where there are none, nothing is computed.
 
     Raises:
         NoScore: a filter or process_results raises, or the latter gives no dictionary.
     """
     instances = [instance for group in by_document for instance in group]
-    filters = dict.fromkeys(filter_ for _, filter_ in (*suite.metrics, *suite.shown))
+    filters = dict.fromkeys(filter_ for _, filter_ in metrics)
     try:
         for each in suite.task._filters:
             each.apply(instances)
@@ -195,9 +201,12 @@ def _sample(items: Sequence[Any], aggregate: Aggregate, groups: Ints) -> Sample:
 
     Nearly all of lm-eval's aggregations are a ratio of sums; whether one is, is checked against its own value. The
     influence of document i on R = Σa/Σb is (a_i - R·b_i) / mean(b) (linearisation; Cochran, Sampling Techniques,
-    §6.3). Any other aggregation gets jackknife influences (Efron 1982).
+    §6.3). Our own functions of sums (corpus BLEU) leave out each document in turn. Any other aggregation gets jackknife
+    influences (Efron 1982) of groups.
     """
     value = _aggregated(items, aggregate)
+    if isinstance(aggregate, OfSums):
+        return Sample(value, aggregate.influence(items), np.full(len(items), np.nan), True)
     a, b = _as_ratio(items)
     if b.sum() > 0 and np.isfinite(a).all():
         for scale in (1.0, -1.0 / math.log(2)):  # the second: bits per byte

@@ -9,7 +9,7 @@ meant, but usually is not (no label is ever 0), is named. Only lm-eval's own rea
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from numbers import Integral
@@ -32,14 +32,14 @@ LETTERS = "ABCDEFGHIJ"
 NONE: frozenset[str] = frozenset()
 
 
-def check_documents(task: Any, evaluated: Iterable[int]) -> list[str]:
-    """Refuse documents that cannot be scored, few-shot examples included, and name labels that look wrong.
+def check_documents(task: Any, evaluated: Sequence[int]) -> list[str]:
+    """Refuse documents that cannot be scored, few-shot examples included, and name labels and targets that look wrong.
 
     Args:
         evaluated: the numbers of the documents that are evaluated.
 
     Returns:
-        Clauses about labels that look wrong.
+        Clauses about labels and targets that look wrong.
 
     Raises:
         UserError: a document has no choices, an empty choice, or a label or target that cannot be scored.
@@ -48,11 +48,11 @@ def check_documents(task: Any, evaluated: Iterable[int]) -> list[str]:
         return []
     documents = task.eval_docs
     numbers = dict.fromkeys([*evaluated, *range(min(LOOKED_AT, len(documents)))])
-    labels = _read(task, {number: documents[number] for number in numbers}, "document", _label)
+    labels = _read(task, {number: documents[number] for number in numbers}, "document", read_label)
     if task.config.num_fewshot and task.fewshot_cfg.doc_to_choice and not task.multiple_input:
         shots = dict(enumerate(list(task.fewshot_docs() or [])[:LOOKED_AT]))
         _read(task, shots, "few-shot example", _label_of_example)
-    return _suspicious(task, labels)
+    return [*_suspicious(task, labels), *_empty_targets(task, [documents[number] for number in evaluated])]
 
 
 @dataclass
@@ -108,8 +108,8 @@ def _read(
 
 
 # -------------------------------------------------------------------- one document
-def _label(task: Any, document: Mapping[str, Any]) -> Label | None:
-    """Read what the answer to a document is compared with.
+def read_label(task: Any, document: Mapping[str, Any]) -> Label | None:
+    """Read what the answer to a document is compared with; None where that is no choice, or the task reads it itself.
 
     Raises:
         Fault: the document cannot be scored.
@@ -275,6 +275,16 @@ def _suspicious(task: Any, labels: Sequence[Label]) -> list[str]:
             "the data, every answer is compared with the wrong choice",
         ]
     return []
+
+
+def _empty_targets(task: Any, documents: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Name targets of generated text that are empty: only an empty reply is like them."""
+    if task.OUTPUT_TYPE != "generate_until" or callable(task.config.process_results) or task.config.doc_to_choice:
+        return
+    targets = [task.doc_to_target(document) for document in documents]
+    texts = [each if isinstance(each, list) else [each] for each in targets]
+    if empty := sum(any(isinstance(text, str) and not text.strip() for text in each) for each in texts):
+        yield f"{empty} of {len(texts)} documents have an empty target, which only an empty reply is like"
 
 
 def odd_prompts(task: Any) -> Iterator[str]:

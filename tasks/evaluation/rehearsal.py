@@ -11,7 +11,8 @@ from typing import Any
 
 from orchestrator.core.errors import NAMES_CODE, UserError, describe
 from orchestrator.core.text import listed
-from tasks.evaluation.judge import Metric, NoScore, group_by_document, judge_documents, number_of
+from tasks.evaluation.judge import Metric, NoScore, judge_documents, number_of
+from tasks.evaluation.requests import group_by_document
 from tasks.evaluation.suites import SuiteTask
 from tasks.generation.task import GenerationTask
 
@@ -38,6 +39,7 @@ def rehearse(suites: Sequence[SuiteTask]) -> None:
 def _fault(suite: SuiteTask, turn: int) -> str | None:
     """Why made-up answers have no score; None where they have one, or where the documents may be too few to tell."""
     groups = group_by_document(suite.task.instances)
+    metrics = [key for key in suite.metrics if key[0] in suite.task.aggregation()]  # measures are ours
     has_program = callable(suite.task.get_config("process_results"))
     judged: list[dict[Metric, Any]] = []
     fault = None
@@ -46,16 +48,18 @@ def _fault(suite: SuiteTask, turn: int) -> str | None:
             answer = _made_up(suite.task, request, turn)
             request.resps, request.filtered_resps = [answer] * (request.repeats or 1), {}
         try:
-            judged += judge_documents(suite, [group])
+            judged += judge_documents(suite, [group], metrics)
         except NoScore as error:
             fault = str(error)
-    return _aggregation_fault(suite, judged, len(groups)) if judged else fault
+    return _aggregation_fault(suite, metrics, judged, len(groups)) if judged else fault
 
 
-def _aggregation_fault(suite: SuiteTask, judged: Sequence[Mapping[Metric, Any]], documents: int) -> str | None:
+def _aggregation_fault(
+    suite: SuiteTask, metrics: Sequence[Metric], judged: Sequence[Mapping[Metric, Any]], documents: int
+) -> str | None:
     """Why a metric of the score has no value; a small part of the documents proves only faults of the code."""
     given = dict.fromkeys(name for values in judged for name, _ in values)
-    for key in suite.metrics:
+    for key in metrics:
         items = [values[key] for values in judged if key in values]
         aggregate = suite.task.aggregation()[key[0]]
         if not items and (len(judged) == documents or not given.keys() <= suite.task.aggregation().keys()):

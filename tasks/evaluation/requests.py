@@ -1,8 +1,9 @@
-"""What a request of lm-eval's carries beside it: what its prompt may lose, and what its replies lose."""
+"""lm-eval's requests: by document, and what they carry beside it: what a prompt may lose, and what replies lose."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -37,6 +38,14 @@ class CuttableInstance(Instance):  # type: ignore[misc]
 def cut_of(request: Instance) -> Cut | None:
     """Return the part of a request's prompt that may be shortened; None for a request of lm-eval's own tasks."""
     return request.cut if isinstance(request, CuttableInstance) else None
+
+
+def group_by_document(instances: Sequence[Instance]) -> list[list[Instance]]:
+    """Group requests by document, in the documents' order of appearance, each group in lm-eval's order."""
+    found: dict[int, list[Instance]] = defaultdict(list)
+    for instance in instances:
+        found[instance.doc_id].append(instance)
+    return [sorted(group, key=lambda instance: instance.idx) for group in found.values()]
 
 
 THINK_END = "think_end_token"

@@ -11,12 +11,15 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import datasets.config
 from lm_eval.api.task import ConfigurableTask
 
+from orchestrator.config.generation import Generation
+from orchestrator.config.measures import MEASURES
 from orchestrator.config.objectives import Objective, TaskUse
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError, hint
@@ -33,11 +36,13 @@ from tasks.evaluation.entries import Entry, load_entries, read_sides, use_of
 from tasks.evaluation.gen_kwargs import overlaid, read_gen_kwargs
 from tasks.evaluation.labels import check_documents, odd_prompts
 from tasks.evaluation.ledger_lm import LedgerLM
+from tasks.evaluation.measures import Yardstick, yardstick
 from tasks.evaluation.prompts import build, chat_of, notes, settle_thinking
 from tasks.evaluation.refusals import why_not_computed
 from tasks.evaluation.task_index import building, loading, open_index
 from tasks.evaluation.trust import check_trusted, close_downloads, close_templates
-from tasks.generation.metrics import Measured, open_encoder
+from tasks.generation.measured import Measured
+from tasks.generation.metrics import open_encoder
 from tasks.generation.sources import check_names, knows
 from tasks.generation.task import GenerationTask
 
@@ -71,6 +76,11 @@ class SuiteTask:
     """Number of a document → that of its cluster: documents of a sweep that ask the same question have the same."""
     available: int = 0
     """Documents that the data set has on this side, whatever the limit."""
+
+    @cached_property
+    def yardstick(self) -> Yardstick:
+        """What replies are compared with by the measures, read when the first recipe is scored."""
+        return yardstick(self.task)
 
 
 # -------------------------------------------------------------------- before anything is loaded
@@ -168,7 +178,8 @@ def remember(suites: Sequence[SuiteTask], config: SweepConfig, folder: Path) -> 
         UserError: the encoder is not available, or has fewer layers than the sweep names.
     """
     if tasks := generation_tasks(suites):
-        measured = Measured(folder, open_encoder(config.generation.encoder if config.generation else None))
+        generation = config.generation or Generation()
+        measured = Measured(folder, open_encoder(generation.encoder), stemming=generation.metrics.stemming)
         for task in tasks:
             task.measured = measured
 
@@ -299,16 +310,18 @@ def _why_not_computed(task: Any, metric: str) -> str | None:
 
 def _metrics(where: str, task: Any, wanted: str | list[str] | None, direction: str) -> list[tuple[str, str]]:
     """(metric, filter) pairs: `exact_match,flexible-extract` names both, `acc` takes the task's first filter."""
-    known = list(task.aggregation())
+    own = list(task.aggregation())
     filters = [item.name for item in getattr(task, "_filters", [])] or ["none"]
-    names = [wanted] if isinstance(wanted, str) else wanted or known[:1]
+    names = [wanted] if isinstance(wanted, str) else wanted or own[:1]
+    is_own = all(name.partition(",")[0] in own for name in names)
+    known = own if is_own else [*own, *yardstick(task).measures]
     found = []
     for name in names:
         metric, _, filter_ = name.partition(",")
         if metric not in known or (filter_ and filter_ not in filters):
             every = [f"{m},{f}" for m in known for f in filters] if len(filters) > 1 else known
             raise UserError(f"{where}: has no metric {name!r}{hint(name, every)} (it has: {', '.join(every)})")
-        higher = task.higher_is_better().get(metric, True)
+        higher = task.higher_is_better().get(metric, True) if metric in own else MEASURES[metric].higher_is_better
         if not isinstance(higher, bool | None):
             raise UserError(
                 f"{where}: {task.task_name} says higher_is_better: {higher!r} of {metric}; write true or "
@@ -320,7 +333,7 @@ def _metrics(where: str, task: Any, wanted: str | list[str] | None, direction: s
                 f"{where}: {metric} is better when {'higher' if higher else 'lower'}, but the objective's direction "
                 f"is {direction}; write direction: {better}"
             )
-        if why := _why_not_computed(task, metric):
+        if metric in own and (why := _why_not_computed(task, metric)):
             raise UserError(f"{where}: {task.task_name} {why}; name another metric (it has: {', '.join(known)})")
         found.append((metric, filter_ or filters[0]))
     return found

@@ -1,45 +1,52 @@
 """How close a generated text is to its reference: BLEU, METEOR, ROUGE and BERTScore, by the libraries that define them.
 
-All lie in [0, 1], each is a document's own value, and a task's value is their mean over the documents. Nothing here
-writes or logs a text: they may be clinical.
+All lie in [0, 1], and a task's value is the mean of its documents' own, but for corpus BLEU, which is that of all texts
+taken together. Nothing here writes or logs a text: they may be clinical.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import importlib.metadata
-import json
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-from orchestrator.config.generation import Encoder
+from orchestrator.config.generation import Encoder, TextMetrics
 from orchestrator.config.models import Parent
 from orchestrator.core.errors import UserError
-from orchestrator.core.files import make_private
 from orchestrator.core.text import one_line
 from orchestrator.models.resolve import open_model
 from orchestrator.models.tokenizer import open_tokenizer
+from orchestrator.stats.estimates import Floats
 from tasks.generation.faithfulness import faithfulness
 
-LEXICAL = ("bleu", "meteor", "rouge1", "rouge2", "rougeL")
-SIX = (*LEXICAL, "bertscore")
-COMPOSITE, OPTED_OUT = "composite", "composite_without_bertscore"
-"""The unweighted mean of the six, and of the five: another name, so that they are not confused."""
+CORPUS_BLEU = "corpus_bleu"
 FAITHFULNESS = "faithfulness"
+STEMMED = "stemmed "
+"""Before the name of a ROUGE whose words were stemmed."""
+ROUGES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+GROUPS: dict[str, tuple[str, ...]] = {
+    "bleu": ("bleu", CORPUS_BLEU),
+    "meteor": ("meteor",),
+    "rouge": ROUGES,
+    "stemmed rouge": tuple(STEMMED + name for name in ROUGES),
+    "bertscore": ("bertscore",),
+    "faithfulness": (FAITHFULNESS,),
+}
+"""Metrics that are computed together. `corpus_bleu` of one text is what it adds to the corpus's: sacrebleu's
+statistics, the length of the text and of the nearest reference, then matching and all n-grams of 1 to 4 words."""
+COMPOSITE, OPTED_OUT = "composite", "composite_without_bertscore"
+"""The unweighted mean of six metrics, and of five: another name, so that they are not confused."""
 NEED_ENCODER = (COMPOSITE, "bertscore")
-METRICS = (COMPOSITE, *SIX, OPTED_OUT, FAITHFULNESS)
+METRICS = (
+    COMPOSITE, "bleu", CORPUS_BLEU, "meteor", "rouge1", "rouge2", "rougeL", "rougeLsum", "bertscore", OPTED_OUT,
+    FAITHFULNESS,
+)  # fmt: skip
 Reference = str | Sequence[str]
 """A reference text, or several."""
 Values = dict[str, Any]
 """Metric → its value."""
-VERSION = 2
-"""Version of the metrics: raised with every change of a value, so that stored values are computed again."""
-LIBRARIES = ("bert-score", "nltk", "rouge-score", "sacrebleu")
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ def check_lexical() -> None:
         UserError: NLTK's data is not there.
     """
     try:
-        lexical("a text", ["a text"])
+        measure("a text", "a text", "", None, ("meteor",))
     except LookupError:
         raise UserError(
             "METEOR needs NLTK's data: wordnet and punkt_tab in a folder that NLTK_DATA names; `make setup` puts them "
@@ -96,49 +103,80 @@ def check_lexical() -> None:
         ) from None
 
 
-def measure(output: str, reference: Reference, source: str, encoder: OpenEncoder | None) -> Values:
-    """Compute every metric of one generated text.
+def measure(
+    output: str, reference: Reference, source: str, encoder: OpenEncoder | None, groups: Iterable[str]
+) -> Values:
+    """Compute metrics of one generated text.
 
     Args:
         reference: one text, or several, of which the best counts; BLEU takes them together.
         source: the text that the output was generated from; only faithfulness uses it.
-        encoder: BERTScore's; None leaves out the metrics that need it.
+        encoder: BERTScore's; the other groups do without.
+        groups: names in `GROUPS`.
 
     Returns:
         Metric → value, in [0, 1]. An empty output scores 0 in all but faithfulness, which is a pair: supported
-        statements, and statements checked.
+        statements, and statements checked; to the corpus's BLEU it adds its missing length.
     """
-    values: Values = dict.fromkeys(SIX if encoder else LEXICAL, 0.0)
     references = [reference] if isinstance(reference, str) else list(reference)
-    if output.strip():
-        values.update(lexical(output, references))
-        if encoder:
+    values: Values = {}
+    for group in groups:
+        if group == "faithfulness":
+            values[FAITHFULNESS] = faithfulness(output, source)
+        elif group == "bleu":
+            values |= _bleu(output, references)
+        elif not output.strip():
+            values |= dict.fromkeys(GROUPS[group], 0.0)
+        elif group == "meteor":
+            values["meteor"] = _meteor(output, references)
+        elif group == "bertscore":
+            assert encoder is not None, "the caller has one"
             values["bertscore"] = bertscore(output, references, encoder.folder, encoder.layer)
-    if encoder:
-        values[COMPOSITE] = sum(values[name] for name in SIX) / len(SIX)
-    values[OPTED_OUT] = sum(values[name] for name in LEXICAL) / len(LEXICAL)
-    values[FAITHFULNESS] = faithfulness(output, source)
+        else:
+            values |= _rouge(output, references, stemming=group.startswith(STEMMED))
     return values
 
 
-def lexical(output: str, references: Sequence[str]) -> dict[str, float]:
-    """Compute BLEU, METEOR and ROUGE of a text and its references, none of them empty, each in [0, 1].
+def composite_of(name: str, chosen: TextMetrics) -> tuple[str, ...]:
+    """The metrics whose mean a composite is."""
+    bleu = CORPUS_BLEU if chosen.bleu == "corpus" else "bleu"
+    return (bleu, "meteor", "rouge1", "rouge2", chosen.rouge, *(("bertscore",) if name == COMPOSITE else ()))
 
-    BLEU is that of the sentence (sacrebleu's tokens, smoothing and effective order), METEOR is over NLTK's word tokens
-    and WordNet 3.0, ROUGE is F1 without stemming; both are those of the reference that gives most, as their authors
-    define them for several.
+
+def corpus_bleu(statistics: Sequence[float] | Floats) -> float:
+    """Compute sacrebleu's BLEU of a corpus, in [0, 1], from the sums of what its texts add to it.
+
+    Args:
+        statistics: sums of `corpus_bleu` in `GROUPS`; shape (10,).
     """
-    from nltk import word_tokenize
-    from nltk.translate.meteor_score import single_meteor_score
+    from sacrebleu import BLEU
+
+    sizes = [int(part) for part in statistics]
+    return float(BLEU.compute_bleu(sizes[2:6], sizes[6:10], sizes[0], sizes[1], smooth_method="exp").score) / 100
+
+
+def _bleu(output: str, references: Sequence[str]) -> Values:
+    """Both BLEUs: the sentence's own, by sacrebleu's tokens, smoothing and effective order, and its statistics."""
     from sacrebleu import sentence_bleu
 
-    rouge = _rouge().score_multi(references, output)
+    found = sentence_bleu(output, references)
+    value = found.score / 100 if output.strip() else 0.0
+    return {"bleu": value, CORPUS_BLEU: [found.sys_len, found.ref_len, *found.counts, *found.totals]}
+
+
+def _meteor(output: str, references: Sequence[str]) -> float:
+    """METEOR over NLTK's word tokens and WordNet 3.0, of the reference that gives most, as its authors define it."""
+    from nltk import word_tokenize
+    from nltk.translate.meteor_score import single_meteor_score
+
     words, wordnet = word_tokenize(output), _wordnet()
-    return {
-        "bleu": sentence_bleu(output, references).score / 100,
-        "meteor": max(float(single_meteor_score(word_tokenize(each), words, wordnet=wordnet)) for each in references),
-        **{name: float(rouge[name].fmeasure) for name in ("rouge1", "rouge2", "rougeL")},
-    }
+    return max(float(single_meteor_score(word_tokenize(each), words, wordnet=wordnet)) for each in references)
+
+
+def _rouge(output: str, references: Sequence[str], *, stemming: bool) -> Values:
+    """ROUGE's F1, of the reference that gives most, as its authors define it."""
+    found = _rouge_scorer(stemming).score_multi(references, output)
+    return {(STEMMED if stemming else "") + name: float(found[name].fmeasure) for name in ROUGES}
 
 
 def bertscore(output: str, references: Sequence[str], folder: str, layer: int) -> float:
@@ -166,17 +204,11 @@ def distinct(outputs: Iterable[str], n: int) -> float:
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
-@lru_cache(maxsize=1)
-def _versions() -> list[str]:
-    """Versions of the libraries that define the metrics."""
-    return [importlib.metadata.version(name) for name in LIBRARIES]
-
-
-@lru_cache(maxsize=1)
-def _rouge() -> Any:
+@lru_cache(maxsize=2)
+def _rouge_scorer(stemming: bool) -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rouge1", "rouge2", "rougeL"])
+    return RougeScorer(list(ROUGES), use_stemmer=stemming)
 
 
 @lru_cache(maxsize=1)
@@ -210,47 +242,3 @@ def _bert_scorer(folder: str, layer: int) -> Any:
     length = config.max_position_embeddings - offset
     scorer._tokenizer.model_max_length = min(scorer._tokenizer.model_max_length, length)
     return scorer
-
-
-class Measured:
-    """Metric values that were computed before, so that `report` and a resumed sweep compute none twice.
-
-    They are kept in a file of numbers under hashes.
-
-    Args:
-        folder: created if missing, readable by its owner only; None keeps them for this process alone.
-    """
-
-    def __init__(self, folder: Path | None = None, encoder: OpenEncoder | None = None) -> None:
-        self.encoder = encoder
-        self._file = make_private(folder) / f"v{VERSION}.jsonl" if folder else None
-        self._values: dict[str, Values] = {}
-        if self._file and self._file.exists():
-            for line in self._file.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError):  # the last line of a process that was killed
-                    self._values.update(json.loads(line))
-
-    def values(self, output: str, reference: Reference, source: str) -> Values:
-        """Return every metric of one generated text, stored or computed now."""
-        key = self.key(output, reference, source)
-        if key not in self._values:
-            self.add({key: measure(output, reference, source, self.encoder)})
-        return self._values[key]
-
-    def knows(self, output: str, reference: Reference, source: str) -> bool:
-        """Whether the values of a generated text are stored."""
-        return self.key(output, reference, source) in self._values
-
-    def key(self, output: str, reference: Reference, source: str) -> str:
-        """Compute the hash that a generated text's values are stored under."""
-        encoder = [self.encoder.digest, self.encoder.layer] if self.encoder else None
-        return hashlib.sha256(json.dumps([_versions(), encoder, output, reference, source]).encode()).hexdigest()
-
-    def add(self, found: dict[str, Values]) -> None:
-        """Store values under their keys."""
-        self._values.update(found)
-        if self._file:
-            self._file.touch(mode=0o600)
-            with self._file.open("a", encoding="utf-8") as stream:
-                # The line break first: what a killed process left half-written stays a line of its own.
-                stream.write("\n" + json.dumps(found))

@@ -8,7 +8,9 @@ tasks are YAML files beside this one, in lm-eval's keys plus `origin` (where the
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,21 @@ from lm_eval.utils import apply_template
 
 from orchestrator.config.generation import Generation
 from orchestrator.core.errors import UserError
+from orchestrator.stats.aggregates import OfSums
+from orchestrator.stats.estimates import Floats
 from tasks.evaluation.requests import Cut, CuttableInstance, Edge
-from tasks.generation.metrics import COMPOSITE, FAITHFULNESS, METRICS, NEED_ENCODER, OPTED_OUT, Measured, Values
+from tasks.generation.measured import Measured
+from tasks.generation.metrics import (
+    COMPOSITE,
+    CORPUS_BLEU,
+    FAITHFULNESS,
+    METRICS,
+    NEED_ENCODER,
+    OPTED_OUT,
+    Values,
+    composite_of,
+    corpus_bleu,
+)
 from tasks.generation.own import own_examples
 from tasks.generation.sources import FILES, Example, Examples, read_published
 
@@ -45,15 +60,16 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
         settings: lm-eval's keys of the task (task, doc_to_text, metadata).
         truncate: the side of the input that is cut where a prompt is too long.
         examples: the data set's splits.
-        has_encoder: whether the sweep names BERTScore's encoder.
+        generation: the sweep's settings; they choose the composite's metrics.
     """
 
-    def __init__(self, settings: dict[str, Any], truncate: Edge, examples: Examples, has_encoder: bool) -> None:
+    def __init__(self, settings: dict[str, Any], truncate: Edge, examples: Examples, generation: Generation) -> None:
         from datasets import Dataset
 
         settings = {**settings, "metadata": _asking(settings["metadata"])}
         self.settings, self.truncate = settings, truncate
-        self.examples, self.has_encoder = examples, has_encoder
+        self.examples, self.generation = examples, generation
+        self.has_encoder = generation.encoder is not None
         self.measured = Measured()
         data = {
             split: Dataset.from_list(_documents(part))
@@ -71,7 +87,7 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
                 "generation_kwargs": deepcopy(GENERATION),
                 "process_results": self.score,
                 "metric_list": [
-                    {"metric": name, "aggregation": share if name == FAITHFULNESS else "mean", "higher_is_better": True}
+                    {"metric": name, "aggregation": self._aggregation(name), "higher_is_better": True}
                     for name in METRICS
                 ],
             }
@@ -82,7 +98,7 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
 
         It gives fine-tuning the prompts of serving.
         """
-        return GenerationTask(self.settings, self.truncate, Examples(chosen, 0), self.has_encoder)
+        return GenerationTask(self.settings, self.truncate, Examples(chosen, 0), self.generation)
 
     def construct_requests(self, doc: dict[str, Any], ctx: Any, **kwargs: Any) -> CuttableInstance:
         """Make lm-eval's own request, with what may be cut from its prompt, and from which side."""
@@ -99,7 +115,26 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
     def score(self, doc: dict[str, Any], results: list[str]) -> Values:
         """Compute every metric of one generated text against its references."""
         values = self.measured.values(results[0], doc["reference"], doc["input"])
-        return {**values, FAITHFULNESS: tuple(values[FAITHFULNESS])}
+        found = {name: values[name] for name in METRICS if name in values and name not in (COMPOSITE, OPTED_OUT)}
+        found[FAITHFULNESS] = tuple(values[FAITHFULNESS])
+        for name in (COMPOSITE, OPTED_OUT) if self.has_encoder else (OPTED_OUT,):
+            found[name] = self._part(values, composite_of(name, self.generation.metrics))
+        return found
+
+    def _part(self, values: Values, names: Sequence[str]) -> Any:
+        """A document's composite; where corpus BLEU is in it, what the document adds to it."""
+        if CORPUS_BLEU not in names:
+            return sum(values[name] for name in names) / len(names)
+        return [*values[CORPUS_BLEU], sum(values[name] for name in names if name != CORPUS_BLEU), 1.0]
+
+    def _aggregation(self, name: str) -> Any:
+        """lm-eval's aggregation of a metric: its name there, or a function."""
+        if name == FAITHFULNESS:
+            return share
+        if name == CORPUS_BLEU:
+            return OfSums(corpus_bleu)
+        names = composite_of(name, self.generation.metrics) if name in (COMPOSITE, OPTED_OUT) else ()
+        return OfSums(partial(_mixed, len(names))) if CORPUS_BLEU in names else "mean"
 
     def check(self, where: str, metrics: list[str]) -> None:
         """Refuse metrics that cannot be computed.
@@ -118,6 +153,10 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
         """List the metrics that are reported beside the objective's own."""
         hidden = (OPTED_OUT,) if self.has_encoder else NEED_ENCODER
         return [name for name in METRICS if name not in hidden]
+
+    def choice(self, metrics: Iterable[str]) -> str:
+        """The composite's choice of metrics in words, where it is among the metrics; else empty."""
+        return self.generation.metrics.words if {COMPOSITE, OPTED_OUT} & set(metrics) else ""
 
     def notes(self) -> list[str]:
         """Write the sentences that a reader of the scores must know; documents are numbered from 0."""
@@ -159,6 +198,11 @@ def _documents(examples: list[Example]) -> list[dict[str, Any]]:
     return found
 
 
+def _mixed(metrics: int, sums: Floats) -> float:
+    """The composite of corpus BLEU and of the means of the other metrics, from the sums over the documents."""
+    return (corpus_bleu(sums[:-2]) + float(sums[-2] / sums[-1])) / metrics
+
+
 def share(items: list[tuple[int, int]]) -> float:
     """Compute the part of the checked statements that is supported; 1 where there was nothing to check.
 
@@ -194,18 +238,18 @@ def load_task(where: str, name: str, generation: Generation | None) -> Generatio
     Raises:
         UserError: its data is not named, does not exist, or is not in the data set's form; its prompt is no template.
     """
-    has_encoder = generation is not None and generation.encoder is not None
-    if generation is not None and name in generation.own:
+    generation = generation or Generation()
+    if name in generation.own:
         own = generation.own[name]
         settings = {"task": name, "doc_to_text": own.prompt, "metadata": {"version": 1.0}}
         _check_prompt(f"generation.own.{name}.prompt", own.prompt)
-        return GenerationTask(settings, own.truncate, own_examples(name, own), has_encoder)
+        return GenerationTask(settings, own.truncate, own_examples(name, own), generation)
     settings = yaml.safe_load(FILES[name].read_text(encoding="utf-8"))
     origin, truncate = settings.pop("origin"), settings.pop("truncate")
-    folder = generation.data.get(name) if generation else None
+    folder = generation.data.get(name)
     if folder is None:
         raise UserError(
             f"{where}: {name} needs its data set's folder: write it under generation.data.{name}; it is available from "
             f"{origin}"
         )
-    return GenerationTask(settings, truncate, read_published(name, Path(folder), origin), has_encoder)
+    return GenerationTask(settings, truncate, read_published(name, Path(folder), origin), generation)

@@ -32,7 +32,7 @@ OBJECTIVE = {"metric": "composite_without_bertscore", "gen_kwargs": {"max_gen_to
 def test_a_sweep_over_an_own_task(
     sweep: Callable[..., Path], own: dict[str, Any], tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.generation.metrics.measure", lambda *_: pytest.fail("measured by the driver"))
+    monkeypatch.setattr("tasks.generation.measured.measure", lambda *_: pytest.fail("measured by the driver"))
     path, out = (
         sweep(objectives={"notes": {"tasks": ["letters"], **OBJECTIVE}}, generation={"own": own}),
         tmp_path / "out",
