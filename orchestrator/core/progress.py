@@ -37,6 +37,7 @@ class Progress:
         self.started = self.first = time.monotonic()
         self.said = 0.0
         self.bar: Bar | None = None
+        self.begins = "starting engines" if blocks else "measuring stored texts and models"
 
     def __enter__(self) -> Progress:
         console = Console(stderr=True)
@@ -47,10 +48,10 @@ class Progress:
                 TextColumn("{task.percentage:>3.0f} %"),
                 console=console,
             )
-            self.task = self.bar.add_task("starting engines", total=self.total)
+            self.task = self.bar.add_task(self.begins, total=self.total)
             self.bar.start()
         else:
-            self._say(f"{self.total} questions for {self.recipes} recipes; starting engines")
+            self._say(f"{self.total} questions for {self.recipes} recipes; {self.begins}")
         return self
 
     def __exit__(
@@ -79,9 +80,10 @@ class Progress:
 
     def line(self) -> str:
         """Describe the progress in one line: recipes done, questions per second, time left."""
-        finished = self.recipes - self.open
+        finished, waited = self.recipes - self.open, duration(time.monotonic() - self.started)
+        if not self.total:
+            return f"{self.begins} ({waited})"
         if not self.done:
-            waited = duration(time.monotonic() - self.started)
             return f"{finished}/{self.recipes} recipes, starting engines and evaluating the first block ({waited})"
         rate = self.done / max(time.monotonic() - self.first, 1e-9)
         left = duration((self.total - self.done) / rate)

@@ -24,7 +24,11 @@ EVERY: dict[str, Any] = {
     "candidates": {"theirs": {"model": "org/theirs"}},
     "recipes": [{"method": "linear", "alpha": [0.5]}],
     "objectives": {"medical": {**TASKS, "split": "search"}},
-    "generation": {"own": {"cards": {"file": "f", "prompt": "{{input}}"}}, "encoder": {"model": "org/e", "layer": 1}},
+    "generation": {
+        "own": {"cards": {"file": "f", "prompt": "{{input}}"}},
+        "metrics": {"bleu": "corpus"},
+        "encoder": {"model": "org/e", "layer": 1},
+    },
     "finetune": {
         "starts": ["baseline", {"best": "medical"}],
         "tasks": {"notes": {"tasks": [{"task": "cards"}], "split": "search"}},
