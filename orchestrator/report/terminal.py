@@ -16,7 +16,18 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.records import RecipeStatus
 from orchestrator.core.text import count
 from orchestrator.report import finetune
-from orchestrator.report.words import full_title, heading, number, parent_name, ranked, score_text, span, title, warnings, why
+from orchestrator.report.words import (
+    full_title,
+    heading,
+    number,
+    parent_name,
+    ranked,
+    score_text,
+    span,
+    title,
+    warnings,
+    why,
+)
 from orchestrator.results.board import Board, FinetuneResults, Row
 from orchestrator.stats.differences import Difference, alone, differences
 from orchestrator.stats.scores import Score
