@@ -17,6 +17,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from orchestrator.config.finetune import Finetune, Method
+from orchestrator.config.generation import TextMetrics
 from orchestrator.recipes.recipe import Recipe, Source
 from orchestrator.recipes.tuning import Tuning, settings
 from tasks.demo import instructions
@@ -36,9 +37,10 @@ from tasks.finetuning.rows import WeightedExample, difficulties, encode, load, p
 from tasks.finetuning.run import Run
 from tasks.finetuning.train import train
 from tasks.finetuning.weak_labels import write
-from tasks.generation.metrics import distinct, lexical
+from tasks.generation.metrics import OPTED_OUT, composite_of, distinct, measure
 from tests.helpers.paths import DATA, INSTRUCT
 
+FIVE = composite_of(OPTED_OUT, TextMetrics())
 MEDQUAD = DATA / "medquad"
 LABELLED, ASKED, WORDS = 64, 60, 16
 STEPS = 40
@@ -103,9 +105,9 @@ def judge(
         row[f"{name} errors"] = dict(Counter(filter(None, errors)))
     written = write(model, tokenizer, [pair.question for pair in asked], 80)
     values = [
-        lexical(w.text, [p.answer]) if w.text.strip() else {"none": 0.0} for w, p in zip(written, asked, strict=True)
+        measure(w.text, p.answer, "", None, ("bleu", "meteor", "rouge")) for w, p in zip(written, asked, strict=True)
     ]
-    row["response"] = sum(sum(each.values()) / len(each) for each in values) / len(values)
+    row["response"] = sum(each[name] for each in values for name in FIVE) / len(FIVE) / len(values)
     row["response errors"] = dict(Counter(filter(None, map(generation_error, asked, written))))
     row["distinct-1"], row["distinct-2"] = (distinct([each.text for each in written], n) for n in (1, 2))
     documents = instructions.documents()

@@ -114,7 +114,7 @@ def test_corpus_bleus_influence_is_the_jackknifes(metric: str, tmp_path: Path) -
         scored(tmp_path / str(left), [pair for i, pair in enumerate(PAIRS) if i != left], metric, chosen).value
         for left in range(len(PAIRS))
     ]
-    assert whole.influence == pytest.approx(3 * (np.mean(without) - without))
+    assert whole.influence == pytest.approx(3 * (np.mean(without) - np.array(without)))
 
 
 def test_metrics_that_are_averaged_lose_the_same_documents(tmp_path: Path) -> None:
