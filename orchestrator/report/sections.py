@@ -10,7 +10,15 @@ from orchestrator.config.published import Published
 from orchestrator.core.text import count
 from orchestrator.report import finetune, replies, search, tables
 from orchestrator.report.tables import Table
-from orchestrator.report.words import average_words, encoder_words, reading, side_words, slerp_words, time_words
+from orchestrator.report.words import (
+    average_words,
+    encoder_words,
+    may_be_words,
+    reading,
+    side_words,
+    slerp_words,
+    time_words,
+)
 from orchestrator.results.board import Board
 
 IMPORTANCE = (
@@ -120,7 +128,8 @@ def _front(board: Board, drawn: bool) -> Section:
             if len(board.axes) == 2
             else "A recipe on the front of all objectives need not lie on the edge of a panel, which shows two."
         )
-    return Section("The front", table=tables.front(board), figure="front", caption=caption)
+    words = f"{count(len(board.front), 'recipe')} on the front. {may_be_words(board)}"
+    return Section("The front", (words,), tables.front(board), figure="front", caption=caption)
 
 
 def _differences(board: Board) -> Section:

@@ -117,16 +117,23 @@ def summary(board: Board) -> str:
     rows = scored(board)
     if not rows:
         return text + "Nothing is scored yet, so there is no front."
-    front, near = ranked(board, board.front), [row for row in board.rows if row.near_front]
+    front = ranked(board, board.front)
     members = f"{count(len(front), 'recipe')}: {listed(map(title, front))}"
     text += f"The front of {listed(board.axes)} has {members}. "
-    if near:
-        text += (
-            f"{count(len(near), 'more recipe')} {'is' if len(near) == 1 else 'are'} near it: with 95 % confidence, the "
-            f"front that all questions of this kind would show is among these {len(front) + len(near)}. "
-        )
+    text += f"{may_be_words(board)} "
     text += " ".join(_best(board, rows, name) for name in board.objectives)
     return text + (" The front may still change: some recipes are pending." if counts[RecipeStatus.PENDING] else "")
+
+
+def may_be_words(board: Board) -> str:
+    """Say how many recipes the confidence set of the front has: those on it, and those near it."""
+    on, near = len(board.front), sum(row.near_front for row in board.rows)
+    if not near:
+        return "With 95 % confidence no other scored recipe is on the front that all such questions would show."
+    return (
+        f"{count(near, 'more recipe')} {'is' if near == 1 else 'are'} near it: with 95 % confidence, the front that "
+        f"all such questions would show is among these {on + near} of {count(len(scored(board)), 'scored recipe')}."
+    )
 
 
 def _best(board: Board, rows: Sequence[Row], objective: str) -> str:

@@ -118,6 +118,7 @@ def estimates(scores: Sequence[Score]) -> Estimates:
     """Put the scores of several recipes on one objective, over the same documents, into one linear form."""
     parts = []
     for weight, *tasks in zip(scores[0].weights, *(score.tasks for score in scores), strict=True):
+        assert all(np.array_equal(task.clusters, tasks[0].clusters) for task in tasks), "they have the same documents"
         influences = np.stack([task.influence for task in tasks])
         parts.append(Part(weight, influences, tasks[0].clusters, max(task.width for task in tasks)))
     return Estimates.of(np.array([score.value for score in scores]), parts)

@@ -199,22 +199,42 @@ def _sample_of(items: Mapping[int, Any], aggregate: Aggregate, groups: Ints) -> 
 def _sample(items: Sequence[Any], aggregate: Aggregate, groups: Ints) -> Sample:
     """A metric's value, and per document its influence on the value and its own value.
 
-    Nearly all of lm-eval's aggregations are a ratio of sums; whether one is, is checked against its own value. The
-    influence of document i on R = Σa/Σb is (a_i - R·b_i) / mean(b) (linearisation; Cochran, Sampling Techniques,
-    §6.3). Our own functions of sums (corpus BLEU) leave out each document in turn. Any other aggregation gets jackknife
-    influences (Efron 1982) of groups.
+    Nearly all of lm-eval's aggregations are a ratio of sums. The influence of document i on R = Σa/Σb is
+    (a_i - R·b_i) / mean(b) (linearisation; Cochran, Sampling Techniques, §6.3). Our own functions of sums (corpus BLEU)
+    leave out each document in turn. Any other aggregation gets jackknife influences (Efron 1982) of groups.
     """
     value = _aggregated(items, aggregate)
     if isinstance(aggregate, OfSums):
         return Sample(value, aggregate.influence(items), np.full(len(items), np.nan), True)
     a, b = _as_ratio(items)
-    if b.sum() > 0 and np.isfinite(a).all():
-        for scale in (1.0, -1.0 / math.log(2)):  # the second: bits per byte
-            ratio = scale * a.sum() / b.sum()
-            if math.isclose(ratio, value, rel_tol=1e-9, abs_tol=1e-12):
-                own = scale * np.divide(a, b, out=np.zeros_like(a), where=b > 0)
-                return Sample(value, (scale * a - value * b) / b.mean(), own, True)
+    scale = _scale(items, aggregate)
+    if scale is not None and math.isclose(scale * a.sum() / b.sum(), value, rel_tol=1e-9, abs_tol=1e-12):
+        own = scale * np.divide(a, b, out=np.zeros_like(a), where=b > 0)
+        return Sample(value, (scale * a - value * b) / b.mean(), own, True)
     return Sample(value, _jackknife(items, aggregate, value, groups), np.full(len(items), np.nan), False)
+
+
+def _scale(items: Sequence[Any], aggregate: Aggregate) -> float | None:
+    """The factor with which an aggregation is a ratio of sums; None where it is anything else.
+
+    It is found with made-up items of the same form, and so is the same for all recipes. A recipe's own values may agree
+    by chance: the median of equal values is their mean.
+    """
+    generator = random.Random(0)
+    made_up: list[Any] = []
+    for item, weight in zip(items, _as_ratio(items)[1], strict=False):
+        drawn = [generator.random() for _ in (item if isinstance(item, list) else [item])]
+        made_up.append(drawn if isinstance(item, list) else (drawn[0], weight) if isinstance(item, tuple) else drawn[0])
+    a, b = _as_ratio(made_up)
+    if not b.sum() > 0:
+        return None
+    try:
+        value = _aggregated(made_up, aggregate)
+    except NoScore:
+        return None
+    ratio = a.sum() / b.sum()
+    scales = (1.0, -1.0 / math.log(2))  # the second: bits per byte
+    return next((scale for scale in scales if math.isclose(scale * ratio, value, rel_tol=1e-9)), None)
 
 
 def _aggregated(items: Sequence[Any], aggregate: Aggregate) -> float:

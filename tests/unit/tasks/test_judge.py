@@ -30,6 +30,7 @@ def test_ratio_metrics_are_weighted_and_others_are_jackknifed() -> None:
     assert not by_document and value == 2.0
     assert np.isnan(own).all()
     assert influence.sum() == pytest.approx(0)
+    assert not _sample([2.0, 2.0, 2.0], median, np.arange(3)).by_document, "for one recipe as for all"
 
 
 @given(st.lists(st.floats(-3, 3), min_size=300, max_size=500))
