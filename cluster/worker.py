@@ -19,6 +19,7 @@ from orchestrator.core.packages import check_packages
 from orchestrator.core.records import Answered, Block, Failure
 from orchestrator.core.text import one_line
 from orchestrator.recipes.recipe import Recipe
+from tasks.device import device_name
 from tasks.merging.checkpoint import MergeRefused
 from tasks.serving.backends import Opening, open_engine
 from tasks.serving.boot import Boot
@@ -39,6 +40,7 @@ class Worker:
         self.scratch = Path(spec.scratch) / str(index)
         self.loaded: str | None = None
         self.engine: Engine | None = None
+        self.device = ""
 
     def where(self) -> Place:
         """Return the node and the process that Ray started this worker in."""
@@ -56,6 +58,7 @@ class Worker:
         own, keep = self.scratch / "stage-0", Path(self.spec.keep) if self.spec.keep else None
         try:
             self.engine = open_engine(Opening(self.spec.workers, self.spec.serving, lambda: self._boot(own), own, keep))
+            self.device = device_name(self.spec.workers.gpus > 0)
         except Exception as error:
             raise RemoteError.of(error, is_final(error)) from None
 
@@ -88,7 +91,7 @@ class Worker:
             spent = time.perf_counter() - start
             if any(answer.logprob is not None and math.isnan(answer.logprob) for answer in answers):
                 raise InvalidWeights("the model's log-probabilities are NaN: it overflows in this dtype")
-            return Answered(block, tuple(answers), swapped, spent, self.place.name)
+            return Answered(block, tuple(answers), swapped, spent, self.place.name, self.device)
         except (MergeRefused, InvalidWeights) as error:
             return Failure(recipe.id, "invalid", stage, one_line(error, LONGEST), trace(error))
         except QuestionRefused:

@@ -12,7 +12,9 @@ def add_commands(commands: Commands) -> None:
     """Add `compare`, `promote` and `status` with their arguments."""
     compare = commands.add_parser("compare", help="recipes: paired differences per task, and what flipped")
     compare.add_argument("dir", type=folder, metavar="DIR")
-    compare.add_argument("a", metavar="A", help="recipe id, parent's name, or label such as 'linear alpha=0.4'")
+    what = "recipe id, parent's name, or label such as 'linear alpha=0.4'"
+    mean = "; a fine-tuned checkpoint's without its seed=… is the mean over the seeds"
+    compare.add_argument("a", metavar="A", help=what + mean)
     compare.add_argument("b", metavar="B", nargs="+", help="what A is compared with; all intervals hold at once")
     compare.set_defaults(execute=_compare)
     promote = commands.add_parser(
@@ -29,12 +31,13 @@ def add_commands(commands: Commands) -> None:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from orchestrator.report.terminal import console, print_differences
+    from orchestrator.report.compare import print_comparison
+    from orchestrator.report.terminal import console
     from orchestrator.results.layout import Layout
     from orchestrator.stages.publish import open_board
 
     _, board = open_board(Layout(args.dir))
-    print_differences(board, board.find(args.a), [board.find(name) for name in args.b], console())
+    print_comparison(board, board.find_seeds(args.a), [board.find_seeds(name) for name in args.b], console())
     return 0
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -16,7 +16,15 @@ from orchestrator.config.objectives import Objective
 from orchestrator.config.types import Name, Strict
 from orchestrator.core.errors import hint
 
-Method = Literal["full", "lora", "icft"]
+Method = Literal["full", "lora", "lora_replay", "icft"]
+TRAINING_METHODS: tuple[Method, ...] = get_args(Method)
+REPLAYING: tuple[Method, ...] = ("lora_replay", "icft")
+"""Methods whose batches have general instructions beside the examples."""
+ICFT_NAME = "ICFT-style (from the abstract)"
+"""ICFT as it is shown: its paper was not available, and its abstract names parts without formulas."""
+METHOD_NAMES: dict[Method, str] = {**{method: method for method in TRAINING_METHODS}, "icft": ICFT_NAME}
+"""Method → its name in reports and plans."""
+Difficulty = Literal["loss", "length", "rarity"]
 ExampleBudget = int | Literal["all"]
 FEW_SHOT_STEPS, STEPS = 100, 200
 """The paper's minimum numbers of optimiser steps, for a number of examples and for all of them."""
@@ -83,16 +91,21 @@ class Lora(Strict):
 
 
 class Icft(Strict):
-    """Incremental curriculum-based fine-tuning (ICFT, arXiv 2502.00832) of the LoRA adapter that `lora` describes.
+    """ICFT-style (from the abstract): a curriculum and replay for the LoRA adapter that `lora` describes.
 
-    The method is explained in tasks/finetuning/icft.py.
+    The abstract of arXiv 2502.00832 names the parts of incremental curriculum-based fine-tuning without formulas; what
+    was chosen is explained in tasks/finetuning/icft.py. The method `lora_replay`, its control, has the same batches
+    with the same general instructions in them, but the examples in random order.
     """
 
     general: str
     """JSON Lines in the format of `baseline.file`: general instructions, the answers to which should stay as likely
     as before."""
     examples: Annotated[list[ExampleBudget], BeforeValidator(_listed)] | None = None
-    """The budgets of `finetune.examples` that are trained with ICFT; default: all of them."""
+    """The budgets of `finetune.examples` that `icft` and `lora_replay` are trained with; default: all of them."""
+    difficulty: Difficulty = "loss"
+    """What orders the curriculum, from easy to hard: the starting model's mean `loss` a token of the response, its
+    `length` in tokens, or the `rarity` of its tokens among all responses."""
     stages: int = Field(default=3, ge=1)
     """Number of parts of the curriculum, from easy to hard."""
     recent_rows: int = Field(default=1, ge=0)
@@ -132,11 +145,13 @@ class Finetune(Strict):
     points and for the models trained from them, not for other recipes."""
     examples: Annotated[list[ExampleBudget], BeforeValidator(_listed)] = ["all"]
     """Budgets: numbers of labelled examples to train on, or `all`; smaller budgets are subsets of larger ones."""
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
-    """Random seeds; each draws other examples, in another order."""
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0, 1, 2], min_length=1)
+    """Random seeds; each draws other examples, in another order, the same for all starts. From one seed the report says
+    nothing of another."""
     method: Annotated[list[Method], BeforeValidator(_listed)] = ["full"]
-    """What is trained: all weights (`full`), a LoRA adapter (`lora`), or one with ICFT's curriculum (`icft`). Several
-    methods are compared."""
+    """What is trained: all weights (`full`), a LoRA adapter (`lora`), one that is shown general instructions too
+    (`lora_replay`), or one with a curriculum besides (`icft`: ICFT-style, from the abstract). Several methods are
+    compared."""
     baseline: Baseline | None = None
     """One more starting point: a parent fine-tuned on an instruction set."""
 
@@ -161,9 +176,9 @@ class Finetune(Strict):
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass instead of keeping them: less memory, more time."""
     lora: Lora = Lora()
-    """The adapter of the methods `lora` and `icft`."""
+    """The adapter of the methods `lora`, `lora_replay` and `icft`."""
     icft: Icft | None = None
-    """Settings of the method `icft`, which requires them."""
+    """Settings of the methods `icft` and `lora_replay`, which require them."""
 
     gpus: int | None = Field(default=None, ge=0)
     """GPUs per run; several shard the model (FSDP). Default: 1, or 0 where the workers have no GPU."""
@@ -199,12 +214,15 @@ class Finetune(Strict):
         return self
 
     def _check_icft(self) -> None:
-        if "icft" in self.method and self.icft is None:
-            raise ValueError("method names icft, but the key icft is missing; write icft: {general: <JSON Lines>}")
+        replaying = [method for method in self.method if method in REPLAYING]
+        if replaying and self.icft is None:
+            raise ValueError(
+                f"method names {replaying[0]}, but the key icft is missing; write icft: {{general: <JSON Lines>}}"
+            )
         if self.icft is None:
             return
-        if "icft" not in self.method:
-            raise ValueError("icft is the settings of a method that method does not name; add icft there")
+        if not replaying:
+            raise ValueError("icft is the settings of methods that method does not name; add icft or lora_replay there")
         memories = self.icft.recent_rows + self.icft.earlier_rows
         if memories >= self.batch_size:
             raise ValueError(
@@ -212,7 +230,9 @@ class Finetune(Strict):
                 "leave none for the present stage; lower them, or raise batch_size"
             )
         if (self.gpus or 0) > 1:
-            raise ValueError(f"gpus: icft trains on one GPU, but got {self.gpus}; take 1, or leave icft out of method")
+            raise ValueError(
+                f"gpus: {replaying[0]} trains on one GPU, but got {self.gpus}; take 1, or leave it out of method"
+            )
         for budget in self.icft.examples or []:
             if budget not in self.examples:
                 raise ValueError(f"icft.examples: {budget} is not among examples, {self.examples}; add it there")
@@ -248,19 +268,19 @@ class Finetune(Strict):
 
     def budgets(self, method: Method) -> list[ExampleBudget]:
         """Return the budgets that a method is trained with: `examples`, or those of `icft.examples`."""
-        own = self.icft.examples if self.icft and method == "icft" else None
+        own = self.icft.examples if self.icft and method in REPLAYING else None
         return self.examples if own is None else own
 
     def steps(self, examples: int, budget: ExampleBudget, method: Method) -> int:
         """Count the optimiser steps of a run: those of the epochs, but at least the minimum.
 
-        With `icft` they are also enough to show every example once.
+        With `icft` and `lora_replay` they are also enough to show every example once.
 
         Args:
             examples: number of training examples.
             budget: the entry of `examples` that the number comes from.
         """
         least = self.min_steps or (STEPS if budget == "all" else FEW_SHOT_STEPS)
-        if self.icft and method == "icft":
+        if self.icft and method in REPLAYING:
             least = max(least, self.icft.least_steps(examples, self.batch_size, self.accumulation))
         return max(least, math.ceil(self.epochs * math.ceil(examples / (self.batch_size * self.accumulation))))

@@ -34,6 +34,9 @@ class OwnTask(Strict):
     """Name of the field with the reference text, or a list of them, which answers are compared with."""
     train: str | None = None
     """A file with the same fields: the training examples for `finetune`."""
+    weight: str | None = None
+    """Name of the field with the weight of a training example, from 0 to 1: the confidence in a label that no person
+    gave (weak supervision). Without the field a row weighs 1. The methods `icft` and `lora_replay` take weights."""
     truncate: Literal["left", "right"] = "right"
     """The side at which the input is truncated where the prompt is too long."""
 
@@ -43,6 +46,8 @@ class OwnTask(Strict):
             raise ValueError("prompt has no {{input}}; write it where the input goes")
         if self.input == self.reference:
             raise ValueError(f"input and reference are both {self.input!r}; name the field of each")
+        if self.weight and not self.train:
+            raise ValueError("weight is a field of the training examples, but train is missing; name their file")
         return self
 
 

@@ -77,6 +77,10 @@ class SweepConfig(Strict):
     ledger: Location | None = None
     """Where the answers are stored: a folder, or s3://bucket/prefix or gs://bucket/prefix; several sweeps may share it.
     Default: DIR/answers. The answers include generated text."""
+    retention: float = Field(default=0.95, gt=0)
+    """Share of the best parent's score that a merge or a fine-tuned checkpoint must keep to be said to retain it: the
+    margin of the report's test of non-inferiority, to be fixed before the results are seen. By default at most a
+    twentieth may be lost; a test set of some hundred questions cannot show much less."""
     search: Search | None = None
     """Search for recipes beyond the grid."""
 

@@ -219,3 +219,5 @@ class Answered:
     """Seconds from then until the block was answered."""
     worker: str
     """host:pid"""
+    device: str = ""
+    """Name of the worker's device."""

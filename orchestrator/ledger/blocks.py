@@ -71,6 +71,8 @@ class Marker(BaseModel):
     """Seconds until the recipe's weights were loaded."""
     answer_s: float
     """Seconds from then until the block was answered."""
+    device: str = ""
+    """Name of the worker's device; empty in blocks that were stored without it."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from orchestrator.config.workers import Workers
 from orchestrator.core.records import Answer, Answered, Block, Profile, Question, Serving
 from orchestrator.core.store import Store
 from orchestrator.ledger.blocks import SCHEMA, SUCCESS, Damaged, Marker, Stored, block_folders, look, write_block
+from orchestrator.ledger.spent import Spent
 
 COSTS = ("swap_s", "answer_s")
 """The costs of a block in seconds of its worker's time: until the recipe's weights were loaded, and from then until the
@@ -51,7 +52,7 @@ class Ledger:
         self._damaged: dict[str, str] = {}
         self._answers: dict[str, dict[str, Answer]] = {}
         """Recipe → question id → answer, for some recipes; the most recently used one is last."""
-        self._costs: dict[str, dict[str, float]] = {}
+        self._spent: dict[str, list[Spent]] = {}
         self._counts: dict[str, int] = {}
         self._kept = 0
 
@@ -88,9 +89,14 @@ class Ledger:
 
     def costs(self, recipe_id: str) -> dict[str, float]:
         """Return the seconds spent on a recipe so far: `swap_s` and `answer_s`, as in `COSTS`."""
-        if recipe_id not in self._costs:
+        spent = self.spent(recipe_id)
+        return {key: sum((getattr(block, key) for block in spent), 0.0) for key in COSTS}
+
+    def spent(self, recipe_id: str) -> tuple[Spent, ...]:
+        """Return what each stored block of a recipe took."""
+        if recipe_id not in self._spent:
             self._load([recipe_id])
-        return dict(self._costs[recipe_id])
+        return tuple(self._spent[recipe_id])
 
     def missing(self, recipe_id: str, suites: Iterable[Iterable[Question]], workers: Workers) -> list[Block]:
         """Return the unanswered questions of one recipe, in blocks; see `missing_of`."""
@@ -147,6 +153,7 @@ class Ledger:
             profile=dataclasses.asdict(self.profile),
             profile_id=self.profile.id,
             worker=answered.worker,
+            device=answered.device,
             written=time.time(),
             **{key: getattr(answered, key) for key in COSTS},
         )
@@ -154,10 +161,10 @@ class Ledger:
 
     def note(self, answered: Answered) -> None:
         """Count a block that `put` has stored: the other half of `write`."""
-        recipe_id, costs = answered.block.recipe_id, {key: getattr(answered, key) for key in COSTS}
+        recipe_id = answered.block.recipe_id
         folders = self._folders.setdefault(recipe_id, [])
         if recipe_id in self._answers or not folders:
-            self._add(recipe_id, answered.answers, costs)
+            self._add(recipe_id, answered.answers, [_spent(answered, time.time())])
             self._make_room(1)
         else:
             self._drop(recipe_id)
@@ -186,7 +193,7 @@ class Ledger:
         blocks = list(self.store.together(self._read, folders))
         for recipe_id in recipe_ids:
             self._drop(recipe_id)
-            self._add(recipe_id, (), dict.fromkeys(COSTS, 0.0))
+            self._add(recipe_id, (), [])
         for folder, block in zip(folders, blocks, strict=True):
             if isinstance(block, Damaged):
                 self._damaged[folder] = str(block)
@@ -194,32 +201,34 @@ class Ledger:
                 self._add(folder.split("/")[0], *block)
         self._make_room(len(recipe_ids))
 
-    def _read(self, folder: str) -> tuple[Sequence[Answer], dict[str, float]] | Damaged | None:
-        """Read a block's answers and costs; None where it belongs to another serving or profile."""
+    def _read(self, folder: str) -> tuple[Sequence[Answer], list[Spent]] | Damaged | None:
+        """Read a block's answers and what it took; None where it belongs to another serving or profile."""
         found = look(self.store, folder, (self.serving.id, self.profile.id))
         if isinstance(found, Stored):
-            return found.answers, {key: getattr(found.marker, key) for key in COSTS}
+            return found.answers, [_spent(found.marker, found.marker.written)]
         return found
 
-    def _add(self, recipe_id: str, answers: Sequence[Answer], costs: dict[str, float]) -> None:
+    def _add(self, recipe_id: str, answers: Sequence[Answer], spent: list[Spent]) -> None:
         known = self._answers.setdefault(recipe_id, {})
         before = len(known)
         known.update({answer.question_id: answer for answer in answers})
         self._counts[recipe_id] = len(known)
         self._kept += len(known) - before
-        spent = self._costs.setdefault(recipe_id, dict.fromkeys(COSTS, 0.0))
-        for key in COSTS:
-            spent[key] += costs[key]
+        self._spent.setdefault(recipe_id, []).extend(spent)
 
     def _drop(self, recipe_id: str) -> None:
         self._kept -= len(self._answers.pop(recipe_id, {}))
-        self._costs.pop(recipe_id, None)
+        self._spent.pop(recipe_id, None)
         self._counts.pop(recipe_id, None)
 
     def _make_room(self, keep: int) -> None:
         """Drop the answers of the least recently used recipes from memory, except for the last `keep`; costs stay."""
         while self._kept > self.room and len(self._answers) > keep:
             self._kept -= len(self._answers.pop(next(iter(self._answers))))
+
+
+def _spent(block: Answered | Marker, written: float) -> Spent:
+    return Spent(block.worker, block.device, written, block.swap_s, block.answer_s)
 
 
 def _cut(suites: Iterable[Iterable[Question]], workers: Workers) -> Iterator[tuple[Question, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.config.finetune import Finetune
+from orchestrator.config.finetune import METHOD_NAMES, Finetune
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.sizing.disk import weight_bytes
 from orchestrator.sizing.finetune_memory import need
@@ -26,7 +26,7 @@ class FinetunePlan:
     memory: dict[str, str]
     """Method → the arithmetic of its memory, in words."""
     general: int | None
-    """Number of ICFT's general instructions; None without ICFT."""
+    """Number of general instructions of the methods `icft` and `lora_replay`; None without them."""
     truncated: list[str]
     """What is cut from the examples to fit `max_length`, in sentences."""
     known: list[str]
@@ -62,7 +62,9 @@ def plan_finetune(config: SweepConfig, tasks: Tasks, parameters: int) -> Finetun
         runs=runs,
         steps=starts * len(finetune.seeds) * sum(steps),
         tasks=available,
-        memory={method: need(finetune, method, parameters, gpus).arithmetic for method in finetune.method},
+        memory={
+            METHOD_NAMES[method]: need(finetune, method, parameters, gpus).arithmetic for method in finetune.method
+        },
         general=len(tasks.training.general) if finetune.icft else None,
         truncated=tasks.training.truncated(),
         known=list(tasks.training.known),
@@ -80,7 +82,7 @@ def describe_finetune(plan: FinetunePlan) -> list[str]:
     """Describe the plan of fine-tuning in lines for a terminal."""
     tasks = ", ".join(f"{task} ({size} labelled examples)" for task, size in plan.tasks.items())
     where = f"{plan.gpus} GPUs a run" if plan.gpus > 1 else "one GPU a run" if plan.gpus else "on the CPU"
-    kept = [f"             {plan.general} general instructions whose answers icft keeps likely"] if plan.general else []
+    kept = [f"             {plan.general} general instructions whose answers are kept likely"] if plan.general else []
     return [
         f"finetune   {plan.runs} runs or more, {plan.steps:,} optimiser steps in all, {where}: {tasks}",
         *(f"             from: {start}" for start in plan.starts),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.finetune import Baseline, ExampleBudget, Finetune, Method
+from orchestrator.config.finetune import REPLAYING, Baseline, ExampleBudget, Finetune, Method
 from orchestrator.core.errors import UserError
 from orchestrator.core.records import Identified, identity, provenance
 from orchestrator.recipes.recipe import Point, Recipe, Source, single
@@ -44,6 +44,11 @@ class Tuning(Identified):
     def label(self) -> str:
         """The run in words, such as `lora start=… task=… examples=8 seed=0`."""
         return self.point.label
+
+    @property
+    def without_seed(self) -> str:
+        """The runs of all seeds in words, such as `lora start=… task=… examples=8`."""
+        return self.label.removesuffix(f" seed={self.seed}")
 
     @property
     def point(self) -> Point:
@@ -132,15 +137,17 @@ def settings(finetune: Finetune, steps: int, method: Method, general: str = "") 
 
     Args:
         steps: number of optimiser steps.
-        general: digest of the tokens of ICFT's general instructions.
+        general: digest of the tokens of the general instructions that `icft` and `lora_replay` show.
     """
     same = ("learning_rate", "batch_size", "accumulation", "max_length", "optimizer")
     given = {"steps": steps, **{key: getattr(finetune, key) for key in same}}
     if method != "full":
         given["lora"] = finetune.lora.model_dump()
-    if method == "icft":
+    if method in REPLAYING:
         assert finetune.icft is not None, "checked with the sweep file"
-        given["icft"] = {**finetune.icft.model_dump(exclude={"examples"}), "general": general}
+        # Without a difficulty the curriculum is off; the default is left out, as ids from before it was a setting are.
+        unused = {"examples"} | ({"difficulty"} if method != "icft" or finetune.icft.difficulty == "loss" else set())
+        given["icft"] = {**finetune.icft.model_dump(exclude=unused), "general": general}
     return given
 
 

@@ -18,7 +18,7 @@ from orchestrator.config.published import Published
 from orchestrator.core.files import make_private, write_atomic
 from orchestrator.core.text import listed
 from orchestrator.report import figures, search
-from orchestrator.report.finetune import learning_curves
+from orchestrator.report.learning import learning_curves
 from orchestrator.report.sections import sections
 from orchestrator.report.style import render
 from orchestrator.report.words import summary, unmeasured, warnings

@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.config.methods import ratio_words
 from orchestrator.config.published import Published
 from orchestrator.core.text import count
-from orchestrator.report import finetune, replies, search, tables
+from orchestrator.report import finetune, learning, replies, retention, search, tables
 from orchestrator.report.tables import Table
 from orchestrator.report.words import (
     average_words,
@@ -26,22 +26,28 @@ IMPORTANCE = (
     "that have answered a part of the questions count with their estimates."
 )
 CURVES = (
-    "Score against the number of labelled examples. Bars are the standard deviation over seeds; dotted lines are the "
-    "scores before fine-tuning."
+    "Score against the number of labelled examples. Bars are one standard error of the mean, over seeds and documents "
+    "(over documents, where there is one seed); dotted lines are the scores before fine-tuning."
 )
 EQUAL = (
-    "Read off the curves, which are taken as straight between two budgets over the logarithm of the number of "
-    "examples. The intervals come from documents and seeds drawn anew; with few seeds they are rough."
+    "With so many examples the other starting point has the same score. The number is read off its curve, made not to "
+    "fall (isotonic) and straight between two budgets over the logarithm of the number of examples. The 95 % interval "
+    "is for new seeds and new documents, and holds whatever the curve is between two budgets, as long as it does not "
+    "fall; so it begins and ends at budgets. Each interval holds for itself, not all of them together."
 )
 FORGOTTEN = (
     "What fine-tuning changed in its task (learned) and in the sweep's objectives: the mean over seeds minus the "
-    "starting point, with the paired 95 % interval over questions."
+    "starting point, with its 95 % interval for new seeds and new questions, paired by question. Each interval holds "
+    "for itself, not all of them together."
+)
+COST = (
+    "Wall-clock is the time in which any worker was at it, worker time that of all workers together; starting engines "
+    "and workers is in neither. The hardware is what was at work at the same time."
 )
 REPLIES = (
     "Counted from the stored answers. None of it is part of a score, unless the objective's metric names it; a mean "
     "over tasks is weighted as in the objective."
 )
-COST = "Worker time: for merging that of loading and evaluating all recipes, for fine-tuning that of one training run."
 ASSUMPTIONS = Path(__file__).parents[2] / "ASSUMPTIONS.md"
 
 
@@ -72,6 +78,7 @@ def sections(board: Board, figures: set[str], published: Published | None) -> li
         *_search(board, figures),
         Section("Leaderboard", (_leaderboard_words(board),), tables.leaderboard(board)),
         _differences(board),
+        *_retained(board),
         *([_published(board, published)] if published else []),
         _trajectories("trajectories" in figures),
         *_finetuning(board, "learning" in figures),
@@ -149,6 +156,11 @@ def _differences(board: Board) -> Section:
     return Section(name, (words,), table)
 
 
+def _retained(board: Board) -> list[Section]:
+    table = retention.merges_table(board)
+    return [Section("What the front retains of the parents", (retention.words(board),), table)] if table.rows else []
+
+
 def _published(board: Board, published: Published) -> Section:
     words = f"From: {published.source}. The models, prompts and numeric profile there may not be those here."
     return Section("Beside published figures", (words,), tables.published(board, published))
@@ -172,14 +184,19 @@ def _finetuning(board: Board, drawn: bool) -> list[Section]:
         waiting = Section(name, ("It begins when every recipe of the sweep is scored.",))
         return [waiting] if board.awaits_finetuning else []
     parts = [Section("Starting points", table=finetune.starts_table(results))]
-    for task in finetune.tasks(board):
-        parts.append(Section(task, (finetune.learned_words(board, task),), finetune.learned_table(results, task)))
-        if (table := finetune.equivalents_table(board, results, task)).rows:
+    for task in learning.tasks(board):
+        parts.append(Section(task, (learning.learned_words(board, task),), learning.learned_table(results, task)))
+        if (table := learning.gaps_table(board, results, task)).rows:
+            about = learning.gaps_words(results, task)
+            parts.append(Section(f"{task}: starting points against one another", (about,), table))
+        if (table := learning.equivalents_table(board, results, task)).rows:
             parts.append(Section(f"{task}: examples that are worth as much", (EQUAL,), table))
     parts.append(Section("What was forgotten", (FORGOTTEN,), finetune.forgotten_table(board, results)))
+    if (table := retention.tuned_table(board, results)).rows:
+        parts.append(Section("What was retained", (retention.words(board),), table))
     parts.append(Section("What it cost", (COST,), finetune.costs_table(board, results)))
     parts.append(Section("The runs", table=finetune.runs_table(results)))
-    words = (finetune.protocol_words(board),)
+    words = (finetune.protocol_words(board), *finetune.method_words(board))
     figure = "learning" if drawn else None
     return [Section(name, words, figure=figure, caption=CURVES if drawn else "", parts=tuple(parts))]
 

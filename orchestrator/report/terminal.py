@@ -6,7 +6,7 @@ Cells are `Text`, never markup: brackets in a name are printed as they are.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +15,7 @@ from rich.text import Text
 from orchestrator.core.errors import UserError
 from orchestrator.core.records import RecipeStatus
 from orchestrator.core.text import count
-from orchestrator.report import finetune
+from orchestrator.report import learning
 from orchestrator.report.words import (
     full_title,
     heading,
@@ -74,12 +74,21 @@ def print_finetuning(board: Board, results: FinetuneResults, console: Console) -
     """Print the starting points of fine-tuning, and each task's scores before and after."""
     for start, _ in results.starts:
         console.print(Text(f"fine-tuned: {start.label} ({start.rule})"))
-    for task in finetune.tasks(board):
-        learned = finetune.learned_table(results, task)
+    for task in learning.tasks(board):
+        learned = learning.learned_table(results, task)
         table = text_table(f"{task}: {learned.head[0]}", numbers=learned.head[1:])
         for row in learned.rows:
             table.add_row(*map(Text, row))
         console.print(table)
+
+
+def check_scored(rows: Iterable[Row]) -> None:
+    """Refuse to compare recipes without scores; raises UserError."""
+    for row in rows:
+        if row.status != RecipeStatus.SCORED:
+            raise UserError(
+                f"{title(row)} is {row.status} and has no scores{why(row)}; compare recipes that are scored"
+            )
 
 
 def print_differences(board: Board, a: Row, others: Sequence[Row], console: Console) -> None:
@@ -88,11 +97,7 @@ def print_differences(board: Board, a: Row, others: Sequence[Row], console: Cons
     Raises:
         UserError: one of them has no scores.
     """
-    for row in (a, *others):
-        if row.status != RecipeStatus.SCORED:
-            raise UserError(
-                f"{title(row)} is {row.status} and has no scores{why(row)}; compare recipes that are scored"
-            )
+    check_scored([a, *others])
     for line in warnings(board):
         console.print(Text(line, style="bold red"))
     pairs = [

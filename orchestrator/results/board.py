@@ -11,6 +11,7 @@ import numpy as np
 from orchestrator.config.objectives import Objective
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.records import Failure, Profile, RecipeStatus, Serving
+from orchestrator.ledger.spent import Spent
 from orchestrator.recipes.recipe import Recipe, find_recipe
 from orchestrator.recipes.tuning import Start, Tuning
 from orchestrator.stats.front import front_mask
@@ -32,6 +33,8 @@ class Row:
     near_front: bool = False
     """Off the front, but no recipe beats it in every objective beyond doubt, so that it may be on the front."""
     failure: Failure | None = None
+    spent: tuple[Spent, ...] = ()
+    """What each of its blocks of answers took."""
 
     @property
     def method(self) -> str:
@@ -188,6 +191,19 @@ class Board:
         rows = self.all_rows
         recipe = find_recipe([row.recipe for row in rows], name)
         return next(row for row in rows if row.recipe is recipe)
+
+    def find_seeds(self, name: str) -> dict[int | None, Row]:
+        """Find the rows of the runs that differ in their seed alone, by their label without it; or one row by its name.
+
+        Returns:
+            Seed → row; or None → the row of one recipe, which `find` found.
+
+        Raises:
+            UserError: as for `find`.
+        """
+        runs = self.finetuning.runs if self.finetuning else ()
+        found: dict[int | None, Row] = {run.tuning.seed: run.row for run in runs if run.tuning.without_seed == name}
+        return found or {None: self.find(name)}
 
 
 def mark_front(objectives: Mapping[str, Objective], rows: Sequence[Row]) -> list[Row]:

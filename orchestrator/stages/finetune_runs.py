@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.config.finetune import Baseline, Finetune
+from orchestrator.config.finetune import REPLAYING, Baseline, Finetune
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.recipes.tuning import BASELINE, Start, Tuning, baseline_as_finetune, settings
 from orchestrator.results.board import Board
@@ -75,7 +75,7 @@ def _task_runs(sweep: Sweep, finetune: Finetune, task: str, starts: list[Start],
                     tuning = Tuning(
                         start.recipe, digest(part), method, seed, given, task, start.label, len(part), str(budget)
                     )
-                    yield make_run(sweep, finetune, tuning, part, folder, general if method == "icft" else ())
+                    yield make_run(sweep, finetune, tuning, part, folder, general if method in REPLAYING else ())
 
 
 def _baseline_run(sweep: Sweep, board: Board, finetune: Finetune, baseline: Baseline) -> Run:
@@ -101,7 +101,7 @@ def make_run(
     Args:
         examples: what it learns from, in order.
         start: the folder of the checkpoint that it starts from; None for DIR/tuning/starts/<id of its recipe>.
-        general: ICFT's general instructions; empty for any other method.
+        general: the general instructions of `icft` and `lora_replay`; empty for any other method.
     """
     return Run(
         tuning,

@@ -72,7 +72,7 @@ def _row(sweep: Sweep, evaluated: Round, recipe: Recipe, failure: Failure | None
 
     A recipe with a task that has no score has none in its objective, and is not compared with others.
     """
-    costs = sweep.ledger.costs(recipe.id)
+    costs, spent = sweep.ledger.costs(recipe.id), sweep.ledger.spent(recipe.id)
     lm = sweep.tasks.lm.knowing(sweep.ledger.answers(recipe.id))
     scores: list[TaskScore] = []
     reasons: dict[str, str] = {}
@@ -83,7 +83,7 @@ def _row(sweep: Sweep, evaluated: Round, recipe: Recipe, failure: Failure | None
             reasons.setdefault(suite.objective, f"{suite.objective}: {error}")
         except Unanswered:
             status = RecipeStatus(failure.status) if failure else RecipeStatus.PENDING
-            return Row(recipe, status, {}, costs, failure=failure)
+            return Row(recipe, status, {}, costs, failure=failure, spent=spent)
     combined = {
         name: combine(objective, [score for score in scores if score.objective == name])
         for name, objective in evaluated.objectives.items()
@@ -91,8 +91,8 @@ def _row(sweep: Sweep, evaluated: Round, recipe: Recipe, failure: Failure | None
     }
     if reasons:
         why = Failure(recipe.id, "unscored", "score", "; ".join(reasons.values()))
-        return Row(recipe, RecipeStatus.UNSCORED, combined, costs, failure=why)
-    return Row(recipe, RecipeStatus.SCORED, combined, costs)
+        return Row(recipe, RecipeStatus.UNSCORED, combined, costs, failure=why, spent=spent)
+    return Row(recipe, RecipeStatus.SCORED, combined, costs, spent=spent)
 
 
 def _partial_metrics(rows: list[Row]) -> list[str]:

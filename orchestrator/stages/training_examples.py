@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from orchestrator.config.finetune import ExampleBudget, Finetune
+from orchestrator.config.finetune import REPLAYING, ExampleBudget, Finetune
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.recipes.tuning import largest_budget
@@ -36,7 +36,7 @@ class TrainingExamples:
     search: tuple[Labelled, ...] = ()
     """What the candidates of a joint search learn from."""
     general: tuple[Labelled, ...] = ()
-    """ICFT's general instructions."""
+    """The general instructions of the methods `icft` and `lora_replay`."""
     baseline: tuple[Labelled, ...] = ()
     """What the instruction-tuned baseline learns from."""
     available: dict[str, int] = field(default_factory=dict)
@@ -124,6 +124,12 @@ def _examples(
     where = f"finetune.tasks.{suite.objective}"
     count = largest_budget(budgets, suite.objective, suite.name, len(pool))
     objective, chosen = finetune.tasks[suite.objective], subset(pool, count, seed)
+    plain = [method for method in finetune.method if method not in REPLAYING]
+    if plain and any(each.weight < 1 for each in pool):
+        raise UserError(
+            f"{where}: {suite.name} has training examples that weigh less than 1, but {plain[0]} counts every example "
+            "the same; take the methods icft and lora_replay, or leave generation.own.<task>.weight out"
+        )
     return tuple(labelled(suite.task, chosen, lm, objective, max_length=finetune.max_length, where=where))
 
 

@@ -1,5 +1,7 @@
 """What ICFT shows a model, and when: stages by difficulty, two memories, and the rows of every batch.
 
+Its control, `lora_replay`, has the same batches with another order of the examples (`without_curriculum`).
+
 All of it is fixed before the first step, as a function of the examples' difficulties, the settings and the seed. So a
 resumed run continues with the memories that it had: they are in the schedule.
 
@@ -94,7 +96,7 @@ def make_schedule(
     while stage s lasts, stage s-1 is in the former, and a sample of stages 0 to s-2 in the latter.
 
     Args:
-        difficulty: of each example: the starting model's mean loss a token, in nats.
+        difficulty: of each example; more is harder.
         general: how many general instructions there are.
     """
     assert difficulty and general, "there are examples and general instructions"
@@ -117,6 +119,23 @@ def make_schedule(
         )
         stages.append(CurriculumStage(part, recent, earlier, kept, batches))
     return stages
+
+
+def without_curriculum(stages: Sequence[CurriculumStage], seed: int) -> list[CurriculumStage]:
+    """Take the curriculum out of a schedule: all examples in random order, pass by pass, in one stage.
+
+    Everything else stays, batch by batch: how many rows each term has, and which general instructions stand where. So
+    what differs between the two comes from the order of the examples alone.
+    """
+    examples = sorted(index for stage in stages for index in stage.examples)
+    shown = _passes(examples, Random(seed))
+    batches = tuple(
+        tuple(row if row.term == "consistency" else row._replace(example=next(shown)) for row in batch)
+        for stage in stages
+        for batch in stage.batches
+    )
+    general = sorted({row.example for batch in batches for row in batch if row.term == "consistency"})
+    return [CurriculumStage(tuple(examples), (), (), tuple(general), batches)]
 
 
 def cut(ordered: Sequence[T], parts: int) -> list[tuple[T, ...]]:

@@ -83,7 +83,7 @@ def labelled(
                 f"{where}: max_length is {max_length}, but a training example has {len(response)} tokens of response "
                 "and more of prompt, its input left out, than fit beside it; raise max_length"
             )
-        found.append(Labelled(tuple(kept), response, len(tokens) - len(kept)))
+        found.append(Labelled(tuple(kept), response, len(tokens) - len(kept), example.weight))
     return found
 
 

@@ -1,12 +1,12 @@
-"""ICFT: incremental curriculum-based fine-tuning (arXiv 2502.00832), on trl's SFTTrainer and peft's LoRA.
+"""ICFT-style, from the abstract: incremental curriculum-based fine-tuning (arXiv 2502.00832) by trl and peft's LoRA.
 
-The paper's abstract names its parts (a curriculum from general to specialised, two memories, parameter-efficient
-training, L_total = L_consistency + L_task + L_fine-tune) and gives no formulas. These were chosen, so that every term
-has rows of its own and no two pull the same row in two directions:
+The paper itself was not available. Its abstract names its parts (a curriculum from general to specialised, two
+memories, parameter-efficient training, L_total = L_consistency + L_task + L_fine-tune) and gives no formulas. These
+were chosen, so that every term has rows of its own and no two pull the same row in two directions:
 
 - **Curriculum**: the examples in stages, by the starting model's mean loss a token. What a general model already finds
   likely is closest to general language, so this order goes from general to specialised. A model's own (weak) labels are
-  likely to it, so they come first.
+  likely to it, so they come first. Length or rarity may take its place (`tasks.finetuning.difficulty`).
 - **L_task**: cross-entropy of the completions of the present stage.
 - **L_fine-tune**: cross-entropy of replayed examples of earlier stages: the short-term memory (the stage before) and
   the specialised part of the long-term memory (a reservoir over all stages before that one). They were learned, and
@@ -19,6 +19,10 @@ has rows of its own and no two pull the same row in two directions:
 Each term is a mean over its tokens in a batch, and 0 in a batch that has no row for it. Cross-entropies are weighted
 by the examples' confidence and divided by the number of tokens, not by the sum of weights: a batch of doubtful labels
 makes a small step. The terms' own weights are settings, 1 each.
+
+The method `lora_replay` is the control: the same batches, general instructions and terms, but the examples in random
+order in all of them (`tasks.finetuning.curriculum.without_curriculum`). What `icft` has over it is the curriculum's,
+what it has over `lora` the general instructions'.
 """
 
 from __future__ import annotations
@@ -31,39 +35,45 @@ import torch
 from torch.nn import functional
 from trl import SFTTrainer
 
-from tasks.finetuning.curriculum import TERMS, IcftSettings, Term, make_schedule
+from orchestrator.recipes.tuning import Tuning
+from tasks.finetuning.curriculum import TERMS, IcftSettings, Term, make_schedule, without_curriculum
+from tasks.finetuning.difficulty import measure_difficulty
 from tasks.finetuning.examples import IGNORED, Labelled
-from tasks.finetuning.rows import Collator, difficulties, pad_of, scheduled
+from tasks.finetuning.rows import Collator, pad_of, scheduled
 
 
 class IcftTrainer(SFTTrainer):  # type: ignore[misc]
     """The schedule and the three terms of the loss; all else is trl's.
 
     The difficulties are measured here, with the model as it starts. A resumed run measures the same ones, and so has
-    the stages and memories that it had.
+    the stages and memories that it had. Without a curriculum nothing is measured.
 
     Args:
         general: instructions whose answers are to stay likely.
-        settings: a tuning's; see `orchestrator.recipes.tuning.settings`.
+        tuning: the run's method and settings; see `orchestrator.recipes.tuning.settings`.
         more: SFTTrainer's arguments, with the model itself, not its name.
     """
 
     loss_is_scaled_for_ga = False  # a batch's loss is a mean: accumulation divides by the number of batches
 
-    def __init__(
-        self, examples: Sequence[Labelled], general: Sequence[Labelled], settings: dict[str, Any], **more: Any
-    ) -> None:
+    def __init__(self, examples: Sequence[Labelled], general: Sequence[Labelled], tuning: Tuning, **more: Any) -> None:
         pad = pad_of(more["processing_class"])
-        self.term_weights = {term: settings["icft"][term] for term in TERMS}
-        self.difficulty = difficulties(more["model"].to(more["args"].device), examples, pad)
-        self.stages = make_schedule(self.difficulty, len(general), IcftSettings.of(settings), more["args"].seed)
+        settings, seed = tuning.settings["icft"], more["args"].seed
+        self.term_weights = {term: settings[term] for term in TERMS}
+        self.difficulty = [0.0] * len(examples)
+        if tuning.method == "icft":
+            model = more["model"].to(more["args"].device)
+            self.difficulty = measure_difficulty(settings.get("difficulty", "loss"), examples, model, pad)
+        self.stages = make_schedule(self.difficulty, len(general), IcftSettings.of(tuning.settings), seed)
+        if tuning.method != "icft":
+            self.stages = without_curriculum(self.stages, seed)
         rows = scheduled(examples, general, self.stages)
         super().__init__(train_dataset=rows, data_collator=Collator(pad), **more)
 
     def summary(self) -> dict[str, Any]:
         """Summarise the training for its result, as JSON.
 
-        `stages`: how many `examples` each has, and their mean `difficulty` in nats a token. `terms`: of each, the mean
+        `stages`: how many `examples` each has, and their mean `difficulty`. `terms`: of each, the mean
         over a step's batches, before its weight, in nats a token, step by step.
         """
         logged = [entry for entry in self.state.log_history if "loss" in entry]

@@ -25,9 +25,11 @@ from peft import LoraConfig, PeftModel
 from transformers import PrinterCallback, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
+from orchestrator.config.finetune import REPLAYING
 from orchestrator.core.files import make_private, write_json
 from orchestrator.core.records import content
 from orchestrator.models.tokenizer import TOKENIZER_FILES
+from tasks.device import device_name
 from tasks.finetuning.examples import IGNORED, Labelled
 from tasks.finetuning.icft import IcftTrainer
 from tasks.finetuning.rows import open_model, open_tokenizer
@@ -89,8 +91,8 @@ def make_trainer(run: Run) -> Any:
         "processing_class": open_tokenizer(run.tokenizer, model.get_input_embeddings().num_embeddings),
         "peft_config": adapter(lora) if lora else None,
     }
-    if run.tuning.method == "icft":
-        trainer = IcftTrainer(run.examples, run.general, run.tuning.settings, **given)
+    if run.tuning.method in REPLAYING:
+        trainer = IcftTrainer(run.examples, run.general, run.tuning, **given)
     else:
         trainer = _plain_trainer(run.examples, given)
     trainer.remove_callback(PrinterCallback)
@@ -140,7 +142,7 @@ def arguments(run: Run) -> Any:
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=gpu,
-        **(SCHEDULED if run.tuning.method == "icft" else {}),
+        **(SCHEDULED if run.tuning.method in REPLAYING else {}),
     )
 
 
@@ -252,10 +254,11 @@ def _write_result(run: Run, trainer: Any, seconds: float) -> None:
         "seconds": seconds,
         "processes": trainer.accelerator.num_processes,
         "device": trainer.accelerator.device.type,
+        "device_name": device_name(trainer.accelerator.device.type == "cuda"),
         "tokens": sum(len(each.prompt) + len(each.response) for each in run.examples),
         "truncated": sum(each.truncated > 0 for each in run.examples),
         "losses": losses,
-        **({"icft": trainer.summary()} if run.tuning.method == "icft" else {}),
+        **({"icft": trainer.summary()} if run.tuning.method in REPLAYING else {}),
         "versions": {name: importlib.metadata.version(name) for name in ("trl", "transformers", "peft", "torch")},
     }
     write_json(run.files.result, note)

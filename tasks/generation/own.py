@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from orchestrator.config.generation import OwnTask
+from orchestrator.core.row import Row
 from orchestrator.core.rows import read_rows
 from orchestrator.core.user_file import UserFile
 from tasks.generation.sources import Example, Examples, make_examples
@@ -34,7 +35,24 @@ def _own_examples(where: str, path: str, task: OwnTask) -> list[Example]:
         for field, found in ((task.input, [text]), (task.reference, references)):
             if not found or not all(found):
                 raise row.wrong(f"has no text in the field {field!r}; name the fields with input and reference")
-        examples.append(Example(str(row.number), text, references[0], others=tuple(references[1:])))
+        weight = _weight(row, task.weight) if task.weight else 1.0
+        examples.append(Example(str(row.number), text, references[0], others=tuple(references[1:]), weight=weight))
     if not examples:
         raise file.wrong("is empty; write an object per line")
     return examples
+
+
+def _weight(row: Row, field: str) -> float:
+    """Read the weight of an example; 1 where the row has none.
+
+    Raises:
+        UserError: it is no number from 0 to 1.
+    """
+    value = row.values.get(field, 1.0)
+    try:
+        weight = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else -1.0
+    except ValueError:
+        weight = -1.0
+    if not 0 <= weight <= 1:
+        raise row.wrong(f"has no number from 0 to 1 in the field {field!r}, which weight names; correct it")
+    return weight

@@ -30,6 +30,8 @@ class Example:
     """MTS-Dialog: the section's title."""
     others: tuple[str, ...] = ()
     """Further reference texts. Answers are compared with all of them; only the first is learned from."""
+    weight: float = 1.0
+    """As an example to learn from, how much its loss counts, in [0, 1]: less than 1 for a weak label."""
 
 
 Read = Callable[[], Iterable[Example]]

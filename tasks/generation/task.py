@@ -193,7 +193,7 @@ def _documents(examples: list[Example]) -> list[dict[str, Any]]:
     found = []
     for example in examples:
         document = dataclasses.asdict(example)
-        others = document.pop("others")
+        others, _ = document.pop("others"), document.pop("weight")
         found.append({**document, "reference": [example.reference, *others]} if several else document)
     return found
 

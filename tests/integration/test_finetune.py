@@ -68,7 +68,7 @@ def test_a_sweep_goes_on_into_fine_tuning(
     assert "starting" not in quiet
     rows = pq.read_table(out / "tuning.parquet").to_pylist()
     assert {row["status"] for row in rows} == {"scored"} and len(rows) == 12
-    assert "icft, 8" in (out / "report.md").read_text(), "in one table with the others"
+    assert "ICFT-style (from the abstract), 8" in (out / "report.md").read_text(), "in one table with the others"
     mergefront("report", out)
 
 
@@ -86,7 +86,7 @@ def test_what_is_wrong_with_finetune_is_said(sweep: Callable[..., Path], tmp_pat
     assert "the key baseline is missing" in error(starts=["baseline"])
     assert "starts does not name" in error(baseline={"start": "a", "file": "x.jsonl"})
     assert "the key icft is missing; write icft: {general:" in error(method="icft")
-    assert "icft is the settings of a method that method does not name" in error(icft=ICFT)
+    assert "icft is the settings of methods that method does not name" in error(icft=ICFT)
     both = {"method": ["full", "icft"]}
     assert "icft.examples takes different values" in error(icft={**ICFT, "examples": [4, 4]}, **both)
     rows = {**ICFT, "recent_rows": 2, "earlier_rows": 2}

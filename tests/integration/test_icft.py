@@ -231,10 +231,10 @@ def test_a_broken_model_has_no_difficulty(parents: dict[str, Path]) -> None:
 def test_a_model_labels_prompts_with_its_own_answers_and_its_confidence() -> None:
     from transformers import AutoTokenizer
 
+    from examples.medquad.weak_labels import label_by_model
     from tasks.demo.instructions import held_out_exercises
     from tasks.finetuning.examples import Labelled
     from tasks.finetuning.rows import confidences, encode_prompt, load
-    from tasks.finetuning.weak_labels import label_by_model
 
     model, tokenizer = load(INSTRUCT), AutoTokenizer.from_pretrained(INSTRUCT)
     prompts = [exercise.prompt for exercise in held_out_exercises()[:10]]

@@ -16,13 +16,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from orchestrator.config.finetune import Finetune, Method
-from orchestrator.config.generation import TextMetrics
-from orchestrator.recipes.recipe import Recipe, Source
-from orchestrator.recipes.tuning import Tuning, settings
-from tasks.demo import instructions
-from tasks.finetuning.examples import digest
-from tasks.finetuning.medquad import (
+from examples.medquad.pairs import (
     QuestionAnswer,
     choose,
     generation_error,
@@ -33,10 +27,16 @@ from tasks.finetuning.medquad import (
     responses,
     shorten,
 )
+from examples.medquad.weak_labels import write
+from orchestrator.config.finetune import Finetune, Method
+from orchestrator.config.generation import TextMetrics
+from orchestrator.recipes.recipe import Recipe, Source
+from orchestrator.recipes.tuning import Tuning, settings
+from tasks.demo import instructions
+from tasks.finetuning.examples import digest
 from tasks.finetuning.rows import WeightedExample, difficulties, encode, load, pad_of
 from tasks.finetuning.run import Run
 from tasks.finetuning.train import train
-from tasks.finetuning.weak_labels import write
 from tasks.generation.metrics import OPTED_OUT, composite_of, distinct, measure
 from tests.helpers.paths import DATA, INSTRUCT
 

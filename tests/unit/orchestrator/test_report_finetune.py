@@ -5,11 +5,26 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 from orchestrator.config.finetune import Method
+from orchestrator.core.errors import UserError
 from orchestrator.core.records import RecipeStatus
+from orchestrator.ledger.spent import Spent
 from orchestrator.recipes.tuning import Start, Tuning, settings
-from orchestrator.report.finetune import equivalents_table, forgotten_table, learned_table, series
+from orchestrator.report.finetune import costs_table, forgotten_table
+from orchestrator.report.learning import (
+    ONE_SEED,
+    equivalents_table,
+    gaps_table,
+    gaps_words,
+    learned_table,
+    series,
+)
 from orchestrator.report.page import write_report
+from orchestrator.report.retention import merges_table, tuned_table
+from orchestrator.report.terminal import console, print_comparison
 from orchestrator.results.board import Board, FinetunedRow, FinetuneResults, Row
 from orchestrator.results.layout import Layout
 from orchestrator.stages.finetune_starts import choose_starts
@@ -18,8 +33,8 @@ from tests.helpers.boards import VALUES, board, finetune, score
 METHODS: tuple[Method, ...] = ("full", "lora")
 
 
-def tuned_board() -> Board:
-    """`pb` learns slowly, the merge `s2` fast and forgets a tenth of `medical`; LoRA a little less than all weights."""
+def tuned_board(seeds: int = 3) -> Board:
+    """`pb` learns slowly, the merge `s2` fast and forgets a twentieth of `medical`; LoRA a little less than all weights."""
     found = board(VALUES, "pb", {"nearest": "ideal"})
     rows = {row.recipe.id: row for row in found.rows}
     starts = []
@@ -30,7 +45,7 @@ def tuned_board() -> Board:
         run(start, row, method, seed, size)
         for start, row in starts
         for method in METHODS
-        for seed in (0, 1)
+        for seed in range(seeds)
         for size in (8, 64, 512)
     )
     return dataclasses.replace(found, finetuning=FinetuneResults(tuple(starts), runs, ()))
@@ -40,10 +55,19 @@ def run(start: Start, row: Row, method: Method, seed: int, size: int) -> Finetun
     level = {8: 0.2, 64: 0.5, 512: 0.8}[size] if start.label == "pb" else {8: 0.5, 64: 0.7, 512: 0.9}[size]
     given = settings(finetune(), 100, method)
     tuning = Tuning(start.recipe, str(size), method, seed, given, "notes", start.label, size, str(size))
-    notes = score(level - 0.02 * (method == "lora") + 0.01 * seed, seed=seed)
-    medical = score(row.scores["medical"].value - 0.1, seed=seed)
+    first = 100 * len(start.label) + 10 * size + (method == "lora") * 7
+    drift = np.random.default_rng(first + seed).normal(0, 0.002)
+    notes = score(level - 0.02 * (method == "lora") + drift, seed=first + seed)
+    medical = score(row.scores["medical"].value - 0.05 + drift, seed=first + seed)
     scores = {**row.scores, "medical": medical, "notes": notes}
-    result = {"seconds": 36.0, "processes": 1, "device": "cuda", "losses": [2.0, 1.0], "truncated": 3}
+    result = {
+        "seconds": 36.0,
+        "processes": 1,
+        "device": "cuda",
+        "device_name": "NVIDIA H100",
+        "losses": [2.0, 1.0],
+        "truncated": 3,
+    }
     return FinetunedRow(tuning, Row(tuning.recipe(Path("/x"), "float32"), RecipeStatus.SCORED, scores, {}), result)
 
 
@@ -62,14 +86,69 @@ def test_tables_say_what_was_learned_what_it_is_worth_and_what_was_forgotten() -
         "lora, 512",
     )
     by_start = {row[0]: row for row in learned.rows}
-    assert by_start["pb"][2] == "0.205 ± 0.007", "mean and standard deviation over seeds"
+    value, error = by_start["pb"][2].split(" ± ")
+    assert float(value) == pytest.approx(0.2, abs=0.01) and 0 < float(error) < 0.02
     worth = {(row[0], row[1], row[2]): row[3:] for row in equivalents_table(found, found.finetuning, "notes").rows}
-    assert worth["full", "slerp x=s2: 8", "pb"][0] == "64"
-    assert worth["full", "pb: 8", "slerp x=s2"][0] == "under 8"
-    assert worth["full", "slerp x=s2: 512", "pb"][0] == "over 512"
+    assert worth["full", "slerp x=s2: 8", "pb"][1] == "8 to 512"
+    assert worth["full", "pb: 8", "slerp x=s2"] == ("under 8", "under 8")
+    assert worth["full", "slerp x=s2: 512", "pb"] == ("over 512", "over 512")
     forgotten = forgotten_table(found, found.finetuning)
-    assert all(row[5].startswith("-0.100") for row in forgotten.rows) and forgotten.head[5] == "medical"
+    assert forgotten.head[5] == "medical" and len(forgotten.rows) == 12
+    assert all(float(row[5].split(" ")[0]) == pytest.approx(-0.05, abs=0.01) for row in forgotten.rows)
     assert set(series(found.finetuning, "notes")) == {(s, m) for s in ("pb", "slerp x=s2") for m in METHODS}
+
+
+def test_starting_points_are_compared_over_seeds_and_documents() -> None:
+    found = tuned_board()
+    assert found.finetuning is not None
+    table = gaps_table(found, found.finetuning, "notes")
+    assert [row[:4] for row in table.rows if row[0] == "full"] == [
+        ("full", "slerp x=s2", "pb", budget) for budget in ("mean of all", "8", "64", "512")
+    ]
+    assert all(row[4] == "better" for row in table.rows if row[3] == "mean of all"), "by 0.2 of errors of 0.01"
+    assert "2 means over the budgets and 6 differences at one hold together at 95 %" in gaps_words(
+        found.finetuning, "notes"
+    )
+    tuned = tuned_table(found, found.finetuning)
+    assert len(tuned.rows) == 24 and {row[4:6] for row in tuned.rows} == {("medical", "pa"), ("loss", "pb")}
+    merges = merges_table(found)
+    assert merges.rows and all(row[3] in ("", "retained", "lost") for row in merges.rows)
+
+
+def test_from_one_seed_nothing_is_said_of_another() -> None:
+    found = tuned_board(seeds=1)
+    assert found.finetuning is not None
+    for table in (
+        gaps_table(found, found.finetuning, "notes"),
+        equivalents_table(found, found.finetuning, "notes"),
+        tuned_table(found, found.finetuning),
+    ):
+        assert table.rows and all(row[-1] == ONE_SEED for row in table.rows)
+    assert all(ONE_SEED in row[5] for row in forgotten_table(found, found.finetuning).rows)
+    assert "there is none from one seed" in gaps_words(found.finetuning, "notes")
+
+
+def test_merging_answering_and_training_have_their_own_costs() -> None:
+    found = tuned_board()
+    assert found.finetuning is not None
+    begin = 1000.0
+    rows = [
+        dataclasses.replace(
+            row,
+            spent=tuple(
+                # Two workers side by side: each loads for 2 s and answers for 10 s.
+                Spent(f"node:{worker}", "NVIDIA H100", begin + 12 * (place + 1), 2.0, 10.0)
+                for worker in range(2)
+            ),
+        )
+        for place, row in enumerate(found.rows)
+    ]
+    table = costs_table(dataclasses.replace(found, rows=tuple(rows)), found.finetuning)
+    merging, answering, tuned, *_ = table.rows
+    assert merging[0] == "merging: 4 merges loaded into engines" and merging[2:] == ("8.0 s", "16.0 s", "0")
+    assert answering[0] == "answering: 6 recipes evaluated" and answering[2:] == ("60.0 s", "2.0 min", "0")
+    assert "NVIDIA H100" in merging[1] and merging[1].startswith("2 ")
+    assert tuned == ("fine-tuning: notes, full, one run (mean of 6)", "1 GPU (NVIDIA H100)", "36.0 s", "36.0 s", "8")
 
 
 def test_the_page_has_fine_tuning(tmp_path: Path) -> None:
@@ -87,3 +166,16 @@ def test_the_page_has_fine_tuning(tmp_path: Path) -> None:
     write_report(dataclasses.replace(tuned_board(), finetuning=None, awaits_finetuning=True), Layout(tmp_path))
     assert "It begins when every recipe" in (tmp_path / "report.md").read_text()
     assert not (tmp_path / "figures" / "learning.png").exists()
+
+
+def test_compare_takes_runs_of_all_seeds(capsys: pytest.CaptureFixture[str]) -> None:
+    found = tuned_board()
+    names = [f"full start={start} task=notes examples=64" for start in ("slerp x=s2", "pb")]
+    a, b = map(found.find_seeds, names)
+    assert sorted(a) == [0, 1, 2] and list(found.find_seeds(f"{names[0]} seed=1")) == [None]
+    print_comparison(found, a, b, console())
+    said = capsys.readouterr().out
+    assert "+0.2" in next(line for line in said.splitlines() if line.startswith("notes")) and "paired by seed" in said
+    print_comparison(found, a, found.find_seeds("pa"), console())
+    with pytest.raises(UserError, match="no seed in common"):
+        print_comparison(found, {1: a[1], 2: a[2]}, {0: b[0]}, console())

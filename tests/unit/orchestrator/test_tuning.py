@@ -48,6 +48,12 @@ def test_a_run_is_told_from_another_by_what_changes_its_weights_and_by_nothing_e
     assert len({tuning(settings=way).id for way in ways}) == 4
     elsewhere = finetune(method="icft", examples=[8, 64], icft={"general": "y", "examples": 64})
     assert settings(elsewhere, 100, "icft", "general") == ways[1], "the file's content counts, not where it lies"
+    assert "difficulty" not in ways[1]["icft"], "ids from before it was a setting stay"
+    rare = finetune(method=["icft", "lora_replay"], icft={"general": "x", "difficulty": "rarity"})
+    assert settings(rare, 100, "icft", "general")["icft"]["difficulty"] == "rarity"
+    replay = settings(rare, 100, "lora_replay", "general")
+    assert replay == ways[1], "without a curriculum no difficulty counts; its method tells it apart"
+    assert tuning(method="lora_replay", settings=replay).id != tuning(method="icft", settings=ways[1]).id
     same = settings(finetune(save_steps=7, gradient_checkpointing=False, keep=False, cpus=2), 100, "full")
     assert tuning(settings=same).id == tuning().id
 

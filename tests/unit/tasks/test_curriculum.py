@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config.finetune import Icft
-from tasks.finetuning.curriculum import CurriculumStage, IcftSettings, Reservoir, make_schedule
+from tasks.finetuning.curriculum import CurriculumStage, IcftSettings, Reservoir, make_schedule, without_curriculum
+from tasks.finetuning.difficulty import measure_difficulty
+from tasks.finetuning.examples import Labelled
 
 DIFFICULTIES = st.lists(st.floats(0, 20), min_size=1, max_size=40)
 
@@ -72,6 +75,33 @@ def test_batches_take_their_rows_from_the_stage_and_its_memories(
         assert shown["fine_tune"] <= {*stage.recent, *stage.earlier}
         assert shown["consistency"] <= set(stage.general)
     assert stages == schedule(difficulty, general, parts, places, seed)
+
+
+@given(DIFFICULTIES, st.integers(1, 20), st.integers(1, 6), st.integers(1, 30), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_without_its_curriculum_only_the_order_of_the_examples_differs(
+    difficulty: list[float], general: int, parts: int, places: int, seed: int
+) -> None:
+    stages = schedule(difficulty, general, parts, places, seed)
+    (plain,) = without_curriculum(stages, seed)
+    batches = [batch for stage in stages for batch in stage.batches]
+    assert [[row.term for row in batch] for batch in plain.batches] == [[row.term for row in b] for b in batches]
+    for ours, theirs in zip(plain.batches, batches, strict=True):
+        assert [row for row in ours if row.term == "consistency"] == [
+            row for row in theirs if row.term == "consistency"
+        ]
+    shown = Counter(row.example for batch in plain.batches for row in batch if row.term != "consistency")
+    assert set(shown) == set(range(len(difficulty))) and max(shown.values()) - min(shown.values()) <= 1
+    other = [value * 2 for value in reversed(difficulty)]
+    assert without_curriculum(schedule(other, general, parts, places, seed), seed) == [plain], "whatever is hard"
+
+
+def test_length_and_rarity_need_no_model() -> None:
+    examples = [Labelled((9,), response) for response in ((1, 1, 2), (1, 2), (3, 2))]
+    assert measure_difficulty("length", examples, None, 0) == [3, 2, 2]
+    rarity = measure_difficulty("rarity", examples, None, 0)
+    assert rarity[2] > rarity[1], "3 is rarer than 1"
+    assert rarity[1] == pytest.approx(2 * np.log(7 / 3))
 
 
 def test_examples_of_a_stage_are_shown_equally_often() -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.errors import UserError
-from tasks.finetuning.medquad import (
+from examples.medquad.pairs import (
     WRONG,
     Preference,
     QuestionAnswer,
@@ -23,8 +22,12 @@ from tasks.finetuning.medquad import (
     responses,
     shorten,
 )
-from tasks.finetuning.weak_labels import Written
+from examples.medquad.prepare import prepare
+from examples.medquad.weak_labels import Written
+from orchestrator.config.generation import OwnTask
+from orchestrator.core.errors import UserError
 from tasks.generation.metrics import distinct
+from tasks.generation.own import own_examples
 from tests.helpers.paths import CLINICAL, DATA
 
 REAL = DATA / "medquad"
@@ -149,8 +152,8 @@ def test_a_model_chooses_what_it_was_trained_on() -> None:
     """The demo's clinical parent knows its formulary."""
     from transformers import AutoTokenizer
 
+    from examples.medquad.pairs import Choice
     from tasks.demo import formulary
-    from tasks.finetuning.medquad import Choice
     from tasks.finetuning.rows import load
 
     folder = CLINICAL
@@ -172,3 +175,27 @@ def test_the_real_data_set() -> None:
     assert len(responses(data.test)) == 300
     right = [pair.choice.options[pair.better] == label_by_overlap(pair).completion for pair in pairs]
     assert sum(right) / 300 > 0.6, "the rule is better than chance"
+
+
+def test_the_three_tasks_and_weak_labels_become_files_that_a_sweep_reads(tmp_path: Path) -> None:
+    rows = [
+        {"qtype": pair.kind, "focus": pair.focus, "messages": [
+            {"role": "user", "content": pair.question}, {"role": "assistant", "content": pair.answer}]}
+        for pair in PAIRS
+    ]  # fmt: skip
+    for name in ("sft_train.jsonl", "sft_validation.jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prepare(tmp_path, tmp_path / "to", words=60, train=9, test=5, labelled=3, model=None)
+
+    def written(name: str) -> list[dict[str, object]]:
+        return [json.loads(line) for line in (tmp_path / "to" / f"{name}.jsonl").read_text().splitlines()]
+
+    assert {row["reply"] for row in written("answering-train")} <= set("ABCD")
+    assert {row["reply"] for row in written("preference-test")} <= set("AB") and len(written("preference-test")) == 5
+    weak = written("weak-train")
+    assert [row["weight"] for row in weak[:3]] == [1, 1, 1] and any(row["weight"] < 1 for row in weak[3:])
+    own = OwnTask(
+        file=str(tmp_path / "to" / "preference-test.jsonl"), train=str(tmp_path / "to" / "weak-train.jsonl"),
+        input="request", reference="reply", prompt="{{input}}", weight="weight",
+    )  # fmt: skip
+    assert [each.weight for each in own_examples("weak", own).read_training()] == [row["weight"] for row in weak]

@@ -20,10 +20,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from examples.medquad.weak_labels import Written
 from orchestrator.core.rows import read_rows
 from tasks.finetuning.conversations import to_last_answer
 from tasks.finetuning.rows import WeightedExample, difficulties, encode, pad_of
-from tasks.finetuning.weak_labels import Written
 from tasks.generation.metrics import distinct
 from tasks.generation.reader import Reader, text_of
 from tasks.generation.sources import is_test
@@ -32,7 +32,7 @@ ORIGIN = "https://github.com/abachaa/MedQuAD"
 CHATS = ("sft_train.jsonl", "sft_validation.jsonl")
 WRONG = ("wrong aspect", "wrong condition", "unrelated")
 GENERATION_ERRORS = ("empty", "cut off", "repetitive", "off topic")
-LETTERS = ("A", "B")
+LETTERS = ("A", "B", "C", "D")
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,14 @@ class Choice:
     def example(self) -> WeightedExample:
         """The right option, to train on."""
         return WeightedExample(self.prompt, self.options[self.right])
+
+    @property
+    def lettered(self) -> WeightedExample:
+        """The question with all options, to name the right one by its letter."""
+        listed = "\n".join(f"{letter}: {text}" for letter, text in zip(LETTERS, self.options, strict=False))
+        named = ", ".join(LETTERS[: len(self.options)])
+        prompt = f"Question: {self.prompt}\n{listed}\nWhich answer is right: {named}?"
+        return WeightedExample(prompt, LETTERS[self.right])
 
 
 # -------------------------------------------------------------------- reading
@@ -167,10 +175,10 @@ class Preference:
     @property
     def choice(self) -> Choice:
         """The question with both answers, to name the better one by its letter."""
-        listed = "\n".join(f"{letter}: {text}" for letter, text in zip(LETTERS, self.answers, strict=True))
+        listed = "\n".join(f"{letter}: {text}" for letter, text in zip(LETTERS, self.answers, strict=False))
         prompt = f"Question: {self.question}\n{listed}\nWhich answer is better, A or B?"
         errors = tuple("" if place == self.better else self.error for place in range(2))
-        return Choice(prompt, LETTERS, self.better, errors)
+        return Choice(prompt, LETTERS[:2], self.better, errors)
 
 
 def preferences(pairs: Sequence[QuestionAnswer], pool: Sequence[QuestionAnswer], seed: int) -> list[Preference]:

@@ -1,6 +1,6 @@
 """Weak supervision: completions that a model generates itself, weighted by its confidence in them.
 
-(A rule's labels are `tasks.finetuning.medquad.label_by_overlap`.)
+(A rule's labels are `examples.medquad.pairs.label_by_overlap`.)
 """
 
 from __future__ import annotations
