@@ -50,7 +50,9 @@ class SeedMean:
         return SeedMean(self.runs - other.runs)
 
     def __mul__(self, factor: float) -> SeedMean:
-        return SeedMean(self.runs * factor)
+        runs = self.runs
+        steps = tuple(abs(factor) * step for step in runs.steps)
+        return SeedMean(replace(runs, values=factor * runs.values, cells=factor * runs.cells, steps=steps))
 
     @property
     def seeds(self) -> int:
