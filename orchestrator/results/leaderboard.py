@@ -56,12 +56,15 @@ def write_finetuning(results: FinetuneResults, objectives: Iterable[str], layout
             "seed": run.tuning.seed,
             "status": run.row.status,
             "train_s": run.result.get("seconds"),
+            "processes": run.result.get("processes"),
+            "device": run.result.get("device_name"),
             **as_row(run.row.scores),
         }
         for run in results.runs
     ]
     columns = [(key, pa.string()) for key in ("tuning_id", "recipe_id", "start", "start_id", "task", "method")]
     columns += [("examples", pa.int64()), ("seed", pa.int64()), ("status", pa.string()), ("train_s", pa.float64())]
+    columns += [("processes", pa.int64()), ("device", pa.string())]
     columns += [(key, pa.float64()) for name in objectives for key in (name, f"{name}_se")]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(columns)), sink)

@@ -157,7 +157,7 @@ def ratio(number: SeedMean, base: SeedMean, family: int = 1) -> Ratio | None:
 
 def _edge(within: Callable[[float], bool], inside: float, outside: float) -> float:
     """Find by bisection where an interval ends."""
-    for _ in range(30):
+    for _ in range(20):
         middle = (inside + outside) / 2
         inside, outside = (middle, outside) if within(middle) else (inside, middle)
     return inside
