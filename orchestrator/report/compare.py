@@ -40,16 +40,16 @@ def print_comparison(board: Board, a: Seeds, others: Sequence[Seeds], console: C
             console.print(Text(f"{name} = {', '.join(f'{full_title(row)} ({row.recipe.id})' for row in rows)}"))
         table = text_table("objective", numbers=("a", "b", "a - b", "95 % interval"))
         table.add_column("excludes 0")
-        for objective, (one, other) in differences.items():
-            d = one - other
-            cells = (objective, learning.mean_text(one), learning.mean_text(other), signed(d.value),
+        for objective, (first, second) in differences.items():
+            d = first - second
+            cells = (objective, learning.mean_text(first), learning.mean_text(second), signed(d.value),
                      learning.span_text(d, family), "yes" if d.differs(family) else "no")  # fmt: skip
             table.add_row(*map(Text, cells))
         console.print(table)
     console.print(
         Text(
-            f"Means over seeds, paired by seed and document. The {count(family, 'interval')} for new seeds and documents "
-            "hold at once, with 95 % confidence."
+            f"Means over seeds, paired by seed and document. The {count(family, 'interval')} for new seeds and "
+            "documents hold at once, with 95 % confidence."
         )
     )
 

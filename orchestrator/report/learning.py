@@ -20,7 +20,7 @@ from orchestrator.config.finetune import METHOD_NAMES, TRAINING_METHODS, Method
 from orchestrator.core.records import RecipeStatus
 from orchestrator.core.text import count, listed
 from orchestrator.report.style import STYLE, legend, looks, new_figure
-from orchestrator.report.tables import NONE, Table
+from orchestrator.report.tables import NONE, Table, verdict
 from orchestrator.report.words import number, score_text, signed, span
 from orchestrator.results.board import Board, FinetuneResults
 from orchestrator.stats.learning_curves import Curve, Equivalent, equivalents
@@ -125,10 +125,8 @@ def gaps_table(board: Board, results: FinetuneResults, task: str) -> Table:
     for gap in found:
         family = means if gap.budget == ALL_BUDGETS else len(found) - means
         low, high = gap.difference.interval(family) if gap.difference.seeds > 1 else (math.nan, math.nan)
-        verdict = "better" if min(sign * low, sign * high) > 0 else "worse" if max(sign * low, sign * high) < 0 else ""
-        span = span_text(gap.difference, family)
-        value = signed(gap.difference.value)
-        cells.append((METHOD_NAMES[gap.method], gap.one, gap.other, gap.budget, verdict, value, span))
+        words = (METHOD_NAMES[gap.method], gap.one, gap.other, gap.budget, verdict(low, high, sign))
+        cells.append((*words, signed(gap.difference.value), span_text(gap.difference, family)))
     head = ("method", "starting point", "against", "examples", "verdict", "difference", "95 % interval")
     return Table.of(head, cells, words=5)
 

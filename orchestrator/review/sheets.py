@@ -173,7 +173,8 @@ def generation_task(sweep: Sweep, name: str | None) -> SuiteTask:
     Raises:
         UserError: there is no such task, or there are several.
     """
-    suites = [suite for suite in sweep.tasks.suites if suite.task.OUTPUT_TYPE == "generate_until"]
+    every = [*sweep.tasks.suites, *sweep.tasks.learning]
+    suites = [suite for suite in every if suite.task.OUTPUT_TYPE == "generate_until"]
     known = [f"{suite.objective}/{suite.name}" for suite in suites]
     if not known:
         raise UserError("review: no task of this sweep generates text (output_type: generate_until); nothing to rate")

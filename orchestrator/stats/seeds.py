@@ -50,9 +50,7 @@ class SeedMean:
         return SeedMean(self.runs - other.runs)
 
     def __mul__(self, factor: float) -> SeedMean:
-        runs = self.runs
-        steps = tuple(abs(factor) * step for step in runs.steps)
-        return SeedMean(replace(runs, values=factor * runs.values, cells=factor * runs.cells, steps=steps))
+        return SeedMean(self.runs * factor)
 
     @property
     def seeds(self) -> int:

@@ -13,6 +13,7 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.records import RecipeStatus
 from orchestrator.ledger.spent import Spent
 from orchestrator.recipes.tuning import Start, Tuning, settings
+from orchestrator.report.compare import print_comparison
 from orchestrator.report.finetune import costs_table, forgotten_table
 from orchestrator.report.learning import (
     ONE_SEED,
@@ -24,7 +25,7 @@ from orchestrator.report.learning import (
 )
 from orchestrator.report.page import write_report
 from orchestrator.report.retention import merges_table, tuned_table
-from orchestrator.report.terminal import console, print_comparison
+from orchestrator.report.terminal import console
 from orchestrator.results.board import Board, FinetunedRow, FinetuneResults, Row
 from orchestrator.results.layout import Layout
 from orchestrator.stages.finetune_starts import choose_starts
@@ -173,9 +174,10 @@ def test_compare_takes_runs_of_all_seeds(capsys: pytest.CaptureFixture[str]) -> 
     names = [f"full start={start} task=notes examples=64" for start in ("slerp x=s2", "pb")]
     a, b = map(found.find_seeds, names)
     assert sorted(a) == [0, 1, 2] and list(found.find_seeds(f"{names[0]} seed=1")) == [None]
-    print_comparison(found, a, b, console())
+    print_comparison(found, a, [b], console())
     said = capsys.readouterr().out
     assert "+0.2" in next(line for line in said.splitlines() if line.startswith("notes")) and "paired by seed" in said
-    print_comparison(found, a, found.find_seeds("pa"), console())
-    with pytest.raises(UserError, match="no seed in common"):
-        print_comparison(found, {1: a[1], 2: a[2]}, {0: b[0]}, console())
+    print_comparison(found, a, [b, found.find_seeds("pa")], console())
+    assert "The 5 intervals for new seeds and documents hold at once" in capsys.readouterr().out
+    with pytest.raises(UserError, match="no seed that both have"):
+        print_comparison(found, {1: a[1], 2: a[2]}, [{0: b[0]}], console())
