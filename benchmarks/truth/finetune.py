@@ -179,8 +179,13 @@ def measure(quick: bool) -> dict[str, float]:
     shapes = list(itertools.product(SHAPES, NOISES, DOCUMENTS))[:: 13 if quick else 1]
     noises = list(itertools.product(NOISES, DOCUMENTS[:2]))[:: 4 if quick else 1]
     part = 4 if quick else 1
+    examples = [covered(*each, 100 // part, FIRST + place) for place, each in enumerate(shapes)]
+    better, retention = [], []
+    for place, (noise, documents) in enumerate(noises):
+        better.append(false_verdicts(noise, documents, 400 // part, FIRST + place))
+        retention.append(covered_ratio(noise, documents, 200 // part, FIRST + place))
     return {
-        "examples_coverage": min(covered(*each, 100 // part, FIRST + i) for i, each in enumerate(shapes)),
-        "tuned_false_better": max(false_verdicts(*each, 400 // part, FIRST + i) for i, each in enumerate(noises)),
-        "retention_coverage": min(covered_ratio(*each, 200 // part, FIRST + i) for i, each in enumerate(noises)),
+        "examples_coverage": min(examples),
+        "tuned_false_better": max(better),
+        "retention_coverage": min(retention),
     }

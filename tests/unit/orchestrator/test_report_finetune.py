@@ -173,7 +173,7 @@ def test_compare_takes_runs_of_all_seeds(capsys: pytest.CaptureFixture[str]) -> 
     found = tuned_board()
     names = [f"full start={start} task=notes examples=64" for start in ("slerp x=s2", "pb")]
     a, b = map(found.find_seeds, names)
-    assert sorted(a) == [0, 1, 2] and list(found.find_seeds(f"{names[0]} seed=1")) == [None]
+    assert set(a) == {0, 1, 2} and list(found.find_seeds(f"{names[0]} seed=1")) == [None]
     print_comparison(found, a, [b], console())
     said = capsys.readouterr().out
     assert "+0.2" in next(line for line in said.splitlines() if line.startswith("notes")) and "paired by seed" in said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -187,7 +188,7 @@ def test_the_three_tasks_and_weak_labels_become_files_that_a_sweep_reads(tmp_pat
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     prepare(tmp_path, tmp_path / "to", words=60, train=9, test=5, labelled=3, model=None)
 
-    def written(name: str) -> list[dict[str, object]]:
+    def written(name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (tmp_path / "to" / f"{name}.jsonl").read_text().splitlines()]
 
     assert {row["reply"] for row in written("answering-train")} <= set("ABCD")

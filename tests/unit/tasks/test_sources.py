@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -367,13 +368,18 @@ def test_weak_labels_have_weights(tmp_path: Path) -> None:
     rows = [{"input": "a", "reference": "b", "sure": 0.5}, {"input": "c", "reference": "d"}]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "test.jsonl").write_text('{"input": "e", "reference": "f"}\n')
-    given = {"file": str(tmp_path / "test.jsonl"), "train": str(tmp_path / "train.jsonl"), "prompt": "{{input}}"}
+    given: dict[str, Any] = {
+        "file": str(tmp_path / "test.jsonl"),
+        "train": str(tmp_path / "train.jsonl"),
+        "prompt": "{{input}}",
+    }
     own = OwnTask(**given, weight="sure")
     assert [example.weight for example in own_examples("letters", own).read_training()] == [0.5, 1.0]
     task = load_task("here", "letters", Generation(own={"letters": own}))
     assert "weight" not in task.dataset["test"].column_names, "documents are as they were without it"
-    for wrong in (1.5, -0.1, "sure", None, True, [1]):
-        (tmp_path / "train.jsonl").write_text(json.dumps({**rows[0], "sure": wrong}) + "\n")
+    wrongs: list[Any] = [1.5, -0.1, "sure", None, True, [1]]
+    for wrong in wrongs:
+        (tmp_path / "train.jsonl").write_text(json.dumps({"input": "a", "reference": "b", "sure": wrong}) + "\n")
         with pytest.raises(UserError, match=r"generation.own.letters.train.*no number from 0 to 1 in the field 'sure'"):
             list(own_examples("letters", own).read_training())
     with pytest.raises(ValueError, match="train is missing"):
