@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.config.finetune import Method
 from orchestrator.recipes.recipe import Recipe, Source
 from orchestrator.recipes.tuning import Tuning
 from tasks.finetuning.curriculum import TERMS
@@ -29,7 +30,12 @@ ICFT = {
 
 
 def make_run(
-    model: Path, folder: Path, examples: tuple[WeightedExample, ...] = EXAMPLES, batch_size: int = 4, **icft: Any
+    model: Path,
+    folder: Path,
+    examples: tuple[WeightedExample, ...] = EXAMPLES,
+    batch_size: int = 4,
+    method: Method = "icft",
+    **icft: Any,
 ) -> Run:
     from transformers import AutoTokenizer
 
@@ -42,7 +48,7 @@ def make_run(
         "steps": 6, "learning_rate": 5e-3, "batch_size": batch_size, "accumulation": 1, "optimizer": "adamw_torch",
         "lora": {"rank": 4, "alpha": 8, "dropout": 0.0}, "icft": {**ICFT, **icft},
     }  # fmt: skip
-    tuning = Tuning(source, "data", "icft", 3, given, "t", "a", len(examples), "all")
+    tuning = Tuning(source, "data", method, 3, given, "t", "a", len(examples), "all")
     return Run(tuning, model, folder, INSTRUCT, learned, "float32", 50, False, kept)
 
 
@@ -169,6 +175,28 @@ def test_the_result_has_every_term_of_every_step_and_the_stages(parents: dict[st
     assert result["settings"]["icft"]["general"] == "digest"
 
 
+def test_its_control_has_the_same_batches_with_the_examples_in_another_order(
+    parents: dict[str, Path], tmp_path: Path
+) -> None:
+    ways: dict[str, dict[str, Any]] = {
+        "icft": {},
+        "rarity": {"difficulty": "rarity"},
+        "lora_replay": {"method": "lora_replay"},
+    }
+    made = {name: make_trainer(make_run(parents["a"], tmp_path / name, **how)) for name, how in ways.items()}
+    rows = {name: [dict(row) for row in trainer.train_dataset] for name, trainer in made.items()}
+    terms = [[row["term"] for row in each] for each in rows.values()]
+    assert terms[0] == terms[1] == terms[2]
+    kept = TERMS.index("consistency")
+    general = [[row for row in each if row["term"] == kept] for each in rows.values()]
+    assert general[0] == general[2] and general[0], "the same general instructions at the same places"
+    assert rows["icft"] != rows["lora_replay"] != rows["rarity"] != rows["icft"]
+    train(make_run(parents["a"], tmp_path / "run", method="lora_replay"))
+    result = json.loads((tmp_path / "run" / "RESULT.json").read_text())
+    assert len(result["losses"]) == 6 and [stage["examples"] for stage in result["icft"]["stages"]] == [6]
+    assert result["device_name"]
+
+
 def test_difficulty_is_the_mean_loss_of_the_completion_with_its_end(parents: dict[str, Path]) -> None:
     import torch
     from transformers import AutoTokenizer
@@ -194,7 +222,7 @@ def test_with_one_stage_and_no_replay_it_is_trls_lora(parents: dict[str, Path], 
     from trl import SFTConfig, SFTTrainer
 
     examples = tuple(WeightedExample(example.prompt, example.completion) for example in EXAMPLES)
-    alone = {"stages": 1, "recent_rows": 0, "earlier_rows": 0}
+    alone: dict[str, Any] = {"stages": 1, "recent_rows": 0, "earlier_rows": 0}
     run = make_run(parents["a"], tmp_path / "run", examples, batch_size=3, **alone)
     made = make_trainer(run)
     arguments = SFTConfig(

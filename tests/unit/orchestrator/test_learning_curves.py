@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from benchmarks.truth.finetune import NOISES, covered, covered_ratio, false_verdicts
 from orchestrator.stats.learning_curves import Curve, equivalents
 from orchestrator.stats.scores import Score
 from orchestrator.stats.seeds import SeedMean, mean_of, paired, ratio
@@ -115,3 +116,17 @@ def test_a_ratio_has_fiellers_interval() -> None:
     assert ratio(one, base * -1.0) is None, "no share of a negative score"
     wide = ratio(SeedMean.of(crossed(3, 20, 0.8, 0.1, 0.1)), SeedMean.of(crossed(3, 20, 0.8, 0.1, 0.1, start=3)))
     assert wide is not None and math.isinf(wide.high), "the denominator may be 0"
+
+
+def test_intervals_hold_as_often_as_they_say_at_three_seeds() -> None:
+    """The simulation of benchmarks/truth, smaller: the true equivalent between budgets, beyond the largest, under the
+    smallest."""
+    settings = [
+        ("steep", NOISES[2], 20),
+        ("sudden", NOISES[4], 100),
+        ("beyond", NOISES[0], 20),
+        ("under", NOISES[3], 20),
+    ]
+    assert min(covered(*each, draws=40, seed=place) for place, each in enumerate(settings)) >= 0.93
+    assert false_verdicts(NOISES[2], 20, draws=40, seed=7) <= 0.1
+    assert covered_ratio(NOISES[4], 20, draws=40, seed=8) >= 0.9
