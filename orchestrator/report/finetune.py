@@ -39,8 +39,8 @@ def forgotten_table(board: Board, results: FinetuneResults) -> Table:
             after({seed: row.scores[name] for seed, row in rows.items()}) - SeedMean.of([before[start].scores[name]])
             for name in (task, *board.objectives)
         ]
-        spans = (f"{signed(change.value)} ({span_text(change)})" for change in changes[1:])
-        cells.append((task, start, METHOD_NAMES[method], str(size), signed(changes[0].value), *spans))
+        spans = (f"{signed(change.value)} ({span_text(change)})" for change in changes)
+        cells.append((task, start, METHOD_NAMES[method], str(size), *spans))
     head = ("task", "starting point", "method", "examples", "learned", *board.objectives)
     return Table.of(head, cells, words=3)
 

@@ -38,7 +38,7 @@ class Equivalent:
     equal: float
     """Number of examples with which the other starting point has the same score."""
     interval: tuple[float, float] | None
-    """The ends of the 95 % interval of `equal`; None where fewer than two seeds were paired, which do not show it."""
+    """The ends of the 95 % interval of `equal`; None where no two seeds can be paired, as one does not show it."""
 
 
 def equivalents(one: Curve, other: Curve, sign: float = 1.0) -> list[Equivalent]:
@@ -61,14 +61,18 @@ def _mean(runs: BySeed) -> float:
 
 
 def _interval(runs: BySeed, other: Curve, sign: float) -> tuple[float, float] | None:
-    """Find the largest budget that is worth less than the runs, and the smallest that is worth more."""
+    """Find the largest budget that is worth less than the runs, and the smallest that is worth more.
+
+    Budgets of which fewer than two seeds can be paired are left out.
+    """
     ahead: dict[int, tuple[float, float]] = {}
     for size, theirs in sorted(other.items()):
         difference = paired(runs, theirs)
-        if difference is None or difference.seeds < 2:
-            return None
-        low, high = difference.interval()
-        ahead[size] = (low, high) if sign > 0 else (-high, -low)
+        if difference is not None and difference.seeds > 1:
+            low, high = difference.interval()
+            ahead[size] = (low, high) if sign > 0 else (-high, -low)
+    if not ahead:
+        return None
     lowest, highest = 0.0, math.inf
     for size, (low, _) in ahead.items():
         if not low > 0:

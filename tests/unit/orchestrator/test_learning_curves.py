@@ -61,6 +61,8 @@ def test_one_seed_shows_no_interval() -> None:
     assert found[0].interval is None and found[0].equal == pytest.approx(8 * 8**0.5, rel=0.1)
     few = {size: dict(list(runs.items())[:1]) for size, runs in curve(0.2, 0.8).items()}
     assert equivalents(curve(0.5), few)[0].interval is None, "one seed is in both"
+    some = {**curve(0.2, 0.5, 0.8), 64: few[64]}
+    assert equivalents(curve(0.5, first=1000), some)[0].interval == (8, 512), "a budget of one seed is left out"
 
 
 def crossed(seeds: int, documents: int, *deviations: float, value: float = 0.5, start: int = 0) -> list[Score]:
