@@ -103,11 +103,22 @@ def gaps(results: FinetuneResults, task: str) -> list[Gap]:
     curves = series(results, task)
     found = []
     for method, (one, other) in itertools.product(TRAINING_METHODS, rivals(results)):
-        at_budgets = dict(_at_budgets(curves.get((one, method), {}), curves.get((other, method), {})))
-        if len({each.seeds for each in at_budgets.values()}) == 1 < len(at_budgets):
-            found.append(Gap(method, one, other, ALL_BUDGETS, mean_of(list(at_budgets.values()))))
-        found += [Gap(method, one, other, str(size), each) for size, each in at_budgets.items()]
+        mine, theirs = curves.get((one, method), {}), curves.get((other, method), {})
+        if (mean := _over_budgets(mine, theirs)) is not None:
+            found.append(Gap(method, one, other, ALL_BUDGETS, mean))
+        found += [Gap(method, one, other, str(size), each) for size, each in _at_budgets(mine, theirs)]
     return found
+
+
+def _over_budgets(one: Curve, other: Curve) -> SeedMean | None:
+    """The mean difference over the budgets that both have, of the seeds that all of them have; None for one budget."""
+    sizes = one.keys() & other.keys()
+    seeds = set.intersection(*({*one[size]} & {*other[size]} for size in sizes)) if len(sizes) > 1 else set()
+    mine, theirs = (
+        {size: {seed: curve[size][seed] for seed in seeds} for size in sizes} if seeds else {} for curve in (one, other)
+    )
+    differences = [each for _, each in _at_budgets(mine, theirs)]
+    return mean_of(differences) if differences else None
 
 
 def _at_budgets(one: Curve, other: Curve) -> Iterator[tuple[int, SeedMean]]:

@@ -243,8 +243,8 @@ def reading(board: Board) -> list[str]:
     """Explain how to read the report: what ± means, and what the front and near the front are."""
     lines = [
         "A value after ± is one standard error: how far the score would typically move if the questions were "
-        "drawn anew from the same source. It says nothing about other kinds of questions, and nothing about the "
-        "randomness of training.",
+        "drawn anew from the same source, and of fine-tuning over several seeds, if these were too. It says nothing "
+        "about other kinds of questions, and of one training nothing about its randomness.",
         "A recipe is on the front when no other scored recipe is at least as good in every objective and better "
         f"in one. The front's objectives here: {listed(board.axes)}.",
         "A recipe is near the front when it is off it, but may be on it: no recipe beats it in every objective "

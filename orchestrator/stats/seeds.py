@@ -17,11 +17,12 @@ documents hard for both cancels out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri, stdtrit
 
 from orchestrator.stats.estimates import Estimates
@@ -142,20 +143,11 @@ def ratio(number: SeedMean, base: SeedMean, family: int = 1) -> Ratio | None:
     if number.value <= 0 or base.value <= 0 or math.isnan(number.interval()[0]):
         return None
 
-    def within(theta: float) -> bool:
-        return not (number - base * theta).differs(family)
+    def end(theta: float, place: int) -> float:
+        return (number - base * theta).interval(family)[place]
 
-    value = number.value / base.value
-    low = 0.0 if within(0.0) else _edge(within, value, 0.0)
-    far = value
-    while far < FURTHEST and within(far):
+    value = far = number.value / base.value
+    while far < FURTHEST and not end(far, 1) < 0:
         far *= 2
-    return Ratio(value, low, _edge(within, value, far) if far < FURTHEST else math.inf)
-
-
-def _edge(within: Callable[[float], bool], inside: float, outside: float) -> float:
-    """Find by bisection where an interval ends."""
-    for _ in range(20):
-        middle = (inside + outside) / 2
-        inside, outside = (middle, outside) if within(middle) else (inside, middle)
-    return inside
+    low = float(brentq(end, 0.0, value, args=(0,))) if end(0.0, 0) > 0 else 0.0
+    return Ratio(value, low, float(brentq(end, value, far, args=(1,))) if far < FURTHEST else math.inf)

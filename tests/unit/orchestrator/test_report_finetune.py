@@ -18,6 +18,7 @@ from orchestrator.report.finetune import costs_table, forgotten_table
 from orchestrator.report.learning import (
     ONE_SEED,
     equivalents_table,
+    gaps,
     gaps_table,
     gaps_words,
     learned_table,
@@ -181,3 +182,16 @@ def test_compare_takes_runs_of_all_seeds(capsys: pytest.CaptureFixture[str]) -> 
     assert "The 5 intervals for new seeds and documents hold at once" in capsys.readouterr().out
     with pytest.raises(UserError, match="no seed that both have"):
         print_comparison(found, {1: a[1], 2: a[2]}, [{0: b[0]}], console())
+
+
+def test_the_mean_over_budgets_is_of_the_seeds_that_all_budgets_have() -> None:
+    found = tuned_board()
+    assert found.finetuning is not None
+    some = [run for run in found.finetuning.runs if run.tuning.examples != 64 or run.tuning.seed != 0]
+    of = {
+        gap.budget: gap.difference.seeds
+        for gap in gaps(dataclasses.replace(found.finetuning, runs=tuple(some)), "notes")
+    }
+    assert of == {"mean of all": 2, "8": 3, "64": 2, "512": 3}
+    one = [run for run in found.finetuning.runs if run.tuning.examples == 8]
+    assert [gap.budget for gap in gaps(dataclasses.replace(found.finetuning, runs=tuple(one)), "notes")] == ["8"] * 2
