@@ -51,6 +51,10 @@ class OwnTask(Strict):
         return self
 
 
+COMPOSITE, OPTED_OUT = "composite", "composite_without_bertscore"
+"""The unweighted mean of six metrics, and of five: another name, so that they are not confused."""
+
+
 class TextMetrics(Strict):
     """Which BLEU and which ROUGE the composite takes; whatever it takes, both BLEUs and both ROUGE-Ls are reported."""
 

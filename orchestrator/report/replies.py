@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from orchestrator.config.measures import MEASURES
+from orchestrator.core.text import listed
 from orchestrator.report.tables import NONE, Table, kind
 from orchestrator.report.words import number, ranked, scored, title
 from orchestrator.results.board import Board, Row
@@ -28,16 +29,24 @@ def measures_of(rows: Sequence[Row], objective: str) -> list[str]:
     return [name for name in MEASURES if any(name in task.measures for task in tasks)]
 
 
-def words(board: Board, objective: str) -> tuple[str, ...]:
-    """Explain the measures of an objective, and which of its tasks have each."""
+def meanings(board: Board) -> list[str]:
+    """Explain every measure of any objective."""
+    used = {name for objective in board.objectives for name in measures_of(scored(board), objective)}
+    return [f"{name} is {measure.meaning}." for name, measure in MEASURES.items() if name in used]
+
+
+def coverage(board: Board, objective: str) -> list[str]:
+    """Name the tasks of an objective that have a measure, where not all of them do."""
     rows = scored(board)
-    lines = []
+    tasks = rows[0].scores[objective].tasks if rows else ()
+    found: dict[tuple[str, ...], list[str]] = {}
     for name in measures_of(rows, objective):
-        tasks = rows[0].scores[objective].tasks
-        have = [task.task for task in tasks if name in task.measures]
-        over = "" if len(have) == len(tasks) else f", over {len(have)} of {len(tasks)} tasks"
-        lines.append(f"{name} is {MEASURES[name].meaning}{over}.")
-    return tuple(lines)
+        found.setdefault(tuple(task.task for task in tasks if name in task.measures), []).append(name)
+    return [
+        f"{listed(names)}: over {listed(have)}, {len(have)} of {len(tasks)} tasks."
+        for have, names in found.items()
+        if len(have) < len(tasks)
+    ]
 
 
 def table(board: Board, objective: str) -> Table:

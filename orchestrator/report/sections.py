@@ -212,8 +212,9 @@ def _replies(board: Board) -> list[Section]:
     for name in board.objectives:
         if (table := replies.table(board, name)).head[1:]:
             places = tuple(Section("Which place was chosen", table=each) for each in replies.places(board, name))
-            parts.append(Section(name, replies.words(board, name), table, parts=places))
-    return [Section("How recipes reply", (REPLIES,), parts=tuple(parts))] if parts else []
+            parts.append(Section(name, tuple(replies.coverage(board, name)), table, parts=places))
+    words = (REPLIES, *replies.meanings(board))
+    return [Section("How recipes reply", words, parts=tuple(parts))] if parts else []
 
 
 def _slerp(board: Board) -> Section:

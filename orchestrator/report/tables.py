@@ -11,6 +11,7 @@ from orchestrator.ledger.ledger import COSTS
 from orchestrator.models.serving import tokenizer_of
 from orchestrator.recipes.recipe import Source
 from orchestrator.report.words import (
+    composite_words,
     full_title,
     heading,
     number,
@@ -151,8 +152,14 @@ def tasks(board: Board, objective: str) -> Table:
                 *(number(values[c]) if c in values else NONE for c in columns),
             )
         )
-    titles = (f"{task}: {metric}" if metric else task for task, metric in columns)
+    titles = (_column(board, task, metric) for task, metric in columns)
     return Table(("recipe", heading(board, objective), *titles), tuple(cells), tuple(map(kind, rows)))
+
+
+def _column(board: Board, task: str, metric: str) -> str:
+    """Head a column of a task's metric; with what it takes, where it is a composite."""
+    takes = {words for each in board.tasks if each.task == task and (words := composite_words(each, metric))}
+    return " ".join([f"{task}: {metric}" if metric else task, *(f"(with {words})" for words in takes)])
 
 
 def slerp(board: Board) -> Table:

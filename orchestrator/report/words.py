@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
 from orchestrator.config.backends import BACKENDS
-from orchestrator.config.generation import Encoder
+from orchestrator.config.generation import COMPOSITE, OPTED_OUT, Encoder
 from orchestrator.core.records import RecipeStatus
 from orchestrator.core.text import count, duration, listed
 from orchestrator.ledger.ledger import COSTS
@@ -179,9 +179,15 @@ def slerp_words(pair: str, share: dict[str, float]) -> str:
 
 
 def heading(board: Board, objective: str) -> str:
-    """Head a column of an objective's scores: its name, with what its composite takes where it has one."""
-    chosen = listed(dict.fromkeys(t.composite for t in board.tasks if t.objective == objective and t.composite))
-    return f"{objective} (composite with {chosen})" if chosen else objective
+    """Head a column of an objective's scores: its name, and what the composite takes if it is one of its metrics."""
+    tasks = [task for task in board.tasks if task.objective == objective]
+    chosen = {each for task in tasks for metric in task.metrics if (each := composite_words(task, metric))}
+    return f"{objective} (composite with {listed(sorted(chosen))})" if chosen else objective
+
+
+def composite_words(task: TaskSummary, metric: str) -> str:
+    """What a composite takes, such as `corpus BLEU, ROUGE-L, no stemming`; empty for any other metric."""
+    return task.composite if metric in (COMPOSITE, OPTED_OUT) else ""
 
 
 def average_words(board: Board, objective: str) -> str:

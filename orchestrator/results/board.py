@@ -63,7 +63,7 @@ class TaskSummary:
     split: str = ""
     """Which questions of the data set these are, in words."""
     composite: str = ""
-    """What its composite takes, such as `corpus BLEU, ROUGE-L, no stemming`; empty where none of its metrics is one."""
+    """What its composite takes, such as `corpus BLEU, ROUGE-L, no stemming`; empty for all but generation tasks."""
 
 
 @dataclass(frozen=True)

@@ -53,17 +53,16 @@ def _rows(sweep: Sweep, evaluated: Round) -> list[Row]:
 
 
 def _summary(suite: SuiteTask) -> TaskSummary:
-    metrics = tuple(metric for metric, _ in suite.metrics)
     return TaskSummary(
         suite.objective,
         suite.name,
-        metrics,
+        tuple(metric for metric, _ in suite.metrics),
         suite.documents,
         len(suite.questions),
         sum(question.truncated > 0 for question in suite.questions),
         suite.share,
         suite.split,
-        suite.task.choice(metrics) if isinstance(suite.task, GenerationTask) else "",
+        suite.task.generation.metrics.words if isinstance(suite.task, GenerationTask) else "",
     )
 
 

@@ -295,9 +295,13 @@ class LedgerLM(TemplateLM):  # type: ignore[misc]
         return [self.known[question.id] for question in questions]
 
 
-def generated_text(request: Instance, answer: Answer) -> str:
-    """Return the text of an answer as lm-eval's filters get it: after its reasoning, before a stop text."""
-    stop = list(stop_texts(request.args[1]))
+def generated_text(request: Instance, answer: Answer, *, past_stops: bool = False) -> str:
+    """Return the text of an answer as lm-eval's filters get it: after its reasoning, before a stop text.
+
+    Args:
+        past_stops: return what follows a stop text too.
+    """
+    stop = [] if past_stops else list(stop_texts(request.args[1]))
     return str(postprocess_generated_text(answer.text or "", stop=stop, think_end_token=think_end_of(request)))
 
 

@@ -20,10 +20,11 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
 from orchestrator.config.measures import MEASURES
+from orchestrator.core.records import Answer
 from orchestrator.stats.aggregates import OfSums
 from orchestrator.stats.estimates import Floats
 from tasks.evaluation.labels import read_label
-from tasks.evaluation.ledger_lm import LedgerLM
+from tasks.evaluation.ledger_lm import LedgerLM, generated_text
 from tasks.evaluation.requests import group_by_document
 
 Bools = npt.NDArray[np.bool_]
@@ -171,17 +172,23 @@ def _sums(group: Sequence[Instance], lm: LedgerLM, scripts: frozenset[str]) -> l
     """What a document's replies add up to, in the order of `measure_texts`, and their number."""
     repeats = [(request, number) for request in group for number in range(len(request.resps))]
     answers = [answer for (answer,) in lm.answers([request for request, _ in repeats])]
-    limits = [lm.questions(*each)[0].decoding for each in repeats]
     texts = [text for request in group for text in request.resps]
     words = [text.split() for text in texts]
     return [
         sum(not each for each in words),
-        sum(answer.tokens >= limit.max_tokens for answer, limit in zip(answers, limits, strict=True) if limit),
+        sum(_is_cut(lm, *each, answer, text) for each, answer, text in zip(repeats, answers, texts, strict=True)),
         sum(not scripts_of(text) <= scripts for text in texts),
         sum(map(repetition, words)),
         sum(map(len, words)),
         len(texts),
     ]
+
+
+def _is_cut(lm: LedgerLM, request: Instance, repeat: int, answer: Answer, text: str) -> bool:
+    """Whether a reply met its limit of tokens, and no stop text before."""
+    decoding = lm.questions(request, repeat)[0].decoding
+    assert decoding is not None, "the request is for a text"
+    return answer.tokens >= decoding.max_tokens and text == generated_text(request, answer, past_stops=True)
 
 
 def find_unread(task: Any, filter_: str) -> Floats:

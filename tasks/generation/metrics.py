@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from orchestrator.config.generation import Encoder, TextMetrics
+from orchestrator.config.generation import COMPOSITE, OPTED_OUT, Encoder, TextMetrics
 from orchestrator.config.models import Parent
 from orchestrator.core.errors import UserError
 from orchestrator.core.text import one_line
@@ -36,8 +36,6 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 """Metrics that are computed together. `corpus_bleu` of one text is what it adds to the corpus's: sacrebleu's
 statistics, the length of the text and of the nearest reference, then matching and all n-grams of 1 to 4 words."""
-COMPOSITE, OPTED_OUT = "composite", "composite_without_bertscore"
-"""The unweighted mean of six metrics, and of five: another name, so that they are not confused."""
 NEED_ENCODER = (COMPOSITE, "bertscore")
 METRICS = (
     COMPOSITE, "bleu", CORPUS_BLEU, "meteor", "rouge1", "rouge2", "rougeL", "rougeLsum", "bertscore", OPTED_OUT,

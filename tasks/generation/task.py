@@ -8,7 +8,7 @@ tasks are YAML files beside this one, in lm-eval's keys plus `origin` (where the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -21,19 +21,17 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.utils import apply_template
 
-from orchestrator.config.generation import Generation
+from orchestrator.config.generation import COMPOSITE, OPTED_OUT, Generation
 from orchestrator.core.errors import UserError
 from orchestrator.stats.aggregates import OfSums
 from orchestrator.stats.estimates import Floats
 from tasks.evaluation.requests import Cut, CuttableInstance, Edge
 from tasks.generation.measured import Measured
 from tasks.generation.metrics import (
-    COMPOSITE,
     CORPUS_BLEU,
     FAITHFULNESS,
     METRICS,
     NEED_ENCODER,
-    OPTED_OUT,
     Values,
     composite_of,
     corpus_bleu,
@@ -153,10 +151,6 @@ class GenerationTask(ConfigurableTask):  # type: ignore[misc]
         """List the metrics that are reported beside the objective's own."""
         hidden = (OPTED_OUT,) if self.has_encoder else NEED_ENCODER
         return [name for name in METRICS if name not in hidden]
-
-    def choice(self, metrics: Iterable[str]) -> str:
-        """The composite's choice of metrics in words, where it is among the metrics; else empty."""
-        return self.generation.metrics.words if {COMPOSITE, OPTED_OUT} & set(metrics) else ""
 
     def notes(self) -> list[str]:
         """Write the sentences that a reader of the scores must know; documents are numbered from 0."""

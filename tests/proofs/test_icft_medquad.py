@@ -29,7 +29,7 @@ from examples.medquad.pairs import (
 )
 from examples.medquad.weak_labels import write
 from orchestrator.config.finetune import Finetune, Method
-from orchestrator.config.generation import TextMetrics
+from orchestrator.config.generation import OPTED_OUT, TextMetrics
 from orchestrator.recipes.recipe import Recipe, Source
 from orchestrator.recipes.tuning import Tuning, settings
 from tasks.demo import instructions
@@ -37,7 +37,7 @@ from tasks.finetuning.examples import digest
 from tasks.finetuning.rows import WeightedExample, difficulties, encode, load, pad_of
 from tasks.finetuning.run import Run
 from tasks.finetuning.train import train
-from tasks.generation.metrics import OPTED_OUT, composite_of, distinct, measure
+from tasks.generation.metrics import composite_of, distinct, measure
 from tests.helpers.paths import DATA, INSTRUCT
 
 FIVE = composite_of(OPTED_OUT, TextMetrics())

@@ -45,7 +45,7 @@ def scored(folder: Path, settings: str, answers: Any, data: Any = None, **object
     ("measure", "replies", "value"),
     [
         ("empty", ["1", "  ", "", "\nmore"], 3 / 4),
-        ("at_limit", [("1", 8), ("a b c d e f g h", 8), ("1", 7), ("", 0)], 2 / 4),
+        ("at_limit", [("1", 8), ("a b c d e f g h", 8), ("1", 7), ("ended\nhere", 8)], 2 / 4),
         ("other_script", [FOREIGN, "5 µg of a β-blocker, café", "αβγ", "Привет"], 3 / 4),
         ("repetition", ["no pain no pain no pain no pain", "no pain", "", "one two three four five"], (3 / 5) / 4),
         ("words", ["one two", "three", "", "four five six"], 6 / 4),
