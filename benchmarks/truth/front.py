@@ -106,7 +106,7 @@ def equal_recipes() -> Iterator[Setting]:
     for recipes, documents, alike, metric, mean in (
         (20, (300,), 0.3, verdicts, 0.6),
         (20, (300,), 0.97, verdicts, 0.6),
-        (40, (1000,), 0.9, verdicts, 0.8),
+        (40, (600,), 0.9, verdicts, 0.8),
         (12, (20,), 0.5, verdicts, 0.5),
         (20, (40,), 0.8, verdicts, 0.7),
         (20, (120, 60, 12), 0.7, verdicts, 0.6),
@@ -119,16 +119,16 @@ def equal_recipes() -> Iterator[Setting]:
 
 
 def known_fronts() -> Iterator[Setting]:
-    """Lines of merges between two parents: bent outwards, nearly straight, and with one that is better."""
-    line = np.linspace(0, 1, 12)
-    straight = np.stack([0.7 - 0.3 * line, 0.4 + 0.3 * line], axis=1)
-    bent = straight + 0.3 * (line * (1 - line))[:, None]
-    better = np.full((12, 2), 0.55)
-    better[7] = 0.58
-    inwards = straight - 0.4 * (line * (1 - line))[:, None]
-    for means in (bent, straight, better, inwards):
-        for documents, alike, metric in (((40,), 0.6, verdicts), ((400,), 0.9, verdicts), ((200, 30), 0.7, fractions)):
-            yield Setting(means[[0, -1, *range(1, 11)]], documents, alike, metric)
+    """Lines of merges that bend outwards beside worse ones, clearly or hardly; one that is better; recipes at
+    random."""
+    line = np.linspace(0, 1, 6)
+    bent = np.stack([0.75 - 0.3 * line, 0.45 + 0.3 * line], axis=1) + 0.2 * (line * (1 - line))[:, None]
+    best = np.full((12, 2), 0.5)
+    best[7] = 0.65
+    cloud = np.random.default_rng(5).uniform(0.4, 0.75, (12, 2))
+    for means in (np.concatenate([bent, bent - 0.12]), np.concatenate([bent, bent - 0.01]), best, cloud):
+        for documents, alike, metric in (((100,), 0.5, verdicts), ((600,), 0.9, verdicts), ((300, 60), 0.7, fractions)):
+            yield Setting(means, documents, alike, metric)
 
 
 # -------------------------------------------------------------------- measures
@@ -231,6 +231,6 @@ def measure(quick: bool) -> dict[str, float]:
     generator = np.random.default_rng(20260411)
     return {
         "false_better": false_better(3 if quick else 250, generator),
-        **front_set(3 if quick else 150, generator),
+        **front_set(3 if quick else 100, generator),
         "small_sample_coverage": small_sample_coverage(200 if quick else 8000, generator),
     }
