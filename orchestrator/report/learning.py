@@ -21,7 +21,7 @@ from orchestrator.core.records import RecipeStatus
 from orchestrator.core.text import count, listed
 from orchestrator.report.style import STYLE, legend, looks, new_figure
 from orchestrator.report.tables import NONE, Table, verdict
-from orchestrator.report.words import number, score_text, signed, span
+from orchestrator.report.words import metric_words, number, score_text, signed, span
 from orchestrator.results.board import Board, FinetuneResults
 from orchestrator.stats.learning_curves import Curve, Equivalent, equivalents
 from orchestrator.stats.scores import Score
@@ -181,7 +181,7 @@ def learned_words(board: Board, task: str) -> str:
     """Describe the numbers of `learned_table`."""
     finetune = board.config.finetune
     assert finetune is not None
-    metric = finetune.tasks[task].metric or "the task's first metric"
+    metric = metric_words(board, finetune.tasks[task].metric)
     seeds = len(finetune.seeds)
     error = (
         f"the mean over {count(seeds, 'seed')}, ± its standard error, were seeds and documents drawn anew"

@@ -185,6 +185,16 @@ def heading(board: Board, objective: str) -> str:
     return f"{objective} (composite with {listed(sorted(chosen))})" if chosen else objective
 
 
+def metric_words(board: Board, metric: str | list[str] | None) -> str:
+    """Name what an objective's `metric` says, with what the composite takes if it is one."""
+    names = [metric] if isinstance(metric, str) else metric or []
+    takes = board.config.generation.metrics.words if board.config.generation else ""
+    return (
+        listed(f"{name} (with {takes})" if takes and name in (COMPOSITE, OPTED_OUT) else name for name in names)
+        or "the task's first metric"
+    )
+
+
 def composite_words(task: TaskSummary, metric: str) -> str:
     """What a composite takes, such as `corpus BLEU, ROUGE-L, no stemming`; empty for any other metric."""
     return task.composite if metric in (COMPOSITE, OPTED_OUT) else ""
