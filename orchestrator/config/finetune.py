@@ -135,16 +135,24 @@ class Icft(Strict):
         return stages * math.ceil(math.ceil(examples / stages) / shown)
 
 
+class LearningTask(Objective):
+    """An objective over one generation task, and the budgets that are trained on it."""
+
+    examples: Annotated[list[ExampleBudget], BeforeValidator(_listed)] | None = None
+    """Replaces the common `examples`."""
+
+
 class Finetune(Strict):
     """Fine-tuning of chosen recipes on labelled examples: one run for each start, task, budget, seed and method."""
 
     starts: list[str | Rule] = Field(min_length=1)
     """Starting points: recipes by name (parent, id or label), `baseline`, or rules that choose among the merges."""
-    tasks: dict[Name, Objective] = Field(min_length=1)
+    tasks: dict[Name, LearningTask] = Field(min_length=1)
     """Name → an objective over one generation task. Runs train on its training split; it is evaluated for the starting
     points and for the models trained from them, not for other recipes."""
     examples: Annotated[list[ExampleBudget], BeforeValidator(_listed)] = ["all"]
-    """Budgets: numbers of labelled examples to train on, or `all`; smaller budgets are subsets of larger ones."""
+    """Budgets: numbers of labelled examples to train on, or `all`; smaller budgets are subsets of larger ones. A number
+    beyond a task's training examples is left out for that task, which `plan`, `run` and the report say."""
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0, 1, 2], min_length=1)
     """Random seeds; each draws other examples, in another order, the same for all starts. From one seed the report says
     nothing of another."""
@@ -191,13 +199,19 @@ class Finetune(Strict):
 
     @model_validator(mode="after")
     def _sensible(self) -> Finetune:
-        lists: dict[str, Sequence[object]] = {"examples": self.examples, "seeds": self.seeds, "method": self.method}
-        for key, values in {**lists, "icft.examples": self.budgets("icft")}.items():
+        own = {
+            f"tasks.{name}.examples": task.examples for name, task in self.tasks.items() if task.examples is not None
+        }
+        of_icft = self.icft.examples if self.icft else None
+        budgets = {"examples": self.examples, **own, **({} if of_icft is None else {"icft.examples": of_icft})}
+        lists: dict[str, Sequence[object]] = {"seeds": self.seeds, "method": self.method, **budgets}
+        for key, values in lists.items():
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{key} takes different values, at least one, but got {values}")
-        for budget in self.examples:
-            if budget != "all" and budget < 1:
-                raise ValueError(f"examples are numbers of at least 1, or all, but got {budget}")
+        for key, numbers in budgets.items():
+            for budget in numbers:
+                if budget != "all" and budget < 1:
+                    raise ValueError(f"{key} are numbers of at least 1, or all, but got {budget}")
         for name, task in self.tasks.items():
             if len(task.tasks) != 1:
                 raise ValueError(f"tasks.{name}.tasks: a fine-tuning task is one generation task, but got {task.tasks}")
@@ -233,9 +247,10 @@ class Finetune(Strict):
             raise ValueError(
                 f"gpus: {replaying[0]} trains on one GPU, but got {self.gpus}; take 1, or leave it out of method"
             )
+        known = list(dict.fromkeys(budget for task in self.tasks for budget in self.budgets(task)))
         for budget in self.icft.examples or []:
-            if budget not in self.examples:
-                raise ValueError(f"icft.examples: {budget} is not among examples, {self.examples}; add it there")
+            if budget not in known:
+                raise ValueError(f"icft.examples: {budget} is not among examples, {known}; add it there")
 
     def check(self, objectives: Collection[str]) -> None:
         """Check the section against the objectives of the sweep file.
@@ -266,10 +281,14 @@ class Finetune(Strict):
         """
         return int(workers > 0) if self.gpus is None else self.gpus
 
-    def budgets(self, method: Method) -> list[ExampleBudget]:
-        """Return the budgets that a method is trained with: `examples`, or those of `icft.examples`."""
+    def budgets(self, task: str, method: Method = "full") -> list[ExampleBudget]:
+        """Return the budgets that a method is trained with on a task: the task's `examples`, or else the common ones.
+
+        With `icft` and its control, only those that `icft.examples` names.
+        """
+        budgets = self.tasks[task].examples or self.examples
         own = self.icft.examples if self.icft and method in REPLAYING else None
-        return self.examples if own is None else own
+        return budgets if own is None else [budget for budget in budgets if budget in own]
 
     def steps(self, examples: int, budget: ExampleBudget, method: Method) -> int:
         """Count the optimiser steps of a run: those of the epochs, but at least the minimum.

@@ -31,6 +31,8 @@ class FinetunePlan:
     """What is cut from the examples to fit `max_length`, in sentences."""
     known: list[str]
     """Which examples contain a question that the sweep is evaluated on, in sentences."""
+    skipped: list[str]
+    """The budgets that are left out because a task has fewer training examples, in sentences."""
     gpus: int
     """GPUs of one run; 0 on the CPU."""
     disk_gb: float
@@ -50,10 +52,11 @@ def plan_finetune(config: SweepConfig, tasks: Tasks, parameters: int) -> Finetun
     methods = len({grid.method for grid in config.recipes})
     starts = sum(methods if not isinstance(start, str) and start.per else 1 for start in finetune.starts)
     steps = [
-        finetune.steps(size if budget == "all" else budget, budget, method)
-        for size in available.values()
+        finetune.steps(there if budget == "all" else budget, budget, method)
+        for task, there in available.items()
         for method in finetune.method
-        for budget in finetune.budgets(method)
+        for budget in finetune.budgets(task, method)
+        if budget == "all" or budget <= there
     ]
     runs = starts * len(finetune.seeds) * len(steps)
     kept = runs * weight_bytes(config, parameters) if finetune.keep else 0
@@ -68,6 +71,7 @@ def plan_finetune(config: SweepConfig, tasks: Tasks, parameters: int) -> Finetun
         general=len(tasks.training.general) if finetune.icft else None,
         truncated=tasks.training.truncated(),
         known=list(tasks.training.known),
+        skipped=list(tasks.training.skipped),
         gpus=gpus,
         disk_gb=(kept + _checkpoint_bytes(finetune, parameters)) / 1e9,
     )
@@ -88,7 +92,7 @@ def describe_finetune(plan: FinetunePlan) -> list[str]:
         *(f"             from: {start}" for start in plan.starts),
         *(f"             {method}: {words}" for method, words in plan.memory.items()),
         *kept,
-        *(f"             {sentence}" for sentence in (*plan.truncated, *plan.known)),
+        *(f"             {sentence}" for sentence in (*plan.skipped, *plan.truncated, *plan.known)),
         "             in turns with serving: the engines end before training starts, and start again, once, after it;",
         "             as many runs train at once as the cluster has room for, so that none of it is idle meanwhile",
         f"             {plan.disk_gb:.2f} GB for tuned weights and checkpoints on the way",

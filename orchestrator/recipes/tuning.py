@@ -157,25 +157,28 @@ def baseline_as_finetune(finetune: Finetune, baseline: Baseline) -> Finetune:
     return finetune.model_copy(update={**own, "min_steps": 1})
 
 
-def largest_budget(budgets: Sequence[ExampleBudget], objective: str, task: str, there: int) -> int:
-    """Return the largest budget as a number of examples.
+def feasible_budgets(
+    budgets: Sequence[ExampleBudget], objective: str, task: str, there: int
+) -> list[tuple[ExampleBudget, int]]:
+    """Return the budgets that a task has enough training examples for, each with its number of examples.
 
     Args:
-        budgets: the entries of `finetune.examples`.
+        budgets: those of the task, as the sweep file has them.
         objective: the name in `finetune.tasks`, for messages.
         task: the name of its generation task, for messages.
         there: number of training examples that the task has.
 
     Raises:
-        UserError: the task has no training examples, or fewer than a budget.
+        UserError: the task has no training examples, or fewer than every budget.
     """
     if not there:
         way = "name them with generation.own.<task>.train, or take a task that has a training split"
         raise UserError(f"finetune.tasks.{objective}: {task} has no training examples; {way}")
-    largest = max(there if budget == "all" else budget for budget in budgets)
-    if largest > there:
+    sizes = [(budget, there if budget == "all" else budget) for budget in budgets]
+    feasible = [(budget, size) for budget, size in sizes if size <= there]
+    if not feasible:
         raise UserError(
-            f"finetune.examples: {largest} are requested, but {task} has {there} training examples; lower it, or write "
-            "all"
+            f"finetune.tasks.{objective}.examples: at least {min(size for _, size in sizes)} are requested, but {task} "
+            f"has {there} training examples; add a smaller number, or all"
         )
-    return largest
+    return feasible

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -17,8 +17,22 @@ from matplotlib.lines import Line2D
 
 from orchestrator.config.methods import METHODS
 from orchestrator.recipes.recipe import Recipe
+from orchestrator.report.beside import Beside
 from orchestrator.report.labels import Label, place
-from orchestrator.report.style import INK, PARENT, STYLE, Look, legend, looks, new_figure, objective_axis, settle
+from orchestrator.report.style import (
+    INK,
+    PARENT,
+    STYLE,
+    UNKNOWN,
+    Look,
+    legend,
+    looks,
+    new_figure,
+    objective_axis,
+    open_marker,
+    published_handle,
+    settle,
+)
 from orchestrator.report.words import parent_name, ranked, scored, title
 from orchestrator.results.board import Board, Row
 from orchestrator.stats.scores import Score
@@ -29,14 +43,20 @@ CROWD = 500
 """Above so many recipes, only those on the front have error bars, and an SVG has the others as pixels."""
 
 
-def front(board: Board) -> Figure | None:
-    """Draw objective against objective: a panel for each pair if there are several, a ranking if there is only one."""
+def front(board: Board, beside: Beside | None = None) -> Figure | None:
+    """Draw objective against objective: a panel for each pair if there are several, a ranking if there is only one.
+
+    Of two objectives, the one that comes first in the sweep file is on the vertical axis.
+
+    Args:
+        beside: published figures, drawn as open markers where they have both objectives of a panel.
+    """
     if not scored(board):
         return None
     with matplotlib.rc_context(STYLE):
         if len(board.axes) == 1:
             return _ranking(board, board.axes[0])
-        pairs = list(itertools.combinations(board.axes, 2))
+        pairs = [(x, y) for y, x in itertools.combinations(board.axes, 2)]
         columns = min(len(pairs), 3)
         lines = -(-len(pairs) // columns)
         width, height = (6.6, 5.2) if len(pairs) == 1 else (4.0 * columns, 3.7 * lines + 0.5)
@@ -44,12 +64,15 @@ def front(board: Board) -> Figure | None:
         panels = list(figure.subplots(lines, columns, squeeze=False).flat)
         for axes in panels[len(pairs) :]:
             axes.set_axis_off()
-        for axes, (x, y) in zip(panels, pairs, strict=False):
+        points = [_published_points(board, beside, x, y) if beside else [] for x, y in pairs]
+        for axes, (x, y), published in zip(panels, pairs, points, strict=False):
             _cloud(board, axes, x, y)
-        _legend(board, figure)
+            for point in published:
+                open_marker(axes, point.x, point.y, point.look)
+        _legend(board, figure, beside is not None and any(points))
         settle(figure)
-        for axes, (x, y) in zip(panels, pairs, strict=False):
-            _name_points(board, axes, x, y)
+        for axes, (x, y), published in zip(panels, pairs, points, strict=False):
+            _name_points(board, axes, x, y, published)
         return figure
 
 
@@ -61,6 +84,30 @@ def _groups(board: Board) -> dict[str, tuple[Look, list[Row]]]:
     for name, look in looks(row.method for row in merges).items():
         groups[name] = (look, [row for row in merges if row.method == name])
     return {name: group for name, group in groups.items() if group[1]}
+
+
+class _Point(NamedTuple):
+    """A published recipe in two objectives."""
+
+    x: float
+    y: float
+    look: Look
+    name: str
+
+
+def _published_points(board: Board, beside: Beside, x: str, y: str) -> list[_Point]:
+    """The published recipes that have both objectives, with the looks of this run's recipes where it has them."""
+    others, groups = beside.of_objective(x), _groups(board)
+    return [
+        _Point(others[model].value, entry.value, _look_of(groups, entry.row), model)
+        for model, entry in beside.of_objective(y).items()
+        if model in others
+    ]
+
+
+def _look_of(groups: dict[str, tuple[Look, list[Row]]], row: Row | None) -> Look:
+    ids = {each.recipe.id: look for look, members in groups.values() for each in members}
+    return ids.get(row.recipe.id, UNKNOWN) if row else UNKNOWN
 
 
 def _cloud(board: Board, axes: Any, x: str, y: str) -> None:
@@ -96,15 +143,16 @@ def _cloud(board: Board, axes: Any, x: str, y: str) -> None:
     objective_axis(board, axes.yaxis, y)
 
 
-def _name_points(board: Board, axes: Any, x: str, y: str) -> None:
-    """Label the parents and the front; recipes at the same place share a label."""
+def _name_points(board: Board, axes: Any, x: str, y: str, published: Sequence[_Point]) -> None:
+    """Label the parents, the front and what is published; recipes at the same place share a label."""
     spots = [((row.scores[x].value, row.scores[y].value), row) for row in scored(board)]
     names: dict[tuple[tuple[float, float], bool], list[str]] = {}
     for spot, row in spots:
         if (name := parent_name(row)) or row.on_front:
             names.setdefault((spot, name is not None), []).append(name or short_label(board, row))
     labels = [Label(*spot, ", ".join(dict.fromkeys(texts)), must) for (spot, must), texts in names.items()]
-    place(axes, labels, [spot for spot, _ in spots])
+    labels += [Label(point.x, point.y, f"{point.name} (published)") for point in published]
+    place(axes, labels, [*(spot for spot, _ in spots), *((point.x, point.y) for point in published)])
 
 
 def short_label(board: Board, row: Row) -> str:
@@ -121,7 +169,7 @@ def bar(score: Score) -> float:
     return np.nan if score.se is None else score.se
 
 
-def _legend(board: Board, figure: Figure) -> None:
+def _legend(board: Board, figure: Figure, published: bool = False) -> None:
     rows = scored(board)
     handles = [
         Line2D([], [], color=look.colour, marker=look.marker, linestyle="none", markersize=look.size, label=name)
@@ -132,7 +180,7 @@ def _legend(board: Board, figure: Figure) -> None:
     if any(row.near_front for row in rows):
         handles.append(Line2D([], [], color=INK, marker="o", markerfacecolor="none", linestyle="none",
                               markersize=10, markeredgewidth=0.9, label="near the front"))  # fmt: skip
-    legend(figure, handles)
+    legend(figure, [*handles, *([published_handle()] if published else [])])
 
 
 def _ranking(board: Board, objective: str) -> Figure:
@@ -198,8 +246,12 @@ def _merged(recipe: Recipe) -> list[str]:
     return list(dict.fromkeys(source.name for source in (*base, *(source for source, _ in recipe.models))))
 
 
-def trajectories(board: Board) -> Figure | None:
-    """Draw each objective along the mixing ratio, whether it is an axis of the front or not."""
+def trajectories(board: Board, beside: Beside | None = None) -> Figure | None:
+    """Draw each objective along the mixing ratio, whether it is an axis of the front or not.
+
+    Args:
+        beside: published figures, drawn as open markers at the ratio of this run's recipe of the same name.
+    """
     lines = _lines(board)
     if not lines:
         return None
@@ -213,7 +265,11 @@ def trajectories(board: Board) -> Figure | None:
             axes.set_axis_off()
         for axes, objective in zip(panels, names, strict=False):
             _draw_lines(board, axes, lines, objective)
-        legend(figure, panels[0].get_legend_handles_labels()[0])
+        drawn = [
+            _draw_published(axes, lines, beside, name) for axes, name in zip(panels, names, strict=False) if beside
+        ]
+        handles = panels[0].get_legend_handles_labels()[0]
+        legend(figure, [*handles, *([published_handle()] if any(drawn) else [])])
         settle(figure)
         for axes, objective in zip(panels, names, strict=False):
             ends = {title(row): (r, row) for line in lines.values() for r, row in line if parent_name(row)}
@@ -225,6 +281,23 @@ def trajectories(board: Board) -> Figure | None:
         return figure
 
 
+def _draw_published(axes: Any, lines: dict[Line, list[tuple[float, Row]]], beside: Beside, objective: str) -> bool:
+    """Draw what is published of an objective; whether there is anything."""
+    found, look = False, _line_looks(lines)
+    for entry in beside.of_objective(objective).values():
+        for name, line in lines.items():
+            for ratio, row in line:
+                if entry.row and entry.row.recipe.id == row.recipe.id:
+                    open_marker(axes, ratio, entry.value, PARENT if parent_name(row) else look[name])
+                    found = True
+    return found
+
+
+def _line_looks(lines: Iterable[Line]) -> dict[Line, Look]:
+    found = looks("→".join(line) for line in lines)
+    return {line: found["→".join(line)] for line in lines}
+
+
 def _along(line: Sequence[tuple[float, Row]], objective: str) -> list[tuple[float, float]]:
     """Interpolate points along a line, so densely that a label clear of them is clear of the line."""
     ratios, values = zip(*((ratio, row.scores[objective].value) for ratio, row in line), strict=True)
@@ -233,10 +306,10 @@ def _along(line: Sequence[tuple[float, Row]], objective: str) -> list[tuple[floa
 
 
 def _draw_lines(board: Board, axes: Any, lines: dict[Line, list[tuple[float, Row]]], objective: str) -> None:
-    look = looks("→".join(line) for line in lines)
+    look = _line_looks(lines)
     pairs = {(first, second) for _, first, second in lines}
     for (method, first, second), line in lines.items():
-        colour, marker, size, dashes = look["→".join((method, first, second))]
+        colour, marker, size, dashes = look[method, first, second]
         x = np.array([ratio for ratio, _ in line])
         y = np.array([row.scores[objective].value for _, row in line])
         se = np.array([bar(row.scores[objective]) for _, row in line])

@@ -65,19 +65,24 @@ def costs_table(board: Board, results: FinetuneResults) -> Table:
         wall = sum(run.result["seconds"] for run in runs) / len(runs)
         worker = sum(run.result["seconds"] * run.result["processes"] for run in runs) / len(runs)
         what = f"fine-tuning: {task}, {METHOD_NAMES[method]}, one run (mean of {len(runs)})"
-        cells.append((what, _trained_on(board, runs), duration(wall), duration(worker), str(size)))
+        cells.append((what, trained_words(board, runs), duration(wall), duration(worker), str(size)))
     return Table.of(("what", "hardware", "wall-clock", "worker time", "labelled examples"), cells, words=2)
 
 
 def _worked(board: Board, what: str, work: Busy) -> tuple[str, ...]:
     """The row of the engines' work; it needs no labelled examples."""
+    return what, engines_words(board, work), duration(work.wall_s), duration(work.worker_s), "0"
+
+
+def engines_words(board: Board, work: Busy) -> str:
+    """Name the hardware of the engines that did some work."""
     workers = board.config.workers
     ranks = work.workers * workers.engine.ranks
-    hardware = _hardware(ranks * workers.gpus, ranks * workers.cpus, work.devices)
-    return what, hardware, duration(work.wall_s), duration(work.worker_s), "0"
+    return _hardware(ranks * workers.gpus, ranks * workers.cpus, work.devices)
 
 
-def _trained_on(board: Board, runs: Sequence[FinetunedRow]) -> str:
+def trained_words(board: Board, runs: Sequence[FinetunedRow]) -> str:
+    """Name the hardware that one of these runs had, at most."""
     assert board.config.finetune is not None
     results = [run.result for run in runs]
     processes = max(result["processes"] for result in results)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,8 @@ from matplotlib.lines import Line2D
 from orchestrator.config.finetune import METHOD_NAMES, TRAINING_METHODS, Method
 from orchestrator.core.records import RecipeStatus
 from orchestrator.core.text import count, listed
-from orchestrator.report.style import STYLE, legend, looks, new_figure
+from orchestrator.report.beside import Beside
+from orchestrator.report.style import STYLE, Look, legend, looks, new_figure, open_marker, published_handle
 from orchestrator.report.tables import NONE, Table, verdict
 from orchestrator.report.words import metric_words, number, score_text, signed, span
 from orchestrator.results.board import Board, FinetuneResults
@@ -216,10 +217,13 @@ def gaps_words(results: FinetuneResults, task: str) -> str:
 
 
 # -------------------------------------------------------------------- figure
-def learning_curves(board: Board) -> Figure | None:
+def learning_curves(board: Board, beside: Beside | None = None) -> Figure | None:
     """Draw Figure 4 of the paper: score against labelled examples.
 
     Bars are standard errors, as in the table; dotted lines are the 0-shot scores. None where no run is scored.
+
+    Args:
+        beside: published figures, drawn as open markers.
     """
     results = board.finetuning
     drawn = [task for task in tasks(board) if results and series(results, task)]
@@ -227,7 +231,7 @@ def learning_curves(board: Board) -> Figure | None:
         return None
     with matplotlib.rc_context(STYLE):
         figure = new_figure(board, 5.6 * len(drawn), 4.2)
-        styles = looks(start.label for start, _ in results.starts)
+        styles, published = looks(start.label for start, _ in results.starts), False
         lines: dict[str, Any] = dict(zip(TRAINING_METHODS, ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1))), strict=True))
         for axes, task in zip(figure.subplots(1, len(drawn), squeeze=False).flat, drawn, strict=True):
             curves = series(results, task)
@@ -242,6 +246,7 @@ def learning_curves(board: Board) -> Figure | None:
             for origin, row in results.starts:
                 if task in row.scores:
                     axes.axhline(row.scores[task].value, color=styles[origin.label].colour, linestyle=":", linewidth=1)
+            published = _draw_published(axes, styles, beside, task) or published
             axes.set_xscale("log", base=2)
             axes.set_xticks(sorted({size for curve in curves.values() for size in curve}))
             axes.xaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
@@ -256,5 +261,15 @@ def learning_curves(board: Board) -> Figure | None:
             Line2D([], [], color="0.35", linestyle=lines[m], label=METHOD_NAMES[m]) for m in lines if m in methods
         ]
         handles.append(Line2D([], [], color="0.35", linestyle=":", label="0-shot"))
+        handles += [published_handle()] if published else []
         legend(figure, handles)
         return figure
+
+
+def _draw_published(axes: Any, styles: Mapping[str, Look], beside: Beside | None, task: str) -> bool:
+    """Draw what is published of a task, `all` examples at this run's number; whether there is anything."""
+    entries = [each for each in (beside.finetuned if beside else ()) if each.objective == task and each.start in styles]
+    points = [(each, size) for each in entries if (size := each.size if each.examples == "all" else each.examples)]
+    for entry, size in points:
+        open_marker(axes, size, entry.value, styles[entry.start]._replace(size=6))
+    return bool(points)

@@ -18,6 +18,7 @@ from orchestrator.config.published import Published
 from orchestrator.core.files import make_private, write_atomic
 from orchestrator.core.text import listed
 from orchestrator.report import figures, search
+from orchestrator.report.beside import Beside
 from orchestrator.report.learning import learning_curves
 from orchestrator.report.sections import sections
 from orchestrator.report.style import render
@@ -35,12 +36,13 @@ def write_report(board: Board, layout: Layout, published: Published | None = Non
     Returns:
         The path of report.html.
     """
+    beside = Beside(board, published) if published else None
     drawn = {
-        "front": figures.front(board),
-        "trajectories": figures.trajectories(board),
+        "front": figures.front(board, beside),
+        "trajectories": figures.trajectories(board, beside),
         "volume": search.volume(board),
         "parallel": search.parallel(board),
-        "learning": learning_curves(board),
+        "learning": learning_curves(board, beside),
     }
     pictures = {name: render(figure) for name, figure in drawn.items() if figure is not None}
     make_private(layout.figures)
@@ -53,7 +55,7 @@ def write_report(board: Board, layout: Layout, published: Published | None = Non
         "warnings": warnings(board),
         "unmeasured": unmeasured(board),
         "summary": summary(board),
-        "sections": sections(board, set(pictures), published),
+        "sections": sections(board, set(pictures), beside),
         "pictures": {name: base64.b64encode(files["svg"]).decode() for name, files in pictures.items()},
     }
     for file in (layout.report_md, layout.report_html):

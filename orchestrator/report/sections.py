@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.config.methods import ratio_words
-from orchestrator.config.published import Published
 from orchestrator.core.text import count
-from orchestrator.report import finetune, learning, replies, retention, search, tables
+from orchestrator.report import finetune, learning, published, replies, retention, search, tables
+from orchestrator.report.beside import Beside
 from orchestrator.report.tables import Table
 from orchestrator.report.words import (
     average_words,
@@ -66,12 +66,12 @@ class Section:
     parts: tuple[Section, ...] = ()
 
 
-def sections(board: Board, figures: set[str], published: Published | None) -> list[Section]:
+def sections(board: Board, figures: set[str], beside: Beside | None) -> list[Section]:
     """Make the report's sections, in order.
 
     Args:
         figures: the names of the figures that could be drawn.
-        published: published figures to compare the run's with.
+        beside: published figures to compare the run's with.
     """
     return [
         _front(board, "front" in figures),
@@ -79,9 +79,9 @@ def sections(board: Board, figures: set[str], published: Published | None) -> li
         Section("Leaderboard", (_leaderboard_words(board),), tables.leaderboard(board)),
         _differences(board),
         *_retained(board),
-        *([_published(board, published)] if published else []),
         _trajectories("trajectories" in figures),
         *_finetuning(board, "learning" in figures),
+        *([_beside(beside)] if beside else []),
         Section("Tasks", parts=tuple(_tasks(board, name) for name in board.objectives)),
         *_replies(board),
         _slerp(board),
@@ -161,9 +161,15 @@ def _retained(board: Board) -> list[Section]:
     return [Section("What the front retains of the parents", (retention.words(board),), table)] if table.rows else []
 
 
-def _published(board: Board, published: Published) -> Section:
-    words = f"From: {published.source}. The models, prompts and numeric profile there may not be those here."
-    return Section("Beside published figures", (words,), tables.published(board, published))
+def _beside(beside: Beside) -> Section:
+    """Lay published figures beside the run's."""
+    parts = [Section("Without fine-tuning", table=published.rows_table(beside))] if beside.rows else []
+    parts += [Section(place, table=published.finetuned_table(beside, place)) for place in beside.published.finetuned]
+    if beside.published.costs:
+        parts.append(Section("What it took", (published.COST,), published.costs_table(beside)))
+    if (table := published.differing_table(beside)).rows:
+        parts.append(Section("What differs", (published.DIFFERS,), table))
+    return Section("Beside published figures", tuple(published.words(beside)), parts=tuple(parts))
 
 
 def _trajectories(drawn: bool) -> Section:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from orchestrator.report.words import unmeasured
 from orchestrator.results.board import Board
@@ -53,6 +54,8 @@ class Look(NamedTuple):
 
 PARENT = Look(INK, "*", 13, "-")
 """Black stars stand out from every merge."""
+UNKNOWN = Look("0.35", "D", 6.5, "-")
+"""Published recipes that the run does not have."""
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
@@ -87,6 +90,19 @@ def legend(figure: Figure, handles: Sequence[Any]) -> None:
     widths = [5.5 * len(handle.get_label()) + 46 for handle in handles]
     columns = len(handles) if sum(widths) <= room else max(1, int(room / max(widths)))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, columnspacing=1.4)
+
+
+def open_marker(axes: Any, x: float, y: float, look: Look) -> None:
+    """Draw a published figure: the marker of this run's recipe, but open."""
+    axes.scatter(
+        x, y, s=look.size**2, facecolors="white", edgecolors=look.colour, marker=look.marker, linewidths=1.3, zorder=8
+    )  # fmt: skip
+
+
+def published_handle() -> Line2D:
+    """Make the legend's entry of the open markers."""
+    return Line2D([], [], color="0.35", marker="o", markerfacecolor="white", linestyle="none", markersize=7,
+                  markeredgewidth=1.3, label="published")  # fmt: skip
 
 
 def settle(figure: Figure) -> None:

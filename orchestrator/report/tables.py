@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from orchestrator.config.published import Published
 from orchestrator.core.text import duration
 from orchestrator.ledger.ledger import COSTS
 from orchestrator.models.serving import tokenizer_of
@@ -114,18 +113,6 @@ def comparisons(board: Board) -> int:
 def verdict(low: float, high: float, sign: float) -> str:
     """What an interval of a difference says: `better`, `worse`, or nothing where it does not leave out 0."""
     return "better" if min(sign * low, sign * high) > 0 else "worse" if max(sign * low, sign * high) < 0 else ""
-
-
-def published(board: Board, figures: Published) -> Table:
-    """Compare published figures with this run's, where it has that recipe and objective."""
-    ours = {name: row for row in scored(board) for name in row.recipe.names}
-    cells = []
-    for what, values in figures.rows.items():
-        for objective, value in values.items():
-            score = ours[what].scores.get(objective) if what in ours else None
-            own = (score_text(score), signed(score.value - value)) if score else (NONE, NONE)
-            cells.append((what, objective, number(value), *own))
-    return Table.of(("recipe", "objective", "published", "this run", "difference"), cells, words=2)
 
 
 def _scores(row: Row, names: Iterable[str]) -> list[str]:

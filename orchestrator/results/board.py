@@ -10,7 +10,7 @@ import numpy as np
 
 from orchestrator.config.objectives import Objective
 from orchestrator.config.sweep import SweepConfig
-from orchestrator.core.records import Failure, Profile, RecipeStatus, Serving
+from orchestrator.core.records import Decoding, Failure, Profile, RecipeStatus, Serving
 from orchestrator.ledger.spent import Spent
 from orchestrator.recipes.recipe import Recipe, find_recipe
 from orchestrator.recipes.tuning import Start, Tuning
@@ -64,6 +64,8 @@ class TaskSummary:
     """Which questions of the data set these are, in words."""
     composite: str = ""
     """What its composite takes, such as `corpus BLEU, ROUGE-L, no stemming`; empty for all but generation tasks."""
+    decoding: Decoding | None = None
+    """How its texts are generated; None where none are."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,10 @@ class FinetuneResults:
     starts: tuple[tuple[Start, Row], ...]
     runs: tuple[FinetunedRow, ...]
     notes: tuple[str, ...]
+    tasks: tuple[TaskSummary, ...] = ()
+    """The tasks of all these objectives."""
+    baseline: FinetunedRow | None = None
+    """The run of the instruction-tuned baseline, where the sweep has one."""
 
 
 @dataclass(frozen=True)

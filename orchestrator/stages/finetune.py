@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
 
 from cluster.errors import RemoteError
 from cluster.training import Group, progress, room, train_runs, write_starts
 from orchestrator.core.errors import UserError
 from orchestrator.core.files import make_private, read_json_if_exists
 from orchestrator.core.progress import say
-from orchestrator.results.board import Board, FinetunedRow, FinetuneResults, Row
+from orchestrator.results.board import Board, FinetunedRow, FinetuneResults
 from orchestrator.stages.compute import Compute, finetune_group
 from orchestrator.stages.evaluate import evaluate, missing_blocks
 from orchestrator.stages.finetune_runs import FinetuneRuns, finetuned_round, plan_runs
@@ -155,9 +154,14 @@ def finetune_results(sweep: Sweep, board: Board) -> FinetuneResults:
     scored = score(sweep, finetuned_round(sweep, planned))
     rows = {row.recipe.id: row for row in scored.rows}
     starts = tuple((start, rows[start.recipe.id]) for start in planned.starts)
-    return FinetuneResults(starts, tuple(_finetuned_rows(planned, rows)), (*scored.notes, *sweep.tasks.training.known))
 
+    def finetuned(run: Run) -> FinetunedRow:
+        return FinetunedRow(run.tuning, rows[run.recipe.id], read_json_if_exists(run.files.result))
 
-def _finetuned_rows(planned: FinetuneRuns, rows: dict[str, Row]) -> Iterator[FinetunedRow]:
-    for run in planned.runs:
-        yield FinetunedRow(run.tuning, rows[run.recipe.id], read_json_if_exists(run.files.result))
+    return FinetuneResults(
+        starts,
+        runs=tuple(map(finetuned, planned.runs)),
+        notes=(*scored.notes, *sweep.tasks.training.skipped, *sweep.tasks.training.known),
+        tasks=scored.tasks,
+        baseline=finetuned(planned.baseline) if planned.baseline else None,
+    )

@@ -61,16 +61,18 @@ def finetuned_round(sweep: Sweep, runs: FinetuneRuns) -> Round:
 
 
 def _task_runs(sweep: Sweep, finetune: Finetune, task: str, starts: list[Start], baseline: Run | None) -> Iterator[Run]:
-    """Yield the runs of one task: one for each seed, budget, starting point and method."""
+    """Yield the runs of one task: one for each seed, feasible budget, starting point and method."""
     general = sweep.tasks.training.general
     for seed in finetune.seeds:
         examples = sweep.tasks.training.by_task[task, seed]
-        for budget in finetune.examples:
+        for budget in finetune.budgets(task):
             part = examples if budget == "all" else examples[:budget]
+            if budget not in ("all", len(part)):
+                continue  # it is beyond the task's training examples, which `TrainingExamples.skipped` says
             for start in starts:
                 is_baseline = baseline is not None and start.recipe.id == baseline.recipe.id
                 folder = baseline.files.model if baseline and is_baseline else None
-                for method in (each for each in finetune.method if budget in finetune.budgets(each)):
+                for method in (each for each in finetune.method if budget in finetune.budgets(task, each)):
                     given = settings(finetune, finetune.steps(len(part), budget, method), method, digest(general))
                     tuning = Tuning(
                         start.recipe, digest(part), method, seed, given, task, start.label, len(part), str(budget)

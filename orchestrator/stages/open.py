@@ -149,8 +149,7 @@ def open_sweep(config: SweepConfig, layout: Layout) -> Sweep:
     halving = read_halving(layout)
     manifest = Manifest(config, found.sources, sweep.serving, sweep.profile, digests(sweep), documents(sweep), halving)
     notes = [*(note for each in files.values() for note in each.notes), *sweep.serving.notes]
-    training = sweep.tasks.training
-    for line in [*notes, *changes(layout, manifest), *training.truncated(), *training.known]:
+    for line in [*notes, *changes(layout, manifest), *sweep.tasks.training.notes()]:
         say(line)
     write_manifest(layout, manifest)
     write_questions(layout, question_uses(sweep))
@@ -201,7 +200,8 @@ def open_tasks(config: SweepConfig, serving: Serving, layout: Layout) -> Tasks:
     """
     lm = open_lm(config, serving)
     keep_private(config, layout.cache)
-    rounds = [config.finetune.tasks if config.finetune else {}, config.objectives, config.held_out]
+    learned: Mapping[str, Objective] = config.finetune.tasks if config.finetune else {}
+    rounds = [learned, config.objectives, config.held_out]
     learning, suites, held_out = load_rounds(rounds, config, lm, read_halving(layout))
     rehearse([*suites, *learning])
     training = open_training_examples(config, lm, learning, [*suites, *learning, *held_out])

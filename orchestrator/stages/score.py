@@ -63,6 +63,7 @@ def _summary(suite: SuiteTask) -> TaskSummary:
         suite.share,
         suite.split,
         suite.task.generation.metrics.words if isinstance(suite.task, GenerationTask) else "",
+        next((question.decoding for question in suite.questions if question.decoding), None),
     )
 
 

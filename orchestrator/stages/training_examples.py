@@ -5,16 +5,16 @@ They are read when the sweep is opened, so that what is wrong with them shows be
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from orchestrator.config.finetune import REPLAYING, ExampleBudget, Finetune
+from orchestrator.config.finetune import REPLAYING, Finetune
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
-from orchestrator.recipes.tuning import largest_budget
+from orchestrator.core.text import count, listed
+from orchestrator.recipes.tuning import feasible_budgets
 from tasks.benchmarks.overlaps import Screen
 from tasks.benchmarks.questions import Asked
 from tasks.evaluation.ledger_lm import LedgerLM
@@ -28,7 +28,8 @@ from tasks.generation.task import GenerationTask
 class TrainingExamples:
     """Tokenised training examples of a sweep.
 
-    Each tuple is as long as the largest budget and in the order of its seed; smaller budgets are its beginning.
+    Each tuple is as long as the largest feasible budget and in the order of its seed; smaller budgets are its
+    beginning.
     """
 
     by_task: dict[tuple[str, int], tuple[Labelled, ...]] = field(default_factory=dict)
@@ -43,6 +44,12 @@ class TrainingExamples:
     """Fine-tuning task → number of its labelled examples."""
     known: tuple[str, ...] = ()
     """Sentences about the examples that contain a question which the sweep is evaluated on."""
+    skipped: tuple[str, ...] = ()
+    """Sentences about the budgets that are beyond a task's training examples."""
+
+    def notes(self) -> list[str]:
+        """Say which budgets are left out, what is truncated, and what contains a question of the sweep."""
+        return [*self.skipped, *self.truncated(), *self.known]
 
     def truncated(self) -> list[str]:
         """Say of how many examples the prompt is cut to fit `max_length`; of a task, those of its first seed."""
@@ -73,16 +80,22 @@ def open_training_examples(
         return TrainingExamples()
     screen = Screen(_asked(suites), finetune.leave_out_test_questions)
     pools = {suite.objective: _pool(suite, screen) for suite in learning}
-    by_task = {
-        (suite.objective, seed): _examples(lm, finetune, suite, pools[suite.objective], finetune.examples, seed)
-        for suite, seed in itertools.product(learning, finetune.seeds)
-    }
+    by_task: dict[tuple[str, int], tuple[Labelled, ...]] = {}
     search: tuple[Labelled, ...] = ()
-    if config.joint and config.search:
-        searched, _ = config.joint
-        suite = next(suite for suite in learning if suite.objective == searched.task)
-        budgets = searched.examples or finetune.examples
-        search = _examples(lm, finetune, suite, pools[suite.objective], budgets, config.search.seed)
+    skipped: list[str] = []
+    for suite in learning:
+        name, pool = suite.objective, pools[suite.objective]
+        budgets = finetune.budgets(name)
+        feasible = dict(feasible_budgets(budgets, name, suite.name, len(pool)))
+        if beyond := [str(budget) for budget in budgets if budget not in feasible]:
+            there = count(len(pool), "training example")
+            skipped.append(
+                f"finetune.tasks.{name}: {suite.name} has {there}, so that no run learns from {listed(beyond)}"
+            )
+        most = max(feasible.values())
+        by_task |= {(name, seed): _examples(lm, finetune, suite, subset(pool, most, seed)) for seed in finetune.seeds}
+        if config.joint and config.joint[0].task == name:
+            search = _examples(lm, finetune, suite, _searched(config, suite, pool, most))
     general = _conversations(
         finetune.icft.general if finetune.icft else None, lm, finetune.max_length, "icft.general", screen
     )
@@ -91,7 +104,7 @@ def open_training_examples(
         length = finetune.baseline.max_length
         baseline = _conversations(finetune.baseline.file, lm, length, "baseline.file", screen)
     available = {name: len(pool) for name, pool in pools.items()}
-    return TrainingExamples(by_task, search, general, baseline, available, tuple(screen.describe()))
+    return TrainingExamples(by_task, search, general, baseline, available, tuple(screen.describe()), tuple(skipped))
 
 
 def _asked(suites: Sequence[SuiteTask]) -> dict[str, list[Asked]]:
@@ -113,24 +126,31 @@ def _pool(suite: SuiteTask, screen: Screen) -> list[Example]:
     return [each for each in training if screen.keeps(where, [each.input], each.reference, suite.name)]
 
 
-def _examples(
-    lm: LedgerLM,
-    finetune: Finetune,
-    suite: SuiteTask,
-    pool: Sequence[Example],
-    budgets: Sequence[ExampleBudget],
-    seed: int,
-) -> tuple[Labelled, ...]:
-    where = f"finetune.tasks.{suite.objective}"
-    count = largest_budget(budgets, suite.objective, suite.name, len(pool))
-    objective, chosen = finetune.tasks[suite.objective], subset(pool, count, seed)
+def _examples(lm: LedgerLM, finetune: Finetune, suite: SuiteTask, chosen: list[Example]) -> tuple[Labelled, ...]:
+    where, objective = f"finetune.tasks.{suite.objective}", finetune.tasks[suite.objective]
     plain = [method for method in finetune.method if method not in REPLAYING]
-    if plain and any(each.weight < 1 for each in pool):
+    if plain and any(each.weight < 1 for each in chosen):
         raise UserError(
             f"{where}: {suite.name} has training examples that weigh less than 1, but {plain[0]} counts every example "
             "the same; take the methods icft and lora_replay, or leave generation.own.<task>.weight out"
         )
     return tuple(labelled(suite.task, chosen, lm, objective, max_length=finetune.max_length, where=where))
+
+
+def _searched(config: SweepConfig, suite: SuiteTask, pool: list[Example], most: int) -> list[Example]:
+    """The training examples of a joint search: as many as the most that a candidate may learn from.
+
+    Args:
+        most: the default, the largest feasible budget of the task.
+    """
+    assert config.search is not None and config.search.finetune is not None, "the caller checks"
+    size = max(config.search.finetune.examples, default=most)
+    if size > len(pool):
+        raise UserError(
+            f"search.finetune.examples: {size} are requested, but {suite.name} has {len(pool)} training examples; "
+            "lower it"
+        )
+    return subset(pool, size, config.search.seed)
 
 
 def _conversations(path: str | None, lm: LedgerLM, max_length: int, key: str, screen: Screen) -> tuple[Labelled, ...]:

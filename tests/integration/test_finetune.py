@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.config.load import load_config
+from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.errors import UserError
+from orchestrator.planning.finetune import describe_finetune
 from orchestrator.planning.plan import make_plan
 from orchestrator.results.layout import Layout
 from orchestrator.stages.finetune_runs import finetuned_round, plan_runs
@@ -151,10 +153,33 @@ def test_every_start_learns_from_the_same_nested_examples_and_the_baseline_comes
     }
 
 
-def test_more_examples_than_there_are_is_refused_by_the_plan(sweep: Callable[..., Path]) -> None:
-    config = load_config(sweep(generation=GENERATION, finetune={**FINETUNE, "examples": [641]}))
-    with pytest.raises(UserError, match="641 are requested, but drug_cards has 640 training examples"):
-        make_plan(config)
+def test_a_task_has_budgets_of_its_own_and_those_beyond_its_training_examples_are_left_out(
+    sweep: Callable[..., Path], tmp_path: Path
+) -> None:
+    def planned(**tasks: dict[str, Any]) -> SweepConfig:
+        settings = {**FINETUNE, "starts": ["b"], "examples": [8, 641, 900, "all"]}
+        return load_config(sweep(generation=GENERATION, finetune={**settings, "tasks": tasks}))
+
+    config = planned(cards=TASK, few={**TASK, "examples": [4, 640, 641]})
+    said = [
+        "finetune.tasks.cards: drug_cards has 640 training examples, so that no run learns from 641 and 900",
+        "finetune.tasks.few: drug_cards has 640 training examples, so that no run learns from 641",
+    ]
+    plan = make_plan(config).finetune
+    assert plan is not None and plan.skipped == said
+    assert plan.runs == 2 * 4, "two seeds, two feasible budgets of each task"
+    assert all(any(line in row for row in describe_finetune(plan)) for line in said)
+    opened = open_sweep(config, Layout(tmp_path / "out"))
+    assert opened.tasks.training.notes()[:2] == said
+    runs = plan_runs(opened, score(opened, opened.grid)).runs
+    assert {(run.tuning.task, run.tuning.budget, len(run.examples)) for run in runs} == {
+        ("cards", "8", 8),
+        ("cards", "all", 640),
+        ("few", "4", 4),
+        ("few", "640", 640),
+    }
+    with pytest.raises(UserError, match=r"few\.examples: at least 641 are requested, but drug_cards has 640"):
+        make_plan(planned(few={**TASK, "examples": [641, 700]}))
 
 
 def test_an_example_that_does_not_fit_is_said_before_anything_is_asked(

@@ -11,8 +11,11 @@ import pytest
 import yaml
 
 from orchestrator.cli.main import main
+from tests.helpers.clinical import make_all
 from tests.helpers.commands import refused
 from tests.helpers.paths import EXAMPLES, HUB_DATA, INSTRUCT, SHAPES
+
+TURNS = {"conversations": [{"from": "human", "value": "What is sepsis?"}, {"from": "gpt", "value": "An emergency."}]}
 
 
 @pytest.fixture
@@ -28,6 +31,10 @@ def test_the_papers_sweep_is_planned_with_no_hub(
     sweep["data_root"] = str(HUB_DATA)
     sweep["objectives"]["medical"] |= {"expect": {"medqa_4options": 1272}, "limit": 20}
     sweep["objectives"]["instruction"]["limit"] = 20
+    sweep["objectives"]["instruction_chat"]["limit"] = 20
+    sweep["generation"]["data"] = make_all(tmp_path / "data", training=100)
+    sweep["finetune"]["baseline"]["file"] = str(tmp_path / "ultramedical.jsonl")
+    (tmp_path / "ultramedical.jsonl").write_text(json.dumps(TURNS) + "\n")
     path = tmp_path / "paper.yaml"
     path.write_text(yaml.safe_dump(sweep))
     order = ["plan", str(path), "--shape", str(shape), "--tokenizer", str(INSTRUCT)]
@@ -42,15 +49,20 @@ def test_the_papers_sweep_is_planned_with_no_hub(
     assert main([*order, "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["parameters"] == 8_030_261_248
-    assert len(plan["tasks"]) == 11
+    assert len(plan["tasks"]) == 10 + 2
+    tuned = plan["finetune"]
+    assert tuned["tasks"] == dict.fromkeys(("bhc", "aci_bench", "mts_dialog", "radiology", "problem_list"), 100)
+    assert tuned["runs"] == 5 * 3 * (3 * 1 + 2 * 5), "five starts, three seeds; of 8 budgets 5 are feasible"
+    assert [line for line in tuned["skipped"] if "128, 256 and 512" in line] == tuned["skipped"] != []
+    assert tuned["memory"]["full"].endswith("/ 4 GPUs = 32.1 GB before activations")
     large = [*order, "--json", "--cluster", "2 nodes of 8x H100-80GB + 1000GB, 4x A100-80GB"]
     assert main(large) == 0
     plan = json.loads(capsys.readouterr().out)["serving"]
     assert (plan["engines"], plan["gpus"]) == (16, 16.0), "the sweep is pinned to H100"
-    assert plan["kinds"][0]["sequences"] == 18
+    assert plan["kinds"][0]["sequences"] == 9
     order[3] = str(SHAPES / "llama-3.3-70b.json")
     assert main(order) == 2
-    assert "it needs 141.1 GB of weights" in capsys.readouterr().err
+    assert "full fine-tuning needs 70.55 billion weights x 4 (weights)" in capsys.readouterr().err
 
 
 def test_shape_and_tokenizer_are_checked(shape: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config.load import load_config
+from orchestrator.config.load import load_config, load_published
 from orchestrator.core.errors import UserError
 from tests.helpers.commands import refused
 from tests.helpers.paths import EXAMPLES
 
+PUBLISHED = EXAMPLES / "paper_figures.yaml"
 
-@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.yaml")), ids=lambda file: file.name)
+
+@pytest.mark.parametrize("file", sorted({*EXAMPLES.glob("*.yaml")} - {PUBLISHED}), ids=lambda file: file.name)
 def test_every_example_is_a_sweep(file: Path) -> None:
     try:
         load_config(file)
@@ -40,13 +42,20 @@ def test_a_data_root_is_no_pattern(name: str, sweep: Callable[..., Path], tmp_pa
         load_config(sweep(data_root=name))
 
 
-def test_the_papers_sweep_is_both_grids_over_the_whole_suite() -> None:
-    config = load_config(EXAMPLES / "paper.yaml")
+def test_the_papers_sweep_is_both_phases_and_its_figures_have_its_names() -> None:
+    config, published = load_config(EXAMPLES / "paper.yaml"), load_published(PUBLISHED)
     assert [len(grid.alpha or grid.t or []) for grid in config.recipes] == [11, 11]
-    assert {name: objective.tasks for name, objective in config.objectives.items()} == {
-        "medical": ["medical"],
-        "instruction": ["instruction"],
-    }
+    front = {name: (each.tasks, each.apply_chat_template) for name, each in config.objectives.items() if each.front}
+    assert front == {"medical": (["medical"], False), "instruction": (["instruction"], False)}
+    assert config.finetune is not None and config.generation is not None
+    assert {task for each in config.finetune.tasks.values() for task in each.tasks} == set(config.generation.data)
+    measured = {*config.objectives, *config.finetune.tasks}
+    models = {*config.parents, "baseline", *(grid.method for grid in config.recipes), "slerp t=0.4", "slerp t=0.7"}
+    assert set(published.names.values()) == {*measured - {"instruction_chat"}, *models}
+    table = published.finetuned["Table 2"]
+    assert {tuple(tasks) for tasks in table.values()} == {tuple(next(iter(table.values())))} and len(table) == 5
+    every = {name for models in published.finetuned.values() for tasks in models.values() for name in tasks}
+    assert {published.names[name] for name in every} == set(config.finetune.tasks)
 
 
 LINEAR = {"method": "linear", "alpha": [0.5]}
@@ -114,6 +123,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a budget that is none": (
         {"finetune": {"starts": ["a"], "tasks": {"x": {"tasks": ["demo_instructions"]}}, "examples": ["most"]}},
         "finetune.examples[0]: takes a whole number or 'all', but got 'most'",
+    ),
+    "no budget of a task's own": (
+        {"finetune": {"starts": ["a"], "tasks": {"x": {"tasks": ["demo_instructions"], "examples": []}}}},
+        "tasks.x.examples takes different values, at least one, but got []",
+    ),
+    "an impossible budget of a task's own": (
+        {"finetune": {"starts": ["a"], "tasks": {"x": {"tasks": ["demo_instructions"], "examples": 0}}}},
+        "tasks.x.examples are numbers of at least 1, or all, but got 0",
     ),
     "a name that is none": ({"objectives": {"a b": {"tasks": ["demo_formulary"]}}}, "objectives.a b: 'a b' is not a name"),
     "reserved name": ({"objectives": {"on_front": {"tasks": ["demo_formulary"]}}}, "objectives.on_front: the leaderboard has"),

@@ -55,7 +55,13 @@ EVERY: dict[str, Any] = {
     },
 }
 """A valid sweep with something at every place that has keys of its own."""
-FIGURES = {"source": "A paper", "rows": {"a": {"medical": 0.5}}}
+FIGURES = {
+    "source": "A paper",
+    "rows": {"a": {"medical": 0.5}},
+    "evaluation": {"num_fewshot": 0},
+    "training": {"epochs": 15},
+    "costs": {"merging": {"minutes": 40}},
+}
 
 Place = tuple[str | int, ...]
 EACH = "*"
