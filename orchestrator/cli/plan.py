@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from orchestrator.cli.arguments import Commands
+from orchestrator.cli.arguments import Commands, folder
 
 
 def add_commands(commands: Commands) -> None:
@@ -19,6 +19,10 @@ def add_commands(commands: Commands) -> None:
     plan.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="the tokenizer's folder, needed with --shape")
     plan.add_argument(
         "--cluster", metavar="NODES", help="such as '2 nodes of 8x H100-80GB + 2000GB'; default: RAY_ADDRESS's"
+    )
+    plan.add_argument("--detect", type=float, metavar="D", help="how many questions would show a difference of D")
+    plan.add_argument(
+        "--answers", type=folder, metavar="DIR", help="results whose answers say how unlike recipes answer"
     )
     plan.set_defaults(execute=_plan)
 
@@ -35,6 +39,10 @@ def _plan(args: argparse.Namespace) -> int:
         raise UserError(
             "--shape and --tokenizer go together: a model's config.json and a tokenizer's folder; give both"
         )
-    plan = make_plan(load_config(args.sweep), args.shape, args.tokenizer, args.cluster)
+    if args.detect is not None and not 0 < args.detect < 1:
+        raise UserError(f"--detect {args.detect:g}: is no difference of scores; give one between 0 and 1, such as 0.01")
+    plan = make_plan(
+        load_config(args.sweep), args.shape, args.tokenizer, args.cluster, detect=args.detect, answers=args.answers
+    )
     print(json.dumps(dataclasses.asdict(plan), indent=1) if args.json else describe(plan))
     return 0

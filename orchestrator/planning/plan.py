@@ -14,6 +14,7 @@ from orchestrator.config.sweep import SweepConfig
 from orchestrator.models.resolve import resolve
 from orchestrator.models.serving import make_profile, tokenizer_of
 from orchestrator.planning.finetune import FinetunePlan, describe_finetune, plan_finetune
+from orchestrator.planning.power import PowerPlan, describe_power, plan_power
 from orchestrator.planning.search import SearchPlan, describe_search, plan_search
 from orchestrator.planning.serving import ServingPlan, describe_serving, plan_serving
 from orchestrator.planning.shape import shaped
@@ -71,6 +72,8 @@ class Plan:
     """Disk on each node for the parents themselves (10^9 bytes)."""
     assumed: str | None
     """The config.json whose shape stands in for that of the parents."""
+    power: list[PowerPlan]
+    """Which differences its comparisons can show."""
     finetune: FinetunePlan | None
     search: SearchPlan | None
     notes: list[str]
@@ -78,7 +81,13 @@ class Plan:
 
 
 def make_plan(
-    config: SweepConfig, shape: Path | None = None, tokenizer: Path | None = None, cluster: str | None = None
+    config: SweepConfig,
+    shape: Path | None = None,
+    tokenizer: Path | None = None,
+    cluster: str | None = None,
+    *,
+    detect: float | None = None,
+    answers: Path | None = None,
 ) -> Plan:
     """Work out what a sweep would do and need, without starting an engine.
 
@@ -87,6 +96,8 @@ def make_plan(
         tokenizer: a folder with a tokenizer's files that stand in for the parents' own.
         cluster: nodes as `parse_cluster` reads them; None for the Ray cluster that RAY_ADDRESS names, or without one
             for `assumed_nodes`.
+        detect: a difference of scores that comparisons are to show.
+        answers: a results folder whose answers say how unlike recipes answer.
 
     Raises:
         UserError: `run` would refuse the sweep before it starts, or an engine does not fit.
@@ -135,6 +146,7 @@ def make_plan(
         disk_gb=disk_bytes(config, parameters, len(recipes), serving_plan.engines, dequantised=dequantised) / 1e9,
         parents_gb=len(config.parents) * weight_bytes(config, parameters) / 1e9,
         assumed=str(shape) if shape else None,
+        power=plan_power(config, tasks, recipes, detect, answers),
         finetune=plan_finetune(config, tasks, parameters) if config.finetune else None,
         search=plan_search(config, found.sources, tasks, len(recipes)) if config.search else None,
         notes=[*model_notes, *serving.notes, *differing, *_notes([*tasks.suites, *tasks.learning])],
@@ -169,6 +181,7 @@ def describe(plan: Plan) -> str:
         f"disk       {plan.parents_gb:.2f} GB on each node for the parents; {plan.disk_gb:.2f} GB in the results "
         "folder for kept checkpoints and merged adapters",
     ]
+    lines += describe_power(plan.power)
     if plan.finetune:
         lines += describe_finetune(plan.finetune)
     if plan.search:

@@ -151,7 +151,8 @@ def _differences(board: Board) -> Section:
         f"{tables.comparisons(board)} differences between a scored recipe and a parent lies in its own, those that are "
         "not shown included, because the front was chosen by the same answers. The verdict says better or worse where "
         "an interval leaves out 0; of twenty such reports, one at most has a verdict that is wrong. Questions of "
-        "the same kind are meant, and the recipes as they are."
+        "the same kind are meant, and the recipes as they are. Detectable is how large a difference would have to be "
+        "to get a verdict with a probability of 80 %; where there is none, smaller ones are not ruled out."
     )
     return Section(name, (words,), table)
 

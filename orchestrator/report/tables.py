@@ -11,6 +11,7 @@ from orchestrator.models.serving import tokenizer_of
 from orchestrator.recipes.recipe import Source
 from orchestrator.report.words import (
     composite_words,
+    detectable_text,
     full_title,
     heading,
     number,
@@ -24,6 +25,7 @@ from orchestrator.report.words import (
     title,
 )
 from orchestrator.results.board import Board, Row
+from orchestrator.stats.power import detectable_from
 from orchestrator.stats.scores import estimates
 from orchestrator.stats.simultaneous import critical
 
@@ -83,7 +85,7 @@ def differences(board: Board) -> Table:
 
     They hold at once for all scored recipes (`comparisons`), as the front was chosen by the same answers.
     """
-    head = ("recipe", "against", "objective", "verdict", "difference", "95 % interval")
+    head = ("recipe", "against", "objective", "verdict", "difference", "95 % interval", "detectable")
     rows = ranked(board, scored(board))
     parents = [place for place, row in enumerate(rows) if parent_name(row)]
     chosen = [place for place, row in enumerate(rows) if row.on_front]
@@ -93,6 +95,7 @@ def differences(board: Board) -> Table:
     family = {(parent, name): scores[name] - scores[name][[parent]] for parent in parents for name in scores}
     normal = critical([*family.values()])
     ends = {key: each[chosen].interval(normal) for key, each in family.items()}
+    shown = {key: detectable_from(each[chosen], normal) for key, each in family.items()}
     cells = []
     for index, place in enumerate(chosen):
         for parent in (parent for parent in parents if parent != place):
@@ -100,7 +103,7 @@ def differences(board: Board) -> Table:
                 low, high = (float(end[index]) for end in ends[parent, name])
                 difference = signed(float(family[parent, name].values[place]))
                 words = (title(rows[place]), title(rows[parent]), name, verdict(low, high, objective.sign))
-                cells.append((*words, difference, span(low, high)))
+                cells.append((*words, difference, span(low, high), detectable_text(shown[parent, name][index])))
     return Table.of(head, cells, words=4)
 
 

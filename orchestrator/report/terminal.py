@@ -17,6 +17,7 @@ from orchestrator.core.records import RecipeStatus
 from orchestrator.core.text import count
 from orchestrator.report import learning
 from orchestrator.report.words import (
+    detectable_text,
     full_title,
     heading,
     number,
@@ -115,6 +116,7 @@ def print_differences(board: Board, a: Row, others: Sequence[Row], console: Cons
             own = [d for (other, name, _), d in zip(pairs, found, strict=True) if other is b and name == objective]
             _print_tasks(objective, own, console)
     console.print(Text(f"The {count(len(found), 'interval')} hold at once, with 95 % confidence."))
+    console.print(Text("detectable: the difference that its interval would show (exclude 0) with 80 % probability"))
 
 
 def _parts(a: Score, b: Score) -> list[tuple[Score, Score]]:
@@ -124,13 +126,14 @@ def _parts(a: Score, b: Score) -> list[tuple[Score, Score]]:
 
 
 def _print_tasks(objective: str, found: Sequence[Difference], console: Console) -> None:
-    table = text_table(objective, numbers=("a", "b", "a - b", "95 % interval"))
+    table = text_table(objective, numbers=("a", "b", "a - b", "95 % interval", "detectable"))
     table.add_column("excludes 0")
     table.add_column("flips", justify="right")
     for place, d in enumerate(found):
         apart = d.low > 0 or d.high < 0
         name = f"all {len(found) - 1} tasks" if place == 0 and len(found) > 1 else d.task
-        cells = (name, number(d.a), number(d.b), f"{d.value:+.3f}", span(d.low, d.high), "yes" if apart else "no")
+        values = (number(d.a), number(d.b), f"{d.value:+.3f}", span(d.low, d.high), detectable_text(d.detectable))
+        cells = (name, *values, "yes" if apart else "no")
         table.add_row(*map(Text, (*cells, str(len(d.won) + len(d.lost)))), style="bold" if apart else "")
     console.print(table)
     for d in found:

@@ -48,6 +48,11 @@ def span(low: float, high: float) -> str:
     return "not known" if math.isnan(low) else f"{signed(low)} to {signed(high)}"
 
 
+def detectable_text(difference: float) -> str:
+    """Format a detectable difference: `0.021`, or `not known` where it is NaN."""
+    return "not known" if math.isnan(difference) else number(difference)
+
+
 def score_text(score: Score) -> str:
     """Format a score and its standard error: `0.512 ± 0.014`, or `± not known`."""
     return f"{number(score.value)} ± {'not known' if score.se is None else number(score.se)}"

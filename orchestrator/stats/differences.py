@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from orchestrator.stats.estimates import Floats
+from orchestrator.stats.power import detectable_from
 from orchestrator.stats.scores import Score, TaskScore, estimates
 from orchestrator.stats.simultaneous import critical
 
@@ -29,6 +30,9 @@ class Difference:
     lost: list[int]
     """Indices of the documents on which only b is correct; empty as `won`."""
 
+    detectable: float
+    """The difference that such an interval shows with a probability of 80 %; NaN where it is not known."""
+
     @property
     def value(self) -> float:
         """The difference a - b."""
@@ -42,9 +46,10 @@ def differences(pairs: Sequence[tuple[Score, Score]]) -> list[Difference]:
     found = []
     for (a, b), statement in zip(pairs, statements, strict=True):
         (low,), (high,) = statement.interval(normal)
+        (shown,) = detectable_from(statement, normal)
         won, lost = _flips(a, b)
         name = " + ".join(task.task for task in a.tasks)
-        found.append(Difference(name, a.value, b.value, float(low), float(high), won, lost))
+        found.append(Difference(name, a.value, b.value, float(low), float(high), won, lost, float(shown)))
     return found
 
 

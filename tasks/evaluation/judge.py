@@ -21,7 +21,7 @@ from langdetect import DetectorFactory
 from orchestrator.core.errors import describe
 from orchestrator.stats.aggregates import OfSums
 from orchestrator.stats.estimates import Floats, Ints
-from orchestrator.stats.scores import TaskScore, own_clusters
+from orchestrator.stats.scores import TaskScore
 from tasks.evaluation.ledger_lm import LedgerLM
 from tasks.evaluation.measures import AGGREGATIONS, count_places, measure
 from tasks.evaluation.requests import group_by_document
@@ -70,11 +70,12 @@ def score_task(suite: SuiteTask, lm: LedgerLM) -> TaskScore:
     instances = suite.task.instances
     _lay_in(suite, instances, lm)
     repeated = [instance for instance in instances for _ in range(instance.repeats or 1)]
+    by_document = group_by_document(instances)
     judged_by = [key for key in (*suite.metrics, *suite.shown) if key[0] not in suite.yardstick.measures]
-    values = judge_documents(suite, group_by_document(instances), judged_by)
+    values = judge_documents(suite, by_document, judged_by)
     measured = measure(suite.task, suite.yardstick, lm, suite.metrics[0][1])
     aggregate = {**suite.task.aggregation(), **{name: AGGREGATIONS[name] for name in measured}}
-    clusters = own_clusters(suite.name, len(values))
+    clusters = np.array([suite.cluster_of[group[0].doc_id] for group in by_document], np.int64)
     groups = _groups(clusters)
 
     def sample(key: Metric) -> Sample:

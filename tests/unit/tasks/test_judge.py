@@ -128,3 +128,19 @@ def test_a_log_probability_that_is_not_finite_is_no_score(value: float, tmp_path
     (suite,) = load(tmp_path, model := lm(lambda q: replace(replies(q), logprob=value)))
     with pytest.raises(NoScore, match=r"own: 16 of 16 log-probabilities are not finite"):
         score_task(suite, model)
+
+
+def test_documents_that_repeat_a_question_are_one_draw(tmp_path: Path) -> None:
+    question = {"question": lambda i: f"Which dose suits the {'twentieth' if i > 5 else 'first'} case {i % 6}?"}
+    write_task(tmp_path, CHOICE, rows(12, **question, choices=lambda i: ["1 mg", "2 mg", "3 mg", f"{i % 6} g"]))
+    (suite,) = load(tmp_path, model := lm(replies))
+    apart = score_task(suite, model)
+    write_task(
+        tmp_path,
+        CHOICE,
+        [row | {"question": row["question"].replace("twentieth", "First")} for row in rows(12, **question)],
+    )
+    (suite,) = load(tmp_path, model)
+    assert suite.notes == ["x, own: 6 of 12 documents have the same question as an earlier one."]
+    together = score_task(suite, model)
+    assert len(set(apart.clusters)) == 12 and together.clusters[:6].tolist() == together.clusters[6:].tolist()
