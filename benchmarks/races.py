@@ -1,20 +1,124 @@
-"""Races over answers that are known beforehand: simulated ones, and those of the recorded landscape."""
+"""Races over answers that are known beforehand, by the race scheduler's own order, test and decisions.
+
+Without Ray, engines and a ledger: a rung's values are read off a matrix. The races are over simulated verdicts, over
+the recorded landscape, and over text metrics that are made to mislead.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
-from orchestrator.config.search import Racing
+from orchestrator.config.objectives import Objective
+from orchestrator.config.search import Racing, Search, SearchBudget, Space
+from orchestrator.config.workers import Workers
+from orchestrator.core.records import RecipeStatus
+from orchestrator.recipes.recipe import Point, Recipe
 from orchestrator.stats.estimates import Floats
 from orchestrator.stats.front import front_mask
-from tune.racing import DEFER_ABOVE, Answers, RaceTest
+from orchestrator.stats.scores import Score
+from tasks.evaluation.ranges import Ranges
+from tune.arrangement import Arrangement, TaskPart, arrange
+from tune.racing import DEFER_ABOVE, Answers
+from tune.rungs import Rung, Rungs
+from tune.scheduler import RaceScheduler
+from tune.standings import Standing
+
+SAME = 1e-9
+"""Scores that differ by less are equal: the sums of a race are in another order."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all recipes score on a task's documents."""
+
+    values: Floats
+    """To be maximised; shape (recipes, documents)."""
+    high: float = 1.0
+    """The largest value that is known, infinite where none is."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The answers of all recipes, the grid's first."""
+
+    objectives: Sequence[Sequence[Task]]
+    """The tasks of each objective, whose mean it is."""
+    grid: int
+    """So many recipes are asked everything at the start."""
+
+    @cached_property
+    def means(self) -> Floats:
+        """Shape (recipes, objectives)."""
+        return np.stack([np.mean([task.values.mean(axis=1) for task in tasks], axis=0) for tasks in self.objectives], 1)
+
+    @property
+    def recipes(self) -> int:
+        return len(self.means)
+
+    @property
+    def front(self) -> list[int]:
+        """The recipes on the front that all questions show."""
+        return [int(recipe) for recipe in np.flatnonzero(front_mask(np.round(self.means / SAME) * SAME))]
+
+
+@dataclass
+class Game:
+    """One race: its scheduler, and the answers that it is played with."""
+
+    setting: Setting
+    order: Arrangement
+    scheduler: RaceScheduler
+    standings: list[Standing]
+    whole: list[Answers]
+    """Of each recipe, its values of all draws."""
+    spent: int = 0
+    """Draws that were answered."""
+    curve: list[tuple[float, int]] = field(default_factory=list)
+    """Share of all documents after which each recipe was asked everything, and its number."""
+
+    def advance(self, recipe: int, defer_above: float, last: int | None = None) -> None:
+        """Rung after rung, until the recipe is scored, stopped early or deferred, or on the last rung."""
+        standing, shares = self.standings[recipe], self.scheduler.search.racing.rungs
+        standing.status = RecipeStatus.PENDING if standing.status == RecipeStatus.DEFERRED else standing.status
+        while standing.status == RecipeStatus.PENDING and standing.rung != last:
+            ends = [self.order.until(shares[rung]) if rung >= 0 else 0 for rung in (standing.rung, standing.rung + 1)]
+            before, until = ends
+            standing.rung += 1
+            self.spent += until - before
+            numbers = [np.searchsorted(places, until) for places in self.places]
+            standing.answers = tuple(own[:number] for own, number in zip(self.whole[recipe], numbers, strict=True))
+            self.scheduler.decide(standing, defer_above)
+        if standing.status == RecipeStatus.SCORED:
+            self.curve.append((self.spent / (self.setting.recipes * self.order.size), recipe))
+
+    @cached_property
+    def places(self) -> list[Floats]:
+        """Of each objective, its draws' places among all."""
+        names = self.scheduler.rungs.objectives
+        tasks = [[task for task in self.order.tasks if task.objective == name] for name in names]
+        return [np.unique(np.concatenate([task.places for task in own])) for own in tasks]
+
+    def estimates(self, recipe: int) -> tuple[float, ...]:
+        """A recipe's score on each objective, over what it was asked."""
+        until = self.order.until(self.scheduler.search.racing.rungs[self.standings[recipe].rung])
+        found = []
+        for name, tasks in zip(self.scheduler.rungs.objectives, self.setting.objectives, strict=True):
+            raced = [task for task in self.order.tasks if task.objective == name]
+            asked = [task.documents[: task.until(until)] for task in raced]
+            found.append(np.mean([task.values[recipe, own].mean() for task, own in zip(tasks, asked, strict=True)]))
+        return tuple(map(float, found))
 
 
 @dataclass(frozen=True)
 class Result:
+    """What became of a race."""
+
     asked: dict[int, Answers]
     """Recipe → what it was asked in the end."""
     dropped: list[int]
@@ -23,68 +127,98 @@ class Result:
     share: float
     """Of all documents, those that were asked."""
     curve: list[tuple[float, int]]
-    """Share of all documents after which each recipe was asked everything, and its number."""
 
 
-def race_all(
-    values: Sequence[Floats], alpha: float = 0.05, rungs: Sequence[float] | None = None, start: int = 1
-) -> Result:
-    """Race recipes: the grid in full, the first rung of all, and then, the least evidence first, rung after rung.
-
-    Args:
-        values: of each objective, shape (recipes, documents), in the race's order.
-        start: so many are asked everything at the start (a grid).
-    """
-    recipes, totals = len(values[0]), tuple(matrix.shape[1] for matrix in values)
-    cuts = [tuple(int(np.ceil(share * total)) for total in totals) for share in rungs or Racing().rungs]
-    bounds = tuple(float((matrix.max(axis=0) - matrix.min(axis=0)).max()) for matrix in values)
-    race = RaceTest(totals, bounds, alpha, recipes)
-    means = np.array([matrix.mean(axis=1) for matrix in values]).T
-    spent = 0
-    rung, evidence, rivals = dict.fromkeys(range(recipes), -1), dict.fromkeys(range(recipes), 0.0), {}
-    full: list[int] = []
-    dropped: list[int] = []
-    curve: list[tuple[float, int]] = []
-
-    def go_on(recipe: int, until: float, last: int) -> None:
-        """Rung after rung, while the evidence against the recipe is below a limit."""
-        nonlocal spent
-        if recipe not in rivals:
-            front = [each for each, on in zip(full, front_mask(means[full]), strict=True) if on]
-            rivals[recipe] = [tuple(matrix[each] for matrix in values) for each in front]
-        while rung[recipe] < last and evidence[recipe] < until:
-            rung[recipe] += 1
-            spent += sum(cuts[rung[recipe]]) - sum(cuts[rung[recipe] - 1] if rung[recipe] else [0])
-            own = tuple(matrix[recipe, :n] for matrix, n in zip(values, cuts[rung[recipe]], strict=True))
-            evidence[recipe] = race.evidence(own, rivals[recipe])
-            others = [evidence[each] for each in evidence if each != recipe]
-            if rung[recipe] < len(cuts) - 1 and race.beaten(evidence[recipe], others):
-                dropped.append(recipe)
-                return
-        if rung[recipe] == len(cuts) - 1:
-            full.append(recipe)
-            curve.append((spent / (recipes * sum(totals)), recipe))
-
-    whole = len(cuts) - 1
-    for recipe in range(recipes):
-        rivals.update({recipe: []} if recipe < start else {})
-        go_on(recipe, np.inf, whole if recipe < start else 0)
+def race_all(setting: Setting, alpha: float = 0.05, rungs: Sequence[float] | None = None, seed: int = 0) -> Result:
+    """Race recipes: the grid in full, the first rung of all, and then, the least evidence first, rung after rung."""
+    game = start(setting, alpha, rungs or Racing().rungs, seed)
+    recipes = range(setting.grid, setting.recipes)
+    for recipe in recipes:
+        game.advance(recipe, np.inf, last=0)
     for limit in (DEFER_ABOVE, np.inf):
-        open_ = [recipe for recipe in range(recipes) if recipe not in full and recipe not in dropped]
-        for recipe in sorted(open_, key=lambda each: evidence[each]):
-            go_on(recipe, limit, whole)
-    front = front_mask(means)
-    asked = {i: tuple(m[i, :n] for m, n in zip(values, cuts[rung[i]], strict=True)) for i in range(recipes)}
-    share = spent / (recipes * sum(totals))
-    return Result(asked, dropped, [recipe for recipe in dropped if front[recipe]], share, curve)
+        for recipe in sorted(recipes, key=lambda each: game.standings[each].evidence):
+            game.advance(recipe, limit)
+    dropped = [recipe for recipe, each in enumerate(game.standings) if each.status == RecipeStatus.STOPPED_EARLY]
+    return Result(
+        {recipe: each.answers for recipe, each in enumerate(game.standings)},
+        dropped,
+        [recipe for recipe in dropped if recipe in setting.front],
+        game.spent / (setting.recipes * game.order.size),
+        game.curve,
+    )
 
 
-def simulated(seed: int, recipes: int = 60, tasks: int = 1) -> list[Floats]:
+def start(setting: Setting, alpha: float, rungs: Sequence[float], seed: int) -> Game:
+    """Set up a race whose grid is scored."""
+    names = [f"objective{k}" for k in range(len(setting.objectives))]
+    parts = [
+        TaskPart(name, [f"{name} {s} {i}" for i in range(task.values.shape[1])], 1 / len(tasks), _ranges(task))
+        for name, tasks in zip(names, setting.objectives, strict=True)
+        for s, task in enumerate(tasks)
+    ]
+    order = arrange(names, parts, seed)
+    whole = [_answers(setting, order, recipe) for recipe in range(setting.recipes)]
+    scheduler = _scheduler(order, names, alpha, rungs, setting)
+    standings = [_standing(setting, recipe, names) for recipe in range(setting.recipes)]
+    for each, own in zip(standings[: setting.grid], whole, strict=False):
+        each.status, each.rung, each.answers = RecipeStatus.SCORED, len(rungs) - 1, own
+    scheduler.standings.update({each.recipe.id: each for each in standings})
+    game = Game(setting, order, scheduler, standings, whole)
+    game.spent = setting.grid * order.size
+    game.curve = [(game.spent / (setting.recipes * order.size), recipe) for recipe in range(setting.grid)]
+    return game
+
+
+def _ranges(task: Task) -> Ranges:
+    documents = task.values.shape[1]
+    why = "" if np.isfinite(task.high) else "nothing is known"
+    return Ranges(
+        np.ones((1, documents)), np.array([-np.inf if why else min(0.0, task.values.min())]), np.array([task.high]), why
+    )
+
+
+def _answers(setting: Setting, order: Arrangement, recipe: int) -> Answers:
+    found = []
+    for k, draws in enumerate(order.draws):
+        own = np.zeros(len(draws.weights))
+        raced = [task for task in order.tasks if task.objective == f"objective{k}"]
+        for task, given in zip(raced, setting.objectives[k], strict=True):
+            values = given.values[recipe, task.documents]
+            mean = np.array([values.mean()])
+            np.add.at(own, task.draws, task.values(values[None], mean, values)[0])
+        found.append(own)
+    return tuple(found)
+
+
+def _standing(setting: Setting, recipe: int, names: Sequence[str]) -> Standing:
+    made = Recipe("passthrough", (), None, {"recipe": recipe}, "float32", points=(Point("parent"),))
+    scores = {name: Score(float(value), (), ()) for name, value in zip(names, setting.means[recipe], strict=True)}
+    return Standing(made, None, None if recipe < setting.grid else recipe - setting.grid, scores=scores)
+
+
+def _scheduler(
+    order: Arrangement, names: Sequence[str], alpha: float, rungs: Sequence[float], setting: Setting
+) -> RaceScheduler:
+    search = Search(
+        space=[Space.model_validate({"method": "linear", "alpha": {"low": 0.0, "high": 1.0}})],
+        budget=SearchBudget(candidates=setting.recipes - setting.grid),
+        racing=Racing(alpha=alpha, rungs=list(rungs)),
+    )
+    axes = {name: Objective(tasks=["simulated"]) for name in names}
+    nothing = cast(Any, None)  # a decision reads no answers
+    return RaceScheduler(
+        search, Workers(), Rungs(axes, tuple(Rung(()) for _ in rungs), order), nothing, nothing, Path(), {},
+        record=lambda result: None, log=lambda line: None,
+    )  # fmt: skip
+
+
+# -------------------------------------------------------------------- settings
+def simulated(seed: int, recipes: int = 60, tasks: int = 1, grid: int = 10) -> Setting:
     """Verdicts of recipes along and below a curved front, on questions that are hard for all or easy for all. A third
     are neighbours of another, within one standard error in both objectives.
 
     Args:
-        tasks: of each objective, of unequal difficulty, interleaved in proportion.
+        tasks: of each objective, of unequal difficulty and size.
     """
     generator = np.random.default_rng(seed)
     place, depth = generator.random(recipes), generator.exponential(0.15, recipes) * (generator.random(recipes) < 0.8)
@@ -92,14 +226,63 @@ def simulated(seed: int, recipes: int = 60, tasks: int = 1) -> list[Floats]:
         place[recipe + 1] = place[recipe] + generator.normal(0, 0.01)
         depth[recipe + 1] = depth[recipe] + generator.normal(0, 0.01)
     rates = (0.4 + 0.5 * np.clip(place, 0, 1) - depth, 0.4 + 0.5 * np.sqrt(1 - np.clip(place, 0, 1) ** 2) - depth)
-    return [_verdicts(generator, rate, documents, tasks) for rate, documents in zip(rates, (400, 200), strict=True)]
+    objectives = []
+    for rate, documents in zip(rates, (400, 200), strict=True):
+        shares = np.arange(1, tasks + 1) / sum(range(1, tasks + 1))
+        objectives.append(
+            [Task(_verdicts(generator, rate, int(documents * share), 0.5 * task)) for task, share in enumerate(shares)]
+        )
+    return Setting(objectives, grid)
 
 
-def _verdicts(generator: np.random.Generator, rate: Floats, documents: int, tasks: int) -> Floats:
-    task = np.arange(documents) % tasks
-    hard = generator.normal(0, 1, documents) + 0.5 * task
+def _verdicts(generator: np.random.Generator, rate: Floats, documents: int, hardness: float) -> Floats:
+    hard = generator.normal(0, 1, documents) + hardness
     luck = hard + generator.normal(0, 0.7, (len(rate), documents))
-    right = (luck < np.quantile(luck, np.clip(rate, 0.01, 0.99))[:, None]).astype(float)
-    order = np.concatenate([generator.permutation(np.flatnonzero(task == each)) for each in range(tasks)])
-    turn = np.concatenate([(np.arange(n) + 0.5) / n for n in np.bincount(task)])
-    return np.asarray(right[:, order[np.argsort(turn, kind="stable")]])
+    return (luck < np.quantile(luck, np.clip(rate, 0.01, 0.99))[:, None]).astype(float)
+
+
+@dataclass(frozen=True)
+class TextRace:
+    """A race over a generated text's metric in [0, 1] whose candidates equal the grid's best, but seem a little worse.
+
+    On most documents a candidate is worse by a little; on a few it is better by much, and a race that has not met them
+    cannot know that they exist. Which they are differs from candidate to candidate.
+    """
+
+    sizes: tuple[int, ...]
+    """Number of documents of each task; all weigh the same."""
+    rare: int
+    """Number of documents on which a candidate is much better, in one task."""
+    lead: float = 0.0
+    """How much better a candidate is on all questions together."""
+    candidates: int = 20
+    high: float = 1.0
+    """The largest value that is known."""
+
+    def setting(self, seed: int) -> Setting:
+        """Draw the answers; a second objective is a verdict that is the same for all."""
+        generator = np.random.default_rng(seed)
+        base = [np.where(generator.random(n) < 0.5, 0.0, generator.beta(2, 5, n) * 0.6) for n in self.sizes]
+        grid = [np.stack([values, np.maximum(values - 0.05, 0)]) for values in base]
+        own = [self._candidate(generator, base) for _ in range(self.candidates)]
+        text = [Task(np.concatenate([grid[t], [each[t] for each in own]]), self.high) for t in range(len(base))]
+        verdicts = np.tile(generator.random(60) < 0.5, (2 + self.candidates, 1)).astype(float)
+        return Setting([text, [Task(verdicts)]], 2)
+
+    def _candidate(self, generator: np.random.Generator, base: Sequence[Floats]) -> list[Floats]:
+        """Move a little from most documents to a few."""
+        lucky = int(generator.integers(len(base)))
+        found = [values.copy() for values in base]
+        some = generator.choice(self.sizes[lucky], min(self.rare, self.sizes[lucky]), replace=False)
+        found[lucky][some] = np.minimum(found[lucky][some] + 0.7, 1.0)
+        gained = sum((a - b).mean() for a, b in zip(found, base, strict=True)) - self.lead * len(base)
+        lost = [np.where(values > 0, values, 0.0) for values in base]
+        lost[lucky][some] = 0.0
+        share = gained / sum(values.mean() for values in lost)
+        assert share <= 1, "the rare documents weigh more than all the others can lose"
+        return [values - share * least for values, least in zip(found, lost, strict=True)]
+
+
+def widened(setting: Setting) -> Setting:
+    """The same setting with nothing known of the metrics."""
+    return replace(setting, objectives=[[replace(task, high=np.inf) for task in own] for own in setting.objectives])

@@ -17,19 +17,19 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import optuna
 
 from benchmarks.landscape import SPACE, Landscape, read
-from benchmarks.races import race_all, simulated
+from benchmarks.races import Setting, Task, race_all, simulated, start
 from orchestrator.config.load import load_config
 from orchestrator.config.search import Racing
 from orchestrator.core.records import RecipeStatus
 from orchestrator.stats.estimates import Floats
-from orchestrator.stats.front import front_mask, hypervolume
-from tune.racing import DEFER_ABOVE, Answers, RaceTest
+from orchestrator.stats.front import hypervolume
+from tune.racing import DEFER_ABOVE
 from tune.space import METHOD, Params, SearchSpace
 from tune.study import TrialResult, add_finished, choose_sampler, finish
 
@@ -41,17 +41,18 @@ def reference(land: Landscape) -> Floats:
     return np.asarray(land.means[:2].min(axis=0))
 
 
-def shuffled(land: Landscape, seed: int) -> list[Floats]:
-    """The landscape's values, its questions in another order."""
-    generator = np.random.default_rng(seed)
-    return [matrix[:, generator.permutation(matrix.shape[1])] for matrix in land.values]
+def setting_of(land: Landscape, order: Sequence[int] | None = None) -> Setting:
+    """The landscape's recipes, in another order, as a race's setting; a document's value is bounded as it is known."""
+    rows = slice(None) if order is None else list(order)
+    tops = (1.0, float(land.values[1].max()))  # a verdict; the reply that follows most of most instructions
+    return Setting([[Task(matrix[rows], top)] for matrix, top in zip(land.values, tops, strict=True)], land.grid)
 
 
 def racing(land: Landscape, seed: int) -> tuple[float, float, int]:
     """Share of the questions at 99 % of the hypervolume, share of the whole race, recipes of the front lost."""
     order = np.r_[: land.grid, land.grid + np.random.default_rng(seed).permutation(len(land.params) - land.grid)]
     means, whole = land.means[order], hypervolume(land.means, reference(land))
-    result = race_all([matrix[order] for matrix in shuffled(land, seed)], start=land.grid)
+    result = race_all(setting_of(land, order.tolist()), seed=seed)
     full = np.array([recipe for _, recipe in result.curve])
     enough = next(
         share
@@ -83,30 +84,17 @@ def random_search(land: Landscape, seed: int) -> int:
 
 def our_search(land: Landscape, seed: int, guided: bool = True) -> int:
     """Optuna proposes (or chance, where it is not guided), the race decides how many questions a proposal is asked."""
-    values = shuffled(land, seed)
-    totals = tuple(matrix.shape[1] for matrix in values)
-    cuts = [tuple(int(np.ceil(share * total)) for total in totals) for share in Racing().rungs]
-    race = RaceTest(totals, tuple(float(np.ptp(matrix, axis=0).max()) for matrix in values), 0.05, len(land.params))
-    full, evidence = list(range(land.grid)), dict.fromkeys(range(land.grid), 0.0)
+    game = start(setting_of(land), 0.05, Racing().rungs, seed)
     study, space, name = open_search(land, seed)
     trials: dict[int, optuna.Trial] = {}
 
     def asked(recipe: int) -> int:
-        means = land.means[full]
-        rivals: list[Answers] = [
-            tuple(m[i] for m in values) for i, on in zip(full, front_mask(means), strict=True) if on
-        ]
-        for cut in cuts:
-            own = tuple(matrix[recipe, :n] for matrix, n in zip(values, cut, strict=True))
-            evidence[recipe] = race.evidence(own, rivals)
-            if cut != cuts[-1] and evidence[recipe] >= DEFER_ABOVE:
-                break
-        else:
-            full.append(recipe)
+        before = game.spent
+        game.advance(recipe, DEFER_ABOVE)
         if guided:
-            result = TrialResult(RecipeStatus.SCORED, tuple(float(part.mean()) for part in own))
+            result = TrialResult(RecipeStatus.SCORED, game.estimates(recipe))
             finish(study, trials[recipe], result, name)
-        return sum(cut)
+        return game.spent - before
 
     proposals = propose(land, study, space, trials) if guided else iter(in_any_order(land, seed))
     return until_better(land, proposals, asked)
@@ -153,7 +141,7 @@ def _distance(one: Params, other: Params) -> float:
 
 
 # -------------------------------------------------------------------- analytic problems
-def analytic(problem: str, seed: int, recipes: int = 60) -> list[Floats]:
+def analytic(problem: str, seed: int, recipes: int = 60) -> Setting:
     """Noisy values of points on and off the front of ZDT1 (two objectives) or DTLZ2 (three), turned to be maximised."""
     generator = np.random.default_rng(seed)
     off = generator.exponential(0.15, recipes) * (generator.random(recipes) < 0.8)
@@ -166,9 +154,10 @@ def analytic(problem: str, seed: int, recipes: int = 60) -> list[Floats]:
         minimised = [(1 + off) * np.cos(a) * np.cos(b), (1 + off) * np.cos(a) * np.sin(b), (1 + off) * np.sin(a)]
     noise = [generator.normal(0, 0.3, 300) + generator.normal(0, 0.3, (recipes, 300)) for _ in minimised]
     # The noise of all questions sums to 0, so that the front of all questions is the known one.
-    return [
+    values = [
         -value[:, None] + each - each.mean(axis=1, keepdims=True) for value, each in zip(minimised, noise, strict=True)
     ]
+    return Setting([[Task(matrix, float(matrix.max()))] for matrix in values], 10)
 
 
 def spread(name: str, values: list[float]) -> float:
@@ -194,9 +183,9 @@ def main() -> None:
     raced = [our_search(land, seed, guided=False) for seed in range(args.seeds)]
     spread("random that races: the same", list(map(float, raced)))
     spread("random: documents until 1.02 times the grid's hypervolume", list(map(float, theirs)))
-    simulations = [race_all(simulated(seed, tasks=1 if seed % 2 else 3), start=10) for seed in range(args.races)]
+    simulations = [race_all(simulated(seed, tasks=1 if seed % 2 else 3), seed=seed) for seed in range(args.races)]
     spread("simulated races: questions", [result.share for result in simulations])
-    known = [race_all(analytic(name, seed), start=10) for seed in range(args.seeds) for name in ("zdt1", "dtlz2")]
+    known = [race_all(analytic(name, seed), seed=seed) for seed in range(args.seeds) for name in ("zdt1", "dtlz2")]
     spread("ZDT1 and DTLZ2 with noise: questions", [result.share for result in known])
     result = {
         "benchmark": "search",

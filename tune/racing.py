@@ -1,150 +1,175 @@
 """Racing: which candidates are evaluated on all questions, with one bound on the error of the whole race.
 
-Recipes are evaluated on the questions in one random order, the same for all, task by task in proportion (`race_order`),
-so that a rung is a nested, stratified subset. The race looks for the front that *all* questions would show; a prefix of
-a random order is a sample of them without replacement.
+The race looks for the front that *all* questions would show. Recipes are evaluated on them in one random order, the
+same for all. A draw is a question, however many documents of tasks and objectives ask it. Draws come one after another,
+each with a probability in proportion to its weight among those that are left: what a document counts in its objective,
+times the range that its metric can have (`race_order`). So tasks that weigh the same give the early rungs equal numbers
+of documents, whatever their sizes, until they are used up.
 
 A candidate is stopped early when the evidence that a rival beats it in every objective is strong enough. Evidence is
-the capital of a bettor who starts with 1 and bets, question by question, against "the rival is no better over all
-questions" (Waudby-Smith & Ramdas 2024, Estimating means of bounded random variables by betting, section 5: without
-replacement). If that is true, the capital ever exceeds 1/a with probability a at most (Ville's inequality): no
-distribution is assumed, and a decision needs only the answers that are there. The price of many looks, objectives,
-rivals and candidates:
+the capital of a bettor who starts with 1 and bets, draw by draw, against "the rival is no better over all questions". A
+draw's part of the difference, over the probability that it came now, estimates without bias what is left of the
+difference, whatever the tasks' sizes and weights; so if the rival is no better, no bet is favourable (Shekhar, Xu,
+Lipton, Liang & Ramdas 2023, Risk-limiting financial audits via weighted sampling without replacement; with equal
+weights, Waudby-Smith & Ramdas 2024, Estimating means of bounded random variables by betting, section 5). A stake is
+such that the capital stays positive whatever comes: the rival's answers are all known, and the candidate's value of a
+document has a largest that is known before it answers (`tasks.evaluation.ranges`). The capital then ever exceeds 1/a
+with probability a at most (Ville's inequality): no distribution is assumed. The price of many looks, objectives, rivals
+and candidates:
 
 - Looks: nothing.
 - Objectives: nothing; "beaten in every one" is claimed with the least of their capitals (Berger 1982:
   intersection-union).
-- Rivals: the capital is shared equally among bets against each. They are the front of the recipes that had all their
-  scores when the candidate was first compared. As long as no candidate was stopped wrongly and none is deferred, that
-  is the front of all recipes so far, whatever the order of the questions, and so not a choice by the answers that are
-  bet on.
-- Candidates: their tests are closed with the mean of capitals (Vovk & Wang 2021, E-values: calibration, combination and
-  applications), over as many as the race may see.
+- Rivals: half of the capital is shared equally among bets against the front of the grid, which is known before the
+race,
+  and half among bets against as many candidates as the race may see. What is bet against those that are no rivals, or
+  not yet, counts as lost, so that it does not matter who becomes one, and when.
+- Candidates: Holm's (1979): the evidence must be as many times 1/alpha as there are recipes that are not stopped. As
+the
+  inequality is for all looks at once, it does not matter which candidate is looked at when.
 
-So, for recipes that were chosen beforehand and verdicts of one task per objective, the probability that a race stops
-any recipe of the front is alpha at most. Several tasks per objective are drawn in proportion, which varies less than
-the random order that the bound is for. Other metrics are bounded by the differences that were seen. In a search, later
-candidates are chosen by earlier answers to the same questions; the held-out questions are there for that.
+So, for recipes that were chosen beforehand, the probability that a race stops any recipe of the front is alpha at most,
+for one task or several, equal or not, and for every metric that is a mean over documents, or a ratio of sums whose
+denominators are the documents' own (IFEval's instructions), of values that have a known largest (where lower is better,
+a known least). A metric without one is bounded by the differences that were seen, and a metric that is no such mean
+(corpus BLEU, perplexity, a median) is taken as the mean of its documents' influences: then nothing is guaranteed, and
+plan and report say so. In a search, later candidates are chosen by earlier answers to the same questions; the held-out
+questions are there for that.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from orchestrator.stats.estimates import Floats
-from orchestrator.stats.front import pareto_front
 
 Answers = tuple[Floats, ...]
-"""A recipe's values of the documents that it has answered, in the race's order; an array for each objective, to be
-maximised."""
+"""A recipe's values of the draws that it has answered, in the race's order; an array for each objective, to be
+maximised. A value is what the draw adds to the objective: the sum over all draws is the score."""
 BETS = (0.1, 0.25, 0.45, 0.7, 0.95)
-"""Shares of the capital that are bet on each question; the capital is split evenly over them at the start."""
+"""Shares of the capital that are bet on each draw; the capital is split evenly over them at the start."""
 DEFER_ABOVE = float(np.log(0.5))
-"""Evidence (log capital) from which on a candidate is deferred while others are evaluated: it continues at once only
-where the bets against it have lost half, so that it has shown what it is better at."""
-LARGE = 600.0
-"""exp of more would overflow."""
+"""Log of the mean capital against it from which on a candidate is deferred while others are evaluated: it continues at
+once only where the bets against it have lost half, so that it has shown what it is better at."""
+FIRST = 2
+"""Documents of each task that come before all others and are not bet on, so that every task has a score on each
+rung."""
+TINY = 1e-9
+"""Part of an objective's range that rounding errors stay below."""
 
 
-def race_order(keys: Sequence[str], seed: int) -> list[int]:
-    """Draw an order of one task's documents (as indices) that depends on their content and the seed alone."""
-    drawn = [hashlib.sha256(f"{seed} {key}".encode()).digest() for key in keys]
-    return sorted(range(len(keys)), key=lambda index: drawn[index])
+# -------------------------------------------------------------------- the order
+def race_order(tasks: Sequence[Sequence[str]], weight: Mapping[str, float], seed: int) -> tuple[list[str], int]:
+    """Draw the order of all documents; it depends on their content and the seed alone.
+
+    Args:
+        tasks: of each task, the keys of its documents; the same question has one key everywhere.
+        weight: key → what its probability is in proportion to, above 0.
+
+    Returns:
+        The keys in order, and how many of them come first to give every task a score.
+    """
+    found = [sorted(set(keys), key=lambda key: _uniform(f"{seed} first {key}"))[:FIRST] for keys in tasks]
+    first = list(dict.fromkeys(key for keys in found for key in keys))
+    # The order of exponential waiting times is that of draws in proportion to their rates.
+    rest = sorted(weight.keys() - set(first), key=lambda key: -math.log(_uniform(f"{seed} {key}")) / weight[key])
+    return first + rest, len(first)
 
 
+def _uniform(text: str) -> float:
+    return (int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big") + 0.5) / 2**56
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The draws of one objective, in the race's order."""
+
+    weights: Floats
+    """What their probabilities are in proportion to; shape (draws,)."""
+    first: int
+    """Number of draws that are not bet on."""
+    tops: Floats
+    """The largest value that each can have, infinite where none is known; shape (draws,)."""
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether a largest value is known for all of them, so that the race's error is bounded."""
+        return bool(np.isfinite(self.tops).all())
+
+
+# -------------------------------------------------------------------- the test
 @dataclass(frozen=True)
 class RaceTest:
     """The test that decides whether a candidate is beaten.
 
     Args:
-        documents: number of documents of each objective.
-        bounds: of each objective, the largest difference that two values of a document can have.
+        objectives: the draws of each.
+        spreads: of each objective, the largest difference of two values of a draw over its weight; used only where no
+            largest value is known.
         alpha: probability that the race stops any recipe of the front.
         candidates: how many the race may see.
     """
 
-    documents: tuple[int, ...]
-    bounds: tuple[float, ...]
+    objectives: tuple[Draws, ...]
+    spreads: tuple[float, ...]
     alpha: float
     candidates: int
 
-    def evidence(self, own: Answers, rivals: Sequence[Answers]) -> float:
-        """Compute the log of the capital won against "no rival beats it in every objective"; 0 without a rival.
+    def capitals(self, own: Answers, rivals: Sequence[Answers]) -> Floats:
+        """Compute the log of the capital won against "it is not beaten in every objective" by each rival; (rivals,).
 
         Args:
-            rivals: their values over all documents.
+            rivals: their values of all draws.
         """
-        if not rivals:
-            return 0.0
         least = np.full(len(rivals), np.inf)
-        for k, (total, bound) in enumerate(zip(self.documents, self.bounds, strict=True)):
-            gained = np.stack([rival[k][: len(own[k])] for rival in rivals]) - own[k]
-            least = np.minimum(least, log_capital(gained, total, bound))
-        return float(np.logaddexp.reduce(least) - np.log(len(least)))
+        for k, (draws, spread) in enumerate(zip(self.objectives, self.spreads, strict=True)):
+            values = np.stack([rival[k] for rival in rivals])
+            lowest = values - draws.tops if draws.is_bounded else np.broadcast_to(-spread * draws.weights, values.shape)
+            gained = values[:, : len(own[k])] - own[k]
+            least = np.minimum(least, log_capital(gained, draws.weights, lowest, draws.first))
+        return least
 
-    def beaten(self, own: float, others: Iterable[float]) -> bool:
-        """Whether a recipe is beaten: every group of candidates that it may be a member of is rejected.
-
-        This is closed testing, a group's capital being its mean (Vovk & Wang 2021, algorithm 1).
+    def beaten(self, grid: Floats, candidates: Floats, stopped: int) -> bool:
+        """Whether a candidate is beaten.
 
         Args:
-            own: the evidence against it.
-            others: that against all others, those stopped early included; candidates still to come count with 0.
+            grid: `capitals` against it of the grid's front.
+            candidates: those of candidates.
+            stopped: number of candidates that were stopped before.
         """
-        capital = np.exp(np.minimum([*others], LARGE))
-        unseen = max(self.candidates - 1 - len(capital), 0)
-        smallest = np.cumsum(np.sort(np.append(capital, np.ones(unseen))))
-        means = (np.exp(min(own, LARGE)) + np.append(0.0, smallest)) / np.arange(1, len(smallest) + 2)
-        return bool(means.min() >= 1 / self.alpha)
+        shares = [(grid, len(grid)), (candidates, max(self.candidates, len(candidates)))]
+        won = [np.logaddexp.reduce(each) - math.log(2 * of) for each, of in shares if len(each)]
+        needed = math.log(max(self.candidates - stopped, 1) / self.alpha)
+        return bool(won) and float(np.logaddexp.reduce(won)) >= needed
 
 
-def log_capital(gained: Floats, total: int, bound: float) -> Floats:
-    """Compute the log of the capital of betting that the mean over all `total` values is above 0; shape (...).
+def log_capital(gained: Floats, weights: Floats, lowest: Floats, first: int = 0) -> Floats:
+    """Compute the log of the capital of betting that the sum over all draws is above 0; shape (...).
 
     Args:
-        gained: the values drawn so far, without replacement, each within [-bound, bound]; shape (..., n).
-        total: how many values there are.
+        gained: the values drawn so far; shape (..., n).
+        weights: what the draws' probabilities are in proportion to, of all draws; shape (draws,).
+        lowest: the least value that each draw can have, of all draws; shape (..., draws).
+        first: number of draws that are not bet on.
     """
-    if bound == 0:
-        return np.zeros(gained.shape[:-1])
-    seen = np.arange(gained.shape[-1])
-    fair = -(np.cumsum(gained, axis=-1) - gained) / (total - seen)  # the mean of what is left, if the whole had mean 0
-    stake = 1 / np.maximum(bound + fair, bound / total)  # all of the capital would be lost at -bound
-    # Where fair is bound or more, the mean cannot be above 0 any more, and where it is below -bound, it must be.
-    won = [np.log1p(np.where(fair < bound, share * stake * (gained - fair), 0)).sum(axis=-1) for share in BETS]
-    certain = (fair < -bound).any(axis=-1)
+    n, total = gained.shape[-1], lowest.shape[-1]
+    left = np.cumsum(weights[::-1])[::-1]
+    seen = np.cumsum(gained, axis=-1)
+    rest = np.cumsum(lowest[..., ::-1], axis=-1)[..., ::-1]  # the least that what is left can add
+    tiny = TINY * np.abs(lowest).sum(axis=-1, keepdims=True)
+    after = np.concatenate([rest[..., 1:], np.zeros_like(rest[..., :1])], axis=-1)[..., :n]
+    certain = (seen + after > tiny).any(axis=-1)
+    bet = slice(min(first, n), n)
+    fair = gained[..., bet] - seen[..., bet]  # what is left adds this on average, if the whole is 0
+    floor = np.minimum.accumulate((lowest / weights)[..., ::-1], axis=-1)[..., ::-1] * left
+    room = fair - floor[..., bet]  # all of the capital would be lost at the floor with a stake of 1 / room
+    surplus = gained[..., bet] * (left / weights)[bet] - fair
+    drawn = np.divide(surplus, room, out=np.zeros_like(room), where=room > tiny)
+    won = [np.log1p(share * np.maximum(drawn, -1.0)).sum(axis=-1) for share in BETS]
+    assert total >= n, "no more is drawn than there is"
     return np.where(certain, np.inf, np.logaddexp.reduce(won, axis=0) - np.log(len(BETS)))
-
-
-# -------------------------------------------------------------------- estimates
-def front_of(racers: Mapping[str, Answers]) -> list[str]:
-    """List the recipes that no other dominates, by the means over what they have answered."""
-    return pareto_front({name: estimates(answers) for name, answers in racers.items()})
-
-
-def estimates(answers: Answers) -> Floats:
-    """Compute each objective's mean over the documents that were answered; shape (objectives,)."""
-    return np.array([values.mean() for values in answers])
-
-
-def resampled(racers: Mapping[str, Answers], documents: Sequence[int], draws: int, seed: int = 0) -> Floats:
-    """Compute estimates with the questions drawn anew: a paired bootstrap, one draw of questions for all recipes.
-
-    A recipe that has answered a part of them has that part's mean.
-
-    Returns:
-        Shape (draws, recipes, objectives).
-    """
-    generator = np.random.default_rng(seed)
-    found = np.empty((draws, len(racers), len(documents)))
-    for k, total in enumerate(documents):
-        weights = generator.multinomial(total, np.full(total, 1 / total), size=draws).astype(float)
-        lengths = np.array([len(answers[k]) for answers in racers.values()])
-        padded = np.array([np.pad(answers[k], (0, total - len(answers[k]))) for answers in racers.values()])
-        sums = np.cumsum(weights, axis=1)[:, lengths - 1]
-        found[:, :, k] = weights @ padded.T / np.maximum(sums, 1)
-    return found

@@ -152,6 +152,8 @@ def run_search(
     """
     choice = choose_sampler(space, scheduler.candidates, len(scheduler.rungs.objectives))
     scheduler.log(f"sampler: {choice.name}, because {choice.why}")
+    for name, why in scheduler.unbounded.items():
+        scheduler.log(f"racing guarantees nothing for {name}, because {why}; it is bounded by the differences seen")
     mailbox = ray.remote(Mailbox).options(num_cpus=0).remote()
     study = open_study(study_file, scheduler.rungs.axes, choice)
     searcher = StudySearcher(study, space, scheduler, choice, mailbox)

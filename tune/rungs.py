@@ -1,9 +1,8 @@
-"""Rungs: the nested, stratified parts of the questions, and a recipe's values on them as the race needs them."""
+"""Rungs: the nested parts of the questions, and a recipe's values on them as the race needs them."""
 
 from __future__ import annotations
 
 import copy
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +14,13 @@ import numpy as np
 from orchestrator.config.objectives import Objective
 from orchestrator.config.search import Search
 from orchestrator.core.records import Question
-from orchestrator.stats.estimates import Floats
 from orchestrator.stats.scores import Score, combine, task_weights
 from tasks.evaluation.judge import score_task
 from tasks.evaluation.ledger_lm import LedgerLM
+from tasks.evaluation.ranges import known_ranges
 from tasks.evaluation.suites import SuiteTask
-from tune.racing import Answers, race_order
+from tune.arrangement import Arrangement, TaskPart, arrange
+from tune.racing import Answers
 
 
 @dataclass(frozen=True)
@@ -48,67 +48,87 @@ class Rungs:
     """The front's objectives."""
     rungs: tuple[Rung, ...]
     """The last one has all questions."""
+    order: Arrangement
+    """Its tasks are in the order of each rung's suites."""
 
     @property
     def objectives(self) -> list[str]:
         """The names of the front's objectives."""
         return list(self.axes)
 
-    def documents(self, index: int) -> tuple[int, ...]:
-        """Count the documents of each objective on a rung."""
-        return tuple(
-            sum(suite.documents for suite in self.rungs[index].suites if suite.objective == name)
-            for name in self.objectives
-        )
+    @property
+    def unbounded(self) -> dict[str, str]:
+        """Objective → which metric nothing bounds, and why, so that the race guarantees nothing."""
+        found: dict[str, str] = {}
+        for task in self.order.tasks:
+            if why := task.unbounded:
+                found.setdefault(task.objective, why)
+        return found
 
-    def read(self, lm: LedgerLM, index: int) -> tuple[Answers, dict[str, Score]]:
+    def read(self, lm: LedgerLM, index: int) -> tuple[Answers, dict[str, Score], frozenset[str]]:
         """Compute a recipe's values on a rung, and its scores there.
 
         Args:
             lm: has the recipe's answers to all of the rung's questions.
+
+        Returns:
+            The values, the scores, and the objectives with values that are not as they were known to be.
         """
-        tasks = [score_task(suite, lm) for suite in self.rungs[index].suites]
-        scores = {
-            name: combine(self.axes[name], [task for task in tasks if task.objective == name])
-            for name in self.objectives
+        scores = [score_task(suite, lm) for suite in self.rungs[index].suites]
+        answers = [np.zeros(len(draws.weights)) for draws in self.order.draws]
+        seen, strays = [0 for _ in answers], set()
+        for task, score in zip(self.order.tasks, scores, strict=True):
+            metrics = np.array([*score.metrics.values()][: len(score.values)])
+            values, is_as_known = task.values(score.values, metrics, score.value + score.influence)
+            k, draws = self.objectives.index(task.objective), task.draws[: len(values)]
+            np.add.at(answers[k], draws, values)
+            seen[k] = max(seen[k], int(draws.max()) + 1)
+            strays |= set() if is_as_known else {task.objective}
+        combined = {
+            name: combine(objective, [score for score in scores if score.objective == name])
+            for name, objective in self.axes.items()
         }
-        return tuple(self._values(name, scores[name]) for name in self.objectives), scores
-
-    def _values(self, name: str, score: Score) -> Floats:
-        """The values of one objective's documents, in the race's order; shape (documents,).
-
-        A document's value is its part of the objective, so that the mean of all values is the score (of a mean of
-        verdicts, the verdict); the tasks are interleaved as on the rungs.
-        """
-        objective = self.axes[name]
-        places = [place for place, suite in enumerate(self.rungs[-1].suites) if suite.objective == name]
-        whole = [self.rungs[-1].suites[place] for place in places]
-        numbers = [suite.documents for suite in whole]
-        weights = task_weights(objective, [suite.share for suite in whole], numbers)
-        values, turns = [], []
-        for place, task, weight, number in zip(places, score.tasks, weights, numbers, strict=True):
-            values.append(objective.sign * weight * sum(numbers) / number * (task.value + task.influence))
-            turns += [(self._first_rung(place, i), (i + 0.5) / number) for i in range(len(task.influence))]
-        order = sorted(range(len(turns)), key=turns.__getitem__)
-        return np.asarray(np.concatenate(values)[order])
-
-    def _first_rung(self, place: int, document: int) -> int:
-        return next(i for i, rung in enumerate(self.rungs) if document < rung.suites[place].documents)
+        return tuple(own[:n] for own, n in zip(answers, seen, strict=True)), combined, frozenset(strays)
 
 
 def cut(objectives: Mapping[str, Objective], search: Search, suites: Sequence[SuiteTask], lm: LedgerLM) -> Rungs:
-    """Cut the rungs of the front's objectives at the shares of `search.racing.rungs`.
+    """Draw the race's order over all documents of the front's objectives, and cut it at `search.racing.rungs`.
 
     Args:
         suites: the tasks of all these objectives.
     """
     axes = {name: objective for name, objective in objectives.items() if objective.front}
-    ordered = [_ordered(suite, lm, search.seed) for suite in suites if suite.objective in axes]
-    rungs = [
-        Rung(tuple(_first(suite, math.ceil(share * suite.documents), lm) for suite in ordered))
-        for share in search.racing.rungs
-    ]
-    return Rungs(axes, tuple(rungs))
+    suites = [suite for suite in suites if suite.objective in axes]
+    documents = [list(_by_document(suite).values()) for suite in suites]
+    given = {name: (each.low, each.high) for name, each in search.racing.ranges.items()}
+    parts = []
+    for suite, groups, part in zip(suites, documents, _parts(axes, suites), strict=True):
+        keys = ["".join(question.id for question in _questions(group, lm)) for group in groups]
+        parts.append(TaskPart(suite.objective, keys, part, known_ranges(suite, given)))
+    order = arrange([*axes], parts, search.seed)
+
+    def rung(share: float) -> Rung:
+        until = order.until(share)
+        chosen = [task.documents[: task.until(until)] for task in order.tasks]
+        return Rung(
+            tuple(
+                _with(suite, [groups[each] for each in own], lm)
+                for suite, groups, own in zip(suites, documents, chosen, strict=True)
+            )
+        )
+
+    return Rungs(axes, tuple(map(rung, search.racing.rungs)), order)
+
+
+def _parts(axes: Mapping[str, Objective], suites: Sequence[SuiteTask]) -> list[float]:
+    """What each task's score is multiplied with in its objective."""
+    found = {}
+    for name, objective in axes.items():
+        own = [place for place, suite in enumerate(suites) if suite.objective == name]
+        shares, numbers = zip(*((suites[place].share, suites[place].documents) for place in own), strict=True)
+        for place, weight in zip(own, task_weights(objective, shares, numbers), strict=True):
+            found[place] = objective.sign * weight
+    return [found[place] for place in range(len(suites))]
 
 
 def _by_document(suite: SuiteTask) -> dict[int, list[Any]]:
@@ -120,17 +140,6 @@ def _by_document(suite: SuiteTask) -> dict[int, list[Any]]:
 
 def _questions(instances: Sequence[Any], lm: LedgerLM) -> list[Question]:
     return [q for each in instances for repeat in range(each.repeats or 1) for q in lm.questions(each, repeat)]
-
-
-def _ordered(suite: SuiteTask, lm: LedgerLM, seed: int) -> SuiteTask:
-    """The same task with its documents in the race's order."""
-    documents = list(_by_document(suite).values())
-    keys = ["".join(question.id for question in _questions(group, lm)) for group in documents]
-    return _with(suite, [documents[index] for index in race_order(keys, seed)], lm)
-
-
-def _first(suite: SuiteTask, number: int, lm: LedgerLM) -> SuiteTask:
-    return _with(suite, list(_by_document(suite).values())[:number], lm)
 
 
 def _with(suite: SuiteTask, documents: Sequence[list[Any]], lm: LedgerLM) -> SuiteTask:

@@ -7,8 +7,8 @@ answered already costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ from orchestrator.config.workers import Workers
 from orchestrator.core.records import Answered, Failure, RecipeStatus
 from orchestrator.ledger.ledger import COSTS, Ledger
 from orchestrator.recipes.recipe import Recipe
+from orchestrator.stats.estimates import Floats
+from orchestrator.stats.front import pareto_front
 from tasks.evaluation.judge import NoScore
 from tasks.evaluation.ledger_lm import LedgerLM
-from tune.racing import DEFER_ABOVE, Answers, RaceTest, front_of
+from tune.racing import DEFER_ABOVE, RaceTest
 from tune.rungs import Rungs
 from tune.standings import Standing, parent_of
 from tune.study import TrialResult
@@ -64,10 +66,14 @@ class RaceScheduler:
         """The number of the next proposal."""
         return 1 + max((standing.number or 0 for standing in self.proposals), default=-1)
 
-    @property
-    def racers(self) -> dict[str, Answers]:
-        """Recipe id → values, of all recipes with answers."""
-        return {key: each.answers for key, each in list(self.standings.items()) if each.answers}
+    def point(self, standing: Standing) -> Floats:
+        """A recipe's scores on the last rung that is answered, to be maximised; shape (objectives,)."""
+        return np.array([axis.sign * standing.scores[name].value for name, axis in self.rungs.axes.items()])
+
+    def front_of(self, standings: Iterable[Standing]) -> list[Standing]:
+        """List the recipes that no other dominates, by their scores on the last rung that is answered."""
+        found = {each.recipe.id: each for each in standings}
+        return [found[key] for key in pareto_front({key: self.point(each) for key, each in found.items()})]
 
     # ---------------------------------------------------------------- the budget, read off the ledger
     @property
@@ -192,7 +198,7 @@ class RaceScheduler:
         lm = self.lm.knowing(self.ledger.answers(standing.recipe.id))
         standing.rung, standing.reason = rung, ""
         try:
-            standing.answers, standing.scores = self.rungs.read(lm, rung)
+            standing.answers, standing.scores, standing.strays = self.rungs.read(lm, rung)
         except NoScore as error:
             standing.answers, standing.scores, standing.reason = (), {}, str(error)
             if rung == len(self.rungs.rungs) - 1:
@@ -200,32 +206,48 @@ class RaceScheduler:
 
     def decide(self, standing: Standing, defer_above: float) -> None:
         """Set the status that follows from the last rung: scored, stopped early, deferred, or still pending."""
-        standings = list(self.standings.items())
-        full = {key: each.answers for key, each in standings if each.status == RecipeStatus.SCORED}
-        if standing.rivals is None:
-            standing.rivals = tuple(front_of(full))
         if standing.rung == len(self.rungs.rungs) - 1:
             standing.status = RecipeStatus.SCORED
             return
-        race = self.race()
-        standing.evidence = race.evidence(standing.answers, [full[key] for key in standing.rivals if key in full])
-        if race.beaten(standing.evidence, [each.evidence for _, each in standings if each is not standing]):
+        known = list(self.standings.values())
+        scored = [each for each in known if each.status == RecipeStatus.SCORED]
+        grid = self.front_of(each for each in scored if each.number is None)
+        found = [each for each in self.front_of(scored) if each.number is not None]
+        test = self.test()
+        capitals = test.capitals(standing.answers, [each.answers for each in (*grid, *found)])
+        standing.evidence = float(np.logaddexp.reduce(capitals) - np.log(len(capitals)))
+        stopped = sum(each.status == RecipeStatus.STOPPED_EARLY for each in known)
+        if test.beaten(capitals[: len(grid)], capitals[len(grid) :], stopped):
             standing.status = RecipeStatus.STOPPED_EARLY
         elif standing.evidence >= defer_above:
             standing.status = RecipeStatus.DEFERRED
 
-    def race(self) -> RaceTest:
-        """Make the race's test, with the largest differences that were seen so far as bounds."""
-        racers = list(self.racers.values())
-        bounds = []
-        for k, total in enumerate(self.rungs.documents(-1)):
-            low, high = np.full(total, np.inf), np.full(total, -np.inf)
-            for answers in racers:
-                n = len(answers[k])
-                low[:n], high[:n] = np.minimum(low[:n], answers[k]), np.maximum(high[:n], answers[k])
-            bounds.append(float(np.max(np.where(high >= low, high - low, 0))))
-        alpha = self.search.racing.alpha
-        return RaceTest(self.rungs.documents(-1), tuple(bounds), alpha, self.candidates)
+    def test(self) -> RaceTest:
+        """Make the race's test; where nothing is known that bounds a metric, with the differences that were seen."""
+        draws = tuple(
+            replace(each, tops=np.full(len(each.tops), np.inf)) if name in self.unbounded else each
+            for name, each in zip(self.rungs.objectives, self.rungs.order.draws, strict=True)
+        )
+        spreads = tuple(0.0 if each.is_bounded else self._spread(k) for k, each in enumerate(draws))
+        return RaceTest(draws, spreads, self.search.racing.alpha, self.candidates)
+
+    @property
+    def unbounded(self) -> dict[str, str]:
+        """Objective → why the race guarantees nothing there."""
+        strays = {name for each in list(self.standings.values()) for name in each.strays}
+        found = dict.fromkeys(sorted(strays), "values were met that are not as its metrics' range says")
+        return {**found, **self.rungs.unbounded}
+
+    def _spread(self, objective: int) -> float:
+        """The largest difference of two recipes' values of a draw, over its weight."""
+        weights = self.rungs.order.draws[objective].weights
+        low, high = np.full(len(weights), np.inf), np.full(len(weights), -np.inf)
+        for standing in list(self.standings.values()):
+            if standing.answers:
+                values = standing.answers[objective]
+                n = len(values)
+                low[:n], high[:n] = np.minimum(low[:n], values), np.maximum(high[:n], values)
+        return float(np.max(np.where(high >= low, high - low, 0) / weights))
 
     # ---------------------------------------------------------------- results
     def result_of(self, standing: Standing) -> TrialResult:
@@ -233,8 +255,8 @@ class RaceScheduler:
         if not standing.scores or standing.status in (RecipeStatus.INVALID, RecipeStatus.FAILED, RecipeStatus.UNSCORED):
             return TrialResult(standing.status, notes={"recipe_id": standing.recipe.id})
         values = {name: score.value for name, score in standing.scores.items()}
-        documents, part = sum(map(len, standing.answers)), standing.status != RecipeStatus.SCORED
-        notes = {"recipe_id": standing.recipe.id, "documents": documents, "part": part}
+        part = standing.status != RecipeStatus.SCORED
+        notes = {"recipe_id": standing.recipe.id, "questions": self.rungs.rungs[standing.rung].size, "part": part}
         return TrialResult(standing.status, tuple(values.values()), self._constraints(values), notes)
 
     def _constraints(self, values: Mapping[str, float]) -> dict[str, float]:
@@ -244,8 +266,7 @@ class RaceScheduler:
             parents = (s for s in self.standings.values() if parent_of(s.recipe, floor.parent))
             reached = next(parents).scores[name].value
             sign = self.rungs.axes[name].sign
-            limit = floor.share * reached if sign > 0 else reached / floor.share
-            found[f"{name} at least {floor.share:g} of {floor.parent}"] = sign * (limit - values[name])
+            found[floor.words(name)] = sign * (floor.factor(sign) * reached - values[name])
         return found
 
     def feasible(self, standing: Standing) -> bool:

@@ -33,17 +33,17 @@ class Standing:
     answers: Answers = ()
     scores: dict[str, Score] = field(default_factory=dict)
     """Objective → score on that rung."""
-    rivals: tuple[str, ...] | None = None
-    """Recipe ids; chosen at the first decision, and kept."""
+    strays: frozenset[str] = frozenset()
+    """Objectives with values beyond what was known of their metrics."""
     evidence: float = 0.0
-    """Log of the capital against it, at the last decision."""
+    """Log of the mean capital of the bets against it, at the last decision."""
     reason: str = ""
     """Why it has no score on the last rung that is answered."""
 
     def save(self, folder: Path) -> None:
         """Write what cannot be derived from the ledger; `read_standings` reads it."""
         assert self.candidate is not None, "only candidates are stored"
-        names = ("number", "status", "rung", "rivals", "evidence")
+        names = ("number", "status", "rung", "evidence")
         note = {name: getattr(self, name) for name in names}
         proposed = {
             "params": self.candidate.params,
@@ -102,7 +102,7 @@ def _state(note: Mapping[str, Any]) -> dict[str, Any]:
     A status that is unknown here was written by an earlier version. Such a candidate is pending again from the first
     rung: its answers are in the ledger, so it is decided anew without another question.
     """
-    names = ("number", "status", "rung", "rivals", "evidence")
+    names = ("number", "status", "rung", "evidence")
     state = {name: note[name] for name in names if name in note}
     if state["status"] not in set(RecipeStatus):
         state |= {"status": RecipeStatus.PENDING, "rung": -1}

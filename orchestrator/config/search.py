@@ -165,6 +165,18 @@ class Floor(Strict):
     share: float = Field(gt=0)
     """Share of the parent's score: 0.95 requires 95 % of it."""
 
+    def words(self, objective: str) -> str:
+        """Return the constraint in words."""
+        return f"{objective} at least {self.share:g} of {self.parent}"
+
+    def factor(self, sign: float) -> float:
+        """What the parent's score is multiplied with to be the limit.
+
+        Args:
+            sign: the objective's, +1 where higher is better.
+        """
+        return self.share if sign > 0 else 1 / self.share
+
 
 class SearchBudget(Strict):
     """The budget of a search, which ends at whichever limit is reached first."""
@@ -197,9 +209,13 @@ class Racing(Strict):
     """When a candidate may be stopped early, and with what error probability; see `tune.racing`."""
 
     rungs: list[float] = [0.15, 0.3, 0.45, 0.6, 0.8, 1.0]
-    """Shares of each task's documents after which a candidate may be stopped early or deferred."""
+    """Shares of the questions after which a candidate may be stopped early or deferred. Early ones have equal numbers
+    of each task that weighs the same in its objective, whatever the tasks' sizes."""
     alpha: float = Field(default=0.05, gt=0, lt=1)
     """Bound on the probability that a race stops any recipe of the front early."""
+    ranges: dict[str, Bounds] = {}
+    """Metric → the least and the largest value that a document can have, for a metric of your own (`rouge1: {low: 0,
+    high: 1}`). Without it, nothing bounds such a metric, and the race guarantees nothing."""
 
     @model_validator(mode="after")
     def _rising(self) -> Racing:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.config.sweep import SweepConfig
+from orchestrator.core.text import listed
 from orchestrator.recipes.recipe import Source
 from orchestrator.stages.open import Tasks
 from tune.rungs import cut
@@ -27,6 +28,12 @@ class SearchPlan:
     """Most candidates that the budget's `candidates` and `questions` allow."""
     rungs: list[int]
     """Number of questions that a candidate has answered after each rung."""
+    first: list[tuple[str, int]]
+    """Of the first rung, each task and its number of documents."""
+    unbounded: dict[str, str]
+    """Objective → why stopping early is not guaranteed to spare its best: which metric nothing bounds."""
+    alpha: float
+    """Bound on the probability that the race stops any recipe of the front, where every metric is bounded."""
     sampler: str
     """Optuna's sampler, and why it was chosen, in words."""
 
@@ -52,6 +59,9 @@ def plan_search(config: SweepConfig, sources: Mapping[str, Source], tasks: Tasks
         search.budget.model_dump(exclude_none=True),
         candidates,
         sizes,
+        [(suite.name, suite.documents) for suite in rungs.rungs[0].suites],
+        rungs.unbounded,
+        search.racing.alpha,
         f"{choice.name}, because {choice.why}",
     )
 
@@ -65,7 +75,11 @@ def describe_search(plan: SearchPlan) -> list[str]:
         f"search     {budget}; {kind} by method (parameters): {methods}",
         f"             a candidate answers {', '.join(f'{size:,}' for size in plan.rungs)} questions rung by rung, "
         "unless it is stopped early,",
+        f"             the first of them over {', '.join(f'{number:,} of {name}' for name, number in plan.first)},",
         f"             so {plan.candidates:,} candidates at most answer between "
         f"{plan.candidates * plan.rungs[0]:,} and {plan.candidates * plan.rungs[-1]:,}",
         f"             sampler: {plan.sampler}",
+        f"             the race stops a recipe of the front with {100 * plan.alpha:g} % at most"
+        + ("" if not plan.unbounded else f": not guaranteed for {listed(plan.unbounded)}, because nothing bounds it:"),
+        *(f"               {why}" for why in plan.unbounded.values()),
     ]

@@ -13,14 +13,15 @@ from orchestrator.core.text import count, listed
 from orchestrator.report.style import COLOURS, STYLE, new_figure
 from orchestrator.report.tables import NONE, Table
 from orchestrator.report.words import number, point_title, signed, span
-from orchestrator.results.board import Board, SearchResults, SearchRow
+from orchestrator.results.board import Board, HeldOutFloor, SearchResults, SearchRow
+from orchestrator.stats.volume import Interval
 
 SHOWN = 40
 """Most recipes in the table of candidates; the leaderboard has them all."""
 
 
 def volume(board: Board) -> Figure | None:
-    """Draw hypervolume against the number of questions that candidates have answered."""
+    """Draw in-sample hypervolume against the number of questions that candidates have answered."""
     if board.search is None:
         return None
     answered, volumes = zip(*board.search.history, strict=True)
@@ -30,12 +31,8 @@ def volume(board: Board) -> Figure | None:
         axes.step(answered, volumes, where="post", color=COLOURS[0], linewidth=1.6)
         axes.axhline(board.search.grid, color="0.5", linewidth=0.9, linestyle=(0, (4, 3)))
         axes.annotate("the grid", (answered[-1], board.search.grid), ha="right", va="bottom", color="0.35")
-        low, high = board.search.interval
-        axes.errorbar(
-            answered[-1], volumes[-1], [[max(volumes[-1] - low, 0)], [max(high - volumes[-1], 0)]], color=COLOURS[0]
-        )
         axes.set_xlabel("questions answered by candidates")
-        axes.set_ylabel("hypervolume above the parents' worst")
+        axes.set_ylabel("hypervolume, in-sample")
         return figure
 
 
@@ -93,36 +90,18 @@ def words(found: SearchResults) -> list[str]:
         sum(candidate.status == status for candidate in proposals)
         for status in (RecipeStatus.SCORED, RecipeStatus.STOPPED_EARLY, RecipeStatus.DEFERRED)
     )
-    answered, reached = found.history[-1]
-    low, high = found.interval
-    gained = (
-        f"{100 * (reached / found.grid - 1):+.1f} % against the grid's {number(found.grid)}"
-        if found.grid
-        else "the grid's is 0"
-    )
     lines = [
         f"Sampler: {found.sampler}.",
         f"{count(len(proposals), 'candidate')}: {scored} scored on all questions, {stopped} stopped early (beaten in "
-        f"the race), {deferred} deferred (probably beaten, the rest of the questions left out); {answered} questions "
-        "answered in all.",
-        f"Hypervolume {number(reached)} (95 % interval {number(low)} to {number(high)}, questions drawn anew), "
-        f"{gained}; above {listed(f'{name} {number(value)}' for name, value in found.reference.items())}.",
+        f"the race), {deferred} deferred (probably beaten, the rest of the questions left out); "
+        f"{found.history[-1][0]} questions answered in all.",
+        *_unbounded(found),
     ]
     if found.infeasible:
         verbs = ("breaks", "is") if found.infeasible == 1 else ("break", "are")
         broken = count(found.infeasible, "scored recipe")
         lines.append(f"{broken} {verbs[0]} a constraint and {verbs[1]} left out below.")
-    there = {*found.confirmed, *found.near}
-    fallen = [c for c in found.candidates if c.recipe.id in found.front and c.recipe.id not in there]
-    held = f"of the {count(len(found.front), 'recipe')} on the front {len(found.confirmed)} are on it there too"
-    held += f" and {len(found.near)} near it" if found.near else ""
-    if fallen:
-        names = listed(point_title(candidate.recipe.points[0]) for candidate in fallen)
-        lines.append(
-            f"On the held-out questions the front does not hold up as a whole: {held}; these are not: {names}."
-        )
-    else:
-        lines.append(f"On the held-out questions the front holds up: {held}.")
+    lines += [*_volumes(found), *_floors(found), _held_up(found)]
     if found.best is None:
         lines.append("No candidate of the search is on the front: the search found nothing better than the grid.")
     elif found.gains:
@@ -135,23 +114,103 @@ def words(found: SearchResults) -> list[str]:
     return lines
 
 
+def _unbounded(found: SearchResults) -> list[str]:
+    """Say where stopping early has no guarantee."""
+    return [
+        f"Stopping early has no guarantee, because nothing is known that bounds {listed(found.unbounded)} "
+        f"({'; '.join(found.unbounded.values())}): the largest difference seen took its place."
+    ] if found.unbounded else []  # fmt: skip
+
+
+def _volumes(found: SearchResults) -> list[str]:
+    """Describe the hypervolume of the search and of the grid on the held-out questions, then in-sample."""
+    reached = found.history[-1][1]
+    lines = []
+    if found.held_out is None:
+        lines.append(
+            "Hypervolume: not known. The fronts of the search and of the grid are compared on the held-out questions, "
+            "and not all of their recipes have a score there."
+        )
+    else:
+        first, second, gain = found.held_out.volumes
+        above = listed(
+            f"{name} {number(value)} ({parent})" for name, (parent, value) in found.held_out.reference.items()
+        )
+        lines.append(
+            f"Hypervolume of the front on the held-out questions: {_interval(first)}; of the grid's front "
+            f"{_interval(second)}; above {above}."
+        )
+        lines.append(
+            "The search's front is the grid's: there is no gain."
+            if found.held_out.is_same
+            else f"Gain over the grid there: {signed(gain.value)} ({span(gain.low, gain.high)}, 95 %, paired)"
+            + (f", {signed(100 * gain.value / second.value)} % of the grid's" if second.low > 0 else "")
+            + (". " if gain.low > 0 or gain.high < 0 else ": it cannot be told from none. ").rstrip()
+        )
+    lines.append(
+        f"In-sample, on the questions that the recipes were chosen by, it is {number(reached)}, and the grid's "
+        f"{number(found.grid)}; that flatters both, and the search more."
+    )
+    return lines
+
+
+def _interval(found: Interval) -> str:
+    return f"{number(found.value)} ({number(found.low)} to {number(found.high)})"
+
+
+def _floors(found: SearchResults) -> list[str]:
+    """Say which recipes of the front keep the constraints on the held-out questions, which break one, which neither."""
+    lines = []
+    for constraint in dict.fromkeys(floor.constraint for floor in found.floors):
+        own = [floor for floor in found.floors if floor.constraint == constraint]
+        kept = [floor for floor in own if floor.margin.low >= 0]
+        broken = [floor for floor in own if floor.margin.high < 0]
+        open_ = [floor for floor in own if floor not in kept and floor not in broken]
+        words = [
+            f"{len(kept)} of {count(len(own), 'recipe')} on the front keep it beyond doubt",
+            *([f"it is broken by {listed(map(_floor, broken))}"] if broken else []),
+            *([f"it cannot be told of {listed(map(_floor, open_))}"] if open_ else []),
+        ]
+        lines.append(f"{constraint}, on the held-out questions (95 % for all at once): {'; '.join(words)}.")
+    return lines
+
+
+def _floor(floor: HeldOutFloor) -> str:
+    margin = floor.margin
+    return f"{point_title(floor.recipe.points[0])} ({signed(margin.value)}, {span(margin.low, margin.high)})"
+
+
+def _held_up(found: SearchResults) -> str:
+    """Say which recipes of the front are on the front of the held-out questions, by their scores there."""
+    there = {*found.confirmed, *found.near}
+    fallen = [c for c in found.candidates if c.recipe.id in found.front and c.recipe.id not in there]
+    near = f" and {len(found.near)} near it" if found.near else ""
+    names = listed(point_title(candidate.recipe.points[0]) for candidate in fallen)
+    return (
+        f"Of {count(len(found.front), 'recipe')} on the front, {len(found.confirmed)} are on the front of the held-out "
+        f"questions too{near}, by their scores there{f'; these are neither: {names}' if fallen else ''}."
+    )
+
+
 def candidates(board: Board) -> Table:
-    """List the recipes on the front, then the others by their probability of being on it."""
+    """List the recipes on the front, then the others by the share of resamplings in which they are on it."""
     assert board.search is not None, "the sweep was searched"
     found = board.search
-    shown = sorted(found.candidates, key=lambda c: (c.recipe.id not in found.front, -c.probability))[:SHOWN]
+    shown = sorted(found.candidates, key=lambda c: (c.recipe.id not in found.front, -np.nan_to_num(c.resamplings)))[
+        :SHOWN
+    ]
     cells = [
         (
             point_title(c.recipe.points[0]),
             c.status + (", front" if c.recipe.id in found.front else ""),
             "on" if c.recipe.id in found.confirmed else "near" if c.recipe.id in found.near else NONE,
             f"{100 * c.share:.0f} %",
-            f"{100 * c.probability:.0f} %",
+            NONE if np.isnan(c.resamplings) else f"{100 * c.resamplings:.0f} %",
             *(number(c.values[name]) for name in board.axes),
         )
         for c in shown
     ]
-    head = ("recipe", "status", "held out", "answered", "P(on front)", *board.axes)
+    head = ("recipe", "status", "held out", "answered", "share of resamplings", *board.axes)
     return Table.of(head, cells, words=3)
 
 

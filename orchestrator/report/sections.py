@@ -102,17 +102,22 @@ def sections(board: Board, figures: set[str], beside: Beside | None) -> list[Sec
 def _search(board: Board, figures: set[str]) -> list[Section]:
     if board.search is None:
         return []
-    probability = (
-        "The probability to be on the front comes from a bootstrap over the questions, paired over all recipes."
+    resamplings = (
+        "Values and the front are in-sample: on the questions that recipes were chosen by. The share of resamplings "
+        "is that in which a recipe is on the front with the errors of all scores drawn anew, paired by question; it is "
+        "no probability of belonging there."
     )
-    volume = "Of the recipes that have answered all questions, candidate by candidate; the bar is a 95 % interval."
+    volume = (
+        "In-sample: of the recipes that have answered all questions of the search, candidate by candidate, above the "
+        "parents' worst. Recipes are chosen by these answers, so that the curve is too high."
+    )
     lines = "A line for each candidate, its colour the first objective; the thick ones are on the front."
     table = search.importance(board.search)
     parts = [
         Section("Hypervolume", figure="volume", caption=volume),
         *([Section("Parameters", figure="parallel", caption=lines)] if "parallel" in figures else []),
         *([Section("Importance", (IMPORTANCE,), table)] if table.rows else []),
-        Section("Candidates", (probability,), search.candidates(board)),
+        Section("Candidates", (resamplings,), search.candidates(board)),
     ]
     return [Section("The search", tuple(search.words(board.search)), parts=tuple(parts))]
 

@@ -17,6 +17,7 @@ from orchestrator.recipes.tuning import Start, Tuning
 from orchestrator.stats.front import front_mask
 from orchestrator.stats.scores import Score, estimates
 from orchestrator.stats.simultaneous import may_be_on_front
+from orchestrator.stats.volume import Interval, Volumes
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,8 @@ class SearchRow:
     """Of the documents, those that it has answered."""
     values: dict[str, float]
     """Objective → its mean over the questions that it has answered."""
-    probability: float
-    """That it is on the front, were the questions drawn anew."""
+    resamplings: float
+    """Share of resamplings of the search questions in which it is on the front; NaN where it has not answered all."""
 
 
 @dataclass(frozen=True)
@@ -96,19 +97,50 @@ class Gain:
 
 
 @dataclass(frozen=True)
+class HeldOutVolumes:
+    """The hypervolume of the front of a search and of the grid's, on the held-out questions.
+
+    Both fronts are chosen on the search questions, and so is the parent whose score there is the reference point.
+    """
+
+    reference: dict[str, tuple[str, float]]
+    """Objective → the parent that is worst on the search questions, and its score on the held-out ones."""
+    volumes: Volumes
+    """The search's first, then the grid's."""
+    is_same: bool
+    """Whether both fronts are the same recipes."""
+
+
+@dataclass(frozen=True)
+class HeldOutFloor:
+    """How far a recipe of the front is above a constraint on the held-out questions."""
+
+    recipe: Recipe
+    constraint: str
+    """In words."""
+    margin: Interval
+    """Below 0 where it breaks the constraint; the intervals of all recipes and constraints hold at once with 95 %."""
+
+
+@dataclass(frozen=True)
 class SearchResults:
     """What a search found; made by `orchestrator.stages.search_summary`."""
 
     sampler: str
     candidates: tuple[SearchRow, ...]
     reference: dict[str, float]
-    """Objective → the worst of the parents' values; hypervolumes are measured from there."""
+    """Objective → the worst of the parents' values; in-sample hypervolumes are measured from there."""
     history: tuple[tuple[int, float], ...]
-    """Questions answered by candidates so far, and the hypervolume of the recipes with all answers; in order."""
+    """Questions answered by candidates so far, and the hypervolume of the recipes with all answers; in order. It is
+    in-sample: on the questions that the recipes were chosen by."""
     grid: float
-    """The hypervolume of grid and parents."""
-    interval: tuple[float, float]
-    """Of the last hypervolume, 95 %."""
+    """The hypervolume of grid and parents, in-sample."""
+    held_out: HeldOutVolumes | None
+    """Search and grid on the held-out questions; None where these are not answered by all recipes that it takes."""
+    floors: tuple[HeldOutFloor, ...]
+    """The constraints of the front's recipes on the held-out questions."""
+    unbounded: dict[str, str]
+    """Objective → why the race guarantees nothing there: which metric nothing bounds."""
     importance: dict[str, dict[str, float]]
     """Objective → parameter → its share of the variance that the parameters of its method explain."""
     front: tuple[str, ...]

@@ -16,6 +16,7 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.files import make_private
 from orchestrator.core.progress import say
 from orchestrator.core.records import RecipeStatus
+from orchestrator.core.text import count
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.results.board import Board
 from orchestrator.stages.compute import Compute
@@ -24,7 +25,6 @@ from orchestrator.stages.open import Round, Sweep
 from orchestrator.stages.record import record
 from orchestrator.stages.score import is_complete, score
 from orchestrator.stages.search_finetune import open_space, tidy, training_group
-from tune.racing import front_of
 from tune.run import run_search
 from tune.rungs import cut
 from tune.scheduler import RaceScheduler
@@ -68,18 +68,35 @@ class Race:
             if standing.recipe.points[0].method == "parent" and standing.status != RecipeStatus.SCORED
         ]
 
-    def finalists(self) -> list[Recipe]:
-        """The recipes to evaluate on the held-out questions: the parents, the front of all and the front of the grid.
+    @property
+    def parents(self) -> list[Standing]:
+        """The parents with all answers."""
+        return [each for each in self._scored if each.recipe.points[0].method == "parent"]
 
-        Recipes that break a constraint are on neither front.
-        """
-        scored = {key: each for key, each in self.scheduler.standings.items() if each.status == RecipeStatus.SCORED}
-        chosen = [key for key, each in scored.items() if each.recipe.points[0].method == "parent"]
-        feasible = {key: each for key, each in scored.items() if self.scheduler.feasible(each)}
-        grid = {key: each for key, each in feasible.items() if each.number is None}
-        for group in (feasible, grid):
-            chosen += front_of({key: each.answers for key, each in group.items()})
-        return [scored[key].recipe for key in dict.fromkeys(chosen)]
+    @property
+    def feasible(self) -> list[Standing]:
+        """The recipes with all answers that keep the constraints."""
+        return [each for each in self._scored if self.scheduler.feasible(each)]
+
+    @property
+    def front(self) -> list[Standing]:
+        """The front of the grid and the candidates together, among those that keep the constraints."""
+        return self.scheduler.front_of(self.feasible)
+
+    @property
+    def grid_front(self) -> list[Standing]:
+        """The front of the grid, the parents included, among those that keep the constraints."""
+        return self.scheduler.front_of(each for each in self.feasible if each.number is None)
+
+    @property
+    def finalists(self) -> list[Recipe]:
+        """The recipes to evaluate on the held-out questions: the parents, the front and the grid's front."""
+        chosen = [*self.parents, *self.front, *self.grid_front]
+        return [*{each.recipe.id: each.recipe for each in chosen}.values()]
+
+    @property
+    def _scored(self) -> list[Standing]:
+        return [each for each in self.scheduler.standings.values() if each.status == RecipeStatus.SCORED]
 
 
 def open_race(sweep: Sweep, *, starts: bool = False) -> Race | None:
@@ -113,8 +130,11 @@ def open_race(sweep: Sweep, *, starts: bool = False) -> Race | None:
 
 
 def read_standings(race: Race) -> None:
-    """Read the scores of all recipes with answers; candidates whose answers are not those of their note race again."""
-    scheduler = race.scheduler
+    """Read the scores of all recipes with answers; candidates whose answers are not those of their note race again.
+
+    So do those of a race whose questions were in another order; all that they have answered counts.
+    """
+    scheduler, again = race.scheduler, 0
     last = len(scheduler.rungs.rungs) - 1
     for recipe_id in scheduler.ledger.ahead(scheduler.standings):
         standing = scheduler.standings[recipe_id]
@@ -125,11 +145,17 @@ def read_standings(race: Race) -> None:
         if wanted < 0 or standing.status in (RecipeStatus.INVALID, RecipeStatus.FAILED):
             continue
         if scheduler.ledger.missing(recipe_id, scheduler.rungs.rungs[wanted].questions, scheduler.workers):
+            again += standing.number is not None and standing.rung >= 0
             standing.status, standing.rung = RecipeStatus.PENDING, -1
             continue
         scheduler.read(standing, wanted)
         if is_full:
             standing.status = RecipeStatus.SCORED if standing.answers else RecipeStatus.UNSCORED
+    if again:
+        say(
+            f"{count(again, 'candidate')} answered other questions than come first in the race's order now: they race "
+            "again with the search, and what they have answered counts"
+        )
 
 
 def search(sweep: Sweep, race: Race, compute: Compute) -> None:
@@ -164,7 +190,7 @@ def search(sweep: Sweep, race: Race, compute: Compute) -> None:
             )
     if compute.is_exhausted():
         return
-    finalists = race.finalists()
+    finalists = race.finalists
     evaluate(sweep, sweep.held_out.of(finalists), compute)
     if sweep.config.joint:
         tidy(sweep, race.space, race.scheduler, {recipe.id for recipe in finalists})
@@ -189,7 +215,7 @@ def confirmed_board(sweep: Sweep, race: Race | None) -> Board | None:
     """Score the finalists on the held-out questions; None where no search has begun."""
     if race is None or not race.has_begun:
         return None
-    return score(sweep, sweep.held_out.of(race.finalists()))
+    return score(sweep, sweep.held_out.of(race.finalists))
 
 
 def is_ready(sweep: Sweep, race: Race | None) -> bool:

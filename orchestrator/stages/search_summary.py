@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import optuna
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState
 
+from orchestrator.config.objectives import Objective
 from orchestrator.core.records import RecipeStatus
 from orchestrator.recipes.recipe import Recipe
-from orchestrator.results.board import Board, Gain, SearchResults, SearchRow
+from orchestrator.results.board import Board, Gain, HeldOutFloor, HeldOutVolumes, SearchResults, SearchRow
 from orchestrator.stages.search import Race
-from orchestrator.stats.estimates import Floats
+from orchestrator.stats.estimates import Estimates, Floats
 from orchestrator.stats.front import front_mask, hypervolume
-from orchestrator.stats.scores import interval
-from tune.racing import estimates, front_of, resampled
+from orchestrator.stats.scores import Score, estimates, interval
+from orchestrator.stats.simultaneous import critical
+from orchestrator.stats.volume import Interval, compare_volumes, draw_errors
 from tune.scheduler import RaceScheduler
 from tune.space import METHOD, SearchSpace
-from tune.standings import Standing
+from tune.standings import Standing, parent_of
 from tune.study import add_finished, choose_sampler
 
-DRAWS = 1000
-"""Draws of the bootstrap over the questions."""
 ENOUGH = 10
 """Number of a method's candidates from which on the importance of its parameters is reported."""
 
@@ -38,58 +38,121 @@ def summarise(race: Race, held_out: Board) -> SearchResults:
     """
     space, scheduler = race.space, race.scheduler
     choice = choose_sampler(space, scheduler.candidates, len(scheduler.rungs.objectives))
-    answered = [s for s in scheduler.standings.values() if s.answers]
-    scored = {s.recipe.id: s for s in answered if s.status == RecipeStatus.SCORED}
-    parents = [s for s in scored.values() if s.recipe.points[0].method == "parent"]
-    reference = np.min([estimates(s.answers) for s in parents], axis=0)
-    draws = resampled({s.recipe.id: s.answers for s in answered}, scheduler.rungs.documents(-1), DRAWS)
-    on_front = np.mean([front_mask(draw) for draw in draws], axis=0)
-    volumes = [hypervolume(draw[[s.status == RecipeStatus.SCORED for s in answered]], reference) for draw in draws]
-    feasible = {key: s for key, s in scored.items() if scheduler.feasible(s)}
-    front = front_of({key: s.answers for key, s in feasible.items()})
-    best, gains = _best_compromises(feasible, front, reference, held_out)
+    answered = [each for each in scheduler.standings.values() if each.answers]
+    scored = [each for each in answered if each.status == RecipeStatus.SCORED]
+    worst = {name: _worst(race, k) for k, name in enumerate(scheduler.rungs.objectives)}
+    reference = np.array([scheduler.point(worst[name])[k] for k, name in enumerate(worst)])
+    resamplings = dict(zip([each.recipe.id for each in scored], _resamplings(scheduler, scored), strict=True))
+    front = [each.recipe.id for each in race.front]
+    best, gains = _best_compromises(race, reference, held_out)
     return SearchResults(
         sampler=f"{choice.name}, because {choice.why}",
-        candidates=tuple(_candidate(s, scheduler, float(p)) for s, p in zip(answered, on_front, strict=True)),
-        reference={name: abs(float(value)) for name, value in zip(scheduler.rungs.objectives, reference, strict=True)},
+        candidates=tuple(_candidate(s, scheduler, resamplings.get(s.recipe.id, np.nan)) for s in answered),
+        reference={name: abs(float(value)) for name, value in zip(worst, reference, strict=True)},
         history=_history(scheduler, reference),
-        grid=_volume([s for s in scored.values() if s.number is None], reference),
-        interval=(float(np.quantile(volumes, 0.025)), float(np.quantile(volumes, 0.975))),
+        grid=_volume(scheduler, [each for each in scored if each.number is None], reference),
+        held_out=_held_out_volumes(race, worst, held_out),
+        floors=_floors(race, held_out),
+        unbounded=scheduler.unbounded,
         importance=importance(space, scheduler),
         front=tuple(front),
         confirmed=tuple(row.recipe.id for row in held_out.front if row.recipe.id in front),
         near=tuple(row.recipe.id for row in held_out.rows if row.near_front and row.recipe.id in front),
-        infeasible=len(scored) - len(feasible),
+        infeasible=len(scored) - len(race.feasible),
         best=best,
         gains=gains,
     )
 
 
-def _candidate(standing: Standing, scheduler: RaceScheduler, probability: float) -> SearchRow:
-    """Summarise one recipe; `probability` is that of being on the front."""
-    share = sum(map(len, standing.answers)) / sum(scheduler.rungs.documents(-1))
+def _worst(race: Race, objective: int) -> Standing:
+    """The parent with the worst score on an objective, on the search questions."""
+    return min(race.parents, key=lambda parent: float(race.scheduler.point(parent)[objective]))
+
+
+def _candidate(standing: Standing, scheduler: RaceScheduler, resamplings: float) -> SearchRow:
+    rungs = scheduler.rungs.rungs
     values = {name: score.value for name, score in standing.scores.items()}
-    return SearchRow(standing.recipe, standing.number, standing.status, share, values, probability)
+    share = rungs[standing.rung].size / rungs[-1].size
+    return SearchRow(standing.recipe, standing.number, standing.status, share, values, float(resamplings))
 
 
-def _volume(standings: Sequence[Standing], reference: Floats) -> float:
+# -------------------------------------------------------------------- on the search questions
+def _resamplings(scheduler: RaceScheduler, scored: Sequence[Standing]) -> Floats:
+    """Share of resamplings of the questions in which each recipe is on the front; shape (recipes,)."""
+    objectives = _estimates([each.scores for each in scored], scheduler.rungs.axes)
+    points = np.stack([each.values for each in objectives], axis=1) + draw_errors(objectives)
+    return np.asarray(np.mean([front_mask(draw) for draw in points], axis=0))
+
+
+def _estimates(scores: Sequence[Mapping[str, Score]], axes: Mapping[str, Objective]) -> list[Estimates]:
+    """The recipes' scores on each objective, to be maximised."""
+    found = [estimates([each[name] for each in scores]) * axis.sign for name, axis in axes.items()]
+    return found
+
+
+def _volume(scheduler: RaceScheduler, standings: Sequence[Standing], reference: Floats) -> float:
     """Compute the hypervolume of recipes above the reference point; 0 for none."""
-    return hypervolume(np.array([estimates(s.answers) for s in standings]), reference) if standings else 0.0
+    return hypervolume(np.array([scheduler.point(each) for each in standings]), reference) if standings else 0.0
 
 
 def _history(scheduler: RaceScheduler, reference: Floats) -> tuple[tuple[int, float], ...]:
     """List answers so far and hypervolume: of the grid alone, then after each proposal."""
     scored = [s for s in scheduler.standings.values() if s.number is None and s.status == RecipeStatus.SCORED]
-    answers, history = 0, [(0, _volume(scored, reference))]
+    answers, history = 0, [(0, _volume(scheduler, scored, reference))]
     for standing in scheduler.proposals:
         answers += scheduler.answered(standing.recipe.id)
         scored += [standing] if standing.status == RecipeStatus.SCORED else []
-        history.append((answers, _volume(scored, reference)))
+        history.append((answers, _volume(scheduler, scored, reference)))
     return tuple(history)
 
 
+# -------------------------------------------------------------------- on the held-out questions
+def _held_out_scores(held_out: Board, standings: Iterable[Standing]) -> list[Mapping[str, Score]] | None:
+    """The recipes' scores on the held-out questions; None where one has none."""
+    rows = {row.recipe.id: row.scores for row in held_out.rows if row.status == RecipeStatus.SCORED}
+    found = [rows.get(each.recipe.id) for each in standings]
+    return None if None in found else [scores for scores in found if scores is not None]
+
+
+def _held_out_volumes(race: Race, worst: Mapping[str, Standing], held_out: Board) -> HeldOutVolumes | None:
+    """Compare the fronts of the search and of the grid on the held-out questions."""
+    front, grid = race.front, race.grid_front
+    standings = [*{each.recipe.id: each for each in (*front, *grid, *worst.values())}.values()]
+    scores = _held_out_scores(held_out, standings)
+    if scores is None or not grid:
+        return None
+    axes, places = race.scheduler.rungs.axes, {each.recipe.id: place for place, each in enumerate(standings)}
+    reference = {name: places[each.recipe.id] for name, each in worst.items()}
+    above = [each - each[[reference[name]]] for name, each in zip(axes, _estimates(scores, axes), strict=True)]
+    first, second = (np.isin([*places], [each.recipe.id for each in group]) for group in (front, grid))
+    return HeldOutVolumes(
+        {name: (standings[place].recipe.label, scores[place][name].value) for name, place in reference.items()},
+        compare_volumes(above, first, second),
+        bool((first == second).all()),
+    )
+
+
+def _floors(race: Race, held_out: Board) -> tuple[HeldOutFloor, ...]:
+    """Compare the front's recipes with the constraints on the held-out questions, all at once."""
+    found: list[tuple[Standing, str, Estimates]] = []
+    for name, floor in race.scheduler.search.constraints.items():
+        parent = next(each for each in race.parents if parent_of(each.recipe, floor.parent))
+        axis = race.scheduler.rungs.axes[name]
+        for standing in race.front:
+            scores = _held_out_scores(held_out, [standing, parent])
+            if scores is not None:
+                own, limit = (estimates([each[name]]) * axis.sign for each in scores)
+                found.append((standing, floor.words(name), own - limit * floor.factor(axis.sign)))
+    normal = critical([margin for _, _, margin in found]) if found else 0.0
+    ends = [margin.interval(normal) for _, _, margin in found]
+    return tuple(
+        HeldOutFloor(standing.recipe, words, Interval(float(margin.values[0]), float(low[0]), float(high[0])))
+        for (standing, words, margin), (low, high) in zip(found, ends, strict=True)
+    )
+
+
 def _best_compromises(
-    feasible: Mapping[str, Standing], front: Sequence[str], reference: Floats, held_out: Board
+    race: Race, reference: Floats, held_out: Board
 ) -> tuple[tuple[Recipe, Recipe] | None, tuple[Gain, ...]]:
     """Choose the best compromises of the search and of the grid, and compare them on the held-out questions.
 
@@ -97,20 +160,21 @@ def _best_compromises(
     search and compared on the others, so that neither is flattered.
     """
 
-    def best(keys: Sequence[str]) -> Recipe:
-        return feasible[max(keys, key=lambda key: _volume([feasible[key]], reference))].recipe
+    def best(group: Sequence[Standing]) -> Standing:
+        return max(group, key=lambda each: _volume(race.scheduler, [each], reference))
 
-    proposed = [key for key in front if feasible[key].number is not None]
-    rows = {row.recipe.id: row for row in held_out.rows if row.status == RecipeStatus.SCORED}
-    grid_front = front_of({key: s.answers for key, s in feasible.items() if s.number is None})
-    if not proposed or not grid_front:
+    proposed = [each for each in race.front if each.number is not None]
+    if not proposed or not race.grid_front:
         return None, ()
-    pair = best(proposed), best(grid_front)
-    if any(recipe.id not in rows for recipe in pair):
-        return pair, ()
-    ours, grid = (rows[recipe.id].scores for recipe in pair)
-    gains = [Gain(name, ours[name].value - grid[name].value, *interval(ours[name], grid[name])) for name in ours]
-    return pair, tuple(gains)
+    pair = best(proposed), best(race.grid_front)
+    recipes = pair[0].recipe, pair[1].recipe
+    scores = _held_out_scores(held_out, pair)
+    if scores is None:
+        return recipes, ()
+    ours, grid = scores
+    return recipes, tuple(
+        Gain(name, ours[name].value - grid[name].value, *interval(ours[name], grid[name])) for name in ours
+    )
 
 
 def importance(space: SearchSpace, scheduler: RaceScheduler) -> dict[str, dict[str, float]]:

@@ -45,6 +45,9 @@ class TaskScore:
     """Influence of each document on `value`; shape (documents,)."""
     documents: Floats
     """Value of the first metric for each document, NaN where it has none; shape (documents,)."""
+    values: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    """Value of each metric that the objective names for each document, NaN where it has none; shape (metrics,
+    documents)."""
     share: float = 1.0
     """The task's share of its group, for objectives with `average: groups`."""
     counted: dict[str, int] = field(default_factory=dict)

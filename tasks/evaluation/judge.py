@@ -102,6 +102,7 @@ def score_task(suite: SuiteTask, lm: LedgerLM) -> TaskScore:
         value=float(np.mean([each.value for each in scored])),
         influence=np.mean([each.influence for each in scored], axis=0),
         documents=scored[0].documents,
+        values=np.stack([each.documents for each in scored]),
         share=suite.share,
         reasoning=measure_reasoning(repeated, lm),
         counted={
@@ -207,15 +208,15 @@ def _sample(items: Sequence[Any], aggregate: Aggregate, groups: Ints) -> Sample:
     value = _aggregated(items, aggregate)
     if isinstance(aggregate, OfSums):
         return Sample(value, aggregate.influence(items), np.full(len(items), np.nan), True)
-    a, b = _as_ratio(items)
-    scale = _scale(items, aggregate)
+    a, b = as_ratio(items)
+    scale = ratio_scale(items, aggregate)
     if scale is not None and math.isclose(scale * a.sum() / b.sum(), value, rel_tol=1e-9, abs_tol=1e-12):
         own = scale * np.divide(a, b, out=np.zeros_like(a), where=b > 0)
         return Sample(value, (scale * a - value * b) / b.mean(), own, True)
     return Sample(value, _jackknife(items, aggregate, value, groups), np.full(len(items), np.nan), False)
 
 
-def _scale(items: Sequence[Any], aggregate: Aggregate) -> float | None:
+def ratio_scale(items: Sequence[Any], aggregate: Aggregate) -> float | None:
     """The factor with which an aggregation is a ratio of sums; None where it is anything else.
 
     It is found with made-up items of the same form, and so is the same for all recipes. A recipe's own values may agree
@@ -223,10 +224,10 @@ def _scale(items: Sequence[Any], aggregate: Aggregate) -> float | None:
     """
     generator = random.Random(0)
     made_up: list[Any] = []
-    for item, weight in zip(items, _as_ratio(items)[1], strict=False):
+    for item, weight in zip(items, as_ratio(items)[1], strict=False):
         drawn = [generator.random() for _ in (item if isinstance(item, list) else [item])]
         made_up.append(drawn if isinstance(item, list) else (drawn[0], weight) if isinstance(item, tuple) else drawn[0])
-    a, b = _as_ratio(made_up)
+    a, b = as_ratio(made_up)
     if not b.sum() > 0:
         return None
     try:
@@ -300,7 +301,7 @@ def _jackknife(items: Sequence[Any], aggregate: Aggregate, value: float, groups:
     return np.asarray(influence - influence.mean())
 
 
-def _as_ratio(items: Sequence[Any]) -> tuple[Floats, Floats]:
+def as_ratio(items: Sequence[Any]) -> tuple[Floats, Floats]:
     """Numerators and denominators of lm-eval's items, in the order of the items.
 
     An item is a number, a list of verdicts (IFEval's instructions), or a (sum, weight) pair. The arrays are empty where

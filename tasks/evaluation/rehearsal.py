@@ -39,19 +39,48 @@ def rehearse(suites: Sequence[SuiteTask]) -> None:
 def _fault(suite: SuiteTask, turn: int) -> str | None:
     """Why made-up answers have no score; None where they have one, or where the documents may be too few to tell."""
     groups = group_by_document(suite.task.instances)
-    metrics = [key for key in suite.metrics if key[0] in suite.task.aggregation()]  # measures are ours
-    has_program = callable(suite.task.get_config("process_results"))
+    metrics = own_metrics(suite)
     judged: list[dict[Metric, Any]] = []
     fault = None
-    for group in groups[: OF_A_PROGRAM if has_program else TRIED]:
-        for request in group:
-            answer = _made_up(suite.task, request, turn)
-            request.resps, request.filtered_resps = [answer] * (request.repeats or 1), {}
+    for group in groups[: _tried(suite)]:
         try:
-            judged += judge_documents(suite, [group], metrics)
+            judged.append(_judge_made_up(suite, group, turn))
         except NoScore as error:
             fault = str(error)
     return _aggregation_fault(suite, metrics, judged, len(groups)) if judged else fault
+
+
+def judged_made_up(suite: SuiteTask, turn: int, documents: int | None = None) -> list[dict[Metric, Any]]:
+    """Judge made-up answers to a task's first documents; a document that they cannot be judged for has no metric.
+
+    Args:
+        turn: 0 or 1, for different answers.
+        documents: how many; by default as many as the rehearsal tries.
+    """
+    found: list[dict[Metric, Any]] = []
+    for group in group_by_document(suite.task.instances)[: documents or _tried(suite)]:
+        try:
+            found.append(_judge_made_up(suite, group, turn))
+        except NoScore:
+            found.append({})
+    return found
+
+
+def own_metrics(suite: SuiteTask) -> list[Metric]:
+    """List the metrics that the task itself computes; the measures of replies are ours."""
+    return [key for key in suite.metrics if key[0] in suite.task.aggregation()]
+
+
+def _tried(suite: SuiteTask) -> int:
+    return OF_A_PROGRAM if callable(suite.task.get_config("process_results")) else TRIED
+
+
+def _judge_made_up(suite: SuiteTask, group: Sequence[Any], turn: int) -> dict[Metric, Any]:
+    for request in group:
+        answer = _made_up(suite.task, request, turn)
+        request.resps, request.filtered_resps = [answer] * (request.repeats or 1), {}
+    (judged,) = judge_documents(suite, [group], own_metrics(suite))
+    return judged
 
 
 def _aggregation_fault(

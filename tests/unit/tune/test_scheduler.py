@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,12 @@ import pytest
 
 from orchestrator.config.load import load_config
 from orchestrator.core.records import Answer, Answered, Block, RecipeStatus
+from orchestrator.report.search import words
 from orchestrator.results.layout import Layout
 from orchestrator.stages.open import Sweep, open_sweep
-from orchestrator.stages.search import Race, open_race, read_standings
+from orchestrator.stages.search import Race, confirmed_board, open_race, read_standings
+from orchestrator.stages.search_summary import summarise
+from tasks.evaluation.suites import SuiteTask
 from tests.helpers.tasks import CHOICE, rows, write_task
 from tune.rungs import Rungs
 from tune.scheduler import RaceScheduler
@@ -49,9 +52,13 @@ def started(sweep: Sweep) -> Race:
 
 
 def answer(sweep: Sweep, recipe_id: str, rungs: Rungs, index: int, right: float) -> None:
-    """Put answers into the ledger of which a share is right."""
+    """Put answers to a rung into the ledger, of which a share is right."""
+    answer_suites(sweep, recipe_id, rungs.rungs[index].suites, right)
+
+
+def answer_suites(sweep: Sweep, recipe_id: str, suites: Sequence[SuiteTask], right: float) -> None:
     generator = np.random.default_rng(int(recipe_id[:8], 16))
-    for suite in rungs.rungs[index].suites:
+    for suite in suites:
         luck = {instance.doc_id: generator.random() < right for instance in suite.task.instances}
         answers = {}
         for instance, question in zip(suite.task.instances, suite.questions, strict=True):
@@ -68,10 +75,11 @@ def test_rungs_are_nested_and_a_prefix_of_the_values(opened: Sweep) -> None:
     rungs, recipe = scheduler.rungs, opened.recipes[0]
     answer(opened, recipe.id, rungs, len(rungs.rungs) - 1, right=0.7)
     lm = opened.tasks.lm.knowing(opened.ledger.answers(recipe.id))
-    whole, scores = rungs.read(lm, len(rungs.rungs) - 1)
-    assert [len(values) for values in whole] == list(rungs.documents(-1))
-    for name, values in zip(rungs.objectives, whole, strict=True):
-        assert values.mean() == pytest.approx(scores[name].value)
+    whole, scores, _ = rungs.read(lm, len(rungs.rungs) - 1)
+    assert not rungs.unbounded
+    for name, values, draws in zip(rungs.objectives, whole, rungs.order.draws, strict=True):
+        assert values.sum() == pytest.approx(scores[name].value)
+        assert len(values) == len(draws.tops) and (values <= draws.tops).all() and draws.tops.sum() == pytest.approx(1)
     search = opened.config.search
     assert search is not None
     wanted = search.racing.rungs
@@ -80,19 +88,25 @@ def test_rungs_are_nested_and_a_prefix_of_the_values(opened: Sweep) -> None:
         asked = {question.id for suite in rung.suites for question in suite.questions}
         assert before <= asked
         before = asked
-        for part, all_, total in zip(rungs.read(lm, index)[0], whole, rungs.documents(-1), strict=True):
-            assert np.allclose(part, all_[: len(part)]), "what is known does not change"
-            assert len(part) / total == pytest.approx(wanted[index], abs=0.05)
+        parts, _, strays = rungs.read(lm, index)
+        assert not strays
+        for part, all_ in zip(parts, whole, strict=True):
+            assert (part == all_[: len(part)]).all(), "what is known does not change"
+        assert len(parts[0]) / len(whole[0]) == pytest.approx(wanted[index], abs=0.01), "both have the same questions"
 
 
 def with_scored_grid(sweep: Sweep) -> RaceScheduler:
-    """A race whose parents and merge are scored: the first parent is best."""
+    """The scheduler of a race whose parents and merge are scored: the first parent is best."""
+    return scored_grid(sweep).scheduler
+
+
+def scored_grid(sweep: Sweep) -> Race:
     race = started(sweep)
     last = len(race.scheduler.rungs.rungs) - 1
     for recipe, right in zip(sweep.recipes, (0.95, 0.5, 0.4), strict=True):
         answer(sweep, recipe.id, race.scheduler.rungs, last, right)
     read_standings(race)
-    return race.scheduler
+    return race
 
 
 def test_a_beaten_candidate_is_stopped_early_and_another_is_scored(opened: Sweep) -> None:
@@ -153,6 +167,47 @@ def race(sweep: Sweep, scheduler: RaceScheduler, standing: Standing, right: floa
     return evidence
 
 
+def test_a_search_is_reported_on_the_held_out_questions_and_marked_in_sample_elsewhere(opened: Sweep) -> None:
+    found = scored_grid(opened)
+    good, bad = (candidate(opened, found.scheduler, place, ratio) for place, ratio in ((0, 0.7), (1, 0.2)))
+    race(opened, found.scheduler, good, right=1.0)
+    race(opened, found.scheduler, bad, right=0.1)
+    assert [each.recipe.id for each in found.front] == [good.recipe.id]
+    board = confirmed_board(opened, found)
+    assert board is not None
+    before = words(summarise(found, board))
+    assert any(line.startswith("Hypervolume: not known.") for line in before), "no interval without held-out scores"
+    assert any(line.startswith("In-sample, on the questions that the recipes were chosen by") for line in before)
+
+    share = {recipe.id: right for recipe, right in zip(opened.recipes, (0.9, 0.5, 0.4), strict=True)} | {
+        good.recipe.id: 0.6
+    }
+    for recipe in found.finalists:
+        answer_suites(opened, recipe.id, opened.tasks.held_out, share[recipe.id])
+    board = confirmed_board(opened, found)
+    assert board is not None
+    said = summarise(found, board)
+    assert said.held_out is not None and not said.held_out.is_same
+    first, second, gain = said.held_out.volumes
+    assert first.low <= first.value <= first.high and gain.value < 0, "what looked best was not"
+    assert gain.low <= first.value - second.value <= gain.high
+    worst = {name: parent for name, (parent, _) in said.held_out.reference.items()}
+    assert set(worst.values()) == {opened.recipes[1].label}
+    (floor,) = said.floors
+    assert (
+        floor.constraint == "clinical at least 0.5 of a" and floor.margin.low < floor.margin.value < floor.margin.high
+    )
+    text = "\n".join(words(said))
+    for part in (
+        "Hypervolume of the front on the held-out questions: ", "Gain over the grid there: -", "clinical at least 0.5 of a, on",
+        "Of 1 recipe on the front, 0 are on the front of the held-out questions",
+    ):  # fmt: skip
+        assert part in text
+    assert "guarantee" not in text, "verdicts are bounded"
+    rows = {row.recipe.id: row for row in said.candidates}
+    assert np.isnan(rows[bad.recipe.id].resamplings) and rows[good.recipe.id].resamplings == pytest.approx(1, abs=0.05)
+
+
 HIT = """
 import numpy as np
 def judge(doc, results):
@@ -180,7 +235,9 @@ def test_a_candidate_without_a_score_on_a_rung_races_on_and_without_one_at_the_e
     )
     opened = open_sweep(load_config(path), Layout(tmp_path / "out"))
     scheduler = with_scored_grid(opened)
-    assert scheduler.rungs.documents(0)[0] < 12 < scheduler.rungs.documents(1)[0]
+    first, second, _ = (rung.suites[0].documents for rung in scheduler.rungs.rungs)
+    assert first < 12 < second
+    assert "nothing is known that bounds its values" in scheduler.unbounded["clinical"]
     good, bad = (candidate(opened, scheduler, place, ratio) for place, ratio in ((0, 0.2), (1, 0.7)))
     for standing, right in ((good, 0.9), (bad, 0.0)):
         for index in range(3):
@@ -190,7 +247,7 @@ def test_a_candidate_without_a_score_on_a_rung_races_on_and_without_one_at_the_e
         assert [report["rung"] for report in reports] == [0, 1, 2] and "clinical" not in reports[0]
     assert (good.status, bad.status) == (RecipeStatus.SCORED, RecipeStatus.UNSCORED)
     assert "its aggregation over" in bad.reason and "gives nan" in bad.reason and not bad.answers
-    assert bad.recipe.id not in scheduler.racers
+    assert not scheduler.standings[bad.recipe.id].answers
     assert scheduler.result_of(bad).values == ()
     again = started(opened)
     assert again.scheduler.standings[bad.recipe.id].status == RecipeStatus.UNSCORED
