@@ -115,7 +115,7 @@ class KnownQuestions:
                 self._parts[each.words[:ANCHOR]].append(each)
         self._first = {anchor[0] for anchor in self._parts}
 
-    def tasks_in(self, prompts: Sequence[str], answer: str) -> list[str]:
+    def tasks_in(self, prompts: Sequence[str], answer: str, own: str = "") -> list[str]:
         """List the tasks of whose questions one is in an example to train on.
 
         A question is in it if a prompt is the question, or has it in its words, and enough of the question's options
@@ -124,17 +124,21 @@ class KnownQuestions:
         Args:
             prompts: the texts before the answer.
             answer: the text that is learned.
+            own: the task whose training split the example is from: of its questions only whole prompts count, as its
+                inputs are written alike.
         """
         texts = [words(prompt) for prompt in prompts]
-        found = [each for text in texts for each in self._whole.get("".join(text), ())]
+        whole = [each for text in texts for each in self._whole.get("".join(text), ())]
+        parts = []
         everything = plain(" ".join([*prompts, answer]))
         for text in texts:
             for place, word in enumerate(text):
                 if word in self._first:
                     for each in self._parts.get(text[place : place + ANCHOR], ()):
                         if text[place : place + len(each.words)] == each.words and _has_options(each, everything):
-                            found.append(each)
-        return list(dict.fromkeys(task for each in found for task in self._tasks[each]))
+                            parts.append(each)
+        found = [task for each in whole for task in self._tasks[each]]
+        return list(dict.fromkeys([*found, *(task for each in parts for task in self._tasks[each] if task != own)]))
 
 
 def _has_options(asked: Asked, text: str) -> bool:
@@ -151,8 +155,7 @@ class Screen:
     """
 
     def __init__(self, tasks: Mapping[str, Iterable[Asked]], leave_out: bool) -> None:
-        self._tasks, self._leave_out = tasks, leave_out
-        self._known: dict[str, KnownQuestions] = {}
+        self._known, self._leave_out = KnownQuestions(tasks), leave_out
         self._seen: Counter[str] = Counter()
         self._hits: dict[str, list[list[str]]] = defaultdict(list)
 
@@ -163,12 +166,10 @@ class Screen:
             where: the sweep file's key of the examples.
             prompts: the texts before the answer.
             answer: the text that is learned.
-            own: the task whose training split it is from; that split has no input of its test split anyway.
+            own: the task whose training split it is from.
         """
-        if own not in self._known:
-            self._known[own] = KnownQuestions({name: asked for name, asked in self._tasks.items() if name != own})
         self._seen[where] += 1
-        tasks = self._known[own].tasks_in(prompts, answer)
+        tasks = self._known.tasks_in(prompts, answer, own)
         if tasks:
             self._hits[where].append(tasks)
         return not (tasks and self._leave_out)

@@ -183,8 +183,16 @@ def test_examples_with_a_test_question_are_counted_and_left_out_on_request(leave
     screen = Screen({"drug": [DRUG], "other": [DRUG]}, leave_out)
     assert screen.keeps("finetune.baseline.file", ["Aspirin!"], "x") is not leave_out
     assert screen.keeps("finetune.baseline.file", ["Ibuprofen!"], "x")
-    assert screen.keeps("finetune.tasks.y", ["Aspirin"], "x", own="drug") is not leave_out, "another task has it too"
+    long = f"{LONG}. And so on."
+    screen = Screen({"drug": [DRUG, Asked(words(LONG))], "other": [DRUG]}, leave_out)
+    assert screen.keeps("finetune.tasks.y", [long], "x", own="drug"), "inputs of one task are written alike"
+    assert screen.keeps("finetune.tasks.x", [long], "x", own="other") is not leave_out
+    assert screen.describe()[0].startswith("finetune.tasks.x: 1 of 1 examples ")
+    screen = Screen({"drug": [DRUG], "other": [DRUG]}, leave_out)
+    for prompt in ("Ibuprofen!", "Aspirin."):
+        screen.keeps("finetune.baseline.file", [prompt], "x")
+    assert screen.keeps("finetune.tasks.y", ["Aspirin"], "x", own="drug") is not leave_out
     said = screen.describe()
     assert said[0].startswith("finetune.baseline.file: 1 of 2 examples ") and "(1 of drug and 1 of other)" in said[0]
-    assert said[1].startswith("finetune.tasks.y: 1 of 1 examples ") and "(1 of other)" in said[1]
+    assert said[1].startswith("finetune.tasks.y: 1 of 1 examples ") and "(1 of drug and 1 of other)" in said[1]
     assert all(("are left out" in each) is leave_out and "spirin" not in each for each in said)
