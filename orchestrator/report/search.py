@@ -202,7 +202,7 @@ def candidates(board: Board) -> Table:
     cells = [
         (
             point_title(c.recipe.points[0]),
-            c.status + (", front" if c.recipe.id in found.front else ""),
+            c.status + (", front" if c.recipe.id in found.front else ", near" if c.may_be_on_front else ""),
             "on" if c.recipe.id in found.confirmed else "near" if c.recipe.id in found.near else NONE,
             f"{100 * c.share:.0f} %",
             NONE if np.isnan(c.resamplings) else f"{100 * c.resamplings:.0f} %",

@@ -105,7 +105,9 @@ def _search(board: Board, figures: set[str]) -> list[Section]:
     resamplings = (
         "Values and the front are in-sample: on the questions that recipes were chosen by. The share of resamplings "
         "is that in which a recipe is on the front with the errors of all scores drawn anew, paired by question; it is "
-        "no probability of belonging there."
+        "no probability of belonging there. Near: off the front, but no recipe beats it in every objective beyond "
+        "doubt, on the questions that both answered; for recipes that are chosen beforehand, the front that all such "
+        "questions would show is among both with 95 % confidence."
     )
     volume = (
         "In-sample: of the recipes that have answered all questions of the search, candidate by candidate, above the "

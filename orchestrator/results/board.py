@@ -83,6 +83,8 @@ class SearchRow:
     """Objective → its mean over the questions that it has answered."""
     resamplings: float
     """Share of resamplings of the search questions in which it is on the front; NaN where it has not answered all."""
+    may_be_on_front: bool
+    """No recipe with all answers beats it in every objective beyond doubt, on the questions that both answered."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import optuna
@@ -17,8 +18,8 @@ from orchestrator.results.board import Board, Gain, HeldOutFloor, HeldOutVolumes
 from orchestrator.stages.search import Race
 from orchestrator.stats.estimates import Estimates, Floats
 from orchestrator.stats.front import front_mask, hypervolume
-from orchestrator.stats.scores import Score, estimates, interval
-from orchestrator.stats.simultaneous import critical
+from orchestrator.stats.scores import Score, estimates, interval, on_part
+from orchestrator.stats.simultaneous import critical, may_be_by_part, may_be_on_front
 from orchestrator.stats.volume import Interval, compare_volumes, draw_errors
 from tune.scheduler import RaceScheduler
 from tune.space import METHOD, SearchSpace
@@ -43,11 +44,17 @@ def summarise(race: Race, held_out: Board) -> SearchResults:
     worst = {name: _worst(race, k) for k, name in enumerate(scheduler.rungs.objectives)}
     reference = np.array([scheduler.point(worst[name])[k] for k, name in enumerate(worst)])
     resamplings = dict(zip([each.recipe.id for each in scored], _resamplings(scheduler, scored), strict=True))
+    may_be = _may_be_on_front(
+        scheduler, race.feasible, [each for each in answered if each.status != RecipeStatus.SCORED]
+    )
     front = [each.recipe.id for each in race.front]
     best, gains = _best_compromises(race, reference, held_out)
     return SearchResults(
         sampler=f"{choice.name}, because {choice.why}",
-        candidates=tuple(_candidate(s, scheduler, resamplings.get(s.recipe.id, np.nan)) for s in answered),
+        candidates=tuple(
+            _candidate(s, scheduler, resamplings.get(s.recipe.id, np.nan), may_be.get(s.recipe.id, False))
+            for s in answered
+        ),
         reference={name: abs(float(value)) for name, value in zip(worst, reference, strict=True)},
         history=_history(scheduler, reference),
         grid=_volume(scheduler, [each for each in scored if each.number is None], reference),
@@ -69,11 +76,11 @@ def _worst(race: Race, objective: int) -> Standing:
     return min(race.parents, key=lambda parent: float(race.scheduler.point(parent)[objective]))
 
 
-def _candidate(standing: Standing, scheduler: RaceScheduler, resamplings: float) -> SearchRow:
+def _candidate(standing: Standing, scheduler: RaceScheduler, resamplings: float, may_be: bool) -> SearchRow:
     rungs = scheduler.rungs.rungs
     values = {name: score.value for name, score in standing.scores.items()}
     share = rungs[standing.rung].size / rungs[-1].size
-    return SearchRow(standing.recipe, standing.number, standing.status, share, values, float(resamplings))
+    return SearchRow(standing.recipe, standing.number, standing.status, share, values, float(resamplings), may_be)
 
 
 # -------------------------------------------------------------------- on the search questions
@@ -82,6 +89,27 @@ def _resamplings(scheduler: RaceScheduler, scored: Sequence[Standing]) -> Floats
     objectives = _estimates([each.scores for each in scored], scheduler.rungs.axes)
     points = np.stack([each.values for each in objectives], axis=1) + draw_errors(objectives)
     return np.asarray(np.mean([front_mask(draw) for draw in points], axis=0))
+
+
+def _may_be_on_front(
+    scheduler: RaceScheduler, scored: Sequence[Standing], partly: Sequence[Standing]
+) -> dict[str, bool]:
+    """Which recipes may be on the front, by id; with 95 % confidence, all that truly are.
+
+    A candidate that answered a part of the questions is compared with the others on that part.
+    """
+    axes, level = scheduler.rungs.axes, 0.975  # of each of the two families, for 0.95 of both
+    whole = may_be_on_front(_estimates([each.scores for each in scored], axes), level)
+    leads: list[list[Estimates]] = []
+    for candidate in partly:
+        leads.append([])
+        for name, axis in axes.items():
+            own = replace(candidate.scores[name], weights=scored[0].scores[name].weights)
+            others = [on_part(each.scores[name], own) for each in scored]
+            found = estimates([*others, on_part(own, own)]) * axis.sign
+            leads[-1].append(found[:-1] - found[[-1]])
+    marks = [*whole, *may_be_by_part(leads, level)]
+    return {each.recipe.id: bool(mark) for each, mark in zip([*scored, *partly], marks, strict=True)}
 
 
 def _estimates(scores: Sequence[Mapping[str, Score]], axes: Mapping[str, Objective]) -> list[Estimates]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -125,6 +125,20 @@ def estimates(scores: Sequence[Score]) -> Estimates:
         influences = np.stack([task.influence for task in tasks])
         parts.append(Part(weight, influences, tasks[0].clusters, max(task.width for task in tasks)))
     return Estimates.of(np.array([score.value for score in scores]), parts)
+
+
+def on_part(score: Score, part: Score) -> Score:
+    """Restrict a score to the documents that another has of each task, which are the first ones, with its own weights.
+
+    A document's value is taken for the task's value and the document's influence on it, which of a mean it is.
+    """
+    tasks = []
+    for task, some in zip(score.tasks, part.tasks, strict=True):
+        own = task.value + task.influence[: len(some.influence)]
+        value, documents = float(own.mean()), task.documents[: len(own)]
+        tasks.append(replace(task, value=value, influence=own - value, documents=documents, clusters=some.clusters))
+    value = math.fsum(weight * task.value for weight, task in zip(score.weights, tasks, strict=True))
+    return Score(value, tuple(tasks), score.weights)
 
 
 def interval(a: Score, b: Score) -> tuple[float, float]:

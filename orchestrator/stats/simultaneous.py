@@ -86,6 +86,21 @@ def may_be_on_front(objectives: Sequence[Estimates], level: float = 0.95) -> npt
     return np.array([not _beaten(objectives, place, leads[:, place], normal) for place in range(count)])
 
 
+def may_be_by_part(leads: Sequence[Sequence[Estimates]], level: float = 0.95) -> npt.NDArray[np.bool_]:
+    """Mark candidates that answered a part of the questions and that no recipe beats in every objective beyond doubt.
+
+    Args:
+        leads: for each candidate and objective the leads of the scored recipes over it, to be maximised, on the
+            questions that it answered.
+
+    Returns:
+        Shape (candidates,); with the given probability, all that are on the true front are marked.
+    """
+    normal = critical([each for own in leads for each in own], level)
+    lows = [np.min([each.interval(normal)[0] for each in own], axis=0) for own in leads]
+    return np.array([not (low > 0).any() for low in lows], bool)
+
+
 def _beaten(objectives: Sequence[Estimates], place: int, leads: Reals, normal: float) -> bool:
     """Whether a recipe is beaten by any of those whose least lead, in standard errors, is beyond the quantile."""
     rivals = np.flatnonzero(leads > normal)

@@ -14,8 +14,8 @@ from orchestrator.results.board import mark_front
 from orchestrator.stats.differences import differences
 from orchestrator.stats.estimates import NORMAL, Estimates, Floats, Part
 from orchestrator.stats.front import front_mask
-from orchestrator.stats.scores import Score, TaskScore, as_row
-from orchestrator.stats.simultaneous import PIECE, critical, may_be_on_front
+from orchestrator.stats.scores import Score, TaskScore, as_row, estimates, on_part
+from orchestrator.stats.simultaneous import PIECE, critical, may_be_by_part, may_be_on_front
 from tests.helpers.boards import VALUES, board
 
 
@@ -54,14 +54,11 @@ def test_what_has_no_error_is_in_no_family() -> None:
 
 def test_several_differences_are_wider_than_each_alone() -> None:
     generator = np.random.default_rng(1)
-    scores = []
-    for values in verdicts(generator, np.array([0.5, 0.55, 0.6, 0.65]), 300):
-        task = TaskScore("o", "t", {}, values.mean(), values - values.mean(), values)
-        scores.append(Score(task.value, (task,), (1.0,)))
+    scores = [single(values) for values in verdicts(generator, np.array([0.5, 0.55, 0.6, 0.65]), 300)]
     together = differences([(scores[0], other) for other in scores[1:]])
     for found, other in zip(together, scores[1:], strict=True):
-        (single,) = differences([(scores[0], other)])
-        assert found.low < single.low < single.high < found.high and found.value == single.value
+        (lone,) = differences([(scores[0], other)])
+        assert found.low < lone.low < lone.high < found.high and found.value == lone.value
 
 
 def test_a_recipe_that_is_beaten_in_one_objective_only_may_be_on_the_front() -> None:
@@ -95,6 +92,26 @@ def test_what_one_document_cannot_show_is_not_known_everywhere() -> None:
     assert all(cell.endswith("± not known") for row in leaderboard(made).rows for cell in row[4:])
     assert as_row(made.rows[0].scores) == {"medical": 0.9, "medical_se": None, "loss": 0.9, "loss_se": None}
     assert front(made) is not None
+
+
+def test_a_candidate_that_answered_a_part_is_compared_on_that_part() -> None:
+    """The first questions are easy: a candidate that answered only them is no better for it."""
+    easy, hard = np.full(60, 0.95), np.full(200, 0.3)
+    generator = np.random.default_rng(4)
+    full = [single((generator.random(260) < np.append(easy, hard)).astype(float)) for _ in range(2)]
+    like, worse = (single((generator.random(60) < easy - off).astype(float)) for off in (0.0, 0.4))
+    assert min(like.value, worse.value) > max(score.value for score in full)
+    assert on_part(full[0], like).value == pytest.approx(full[0].tasks[0].documents[:60].mean())
+    leads = []
+    for part in (like, worse):
+        found = estimates([*(on_part(score, part) for score in full), part])
+        leads.append([found[:-1] - found[[-1]]] * 2)
+    assert may_be_by_part(leads).tolist() == [True, False]
+
+
+def single(values: Floats) -> Score:
+    task = TaskScore("o", "t", {}, float(values.mean()), values - values.mean(), values)
+    return Score(task.value, (task,), (1.0,))
 
 
 def few(value: float, documents: int) -> Score:

@@ -206,6 +206,7 @@ def test_a_search_is_reported_on_the_held_out_questions_and_marked_in_sample_els
     assert "guarantee" not in text, "verdicts are bounded"
     rows = {row.recipe.id: row for row in said.candidates}
     assert np.isnan(rows[bad.recipe.id].resamplings) and rows[good.recipe.id].resamplings == pytest.approx(1, abs=0.05)
+    assert rows[good.recipe.id].may_be_on_front
 
 
 HIT = """
