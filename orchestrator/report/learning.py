@@ -204,12 +204,15 @@ def gaps_words(results: FinetuneResults, task: str) -> str:
         return f"{pairing}, so there is none from one seed; give finetune.seeds three or more."
     families = [
         f"{count(number, noun)} {where}"
-        for number, noun, where in ((means, "mean", "over the budgets"), (len(found) - means, "difference", "at one"))
+        for number, noun, where in (
+            (means, "mean", "over the budgets"),
+            (len(found) - means, "difference", "at a budget"),
+        )
         if number
     ]
     seeds = max(gap.difference.seeds for gap in found)
     wide = f" With {count(seeds, 'seed')} they are wide: more seeds narrow them." if seeds < 5 else ""
-    each = ", the means and the others each for themselves" if means else ""
+    each = ", each of the two families for itself" if means else ""
     return (
         f"{pairing}; the {listed(families)} hold together at 95 %{each}. The verdict says better or worse where the "
         f"interval leaves out 0.{wide}"

@@ -143,10 +143,15 @@ def ratio(number: SeedMean, base: SeedMean, family: int = 1) -> Ratio | None:
     if number.value <= 0 or base.value <= 0 or math.isnan(number.interval()[0]):
         return None
 
-    def end(theta: float, place: int) -> float:
-        return (number - base * theta).interval(family)[place]
-
     value = far = number.value / base.value
+    least = (number - base * value).interval(family)
+
+    def end(theta: float, place: int) -> float:
+        # No narrower than at the ratio itself: two models that answer alike differ by what no document shows.
+        difference = number - base * theta
+        ends = difference.interval(family)[place], difference.value + least[place]
+        return (min, max)[place](ends)
+
     while far < FURTHEST and not end(far, 1) < 0:
         far *= 2
     low = float(brentq(end, 0.0, value, args=(0,))) if end(0.0, 0) > 0 else 0.0

@@ -115,6 +115,8 @@ def test_a_ratio_has_fiellers_interval() -> None:
     assert found is not None and found.low < 0.98 < found.high and found.value == pytest.approx(0.98)
     delta = 1.96 * math.hypot(one.se / 0.5, 0.98 * base.se / 0.5)  # which Fieller's becomes where errors are small
     assert (found.high - found.low) / 2 == pytest.approx(delta, rel=0.03)
+    alike = ratio(SeedMean.of([score(0.5, documents=20)] * 3), SeedMean.of([score(0.5, documents=20)]))
+    assert alike is not None and alike.low < 0.95 < 1.05 < alike.high, "equal answers do not prove equal models"
     assert ratio(one, base * -1.0) is None, "no share of a negative score"
     wide = ratio(SeedMean.of(crossed(3, 20, 0.8, 0.1, 0.1)), SeedMean.of(crossed(3, 20, 0.8, 0.1, 0.1, start=3)))
     assert wide is not None and math.isinf(wide.high), "the denominator may be 0"

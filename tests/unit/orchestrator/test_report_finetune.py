@@ -108,7 +108,7 @@ def test_starting_points_are_compared_over_seeds_and_documents() -> None:
         ("full", "slerp x=s2", "pb", budget) for budget in ("mean of all", "8", "64", "512")
     ]
     assert all(row[4] == "better" for row in table.rows if row[3] == "mean of all"), "by 0.2 of errors of 0.01"
-    assert "2 means over the budgets and 6 differences at one hold together at 95 %" in gaps_words(
+    assert "2 means over the budgets and 6 differences at a budget hold together at 95 %" in gaps_words(
         found.finetuning, "notes"
     )
     tuned = tuned_table(found, found.finetuning)
