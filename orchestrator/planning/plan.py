@@ -17,7 +17,7 @@ from orchestrator.planning.finetune import FinetunePlan, describe_finetune, plan
 from orchestrator.planning.power import PowerPlan, describe_power, plan_power
 from orchestrator.planning.search import SearchPlan, describe_search, plan_search
 from orchestrator.planning.serving import ServingPlan, describe_serving, plan_serving
-from orchestrator.planning.shape import shaped
+from orchestrator.planning.shape import shaped, without_absent
 from orchestrator.results.layout import Layout
 from orchestrator.sizing.disk import disk_bytes, weight_bytes
 from orchestrator.sizing.nodes import Node, assumed_nodes, describe_nodes, parse_cluster
@@ -92,7 +92,8 @@ def make_plan(
     """Work out what a sweep would do and need, without starting an engine.
 
     Args:
-        shape: a config.json that stands in for the parents' own files; together with `tokenizer`.
+        shape: a config.json that stands in for the parents' own files, together with `tokenizer`; data that
+            fine-tuning would learn from and that is not on this machine is then left out.
         tokenizer: a folder with a tokenizer's files that stand in for the parents' own.
         cluster: nodes as `parse_cluster` reads them; None for the Ray cluster that RAY_ADDRESS names, or without one
             for `assumed_nodes`.
@@ -102,6 +103,7 @@ def make_plan(
     Raises:
         UserError: `run` would refuse the sweep before it starts, or an engine does not fit.
     """
+    config, absent = without_absent(config) if shape else (config, [])
     files = shaped(config, shape, tokenizer) if shape and tokenizer else resolve(config, weights=False)
     nodes = parse_cluster(cluster) if cluster else living_or_assumed(config)
     with tempfile.TemporaryDirectory() as folder:
@@ -149,7 +151,7 @@ def make_plan(
         power=plan_power(config, tasks, recipes, detect, answers),
         finetune=plan_finetune(config, tasks, parameters) if config.finetune else None,
         search=plan_search(config, found.sources, tasks, len(recipes)) if config.search else None,
-        notes=[*model_notes, *serving.notes, *differing, *_notes([*tasks.suites, *tasks.learning])],
+        notes=[*absent, *model_notes, *serving.notes, *differing, *_notes([*tasks.suites, *tasks.learning])],
     )
 
 

@@ -1,4 +1,8 @@
-"""Stand-ins for parents that are not on this machine, for `plan`: one config.json and any tokenizer."""
+"""Planning on a machine that lacks the parents, or data to learn from, for `plan --shape`.
+
+One config.json and any tokenizer stand in for the parents; what fine-tuning would learn from and is not there is left
+out.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +51,31 @@ def shaped(config: SweepConfig, shape: Path, tokenizer: Path) -> dict[str, Files
         found[name] = Files(source, tokenizer, settings, read, parameters)
     check_layers(config, read)
     return found
+
+
+def without_absent(config: SweepConfig) -> tuple[SweepConfig, list[str]]:
+    """Leave out of a plan the data of fine-tuning that is not on this machine: some of it takes credentials to get.
+
+    A joint search is as it is: without its task there would be nothing to search.
+
+    Returns:
+        The sweep that can be planned, and a sentence about each part that is left out.
+    """
+    finetune, data = config.finetune, config.generation.data if config.generation else {}
+    if finetune is None or config.joint:
+        return config, []
+    used = {
+        name: next(use if isinstance(use, str) else use.task for use in task.tasks)
+        for name, task in finetune.tasks.items()
+    }
+    absent = {name: data[task] for name, task in used.items() if task in data and not Path(data[task]).exists()}
+    places = {f"finetune.tasks.{name}": place for name, place in absent.items()}
+    update: dict[str, Any] = {"tasks": {name: task for name, task in finetune.tasks.items() if name not in absent}}
+    if finetune.baseline and not Path(finetune.baseline.file).exists():
+        places["finetune.baseline.file"] = finetune.baseline.file
+        update["baseline"] = None
+    notes = [f"{where} is left out of this plan: {place} does not exist" for where, place in places.items()]
+    return config.model_copy(update={"finetune": finetune.model_copy(update=update)}), notes
 
 
 def count_parameters(shape: Path, settings: dict[str, Any]) -> int:

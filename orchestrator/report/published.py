@@ -11,7 +11,7 @@ from orchestrator.report.finetune import engines_words, trained_words
 from orchestrator.report.learning import ONE_SEED, mean_text
 from orchestrator.report.protocol import Differing
 from orchestrator.report.tables import NONE, Table
-from orchestrator.report.words import number, signed, span, title
+from orchestrator.report.words import signed, span, title
 from orchestrator.results.board import Board
 from orchestrator.stats.seeds import SeedMean
 
@@ -30,28 +30,30 @@ COST = (
 )
 
 
+COMPARED = ("published", "this run", "difference", "95 % interval")
+
+
 # -------------------------------------------------------------------- tables
 def rows_table(beside: Beside) -> Table:
     """Compare the figures without fine-tuning."""
-    head = ("published as", "here", "objective", "published", "this run", "difference", "95 % interval", "differs in")
+    head = ("published as", "here", "objective", "differs in", *COMPARED)
     cells = [
-        (entry.model, _here(entry), entry.measure, number(entry.value), *_compared(entry), _differs(entry))
+        (entry.model, _here(entry), entry.measure, _differs(entry), f"{entry.value:g}", *_compared(entry))
         for entry in beside.rows
     ]
-    return Table.of(head, cells, words=3)
+    return Table.of(head, cells, words=4)
 
 
 def finetuned_table(beside: Beside, place: str) -> Table:
     """Compare the figures of fine-tuning at one place of the source."""
-    head = ("published as", "here", "task", "examples", "published", "this run", "difference", "95 % interval",
-            "differs in")  # fmt: skip
+    head = ("published as", "here", "task", "differs in", "examples", *COMPARED)
     cells = [
-        (entry.model, _here(entry), entry.measure, str(entry.examples), number(entry.value), *_compared(entry),
-         _differs(entry))
+        (entry.model, _here(entry), entry.measure, _differs(entry), str(entry.examples), f"{entry.value:g}",
+         *_compared(entry))
         for entry in beside.finetuned
         if entry.place == place
     ]  # fmt: skip
-    return Table.of(head, cells, words=3)
+    return Table.of(head, cells, words=4)
 
 
 def _compared(entry: Entry) -> tuple[str, str, str]:

@@ -95,13 +95,13 @@ def legend(figure: Figure, handles: Sequence[Any]) -> None:
 def open_marker(axes: Any, x: float, y: float, look: Look) -> None:
     """Draw a published figure: the marker of this run's recipe, but open."""
     axes.scatter(
-        x, y, s=look.size**2, facecolors="white", edgecolors=look.colour, marker=look.marker, linewidths=1.3, zorder=8
+        x, y, s=look.size**2, facecolors="none", edgecolors=look.colour, marker=look.marker, linewidths=1.3, zorder=8
     )  # fmt: skip
 
 
 def published_handle() -> Line2D:
     """Make the legend's entry of the open markers."""
-    return Line2D([], [], color="0.35", marker="o", markerfacecolor="white", linestyle="none", markersize=7,
+    return Line2D([], [], color="0.35", marker="o", markerfacecolor="none", linestyle="none", markersize=7,
                   markeredgewidth=1.3, label="published")  # fmt: skip
 
 

@@ -55,9 +55,18 @@ def test_the_papers_sweep_is_planned_with_no_hub(
     assert tuned["runs"] == 5 * 3 * (3 * 1 + 2 * 5), "five starts, three seeds; of 8 budgets 5 are feasible"
     assert [line for line in tuned["skipped"] if "128, 256 and 512" in line] == tuned["skipped"] != []
     assert tuned["memory"]["full"].endswith("/ 4 GPUs = 32.1 GB before activations")
+    sweep["generation"]["data"] |= {"clinical_bhc": str(tmp_path / "none")}
+    sweep["finetune"]["baseline"]["file"] = str(tmp_path / "none.jsonl")
+    path.write_text(yaml.safe_dump(sweep))
     large = [*order, "--json", "--cluster", "2 nodes of 8x H100-80GB + 1000GB, 4x A100-80GB"]
     assert main(large) == 0
-    plan = json.loads(capsys.readouterr().out)["serving"]
+    rest = json.loads(capsys.readouterr().out)
+    assert rest["finetune"]["runs"] == 5 * 3 * (2 * 1 + 2 * 5), "without the task whose data is not there"
+    assert rest["notes"][:2] == [
+        f"finetune.tasks.bhc is left out of this plan: {tmp_path}/none does not exist",
+        f"finetune.baseline.file is left out of this plan: {tmp_path}/none.jsonl does not exist",
+    ]
+    plan = rest["serving"]
     assert (plan["engines"], plan["gpus"]) == (16, 16.0), "the sweep is pinned to H100"
     assert plan["kinds"][0]["sequences"] == 9
     order[3] = str(SHAPES / "llama-3.3-70b.json")

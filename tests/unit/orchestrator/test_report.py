@@ -378,11 +378,11 @@ def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
     assert "A paper, table 2" in text
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     value = board.find("slerp t=0.4").scores["medical"].value
-    (ours,) = [row for row in rows if row[:4] == ["slerp t=0.4", "slerp t=0.4", "medical", "0.610"]]
-    assert ours[4].startswith(f"{value:.3f} ±")
-    assert ours[5] == f"{value - 0.61:+.3f}"
-    assert ["slerp t=0.4", "slerp t=0.4", "other", "0.200", "–", "–", "–", "–"] in rows
-    assert ["A model of theirs", "–", "medical", "0.700", "–", "–", "–", "–"] in rows
+    (ours,) = [row for row in rows if row[:5] == ["slerp t=0.4", "slerp t=0.4", "medical", "–", "0.61"]]
+    assert ours[5].startswith(f"{value:.3f} ±")
+    assert ours[6] == f"{value - 0.61:+.3f}"
+    assert ["slerp t=0.4", "slerp t=0.4", "other", "–", "0.2", "–", "–", "–"] in rows
+    assert ["A model of theirs", "–", "medical", "–", "0.7", "–", "–", "–"] in rows
     with pytest.raises(UserError, match=r"figures\.yaml: source: this key is missing"):
         (tmp_path / "figures.yaml").write_text("rows: {clinical: {medical: 0.5}}")
         load_published(tmp_path / "figures.yaml")
