@@ -21,10 +21,10 @@ from orchestrator.planning.shape import shaped, without_absent
 from orchestrator.results.layout import Layout
 from orchestrator.sizing.disk import disk_bytes, weight_bytes
 from orchestrator.sizing.nodes import Node, assumed_nodes, describe_nodes, parse_cluster
-from orchestrator.stages.open import open_tasks, tokenizer_notes
+from orchestrator.stages.open import Tasks, open_tasks, tokenizer_notes
 from orchestrator.stages.open_recipes import open_recipes
 from tasks.benchmarks.overlaps import Overlap, describe_overlaps
-from tasks.evaluation.suites import SuiteTask, generation_tasks, overlaps_of
+from tasks.evaluation.suites import generation_tasks, overlaps_of
 from tasks.generation.metrics import check_lexical, open_encoder
 
 
@@ -151,14 +151,15 @@ def make_plan(
         power=plan_power(config, tasks, recipes, detect, answers),
         finetune=plan_finetune(config, tasks, parameters) if config.finetune else None,
         search=plan_search(config, found.sources, tasks, len(recipes)) if config.search else None,
-        notes=[*absent, *model_notes, *serving.notes, *differing, *_notes([*tasks.suites, *tasks.learning])],
+        notes=[*absent, *model_notes, *serving.notes, *differing, *_notes(tasks)],
     )
 
 
-def _notes(suites: Sequence[SuiteTask]) -> list[str]:
-    of_data = (note for task in generation_tasks(suites) for note in task.notes())
-    shared = describe_overlaps(overlaps_of(suites))
-    return list(dict.fromkeys([*(note for suite in suites for note in suite.notes), *shared, *of_data]))
+def _notes(tasks: Tasks) -> list[str]:
+    evaluated = [*tasks.suites, *tasks.learning]
+    of_data = (note for task in generation_tasks(evaluated) for note in task.notes())
+    shared = describe_overlaps(overlaps_of(evaluated))
+    return list(dict.fromkeys([*(note for suite in tasks.all for note in suite.notes), *shared, *of_data]))
 
 
 def describe(plan: Plan) -> str:

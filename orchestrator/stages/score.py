@@ -97,20 +97,20 @@ def _row(sweep: Sweep, evaluated: Round, recipe: Recipe, failure: Failure | None
 
 def _partial_metrics(rows: list[Row]) -> list[str]:
     """Name the metrics that only some documents have, with the number of these, from the fewest to the most."""
-    found: dict[tuple[str, str], set[int]] = {}
-    documents: dict[tuple[str, str], int] = {}
+    found: dict[tuple[str, str, str], set[int]] = {}
+    documents: dict[tuple[str, str, str], int] = {}
     for task in (task for row in rows for score in row.scores.values() for task in score.tasks):
         for metric, number in task.counted.items():
-            found.setdefault((task.task, metric), set()).add(number)
-            documents[task.task, metric] = len(task.influence)
+            found.setdefault((task.objective, task.task, metric), set()).add(number)
+            documents[task.objective, task.task, metric] = len(task.influence)
     return [
         f"{task}: {metric} is over the documents that have it, as in lm-eval: "
-        f"{listed(map(str, sorted(numbers)))} of {documents[task, metric]}, depending on the recipe."
+        f"{listed(map(str, sorted(numbers)))} of {documents[name, task, metric]}, depending on the recipe."
         if len(numbers) > 1
         else f"{task}: {metric} is over the documents that have it, as in lm-eval: {min(numbers)} of "
-        f"{documents[task, metric]}."
-        for (task, metric), numbers in found.items()
-        if min(numbers) < documents[task, metric]
+        f"{documents[name, task, metric]}."
+        for (name, task, metric), numbers in found.items()
+        if min(numbers) < documents[name, task, metric]
     ]
 
 

@@ -129,14 +129,15 @@ class KnownQuestions:
         """
         texts = [words(prompt) for prompt in prompts]
         whole = [each for text in texts for each in self._whole.get("".join(text), ())]
-        parts = []
-        everything = plain(" ".join([*prompts, answer]))
+        parts: list[Asked] = []
         for text in texts:
             for place, word in enumerate(text):
                 if word in self._first:
-                    for each in self._parts.get(text[place : place + ANCHOR], ()):
-                        if text[place : place + len(each.words)] == each.words and _has_options(each, everything):
-                            parts.append(each)
+                    near = self._parts.get(text[place : place + ANCHOR], ())
+                    parts += [each for each in near if text[place : place + len(each.words)] == each.words]
+        if parts:
+            everything = plain(" ".join([*prompts, answer]))
+            parts = [each for each in parts if _has_options(each, everything)]
         found = [task for each in whole for task in self._tasks[each]]
         return list(dict.fromkeys([*found, *(task for each in parts for task in self._tasks[each] if task != own)]))
 

@@ -42,8 +42,11 @@ LETTERS = frozenset("abcdefghij")
 
 def words(text: str) -> tuple[str, ...]:
     """Split a text into its words, without case, punctuation and accents."""
-    folded = unicodedata.normalize("NFKD", text.casefold())
-    return tuple(WORD.findall("".join(char for char in folded if not unicodedata.combining(char))))
+    folded = text.casefold()
+    if not folded.isascii():
+        apart = unicodedata.normalize("NFKD", folded)
+        folded = "".join(char for char in apart if not unicodedata.combining(char))
+    return tuple(WORD.findall(folded))
 
 
 def plain(text: str) -> str:

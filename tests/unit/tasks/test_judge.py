@@ -144,3 +144,11 @@ def test_documents_that_repeat_a_question_are_one_draw(tmp_path: Path) -> None:
     assert suite.notes == ["x, own: 6 of 12 documents have the same question as an earlier one."]
     together = score_task(suite, model)
     assert len(set(apart.clusters)) == 12 and together.clusters[:6].tolist() == together.clusters[6:].tolist()
+
+
+def test_a_mean_over_tasks_that_share_their_questions_is_as_uncertain_as_one_of_them(tmp_path: Path) -> None:
+    write_task(tmp_path, CHOICE, rows(12))
+    suites = load(tmp_path, model := lm(replies), tasks=["own", {"task": "own", "num_fewshot": 0}])
+    scores = [score_task(suite, model) for suite in suites]
+    one, both = (combine(Objective(tasks=["own"]), each).se for each in (scores[:1], scores))
+    assert one is not None and both == pytest.approx(one)
