@@ -10,7 +10,7 @@ from orchestrator.core.text import count, listed
 from tasks.benchmarks.questions import Asked, digest, plain, words
 
 ANCHOR = 8
-"""Words by which a question is looked for in a longer text; a shorter question is not looked for there."""
+"""Words by which a question is looked for in a longer text; a shorter one is looked for only if it has options."""
 
 
 # -------------------------------------------------------------------- among the documents of a sweep
@@ -111,9 +111,12 @@ class KnownQuestions:
         self._parts: dict[tuple[str, ...], list[Asked]] = defaultdict(list)
         for each in self._tasks:
             self._whole[each.text].append(each)
-            if len(each.words) >= ANCHOR:
+            if len(each.words) >= (2 if each.options else ANCHOR):
                 self._parts[each.words[:ANCHOR]].append(each)
-        self._first = {anchor[0] for anchor in self._parts}
+        lengths: dict[str, set[int]] = defaultdict(set)
+        for anchor in self._parts:
+            lengths[anchor[0]].add(len(anchor))
+        self._lengths = {first: sorted(found) for first, found in lengths.items()}
 
     def tasks_in(self, prompts: Sequence[str], answer: str, own: str = "") -> list[str]:
         """List the tasks of whose questions one is in an example to train on.
@@ -132,8 +135,8 @@ class KnownQuestions:
         parts: list[Asked] = []
         for text in texts:
             for place, word in enumerate(text):
-                if word in self._first:
-                    near = self._parts.get(text[place : place + ANCHOR], ())
+                for length in self._lengths.get(word, ()):
+                    near = self._parts.get(text[place : place + length], ())
                     parts += [each for each in near if text[place : place + len(each.words)] == each.words]
         if parts:
             everything = plain(" ".join([*prompts, answer]))

@@ -169,6 +169,7 @@ DRUG = Asked(("aspirin",))
         (["Hello. Which drug treats absence seizures in children best? Valproate or ethosuximide?"], "-", ["short"]),
         (["Hello. Which drug treats absence seizures in children best? Answer from the note."], "None.", []),
         (["Which of the following is true?\nA. Water is wet\nB. Fire is cold"], "A", []),
+        (["Question: which of the following is TRUE\n(a) The liver is large (b) The heart is small"], "a", ["true"]),
         (["aspirin"], "A drug.", ["drug"]),
         (["What is aspirin?"], "A drug.", []),
     ],
