@@ -210,9 +210,13 @@ class RaceScheduler:
             standing.status = RecipeStatus.SCORED
             return
         known = list(self.standings.values())
-        scored = [each for each in known if each.status == RecipeStatus.SCORED]
+        # A rival that a guard rules out takes no candidate off the front; one that breaks an axis's constraint and
+        # still beats a candidate everywhere shows that the candidate breaks it too.
+        scored = [each for each in known if each.status == RecipeStatus.SCORED and self._passes_guards(each)]
         grid = self.front_of(each for each in scored if each.number is None)
         found = [each for each in self.front_of(scored) if each.number is not None]
+        if not grid:
+            return  # the guards rule out every recipe that it could be beaten by
         test = self.test()
         capitals = test.capitals(standing.answers, [each.answers for each in (*grid, *found)])
         standing.evidence = float(np.logaddexp.reduce(capitals) - np.log(len(capitals)))
@@ -255,24 +259,33 @@ class RaceScheduler:
         if not standing.scores or standing.status in (RecipeStatus.INVALID, RecipeStatus.FAILED, RecipeStatus.UNSCORED):
             return TrialResult(standing.status, notes={"recipe_id": standing.recipe.id})
         values = {name: score.value for name, score in standing.scores.items()}
+        axes = tuple(values[name] for name in self.rungs.axes)
         part = standing.status != RecipeStatus.SCORED
         notes = {"recipe_id": standing.recipe.id, "questions": self.rungs.rungs[standing.rung].size, "part": part}
-        return TrialResult(standing.status, tuple(values.values()), self._constraints(values), notes)
+        return TrialResult(standing.status, axes, self._constraints(values), notes)
 
     def _constraints(self, values: Mapping[str, float]) -> dict[str, float]:
         """Constraint → how far the objective falls short of it; 0 or less where it is kept."""
         found = {}
         for name, floor in self.search.constraints.items():
-            parents = (s for s in self.standings.values() if parent_of(s.recipe, floor.parent))
-            reached = next(parents).scores[name].value
-            sign = self.rungs.axes[name].sign
-            found[floor.words(name)] = sign * (floor.factor(sign) * reached - values[name])
+            sign = self.rungs.scored[name].sign
+            limit = floor.score or 0.0
+            if floor.parent is not None:
+                parents = (s for s in self.standings.values() if parent_of(s.recipe, floor.parent or ""))
+                limit = floor.factor(sign) * next(parents).scores[name].value
+            found[floor.words(name, sign)] = sign * (limit - values[name])
         return found
 
     def feasible(self, standing: Standing) -> bool:
         """Whether a recipe keeps the constraints, by its scores on the last rung that is answered."""
         values = {name: score.value for name, score in standing.scores.items()}
         return all(shortfall <= 0 for shortfall in self._constraints(values).values())
+
+    def _passes_guards(self, standing: Standing) -> bool:
+        values = {name: score.value for name, score in standing.scores.items()}
+        signs = {name: each.sign for name, each in self.rungs.guards.items()}
+        kept = self._constraints(values)
+        return all(kept[self.search.constraints[name].words(name, sign)] <= 0 for name, sign in signs.items())
 
     def _report(self, standing: Standing) -> dict[str, Any]:
         values = {name: score.value for name, score in standing.scores.items()}

@@ -155,26 +155,42 @@ class FinetuneSpace(Strict):
 
 
 class Floor(Strict):
-    """A constraint: an objective must reach a share of a parent's score.
+    """A constraint: an objective must reach a share of a parent's score, or a score.
 
-    Where lower is better, it must not exceed the parent's score divided by the share.
+    Where lower is better, it must not exceed the parent's score divided by the share, or the score.
     """
 
-    parent: str
+    parent: str | None = None
     """Name of the parent to compare with."""
-    share: float = Field(gt=0)
+    share: float | None = Field(default=None, gt=0)
     """Share of the parent's score: 0.95 requires 95 % of it."""
+    score: float | None = None
+    """The score to reach, in place of a parent and a share: 0.02 with `metric: empty` allows 2 % of empty texts."""
 
-    def words(self, objective: str) -> str:
-        """Return the constraint in words."""
-        return f"{objective} at least {self.share:g} of {self.parent}"
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if (self.parent is None) != (self.share is None) or (self.parent is None) == (self.score is None):
+            raise ValueError("write parent and share, or score alone, such as {parent: instruct, share: 0.95}")
+        return self
 
-    def factor(self, sign: float) -> float:
-        """What the parent's score is multiplied with to be the limit.
+    def words(self, objective: str, sign: float) -> str:
+        """Return the constraint in words.
 
         Args:
             sign: the objective's, +1 where higher is better.
         """
+        if self.score is not None:
+            return f"{objective} {'at least' if sign > 0 else 'at most'} {self.score:g}"
+        return f"{objective} at least {self.share:g} of {self.parent}"
+
+    def factor(self, sign: float) -> float:
+        """What the parent's score is multiplied with to be the limit; 0 where the limit is a score.
+
+        Args:
+            sign: the objective's, +1 where higher is better.
+        """
+        if self.share is None:
+            return 0.0
         return self.share if sign > 0 else 1 / self.share
 
 
@@ -234,7 +250,7 @@ class Search(Strict):
     budget: SearchBudget
     """Limits at which the search ends."""
     constraints: dict[str, Floor] = {}
-    """Objective → the score that it must reach."""
+    """Objective → the score that it must reach. One with `front: false` is a guard: no axis, but a condition."""
     racing: Racing = Racing()
     """When candidates are stopped early or deferred."""
     sampler: Literal["tpe", "gp", "nsga2", "nsga3"] | None = None

@@ -144,7 +144,7 @@ class SweepConfig(Strict):
         for index, space in enumerate(search.space):
             used = [*(space.between or []), *space.models, *([space.base_model] if space.base_model else [])]
             _known(f"search.space[{index}]", used, self.parents)
-        axes = {name: objective for name, objective in self.objectives.items() if objective.front}
+        known = dict(self.objectives)
         if search.finetune is not None:
             learned = self.finetune.tasks if self.finetune else {}
             if search.finetune.task not in learned:
@@ -157,23 +157,25 @@ class SweepConfig(Strict):
                     "workers.count is needed: a search that fine-tunes trains beside the engines; say how many there "
                     "are, so that cores or GPUs are left"
                 )
-            axes[search.finetune.task] = learned[search.finetune.task]
-        self._check_split()
+            known[search.finetune.task] = learned[search.finetune.task]
         for name, floor in search.constraints.items():
-            if name not in axes:
-                raise ValueError(f"search.constraints.{name}: is no objective of the front{hint(name, axes)}")
-            _known(f"search.constraints.{name}.parent", [floor.parent], self.parents)
+            if name not in known:
+                raise ValueError(f"search.constraints.{name}: is no objective{hint(name, known)}")
+            if floor.parent is not None:
+                _known(f"search.constraints.{name}.parent", [floor.parent], self.parents)
+        self._check_split(search)
 
-    def _check_split(self) -> None:
-        """Check that a search has held-out questions for every axis.
+    def _check_split(self, search: Search) -> None:
+        """Check that a search has held-out questions for every axis and guard.
 
         Raises:
-            ValueError: an axis of the front has another split than `search`.
+            ValueError: an axis of the front, or an objective with a constraint, has another split than `search`.
         """
         named = {f"objectives.{name}": objective for name, objective in self.objectives.items()}
         learned = {f"finetune.tasks.{name}": objective for name, objective in self.learned.items()}
         for where, objective in {**named, **learned}.items():
-            if objective.front and objective.split != "search":
+            is_searched = objective.front or where.removeprefix("objectives.") in search.constraints
+            if is_searched and objective.split != "search":
                 raise ValueError(
                     f"{where}.split: is {objective.split}, but a search is confirmed on questions that it never "
                     "saw; write split: search (the final front is then evaluated on the others)"
@@ -195,11 +197,13 @@ class SweepConfig(Strict):
 
     @property
     def held_out(self) -> dict[str, Objective]:
-        """Name → objective: the axes of a search on the questions that it never sees; empty for any other sweep."""
+        """Name → objective: axes and guards of a search on the questions that it never sees; empty without a search."""
         if self.search is None:
             return {}
-        axes = {name: objective for name, objective in self.objectives.items() if objective.front}
-        return {name: each.model_copy(update={"split": "confirm"}) for name, each in {**axes, **self.learned}.items()}
+        guards = self.search.constraints
+        searched = {name: each for name, each in self.objectives.items() if each.front or name in guards}
+        searched |= self.learned
+        return {name: each.model_copy(update={"split": "confirm"}) for name, each in searched.items()}
 
 
 def _different(where: str, names: list[str], parents: dict[str, Parent]) -> None:

@@ -164,13 +164,15 @@ def _floors(race: Race, held_out: Board) -> tuple[HeldOutFloor, ...]:
     """Compare the front's recipes with the constraints on the held-out questions, all at once."""
     found: list[tuple[Standing, str, Estimates]] = []
     for name, floor in race.scheduler.search.constraints.items():
-        parent = next(each for each in race.parents if parent_of(each.recipe, floor.parent))
-        axis = race.scheduler.rungs.axes[name]
+        parent = next((each for each in race.parents if floor.parent and parent_of(each.recipe, floor.parent)), None)
+        sign = race.scheduler.rungs.scored[name].sign
         for standing in race.front:
-            scores = _held_out_scores(held_out, [standing, parent])
+            scores = _held_out_scores(held_out, [standing, parent or standing])
             if scores is not None:
-                own, limit = (estimates([each[name]]) * axis.sign for each in scores)
-                found.append((standing, floor.words(name), own - limit * floor.factor(axis.sign)))
+                own, limit = (estimates([each[name]]) * sign for each in scores)
+                margin = own - limit * floor.factor(sign)
+                margin = replace(margin, values=margin.values - sign * (floor.score or 0.0))
+                found.append((standing, floor.words(name, sign), margin))
     normal = critical([margin for _, _, margin in found]) if found else 0.0
     ends = [margin.interval(normal) for _, _, margin in found]
     return tuple(
@@ -201,7 +203,8 @@ def _best_compromises(
         return recipes, ()
     ours, grid = scores
     return recipes, tuple(
-        Gain(name, ours[name].value - grid[name].value, *interval(ours[name], grid[name])) for name in ours
+        Gain(name, ours[name].value - grid[name].value, *interval(ours[name], grid[name]))
+        for name in race.scheduler.rungs.axes
     )
 
 

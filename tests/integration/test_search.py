@@ -41,7 +41,7 @@ from tests.helpers.sweeps import FAKE, OBJECTIVES, SEARCH
         ({"search": {**SEARCH, "budget": {"candidate": 6}}}, "search.budget.candidate: unknown key; did you mean"),
         (
             {"search": {**SEARCH, "constraints": {"clinicl": {"parent": "a", "share": 1}}}},
-            "search.constraints.clinicl: is no objective of the front; did you mean 'clinical'?",
+            "search.constraints.clinicl: is no objective; did you mean 'clinical'?",
         ),
     ],
 )

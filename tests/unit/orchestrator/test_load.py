@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from orchestrator.config.load import load_config, load_published
 from orchestrator.core.errors import UserError
@@ -221,3 +222,38 @@ def test_wrong_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     refused(tmp_path / "broken.yaml", capsys, "broken.yaml: is not valid YAML")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     refused(tmp_path / "binary.yaml", capsys, "binary.yaml: is not UTF-8 text")
+
+
+GUARD = {"tasks": ["ifeval"], "split": "search", "front": False}
+
+
+@pytest.mark.parametrize(
+    ("constraint", "guard", "said"),
+    [
+        ({"score": 0.02}, GUARD, None),
+        ({"parent": "a", "share": 0.9}, GUARD, None),
+        ({"score": 0.02}, {**GUARD, "split": None}, "objectives.safe.split: is None"),
+        ({"score": 0.02, "parent": "a"}, GUARD, "write parent and share, or score alone"),
+        ({"parent": "a"}, GUARD, "write parent and share, or score alone"),
+        ({}, GUARD, "write parent and share, or score alone"),
+        ({"parent": "c", "share": 0.9}, GUARD, "search.constraints.safe.parent names 'c'"),
+    ],
+)
+def test_a_guard_is_an_objective_beside_the_front_with_a_limit(
+    constraint: dict[str, Any], guard: dict[str, Any], said: str | None, tmp_path: Path
+) -> None:
+    content = {
+        "parents": {"a": {"model": "org/a"}, "b": {"model": "org/b"}},
+        "objectives": {"medical": {"tasks": ["medqa_4options"], "split": "search"}, "safe": guard},
+        "search": {
+            "space": [{"method": "linear", "alpha": {"low": 0, "high": 1}}],
+            "budget": {"candidates": 3},
+            "constraints": {"safe": constraint},
+        },
+    }
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(content))
+    if said is None:
+        assert set(load_config(tmp_path / "sweep.yaml").held_out) == {"medical", "safe"}
+    else:
+        with pytest.raises(UserError, match=re.escape(said)):
+            load_config(tmp_path / "sweep.yaml")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,6 +129,45 @@ def test_a_beaten_candidate_is_stopped_early_and_another_is_scored(opened: Sweep
     race(opened, scheduler, good, right=1.0)
     assert good.status == RecipeStatus.SCORED and scheduler.feasible(good)
     assert scheduler.spent["candidates"] == 2 and not scheduler.exhausted
+
+
+def guarded(folder: Path, sweep: Callable[..., Path], limit: dict[str, Any]) -> Sweep:
+    """The same search with a guard over the same questions, which is no axis."""
+    guard = {"tasks": ["demo_formulary"], "metric": "brier", "direction": "minimize", "split": "search", "front": False}
+    search = {**SEARCH, "constraints": {"sure": limit}}
+    path = sweep(
+        objectives={**OBJECTIVES, "sure": guard}, search=search, recipes=[{"method": "linear", "alpha": [0.5]}]
+    )
+    return open_sweep(load_config(path), Layout(folder / "out"))
+
+
+def test_a_guard_is_no_axis_and_has_no_questions_of_its_own(
+    opened: Sweep, sweep: Callable[..., Path], tmp_path: Path
+) -> None:
+    own = guarded(tmp_path / "guarded", sweep, {"parent": "a", "share": 0.5})
+    plain, scheduler = with_scored_grid(opened), with_scored_grid(own)
+    assert [rung.size for rung in scheduler.rungs.rungs] == [rung.size for rung in plain.rungs.rungs]
+    assert set(scheduler.rungs.objectives) == set(OBJECTIVES)
+    good, bad = (candidate(own, scheduler, place, ratio) for place, ratio in ((0, 0.7), (1, 0.2)))
+    race(own, scheduler, good, right=0.99)
+    assert good.status == RecipeStatus.SCORED and scheduler.feasible(good)
+    race(own, scheduler, bad, right=0.1)
+    assert bad.status == RecipeStatus.STOPPED_EARLY and not scheduler.feasible(bad)
+    result = scheduler.result_of(good)
+    assert result.constraints is not None and list(result.constraints) == ["sure at least 0.5 of a"]
+    assert len(result.values) == 2 and set(good.scores) == {*OBJECTIVES, "sure"}
+    assert set(own.config.held_out) == {*OBJECTIVES, "sure"}, "guards are checked there too"
+
+
+def test_a_rival_that_breaks_a_guard_stops_no_candidate(sweep: Callable[..., Path], tmp_path: Path) -> None:
+    own = guarded(tmp_path, sweep, {"score": 1e-6})
+    scheduler = with_scored_grid(own)
+    assert not any(map(scheduler.feasible, scheduler.standings.values()))
+    bad = candidate(own, scheduler, 0, 0.2)
+    race(own, scheduler, bad, right=0.1)
+    assert bad.status == RecipeStatus.SCORED
+    (name,) = scheduler.result_of(bad).constraints or {}
+    assert name == "sure at most 1e-06"
 
 
 def test_a_candidate_noted_with_an_unknown_status_is_decided_again_from_its_answers(opened: Sweep) -> None:
