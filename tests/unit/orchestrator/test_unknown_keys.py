@@ -51,7 +51,7 @@ EVERY: dict[str, Any] = {
         },
         "budget": {"candidates": 9},
         "constraints": {"medical": {"parent": "a", "share": 0.9}},
-        "racing": {"alpha": 0.1},
+        "racing": {"alpha": 0.1, "ranges": {"rouge1": {"low": 0, "high": 100}}},
     },
 }
 """A valid sweep with something at every place that has keys of its own."""
