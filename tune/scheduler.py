@@ -283,9 +283,8 @@ class RaceScheduler:
 
     def _passes_guards(self, standing: Standing) -> bool:
         values = {name: score.value for name, score in standing.scores.items()}
-        signs = {name: each.sign for name, each in self.rungs.guards.items()}
-        kept = self._constraints(values)
-        return all(kept[self.search.constraints[name].words(name, sign)] <= 0 for name, sign in signs.items())
+        guards = {self.search.constraints[name].words(name, each.sign) for name, each in self.rungs.guards.items()}
+        return all(shortfall <= 0 for words, shortfall in self._constraints(values).items() if words in guards)
 
     def _report(self, standing: Standing) -> dict[str, Any]:
         values = {name: score.value for name, score in standing.scores.items()}
