@@ -53,8 +53,8 @@ class Training(Evaluation):
     """Number of passes over the examples."""
     min_steps: dict[Literal["all", "few"], int] | None = None
     """Minimum number of optimiser steps with all training examples (`all`) and with a number of them (`few`)."""
-    learning_rate: float | None = None
-    """Learning rate."""
+    learning_rate: float | str | None = None
+    """Learning rate, or what is known of it in words."""
     batch: int | None = None
     """Examples per optimiser step."""
     max_length: int | None = None

@@ -234,7 +234,7 @@ def learning_curves(board: Board, beside: Beside | None = None) -> Figure | None
         return None
     with matplotlib.rc_context(STYLE):
         figure = new_figure(board, 5.6 * len(drawn), 4.2)
-        styles, published = looks(start.label for start, _ in results.starts), False
+        styles, published = looks(start.label for start, _ in results.starts), set[int]()
         lines: dict[str, Any] = dict(zip(TRAINING_METHODS, ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1))), strict=True))
         for axes, task in zip(figure.subplots(1, len(drawn), squeeze=False).flat, drawn, strict=True):
             curves = series(results, task)
@@ -249,9 +249,10 @@ def learning_curves(board: Board, beside: Beside | None = None) -> Figure | None
             for origin, row in results.starts:
                 if task in row.scores:
                     axes.axhline(row.scores[task].value, color=styles[origin.label].colour, linestyle=":", linewidth=1)
-            published = _draw_published(axes, styles, beside, task) or published
+            sizes = _draw_published(axes, styles, beside, task)
+            published |= sizes
             axes.set_xscale("log", base=2)
-            axes.set_xticks(sorted({size for curve in curves.values() for size in curve}))
+            axes.set_xticks(sorted(sizes.union(*curves.values())))
             axes.xaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
             axes.set_xlabel("labelled examples")
             axes.set_ylabel(task)
@@ -269,10 +270,10 @@ def learning_curves(board: Board, beside: Beside | None = None) -> Figure | None
         return figure
 
 
-def _draw_published(axes: Any, styles: Mapping[str, Look], beside: Beside | None, task: str) -> bool:
-    """Draw what is published of a task, `all` examples at this run's number; whether there is anything."""
+def _draw_published(axes: Any, styles: Mapping[str, Look], beside: Beside | None, task: str) -> set[int]:
+    """Draw what is published of a task, `all` examples at this run's number; returns the numbers of examples."""
     entries = [each for each in (beside.finetuned if beside else ()) if each.objective == task and each.start in styles]
     points = [(each, size) for each in entries if (size := each.size if each.examples == "all" else each.examples)]
     for entry, size in points:
         open_marker(axes, size, entry.value, styles[entry.start]._replace(size=6))
-    return bool(points)
+    return {size for _, size in points}

@@ -93,7 +93,7 @@ def open_training_examples(
                 f"finetune.tasks.{name}: {suite.name} has {there}, so that no run learns from {listed(beyond)}"
             )
         most = max(feasible.values())
-        by_task |= {(name, seed): _examples(lm, finetune, suite, subset(pool, most, seed)) for seed in finetune.seeds}
+        by_task |= {(name, seed): chosen for seed, chosen in _by_seed(lm, finetune, suite, pool, most).items()}
         if config.joint and config.joint[0].task == name:
             search = _examples(lm, finetune, suite, _searched(config, suite, pool, most))
     general = _conversations(
@@ -124,6 +124,16 @@ def _pool(suite: SuiteTask, screen: Screen) -> list[Example]:
         )
     training = suite.task.examples.training()
     return [each for each in training if screen.keeps(where, [each.input], each.reference, suite.name)]
+
+
+def _by_seed(
+    lm: LedgerLM, finetune: Finetune, suite: SuiteTask, pool: list[Example], most: int
+) -> dict[int, tuple[Labelled, ...]]:
+    """Draw each seed's examples; one that several seeds draw is encoded, and in memory, once."""
+    subsets = {seed: subset(pool, most, seed) for seed in finetune.seeds}
+    wanted = {id(each): each for chosen in subsets.values() for each in chosen}
+    encoded = dict(zip(wanted, _examples(lm, finetune, suite, [*wanted.values()]), strict=True))
+    return {seed: tuple(encoded[id(each)] for each in chosen) for seed, chosen in subsets.items()}
 
 
 def _examples(lm: LedgerLM, finetune: Finetune, suite: SuiteTask, chosen: list[Example]) -> tuple[Labelled, ...]:
