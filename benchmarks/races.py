@@ -243,30 +243,32 @@ def _verdicts(generator: np.random.Generator, rate: Floats, documents: int, hard
 
 @dataclass(frozen=True)
 class TextRace:
-    """A race over a generated text's metric in [0, 1] whose candidates equal the grid's best, but seem a little worse.
+    """A race over a generated text's metric in [0, 1] whose candidates beat the grid's best, but seem a little worse.
 
     On most documents a candidate is worse by a little; on a few it is better by much, and a race that has not met them
-    cannot know that they exist. Which they are differs from candidate to candidate.
+    cannot know that they exist. Which they are differs from candidate to candidate. In a second objective, candidates
+    are plainly worse, so that only the text keeps them on the front.
     """
 
     sizes: tuple[int, ...]
     """Number of documents of each task; all weigh the same."""
     rare: int
     """Number of documents on which a candidate is much better, in one task."""
-    lead: float = 0.0
+    candidates: int
+    lead: float = 0.0003
     """How much better a candidate is on all questions together."""
-    candidates: int = 20
     high: float = 1.0
     """The largest value that is known."""
 
     def setting(self, seed: int) -> Setting:
-        """Draw the answers; a second objective is a verdict that is the same for all."""
+        """Draw the answers."""
         generator = np.random.default_rng(seed)
         base = [np.where(generator.random(n) < 0.5, 0.0, generator.beta(2, 5, n) * 0.6) for n in self.sizes]
         grid = [np.stack([values, np.maximum(values - 0.05, 0)]) for values in base]
         own = [self._candidate(generator, base) for _ in range(self.candidates)]
         text = [Task(np.concatenate([grid[t], [each[t] for each in own]]), self.high) for t in range(len(base))]
-        verdicts = np.tile(generator.random(60) < 0.5, (2 + self.candidates, 1)).astype(float)
+        verdicts = np.ones((2 + self.candidates, 200))
+        verdicts[2:] = generator.permuted(np.tile(np.arange(200) < 80, (self.candidates, 1)), axis=1)
         return Setting([text, [Task(verdicts)]], 2)
 
     def _candidate(self, generator: np.random.Generator, base: Sequence[Floats]) -> list[Floats]:

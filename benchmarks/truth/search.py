@@ -103,13 +103,12 @@ def volumes(reports: int, generator: np.random.Generator) -> dict[str, float]:
 
 def text_races() -> Iterator[TextRace]:
     """Races over texts' metrics whose candidates look a little worse until their few much better documents come."""
-    yield TextRace((60,), 2)
-    yield TextRace((200,), 3)
-    yield TextRace((200,), 8, lead=0.001)
-    yield TextRace((1000,), 4)
-    yield TextRace((1000, 60, 60, 200), 2)
-    yield TextRace((400, 40), 3, lead=0.0005)
-    yield TextRace((600, 600), 6, candidates=40)
+    yield TextRace((60,), 2, candidates=3)
+    yield TextRace((200,), 3, candidates=1)
+    yield TextRace((200,), 8, candidates=10)
+    yield TextRace((1000,), 4, candidates=2)
+    yield TextRace((1000, 60, 60, 200), 2, candidates=3)
+    yield TextRace((400, 40), 3, candidates=5, lead=0.001)
 
 
 def false_drop_text(races: int, seed: int) -> float:
@@ -124,6 +123,6 @@ def false_drop_text(races: int, seed: int) -> float:
 def measure(quick: bool) -> dict[str, float]:
     generator = np.random.default_rng(20260412)
     return {
-        **volumes(2 if quick else 300, generator),
-        "false_drop_text": false_drop_text(1 if quick else 60, 20260412),
+        **volumes(2 if quick else 250, generator),
+        "false_drop_text": false_drop_text(1 if quick else 120, 20260412),
     }
