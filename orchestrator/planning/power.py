@@ -45,8 +45,8 @@ class PowerPlan:
     documents: int
     questions: int
     """Different questions among them."""
-    basis: str
-    """How unlike two recipes' answers are taken to be, in words."""
+    basis: str | None
+    """How unlike two recipes' answers are taken to be, in words; None where it is not known."""
     one: float | None
     """Shown by one comparison; None where it is not known, or no difference is."""
     all: float | None
@@ -78,18 +78,26 @@ def plan_power(
     comparisons = (len(recipes) - 1) * parents * len(config.objectives)
     rounds = [(config.objectives, tasks.suites, False), (config.held_out, tasks.held_out, True)]
     return [
-        _plan(name, objective, [suite for suite in suites if suite.objective == name], held_out, known.get(name),
-              comparisons, wanted)
+        _plan(
+            name,
+            objective,
+            [suite for suite in suites if suite.objective == name],
+            held_out=held_out,
+            unlike=known.get(name),
+            comparisons=comparisons,
+            wanted=wanted,
+        )
         for objectives, suites, held_out in rounds
         for name, objective in objectives.items()
         if name in config.objectives
-    ]  # fmt: skip
+    ]
 
 
 def _plan(
     name: str,
     objective: Objective,
     suites: Sequence[SuiteTask],
+    *,
     held_out: bool,
     unlike: Unlike | None,
     comparisons: int,
@@ -98,15 +106,13 @@ def _plan(
     numbers = [np.array([*suite.cluster_of.values()], np.int64) for suite in suites]
     weights = task_weights(objective, [suite.share for suite in suites], [suite.documents for suite in suites])
     design, normal = Design.of(weights, numbers), family_normal(comparisons)
-    basis = "the discordance of the answers" if unlike else f"a discordance of {DISCORDANCE:.0%}, assumed"
-    if unlike is not None and not unlike.verdicts:
-        basis = f"a standard deviation of {math.sqrt(unlike.variance):.3g} between the answers to a question"
-    elif unlike is not None:
+    basis = None
+    if unlike is None and all(map(_gives_verdicts, suites)):
+        unlike, basis = Unlike(DISCORDANCE), f"a discordance of {DISCORDANCE:.0%}, assumed"
+    elif unlike is not None and unlike.verdicts:
         basis = f"a discordance of {unlike.variance:.1%}, that of the answers"
-    elif all(map(_gives_verdicts, suites)):
-        unlike = Unlike(DISCORDANCE)
-    else:
-        basis = "how unlike its values are is not known before there are answers (--answers names their folder)"
+    elif unlike is not None:
+        basis = f"a standard deviation of {math.sqrt(unlike.variance):.3g} between the answers to a question"
     documents = sum(suite.documents for suite in suites)
     at_once, alone = (times_needed(design, unlike, wanted, n) if unlike and wanted else None for n in (normal, NORMAL))
     return PowerPlan(
@@ -158,17 +164,18 @@ def _unlike(board: Board) -> Mapping[str, Unlike]:
 
 def describe_power(plans: Sequence[PowerPlan]) -> list[str]:
     """Describe what comparisons can show in lines for a terminal."""
-    lines: list[str] = []
+    lines = []
     for plan in plans:
         name = f"{plan.objective} (held out)" if plan.held_out else plan.objective
-        lead = "power      " if not lines else "             "
-        lines.append(f"{lead}{name}: {_shown(plan)}")
-        if plan.wanted:
-            lines.append(f"             {plan.wanted:g} {_needed(plan)}")
-    return lines
+        lines.append(f"{name}: {_shown(plan)}")
+        if plan.wanted and plan.basis:
+            lines.append(f"{plan.wanted:g} {_needed(plan)}")
+    return [f"power      {line}" if not place else f"             {line}" for place, line in enumerate(lines)]
 
 
 def _shown(plan: PowerPlan) -> str:
+    if plan.basis is None:
+        return "what can be shown is not known before answers say how unlike recipes are (--answers names their folder)"
     if plan.one is None:
         return f"no difference can be shown with {plan.questions:,} questions; {plan.basis}"
     every = "no difference" if plan.all is None else f"{plan.all:.3f}"
