@@ -228,9 +228,8 @@ def _alone(values: Floats) -> Score:
 
 
 def measure(quick: bool) -> dict[str, float]:
-    generator = np.random.default_rng(20260411)
     return {
-        "false_better": false_better(3 if quick else 250, generator),
-        **front_set(3 if quick else 100, generator),
-        "small_sample_coverage": small_sample_coverage(200 if quick else 8000, generator),
+        "false_better": false_better(3 if quick else 200, np.random.default_rng(20260412)),
+        **front_set(3 if quick else 80, np.random.default_rng(20260413)),
+        "small_sample_coverage": small_sample_coverage(200 if quick else 8000, np.random.default_rng(20260411)),
     }

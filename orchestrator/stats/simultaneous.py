@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri, stdtrit
 
 from orchestrator.stats.estimates import NORMAL, ROUNDING, Estimates, Floats
 
@@ -83,7 +83,10 @@ def may_be_on_front(objectives: Sequence[Estimates], level: float = 0.95) -> npt
             leads[row] = np.minimum(leads[row], np.where(ses > 0, lead * inverse, np.where(lead > 0, np.inf, 0)))
     union = float(-ndtri((1 - level) / 2 / max(statements, 1)))
     normal = max(NORMAL, float(np.quantile(largest, level))) if draws >= ENOUGH else union
-    return np.array([not _beaten(objectives, place, leads[:, place], normal) for place in range(count)])
+    # No pair has more degrees of freedom than this, so that a lesser lead is never beyond doubt.
+    least = min(float(stdtrit(sum(each.sizes) - len(each.sizes), ndtr(normal))) for each in objectives)
+    rivals = (np.flatnonzero(leads[:, place] > least) for place in range(count))
+    return np.array([not _beaten(objectives, place, some, normal) for place, some in enumerate(rivals)])
 
 
 def may_be_by_part(leads: Sequence[Sequence[Estimates]], level: float = 0.95) -> npt.NDArray[np.bool_]:
@@ -101,10 +104,8 @@ def may_be_by_part(leads: Sequence[Sequence[Estimates]], level: float = 0.95) ->
     return np.array([not (low > 0).any() for low in lows], bool)
 
 
-def _beaten(objectives: Sequence[Estimates], place: int, leads: Reals, normal: float) -> bool:
-    """Whether a recipe is beaten by any of those whose least lead, in standard errors, is beyond the quantile."""
-    rivals = np.flatnonzero(leads > normal)
-    rivals = rivals[np.argsort(-leads[rivals], kind="stable")]
+def _beaten(objectives: Sequence[Estimates], place: int, rivals: npt.NDArray[np.int64], normal: float) -> bool:
+    """Whether a recipe is beaten by any of these, in every objective beyond doubt."""
     for start in range(0, len(rivals), PIECE):
         some = rivals[start : start + PIECE]
         lows = [(each[some] - each[[place]]).interval(normal)[0] for each in objectives]
