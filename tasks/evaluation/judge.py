@@ -13,6 +13,7 @@ import random
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,14 +74,15 @@ def score_task(suite: SuiteTask, lm: LedgerLM) -> TaskScore:
     by_document = group_by_document(instances)
     judged_by = [key for key in (*suite.metrics, *suite.shown) if key[0] not in suite.yardstick.measures]
     values = judge_documents(suite, by_document, judged_by)
-    measured = measure(suite.task, suite.yardstick, lm, suite.metrics[0][1])
+    measured_by = cache(partial(measure, suite.task, suite.yardstick, lm))
+    measured = measured_by(suite.metrics[0][1])
     aggregate = {**suite.task.aggregation(), **{name: AGGREGATIONS[name] for name in measured}}
     clusters = np.array([suite.cluster_of[group[0].doc_id] for group in by_document], np.int64)
     groups = _groups(clusters)
 
     def sample(key: Metric) -> Sample:
         if key[0] in measured:
-            items = dict(enumerate(map(tuple, measured[key[0]])))
+            items = dict(enumerate(map(tuple, measured_by(key[1])[key[0]])))
         else:
             items = {place: judged[key] for place, judged in enumerate(values) if key in judged}
         try:

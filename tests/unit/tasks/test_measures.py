@@ -80,6 +80,13 @@ def test_replies_that_no_answer_is_read_from(name: str, value: float, tmp_path: 
     assert "length_ratio" not in score.measures, "the target is what is read, not a reply"
 
 
+def test_each_filter_has_replies_of_its_own_that_it_reads_nothing_from(tmp_path: Path) -> None:
+    settings = TEXT.replace("doc_to_target: answer", "doc_to_target: '{{answer}}'") + READ
+    both = ["unread,strict", "unread,flexible"]
+    score = scored(tmp_path, settings, ["it is 0", "5", "it is 3", "none"], metric=both, direction="minimize")
+    assert score.metrics == {"unread,strict": 2 / 4, "unread,flexible": 1 / 4} and score.value == 3 / 8
+
+
 @pytest.mark.parametrize("repeats", [1, 3])
 def test_a_documents_value_is_the_mean_of_its_replies(repeats: int, tmp_path: Path) -> None:
     settings = (
