@@ -153,7 +153,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no axis for the front": (objective(front=False), "objectives: every one has front: false"),
     "unknown metric": (
         objective(metric="accuracy"),
-        "objectives.clinical.tasks[0]: has no metric 'accuracy' (it has: acc)",
+        "objectives.clinical.tasks[0]: has no metric 'accuracy' (it has: acc, ece, brier)",
     ),
     "wrong count": (
         objective(expect={"demo_formulary": 3}),
