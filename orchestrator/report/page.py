@@ -22,6 +22,7 @@ from orchestrator.report.beside import Beside
 from orchestrator.report.learning import learning_curves
 from orchestrator.report.sections import sections
 from orchestrator.report.style import render
+from orchestrator.report.trajectories import trajectories
 from orchestrator.report.words import summary, unmeasured, warnings
 from orchestrator.results.board import Board
 from orchestrator.results.layout import Layout
@@ -39,7 +40,7 @@ def write_report(board: Board, layout: Layout, published: Published | None = Non
     beside = Beside(board, published) if published else None
     drawn = {
         "front": figures.front(board, beside),
-        "trajectories": figures.trajectories(board, beside),
+        "trajectories": trajectories(board, beside),
         "volume": search.volume(board),
         "parallel": search.parallel(board),
         "learning": learning_curves(board, beside),

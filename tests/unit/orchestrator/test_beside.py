@@ -12,7 +12,7 @@ from orchestrator.config.load import load_published
 from orchestrator.config.published import Published
 from orchestrator.core.records import Decoding
 from orchestrator.ledger.spent import Spent
-from orchestrator.report import figures
+from orchestrator.report import figures, trajectories
 from orchestrator.report.beside import Beside
 from orchestrator.report.learning import learning_curves
 from orchestrator.report.page import write_report
@@ -144,7 +144,7 @@ def test_published_points_lie_on_the_ratio_of_this_runs_recipe() -> None:
     board = BOARDS["paper"]()
     rows = {"theirs": {"medical": 0.61}, "clinical": {"medical": 0.5, "instruction": 0.2}}
     laid = Beside(board, Published.model_validate({"source": "x", "names": {"theirs": "slerp t=0.4"}, "rows": rows}))
-    figure = figures.trajectories(board, laid)
+    figure = trajectories.trajectories(board, laid)
     assert figure is not None and names(figure)[-1] == "published"
     assert set(faces(figure)) == {(0.4, 0.61), (0.0, 0.5)} and set(faces(figure, 1)) == {(0.0, 0.2)}
 

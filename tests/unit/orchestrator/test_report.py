@@ -22,7 +22,7 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.records import Failure, Profile, RecipeStatus, Serving
 from orchestrator.recipes.expand import expand
 from orchestrator.recipes.recipe import Point, Source
-from orchestrator.report import figures
+from orchestrator.report import figures, trajectories
 from orchestrator.report.page import escape_markdown, write_report
 from orchestrator.report.terminal import print_board, print_differences
 from orchestrator.report.words import slerp_words, span
@@ -226,7 +226,7 @@ def test_a_picture_that_cannot_be_drawn_any_more_is_removed(tmp_path: Path) -> N
 
 
 def test_a_ratio_that_is_not_one_number_is_on_no_line() -> None:
-    lines = figures._lines(BOARDS["mergekit's forms"]())
+    lines = trajectories._lines(BOARDS["mergekit's forms"]())
     assert {line: [ratio for ratio, _ in found] for line, found in lines.items()} == {
         ("linear", "clinical", "instruct"): [0.5],
         ("slerp", "instruct", "clinical"): [0.3],
@@ -264,7 +264,7 @@ def test_a_rehearsal_says_so_everywhere(reports: Reports) -> None:
     html, markdown = ((reports("rehearsal") / name).read_text() for name in ("report.html", "report.md"))
     assert 'class="watermark"' in html
     assert FAKE in html and FAKE in markdown and FAKE in _printed(board)
-    for figure in (figures.front(board), figures.trajectories(board)):
+    for figure in (figures.front(board), trajectories.trajectories(board)):
         assert figure is not None and "nothing was measured" in figure.get_suptitle()
 
 
@@ -272,11 +272,11 @@ def test_a_gradient_over_the_layers_is_no_place_along_the_ratio() -> None:
     board = BOARDS["paper"]()
     point = Point("slerp", (("t", "[0.2, 0.8]"),))
     rows = (*board.rows[:-1], replace(board.rows[-1], recipe=replace(board.rows[-1].recipe, points=(point,))))
-    assert figures.trajectories(replace(board, rows=rows)) is not None
+    assert trajectories.trajectories(replace(board, rows=rows)) is not None
 
 
 def test_less_is_better_is_up() -> None:
-    figure = figures.trajectories(BOARDS["broken"]())
+    figure = trajectories.trajectories(BOARDS["broken"]())
     assert figure is not None
     axes = {axes.get_ylabel().split()[0]: axes for axes in figure.axes}
     assert axes["perplexity"].yaxis_inverted() and not axes["medical"].yaxis_inverted()
@@ -287,10 +287,10 @@ def test_three_parents_have_a_line_a_pair() -> None:
     parents = {name: {"model": name} for name in ("a", "b", "c")}
     grids = [{"method": "linear", "alpha": [0.0, 0.5, 1.0], "between": pair} for pair in (["a", "b"], ["b", "c"])]
     board = make_board({"medical": MEDICAL}, grids, parents=parents)
-    lines = figures._lines(board)
+    lines = trajectories._lines(board)
     assert set(lines) == {("linear", "a", "b"), ("linear", "b", "c")}
     assert [[ratio for ratio, _ in line] for line in lines.values()] == [[0.0, 0.5, 1.0]] * 2
-    assert figures.trajectories(board) is not None
+    assert trajectories.trajectories(board) is not None
 
 
 def test_labels_of_a_front_are_legible() -> None:
