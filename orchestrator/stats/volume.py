@@ -69,7 +69,12 @@ def compare_volumes(objectives: Sequence[Estimates], first: Mask, second: Mask) 
         measured.append(float(dominated(points[None, chosen])[0][0]))
         thinned.append(float((volumes + (whole * aside).sum(axis=(1, 2))).mean()))
         slopes.append(whole)
-    margins = [_margins(objectives, errors, slope) for slope in (*slopes, slopes[0] - slopes[1])]
+    margins = [
+        _margins(objectives, errors, slope, points, signed)
+        for slope, signed in zip(
+            (*slopes, slopes[0] - slopes[1]), ([(first, 1)], [(second, 1)], [(first, 1), (second, -1)]), strict=True
+        )
+    ]
     thinned.append(thinned[0] - thinned[1])
     measured.append(measured[0] - measured[1])
     least = (0.0, 0.0, -np.inf)
@@ -89,25 +94,43 @@ def draw_errors(objectives: Sequence[Estimates]) -> Floats:
     return np.concatenate([errors, -errors])
 
 
-def _margins(objectives: Sequence[Estimates], errors: Floats, slopes: Floats) -> tuple[float, float]:
+def _margins(
+    objectives: Sequence[Estimates],
+    errors: Floats,
+    slopes: Floats,
+    points: Floats,
+    signed: Sequence[tuple[Mask, int]],
+) -> tuple[float, float]:
     """How far the interval of a volume reaches below and above its value.
 
     The sum of scores has the volume's mean slope. Where it is not clear which recipe makes a piece, single slopes give
-    more error than their mean, and the interval is widened to their root mean square.
+    more error than their mean, and the interval is widened to their root mean square. A volume bends upwards: where it
+    is small and its slope with it, moving all scores by as much as their sum may be wrong changes it by more.
 
     Args:
         slopes: the derivative of the volume by each score, of each draw; shape (draws, recipes, objectives).
+        points: the scores; shape (recipes, objectives).
+        signed: the sets whose volumes it adds (1) or subtracts (-1).
     """
     mean = slopes.mean(axis=0)
     if not mean.any():
         return 0.0, 0.0
     low, high = _sum(objectives, mean).interval()
     around_mean = (errors * mean).sum(axis=(1, 2)).std()
+    if not around_mean > 0:  # nothing varies, or what does is not known
+        return float(-low[0]), float(high[0])
     flat = slopes.reshape(len(slopes), -1)
-    covariance = np.cov(errors.reshape(len(errors), -1).T)
-    around = np.sqrt(np.einsum("di,ij,dj->d", flat, np.atleast_2d(covariance), flat).mean())
-    widened = max(1.0, float(around / around_mean)) if around_mean > 0 else 1.0
-    return float(-low[0] * widened), float(high[0] * widened)
+    covariance = np.atleast_2d(np.cov(errors.reshape(len(errors), -1).T))
+    around = np.sqrt(np.einsum("di,ij,dj->d", flat, covariance, flat).mean())
+    widened = max(1.0, float(around / around_mean))
+    below, above = float(-low[0] * widened), float(high[0] * widened)
+    along = covariance @ mean.ravel()
+    step = along.reshape(points.shape) / float(along @ mean.ravel())  # changes the sum by 1
+    moved = [points - below * step, points, points + above * step]
+    least, here, most = (
+        sum(sign * float(dominated(each[None, chosen])[0][0]) for chosen, sign in signed) for each in moved
+    )
+    return max(below, here - least), max(above, most - here)
 
 
 def _sum(objectives: Sequence[Estimates], weights: Floats) -> Estimates:
