@@ -167,7 +167,7 @@ def _floors(found: SearchResults) -> list[str]:
         broken = [floor for floor in own if floor.margin.high < 0]
         open_ = [floor for floor in own if floor not in kept and floor not in broken]
         words = [
-            f"{len(kept)} of {count(len(own), 'recipe')} on the front keep it beyond doubt",
+            f"kept beyond doubt by {len(kept)} of {count(len(own), 'recipe')} on the front",
             *([f"it is broken by {listed(map(_floor, broken))}"] if broken else []),
             *([f"it cannot be told of {listed(map(_floor, open_))}"] if open_ else []),
         ]

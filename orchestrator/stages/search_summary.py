@@ -154,7 +154,7 @@ def _held_out_volumes(race: Race, worst: Mapping[str, Standing], held_out: Board
     above = [each - each[[reference[name]]] for name, each in zip(axes, _estimates(scores, axes), strict=True)]
     first, second = (np.isin([*places], [each.recipe.id for each in group]) for group in (front, grid))
     return HeldOutVolumes(
-        {name: (standings[place].recipe.label, scores[place][name].value) for name, place in reference.items()},
+        {name: (standings[place].recipe.names[-1], scores[place][name].value) for name, place in reference.items()},
         compare_volumes(above, first, second),
         bool((first == second).all()),
     )
