@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
 
-PARTS = ("finetune", "front", "search")
+PARTS = ("search", "finetune", "front")
 
 
 def run(part: str, quick: bool) -> tuple[str, dict[str, float], float]:
