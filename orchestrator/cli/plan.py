@@ -41,8 +41,13 @@ def _plan(args: argparse.Namespace) -> int:
         )
     if args.detect is not None and not 0 < args.detect < 1:
         raise UserError(f"--detect {args.detect:g}: is no difference of scores; give one between 0 and 1, such as 0.01")
+    answers = None
+    if args.answers is not None:
+        from orchestrator.stages.publish import read_board  # imports Ray, which a plan does without
+
+        answers = read_board(args.answers)
     plan = make_plan(
-        load_config(args.sweep), args.shape, args.tokenizer, args.cluster, detect=args.detect, answers=args.answers
+        load_config(args.sweep), args.shape, args.tokenizer, args.cluster, detect=args.detect, answers=answers
     )
     print(json.dumps(dataclasses.asdict(plan), indent=1) if args.json else describe(plan))
     return 0

@@ -18,6 +18,7 @@ from orchestrator.planning.power import PowerPlan, describe_power, plan_power
 from orchestrator.planning.search import SearchPlan, describe_search, plan_search
 from orchestrator.planning.serving import ServingPlan, describe_serving, plan_serving
 from orchestrator.planning.shape import shaped, without_absent
+from orchestrator.results.board import Board
 from orchestrator.results.layout import Layout
 from orchestrator.sizing.disk import disk_bytes, weight_bytes
 from orchestrator.sizing.nodes import Node, assumed_nodes, describe_nodes, parse_cluster
@@ -87,7 +88,7 @@ def make_plan(
     cluster: str | None = None,
     *,
     detect: float | None = None,
-    answers: Path | None = None,
+    answers: Board | None = None,
 ) -> Plan:
     """Work out what a sweep would do and need, without starting an engine.
 
@@ -98,7 +99,7 @@ def make_plan(
         cluster: nodes as `parse_cluster` reads them; None for the Ray cluster that RAY_ADDRESS names, or without one
             for `assumed_nodes`.
         detect: a difference of scores that comparisons are to show.
-        answers: a results folder whose answers say how unlike recipes answer.
+        answers: a sweep whose answers say how unlike recipes answer.
 
     Raises:
         UserError: `run` would refuse the sweep before it starts, or an engine does not fit.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from orchestrator.core.text import listed
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.results.board import Board
 from orchestrator.stages.open import Tasks
-from orchestrator.stages.publish import read_board
 from orchestrator.stats.estimates import NORMAL
 from orchestrator.stats.power import DISCORDANCE, Design, Unlike, detectable, family_normal, times_needed
 from orchestrator.stats.scores import estimates, task_weights
@@ -62,18 +60,15 @@ class PowerPlan:
 
 
 def plan_power(
-    config: SweepConfig, tasks: Tasks, recipes: Sequence[Recipe], wanted: float | None, answers: Path | None
+    config: SweepConfig, tasks: Tasks, recipes: Sequence[Recipe], wanted: float | None, answers: Board | None
 ) -> list[PowerPlan]:
     """Work out what the comparisons of each objective can show.
 
     Args:
         wanted: a difference to find the number of questions for.
-        answers: a results folder with answers to the same objectives, which say how unlike recipes answer.
-
-    Raises:
-        UserError: the folder has no sweep, or its tasks have other questions now.
+        answers: a sweep with answers to the same objectives, which say how unlike recipes answer.
     """
-    known = _unlike(read_board(answers)) if answers else {}
+    known = _unlike(answers) if answers else {}
     parents = sum(recipe.points[0].method == "parent" for recipe in recipes)
     comparisons = (len(recipes) - 1) * parents * len(config.objectives)
     rounds = [(config.objectives, tasks.suites, False), (config.held_out, tasks.held_out, True)]

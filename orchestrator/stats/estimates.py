@@ -142,7 +142,9 @@ class Estimates:
         variances = (contributions**2).sum(axis=1) + 2 * self._unseen() ** 2
         degrees = self.degrees
         quantiles = stdtrit(degrees, ndtr(normal))
-        skew = (1 + SKEW / degrees) * (contributions**3).sum(axis=1) / variances**1.5
+        cubes = (contributions**3).sum(axis=1)
+        skew = np.divide(cubes, variances**1.5, out=np.zeros_like(cubes), where=variances > 0)
+        skew *= 1 + SKEW / np.maximum(degrees, 1)
         skew = np.clip(skew, -STRETCH / quantiles, STRETCH / quantiles)
         low, high = (np.maximum(quantiles, sign * _straightened(sign * quantiles, skew)) for sign in (1.0, -1.0))
         ses = np.sqrt(variances)

@@ -19,9 +19,9 @@ from orchestrator.report.page import write_report
 from orchestrator.report.published import costs_table, differing_table, finetuned_table, rows_table, words
 from orchestrator.results.board import Board, TaskSummary
 from orchestrator.results.layout import Layout
+from tests.helpers.boards import tuned_board
 from tests.helpers.paths import EXAMPLES
-from tests.unit.orchestrator.test_report import BOARDS
-from tests.unit.orchestrator.test_report_finetune import tuned_board
+from tests.helpers.sweep_boards import BOARDS
 
 PAPER: dict[str, Any] = {
     "source": "A paper",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from orchestrator.planning.power import PowerPlan, describe_power, plan_power
+from orchestrator.results.board import Board
 from orchestrator.stages.open import Sweep
+from orchestrator.stages.publish import read_board
 from tests.helpers.tasks import CHOICE, answered_sweep, rows, write_task
 
 
@@ -20,7 +21,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     return answered_sweep(folder, objectives={"medical": {"tasks": ["own"], "limit": 50}})
 
 
-def planned(sweep: Sweep, wanted: float | None = None, answers: Path | None = None) -> tuple[PowerPlan, str]:
+def planned(sweep: Sweep, wanted: float | None = None, answers: Board | None = None) -> tuple[PowerPlan, str]:
     (plan,) = plan_power(sweep.config, sweep.tasks, sweep.recipes, wanted, answers)
     return plan, " ".join(describe_power([plan]))
 
@@ -35,7 +36,7 @@ def test_a_plan_says_which_difference_shows_and_how_many_questions_show_a_smalle
 
 
 def test_answers_say_how_unlike_recipes_answer(sweep: Sweep) -> None:
-    plan, said = planned(sweep, answers=sweep.layout.root)
+    plan, said = planned(sweep, answers=read_board(sweep.layout.root))
     assert "that of the answers" in said and (plan.basis or "").startswith("a discordance of ")
     assert plan.one != planned(sweep)[0].one
 
