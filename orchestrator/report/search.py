@@ -144,7 +144,6 @@ def _volumes(found: SearchResults) -> list[str]:
             "The search's front is the grid's: there is no gain."
             if found.held_out.is_same
             else f"Gain over the grid there: {signed(gain.value)} ({span(gain.low, gain.high)}, 95 %, paired)"
-            + (f", {signed(100 * gain.value / second.value)} % of the grid's" if second.low > 0 else "")
             + (". " if gain.low > 0 or gain.high < 0 else ": it cannot be told from none. ").rstrip()
         )
     lines.append(
