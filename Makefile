@@ -16,7 +16,7 @@ LOCKED := .venv/.locked-$(DEVICE)
 READY  := .venv/.ready-$(DEVICE)
 CODE   := mergefront orchestrator tasks tune cluster tests benchmarks examples/analyse.py docs
 
-.PHONY: help demo sft sftall smollm2 setup test quick prove cases check format docs lock clean
+.PHONY: help demo sft sftall smollm2 setup test quick prove cases gpu check format docs lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -49,6 +49,9 @@ prove: $(READY)  ## the long proofs: mergekit-yaml for every method and architec
 
 cases: $(READY)  ## run every case in CASES=FOLDER: what mergefront answers now, beside what it answered before
 	$(BIN)/python -m benchmarks.cases $(CASES)
+
+gpu: $(READY)  ## what only a GPU can show: swaps of an 8B model, sleep mode, a sweep, LoRA, in under 9 minutes
+	$(BIN)/python -m benchmarks.gpu --device $(DEVICE)
 
 check: $(READY)  ## ruff, mypy, the import rule, and whether the documentation is up to date
 	$(BIN)/ruff check .

@@ -61,7 +61,7 @@ def smollm2(scratch: Path) -> list[Path]:
     return [merged_folder(adapted, scratch), MODELS / "instruct"]
 
 
-WORKERS = Workers(gpus=0.0, engine=EngineSettings(enforce_eager=True))
+WORKERS = Workers(engine=EngineSettings(enforce_eager=True))  # on a GPU where the GPU build of vLLM is installed
 
 
 def start(folder: Path, tokenizer: Path, scratch: Path, dtype: str = "bfloat16") -> VllmEngine:

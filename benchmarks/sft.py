@@ -26,7 +26,7 @@ MODEL = ROOT / "tasks" / "demo" / "parents" / "instruct"
 PROMPT, RESPONSE, ROWS = 96, 32, 64
 
 
-def make_run(folder: Path, steps: int, method: str) -> Run:
+def make_run(folder: Path, steps: int, method: str, model: Path = MODEL) -> Run:
     drawn = random.Random(0)
 
     def tokens(count: int) -> tuple[int, ...]:
@@ -37,9 +37,9 @@ def make_run(folder: Path, steps: int, method: str) -> Run:
     settings["optimizer"] = "adamw_torch"
     if method == "lora":
         settings["lora"] = {"rank": 16, "alpha": 32, "dropout": 0.0}
-    start = Recipe("passthrough", ((Source("d", "instruct", str(MODEL)), {}),), None, {}, "float32")
+    start = Recipe("passthrough", ((Source("d", "instruct", str(model)), {}),), None, {}, "float32")
     tuning = Tuning(start, "d", "lora" if method == "lora" else "full", 0, settings, "t", "instruct", ROWS, str(ROWS))
-    return Run(tuning, MODEL, folder, MODEL, examples, "float32", 10**6)
+    return Run(tuning, model, folder, model, examples, "float32", 10**6)
 
 
 def ours(run: Run) -> float:

@@ -81,20 +81,21 @@ class Merged(torch.Tensor):  # type: ignore[misc]
         """Merge into `target`, of the same shape; the tally notes what fails."""
         if target.is_meta:
             return  # vLLM counts what a copy would fill before it makes room for it
-        finite = True
+        finite: list[torch.Tensor] = []
         try:
             inputs = {model: self.near(model, tensor) for model, tensor in self.inputs.items()}
             rows = max(1, PIECE[target.device.type] // max(1, math.prod(self.shape[1:])))
             for start in range(0, self.shape[0], rows):
                 part = slice(start, start + rows)
                 piece = self.merge({model: tensor[part].to(target.device) for model, tensor in inputs.items()})
-                finite = finite and is_finite(piece)
+                finite.append(finiteness(piece))
                 target[part].copy_(piece)
             self.tally.elements += target.numel()
             self.tally.read += sum(tensor.nbytes for tensor in self.inputs.values())
         except Exception as error:
             self.tally.failures.append(refused(error, f"{self.title}: "))
-        if not finite:
+        # Looked at once, for the first look at a result on a GPU waits for all that was started there.
+        if finite and not torch.stack(finite).all():
             self.tally.failures.append(MergeRefused(f"{self.title} has NaN or Inf"))
 
     def whole(self) -> torch.Tensor:
@@ -118,5 +119,10 @@ class Merged(torch.Tensor):  # type: ignore[misc]
 
 def is_finite(tensor: torch.Tensor) -> bool:
     """Whether no element is NaN or infinite."""
+    return bool(finiteness(tensor))
+
+
+def finiteness(tensor: torch.Tensor) -> torch.Tensor:
+    """Compute whether no element is NaN or infinite: one element, where the tensor is."""
     low, high = tensor.aminmax()  # one pass and no copy; NaN comes through
-    return bool(low.isfinite() & high.isfinite())
+    return low.isfinite() & high.isfinite()

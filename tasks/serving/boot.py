@@ -112,16 +112,20 @@ class Boot:
             "seed": 0,
             # A worker's GPUs are on one node, so its ranks are processes of this one; Ray has done its part.
             "distributed_executor_backend": "mp" if settings.ranks > 1 else "uni",
-            **self._memory(self.fit),
+            **self.memory(self.fit),
             **self._meeting(settings),
         }
 
-    def _memory(self, fit: Fit | None) -> dict[str, Any]:
+    def memory(self, fit: Fit | None) -> dict[str, Any]:
+        """Return the arguments that limit the memory; `fit` is None for an engine on CPUs."""
         if fit is None:
             cache = int(self.workers.engine.kv_cache_gib * 2**30)
             return {"block_size": HOST_BLOCK, "kv_cache_memory_bytes": cache, **self._whole_prompts()}
         taken = fit.budget_bytes - (fit.parent_bytes if fit.place == "gpu" else 0)
-        return {"gpu_memory_utilization": taken / fit.node.gpu_bytes}
+        # vLLM derives the cache from the memory that is free while it starts; engines that start beside it on the same
+        # GPU change that.
+        own = {} if fit.layout.gpu_share == 1 else {"kv_cache_memory_bytes": int(fit.cache_bytes)}
+        return {"gpu_memory_utilization": taken / fit.node.gpu_bytes, **own}
 
     def _whole_prompts(self) -> dict[str, Any]:
         """Have every prompt read in one step.

@@ -17,7 +17,7 @@ from tasks.merging.checkpoint import adapted, with_tokenizer
 from tasks.merging.live import write_checkpoint
 from tasks.serving.boot import Boot, prepare
 from tasks.serving.engine import InvalidWeights, QuestionRefused
-from tasks.serving.vllm_requests import Request, to_requests
+from tasks.serving.vllm_requests import Request, refusal, to_requests
 
 
 class VllmEngine:
@@ -83,8 +83,6 @@ class VllmEngine:
         Raises:
             QuestionRefused: vLLM refuses one of them.
         """
-        from vllm.exceptions import VLLMClientError
-
         self._forget()
         requests = to_requests(questions, self.serving)
         try:
@@ -93,7 +91,7 @@ class VllmEngine:
                 [request.sampling for request in requests],
                 use_tqdm=False,
             )
-        except VLLMClientError:  # it does not say which, and has taken back those that it had accepted
+        except refusal():  # it does not say which, and has taken back those that it had accepted
             for request in requests:
                 self._try(request)
             raise
@@ -108,11 +106,9 @@ class VllmEngine:
         Raises:
             QuestionRefused: it does not.
         """
-        from vllm.exceptions import VLLMClientError
-
         try:
             accepted = self.llm.enqueue([{"prompt_token_ids": request.prompt}], [request.sampling], use_tqdm=False)
-        except VLLMClientError as error:
+        except refusal() as error:
             raise QuestionRefused(request.question_id, str(error)) from error
         self.llm.llm_engine.abort_request(accepted, internal=True)
 

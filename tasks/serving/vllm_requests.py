@@ -44,19 +44,25 @@ def to_requests(questions: Sequence[Question], serving: Serving) -> list[Request
     Raises:
         QuestionRefused: vLLM has no such decoding.
     """
-    from vllm.exceptions import VLLMClientError
-
     requests = []
     for group in _by_prompt(questions):
         try:
             requests.append(_request(group, serving))
-        except VLLMClientError as error:
+        except refusal() as error:
             raise QuestionRefused(group[0].id, str(error)) from error
     requests.sort(key=lambda request: request.prompt)
     for request in requests:
         # Each has its own already; vLLM's deep copies take 6 % of the time with a small model.
         request.sampling.skip_clone = True
     return requests
+
+
+def refusal() -> type[Exception]:
+    """Return the class of what vLLM raises for a request that it refuses; until 0.26 that was a plain ValueError."""
+    from vllm import exceptions
+
+    found: type[Exception] = getattr(exceptions, "VLLMClientError", ValueError)
+    return found
 
 
 def _by_prompt(questions: Sequence[Question]) -> list[list[Question]]:

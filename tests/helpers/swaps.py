@@ -7,6 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import torch
+
 from orchestrator.config.workers import EngineSettings, Workers
 from orchestrator.core.records import Serving
 from orchestrator.recipes.recipe import Source
@@ -20,7 +22,8 @@ from tests.helpers.merges import QUESTIONS, recipe
 def open_engine(folder: Path, dtype: str, scratch: Path, **settings: object) -> VllmEngine:
     """Start a real engine on a model; it serves 256 tokens and stops at id 0."""
     values = {"max_model_len": 256, "enforce_eager": True, "max_num_seqs": 16, "kv_cache_gib": 1 / 16, **settings}
-    workers = Workers(gpus=0.0, engine=EngineSettings.model_validate(values))
+    # A tenth of a GPU where there is one (`python -m benchmarks.gpu`): the engines of a session live side by side.
+    workers = Workers(gpus=0.1 if torch.cuda.is_available() else 0.0, engine=EngineSettings.model_validate(values))
     serving = Serving("t", None, (0,), 256, "x", (), "a", str(folder))
     boot = plain_folder(Source("boot", "a", str(folder)), scratch)
     return VllmEngine(Boot(boot, boot, dtype, workers, 3), serving, scratch)
