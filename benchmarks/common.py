@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import yaml
 
 from orchestrator.config.load import load_config
-from orchestrator.config.methods import METHODS
+from orchestrator.config.methods import DELTAS, METHODS
 from orchestrator.config.workers import EngineSettings, Workers
 from orchestrator.core.records import Question, Serving
 from orchestrator.models.resolve import resolve
@@ -29,6 +29,8 @@ from tasks.serving.boot import Boot
 from tasks.serving.vllm_engine import VllmEngine
 
 T = TypeVar("T")
+MEASURED = ["linear", "slerp", *(name for name, method in METHODS.items() if method.whole == DELTAS)]
+"""The methods that `recipe` makes recipes of."""
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "examples" / "smollm2" / "models"
 DATA = Path(os.environ.get("MERGEFRONT_DATA", ROOT.parent / "shared" / "data")) / "hf_mirror"
@@ -100,7 +102,8 @@ def recipe(method: str, parents: list[Path], ratio: float) -> Recipe:
     first, second = (Source(f"digest-{index}", f"p{index}", str(folder)) for index, folder in enumerate(parents))
     if METHODS[method].ratio:
         return between(method, first, second, ratio, {}, "bfloat16")
-    return Recipe(method, ((second, {"weight": ratio, "density": 0.5}),), first, {}, "bfloat16")
+    seed = 0 if METHODS[method].random else None
+    return Recipe(method, ((second, {"weight": ratio, "density": 0.5}),), first, {}, "bfloat16", seed)
 
 
 def mergekit_yaml(wanted: Recipe, folder: Path) -> Path:

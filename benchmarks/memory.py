@@ -18,7 +18,7 @@ import platform
 import tempfile
 from pathlib import Path
 
-from benchmarks.common import WORKERS, recipe, smollm2, start
+from benchmarks.common import MEASURED, WORKERS, recipe, smollm2, start
 from orchestrator.core.records import Question
 from orchestrator.models.configs import read_model_config
 from orchestrator.models.formats import read_plain_config
@@ -37,7 +37,7 @@ def resident(key: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--method", choices=["linear", "slerp", "task_arithmetic", "ties"], default="linear")
+    parser.add_argument("--method", choices=MEASURED, default="linear")
     parser.add_argument("--swaps", type=int, default=5)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

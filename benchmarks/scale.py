@@ -9,8 +9,9 @@ Then the same on real raylets with real actors, as many as are asked for.
 
 `driver_ms_per_recipe`: all that the driver does for a recipe between having opened the sweep and its last block being
 stored, the fake answers themselves left out. `utilisation`: the share of the workers' simulated time that goes to
-blocks, for recipes of `--blocks` blocks; what is missing is waiting for the driver and for the last block. `report_s`:
-`mergefront report`, from the stored answers to the page, without opening the sweep. The last line is JSON.
+blocks, for recipes of `--blocks` blocks; what is missing is waiting for the driver and for the last block.
+`utilisation_texts`: the same where every fourth block is of texts, which take 3 to 10 times as long and vary more.
+`report_s`: `mergefront report`, from the stored answers to the page, without opening the sweep. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import argparse
 import contextlib
 import heapq
 import json
-import math
 import os
 import platform
 import random
@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from cluster.queue import Queue
 from cluster.session import quiet
 from orchestrator.config.load import load_config
 from orchestrator.core.progress import Progress
-from orchestrator.core.records import Answered, Block, RecipeStatus
+from orchestrator.core.records import Answered, Block, Decoding, Question, RecipeStatus
 from orchestrator.results.layout import Layout
 from orchestrator.stages.compute import worker_spec
 from orchestrator.stages.evaluate import missing_blocks
@@ -47,7 +47,12 @@ from orchestrator.stages.record import record, storing
 from tasks.serving.fake import FakeEngine
 
 BLOCK_S, SIGMA, SWAP_S = 30.0, 0.5, 2.0
-"""A block's mean time, the standard deviation of its logarithm, and what another recipe costs first."""
+"""A lettered block's mean time, the standard deviation of its logarithm, and what another recipe costs first."""
+TEXT_TIMES, TEXT_SIGMA, TEXT_MOST = (3.0, 10.0), 1.0, 4.0
+"""A block of texts: how many times a lettered block's mean its own is, which is the same for all recipes; the standard
+deviation of its logarithm; and how many times its mean it takes where every text is as long as it may be."""
+TEXTS_OF = 4
+"""One of so many blocks of a recipe is of texts, in the second simulation."""
 
 
 def write_sweep(folder: Path, recipes: int, seconds: float = 0.0) -> Path:
@@ -84,7 +89,8 @@ class Simulated:
 
     queue: Queue
     workers: int
-    blocks_s: random.Random
+    seconds: Callable[[Block], float]
+    """How long a block takes."""
     now: float = 0.0
     """The driver's."""
     busy: float = 0.0
@@ -96,7 +102,7 @@ class Simulated:
         if block is None:
             return
         swap = SWAP_S * (self._loaded.get(worker) != block.recipe_id)
-        took = swap + self.blocks_s.lognormvariate(math.log(BLOCK_S) - SIGMA**2 / 2, SIGMA)
+        took = swap + self.seconds(block)
         self._loaded[worker] = block.recipe_id
         self.busy += took
         heapq.heappush(self._done, (self.now + took, worker, block))
@@ -118,7 +124,7 @@ def drive(sweep: Sweep, workers: int, clock: Clock) -> None:
     with clock.part("queue"):
         queue = Queue()
         queue.add(blocks)
-        simulated = Simulated(queue, workers, random.Random(0))
+        simulated = Simulated(queue, workers, durations())
         for worker in range(workers):
             simulated.hand_out(worker)
     engine = FakeEngine()
@@ -138,11 +144,33 @@ def drive(sweep: Sweep, workers: int, clock: Clock) -> None:
             stack.close()
 
 
-def utilisation(recipes: int, each: int, workers: int, driver_s: float) -> float:
-    """The queue alone, with blocks of nothing; `driver_s` a block is what was measured."""
+def durations() -> Callable[[Block], float]:
+    """Draw the seconds of blocks, the same in each run."""
+    generator, means = random.Random(0), dict[str, float]()
+
+    def lognormal(mean: float, sigma: float) -> float:
+        return mean * generator.lognormvariate(-(sigma**2) / 2, sigma)
+
+    def seconds(block: Block) -> float:
+        if not any(question.decoding for question in block.questions):
+            return lognormal(BLOCK_S, SIGMA)
+        if block.id not in means:
+            means[block.id] = BLOCK_S * generator.uniform(*TEXT_TIMES)
+        return min(lognormal(means[block.id], TEXT_SIGMA), TEXT_MOST * means[block.id])
+
+    return seconds
+
+
+def utilisation(recipes: int, each: int, workers: int, driver_s: float, *, texts: bool) -> float:
+    """The queue alone, with blocks of one question; `driver_s` a block is what was measured."""
+    decoding = Decoding(256, ())
+    questions = [
+        Question((number,), decoding=decoding if texts and number % TEXTS_OF == TEXTS_OF - 1 else None)
+        for number in range(each)
+    ]
     queue = Queue()
-    queue.add(Block(str(recipe), ()) for recipe in range(recipes) for _ in range(each))
-    simulated = Simulated(queue, workers, random.Random(0))
+    queue.add(Block(str(recipe), (question,)) for recipe in range(recipes) for question in questions)
+    simulated = Simulated(queue, workers, durations())
     for worker in range(workers):
         simulated.hand_out(worker)
     while (done := simulated.next()) is not None:
@@ -227,10 +255,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raylets = on_raylets(folder, args.raylets, 4, 200) if args.raylets else {}
     per_recipe = [1000 * run["clock"].total / run["recipes"] for run in (small, large)]
     per_block = large["clock"].total / large["blocks"]
+    simulation = args.recipes, args.blocks, args.workers, per_block
     result = {
         "benchmark": "scale",
         "driver_ms_per_recipe": round(per_recipe[1], 2),
-        "utilisation": round(utilisation(args.recipes, args.blocks, args.workers, per_block), 4),
+        "utilisation": round(utilisation(*simulation, texts=False), 4),
+        "utilisation_texts": round(utilisation(*simulation, texts=True), 4),
         "report_s": round(large["report"].total, 1),
         "linearity": round(per_recipe[1] / per_recipe[0], 2),
         "driver_cpu_ms_per_recipe": round(1000 * large["clock"].cpu / large["recipes"], 2),

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import ROOT, mergekit_yaml, recipe, seconds, smollm2, start, tell
+from benchmarks.common import MEASURED, ROOT, mergekit_yaml, recipe, seconds, smollm2, start, tell
 from orchestrator.models.headers import read_tensor
 
 START = """
@@ -68,7 +68,7 @@ def measure(args: argparse.Namespace, scratch: Path) -> dict[str, list[float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parents", type=Path, nargs=2, help="two checkpoint folders")
-    parser.add_argument("--method", choices=["linear", "slerp", "task_arithmetic", "ties"], default="linear")
+    parser.add_argument("--method", choices=MEASURED, default="linear")
     parser.add_argument("--repeat", type=int, default=5)
     args = parser.parse_args()
     os.environ["PYTHONPATH"] = str(ROOT)

@@ -103,8 +103,8 @@ class MergeMethod:
     ratio: MixingRatio | None = None
     """The short form for two models; None where the method has none."""
     elementwise: bool = False
-    """Whether a slice of a merged tensor depends only on the same slice of the models' tensors (and perhaps on an angle
-    between whole tensors); `tasks.merging.elementwise.FORMS` has the arithmetic."""
+    """Whether a slice of a merged tensor depends only on the same slice of the models' tensors, and perhaps on what was
+    measured of whole tensors before; `tasks.merging.elementwise.FORMS` has the arithmetic."""
 
     @property
     def needs_base(self) -> bool:
@@ -141,12 +141,10 @@ class MergeMethod:
         return keys[0] if keys else None
 
 
-def _deltas(name: str, *each: str, random: bool = False, elementwise: bool = False) -> MergeMethod:
+def _deltas(name: str, *each: str, random: bool = False) -> MergeMethod:
     """Make the entry of a method that adds task vectors; they have the same parameters, but for some of each model."""
     per_model = ("weight", "density", *each)
-    return MergeMethod(
-        name, DELTAS, per_model, "required", 1, None, ("weight",), random=random, elementwise=elementwise
-    )
+    return MergeMethod(name, DELTAS, per_model, "required", 1, None, ("weight",), random=random, elementwise=True)
 
 
 _ENTRIES = (
@@ -164,11 +162,11 @@ _ENTRIES = (
         shares=True, shares_flag="normalize_weights",
     ),
     MergeMethod("karcher", ("max_iter", "tol")),
-    MergeMethod("nearswap", ("t",), (), "required", 1, 1, ("t",)),
+    MergeMethod("nearswap", ("t",), (), "required", 1, 1, ("t",), elementwise=True),
     MergeMethod("model_stock", ("filter_wise",), (), "required", 2),
     MergeMethod("arcee_fusion", (), (), "required", 1, 1, random=True),
     MergeMethod(COPY, each=("scale",), least=1, most=1, elementwise=True),
-    _deltas("task_arithmetic", elementwise=True),
+    _deltas("task_arithmetic"),
     _deltas("ties"),
     _deltas("breadcrumbs", "gamma"),
     _deltas("breadcrumbs_ties", "gamma"),
@@ -177,7 +175,7 @@ _ENTRIES = (
     _deltas("della", "epsilon", random=True),
     _deltas("della_linear", "epsilon", random=True),
     MergeMethod("sce", ("int8_mask", "select_topk"), (), "required", 1),
-    MergeMethod("ram", ("epsilon",), (), "required", 1),
+    MergeMethod("ram", ("epsilon",), (), "required", 1, elementwise=True),
     MergeMethod("ramplus_tl", ("r", "alpha", "epsilon"), (), "required", 1),
 )  # fmt: skip
 METHODS = {method.name: method for method in _ENTRIES}

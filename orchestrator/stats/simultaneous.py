@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri, stdtrit
 
-from orchestrator.stats.estimates import NORMAL, ROUNDING, Estimates, Floats
+from orchestrator.stats.estimates import NORMAL, ROUNDING, Estimates, Floats, Ints
 
 DRAWS = 2000
 """Draws of the bootstrap."""
@@ -28,7 +28,7 @@ WORK = 2e9
 ENOUGH = 400
 """With fewer draws than this, for the pairs of some 2200 recipes, the union bound takes the bootstrap's place."""
 PIECE = 512
-"""Number of recipes whose contributions are computed at once, to limit memory."""
+"""Number of recipes whose contributions, or leads over all others, are computed at once, to limit memory."""
 Reals = npt.NDArray[np.float32]
 """Half the memory and time of `Floats`; draws need no more digits."""
 
@@ -68,25 +68,24 @@ def may_be_on_front(objectives: Sequence[Estimates], level: float = 0.95) -> npt
     count = len(objectives[0].values)
     if any(np.isnan(each.variances).any() for each in objectives):
         return np.ones(count, bool)
-    statements = len(objectives) * count * (count - 1) // 2
-    draws = min(int(WORK / max(statements, 1)), DRAWS)
-    largest, leads = np.zeros(draws, np.float32), np.full((count, count), np.inf, np.float32)
-    for each, multipliers in zip(objectives, _multipliers(objectives, draws), strict=True):
-        contributions = each.contributions()
-        errors = contributions.astype(np.float32) @ multipliers
-        for row, ses in enumerate(_paired_ses(contributions)):
-            inverse = np.divide(1, ses, out=np.zeros_like(ses), where=ses > 0)
-            if draws >= ENOUGH:
-                later = slice(row + 1, count)
-                largest = np.maximum(largest, _largest(errors[later] - errors[row], inverse[later]))
-            lead = each.values[row] - each.values
-            leads[row] = np.minimum(leads[row], np.where(ses > 0, lead * inverse, np.where(lead > 0, np.inf, 0)))
-    union = float(-ndtri((1 - level) / 2 / max(statements, 1)))
-    normal = max(NORMAL, float(np.quantile(largest, level))) if draws >= ENOUGH else union
+    normal = _pairs_critical(objectives, level)
     # No pair has more degrees of freedom than this, so that a lesser lead is never beyond doubt.
     least = min(float(stdtrit(sum(each.sizes) - len(each.sizes), ndtr(normal))) for each in objectives)
-    rivals = (np.flatnonzero(leads[:, place] > least) for place in range(count))
-    return np.array([not _beaten(objectives, place, some, normal) for place, some in enumerate(rivals)])
+    contributions = [each.contributions() for each in objectives]
+    found = np.empty(count, bool)
+    for start in range(0, count, PIECE):
+        places = np.arange(start, min(start + PIECE, count))
+        leads = _leads(objectives, contributions, places)
+        best, doubted = leads.argmax(axis=1), leads.max(axis=1) > least
+        beaten = np.zeros(len(places), bool)
+        # Nearly always the largest lead decides: these are looked at together.
+        beaten[doubted] = _beats(objectives, best[doubted], places[doubted], normal)
+        for row in np.flatnonzero(doubted & ~beaten):
+            rivals = np.flatnonzero(leads[row] > least)
+            rivals = rivals[np.argsort(-leads[row, rivals], kind="stable")]
+            beaten[row] = _beaten(objectives, places[row], rivals, normal)
+        found[places] = ~beaten
+    return found
 
 
 def may_be_by_part(leads: Sequence[Sequence[Estimates]], level: float = 0.95) -> npt.NDArray[np.bool_]:
@@ -104,14 +103,58 @@ def may_be_by_part(leads: Sequence[Sequence[Estimates]], level: float = 0.95) ->
     return np.array([not (low > 0).any() for low in lows], bool)
 
 
-def _beaten(objectives: Sequence[Estimates], place: int, rivals: npt.NDArray[np.int64], normal: float) -> bool:
-    """Whether a recipe is beaten by any of these, in every objective beyond doubt."""
-    for start in range(0, len(rivals), PIECE):
-        some = rivals[start : start + PIECE]
-        lows = [(each[some] - each[[place]]).interval(normal)[0] for each in objectives]
-        if (np.min(lows, axis=0) > 0).any():
-            return True
-    return False
+def _pairs_critical(objectives: Sequence[Estimates], level: float) -> float:
+    """Compute the critical value of all differences between two of the recipes in any objective.
+
+    It is that of `critical`, or that of the union bound where there are too many pairs to draw the errors of.
+    """
+    count = len(objectives[0].values)
+    statements = len(objectives) * count * (count - 1) // 2
+    draws = min(int(WORK / max(statements, 1)), DRAWS)
+    if draws < ENOUGH:
+        return float(-ndtri((1 - level) / 2 / statements))
+    largest = np.zeros(draws, np.float32)
+    for each, multipliers in zip(objectives, _multipliers(objectives, draws), strict=True):
+        contributions = each.contributions()
+        errors = contributions.astype(np.float32) @ multipliers
+        for start in range(0, count, PIECE):
+            ses = _paired_ses(contributions, np.arange(start, min(start + PIECE, count)))
+            inverses = np.divide(1, ses, out=np.zeros_like(ses), where=ses > 0)
+            for row, inverse in enumerate(inverses, start):
+                later = slice(row + 1, count)
+                largest = np.maximum(largest, _largest(errors[later] - errors[row], inverse[later]))
+    return max(NORMAL, float(np.quantile(largest, level)))
+
+
+def _leads(objectives: Sequence[Estimates], contributions: Sequence[Floats], places: Ints) -> Reals:
+    """Compute the leads of all recipes over some, in standard errors, in the objective where it is the smallest.
+
+    Args:
+        contributions: of the recipes, for each objective.
+        places: of the recipes that the leads are over.
+
+    Returns:
+        Shape (places, recipes); infinite where a difference has no error.
+    """
+    smallest = np.full((len(places), len(objectives[0].values)), np.inf, np.float32)
+    for each, own in zip(objectives, contributions, strict=True):
+        ses = _paired_ses(own, places)
+        leads = (each.values - each.values[places, None]).astype(np.float32)
+        sure = np.where(leads > 0, np.float32(np.inf), np.float32(0))
+        np.minimum(smallest, np.divide(leads, ses, out=sure, where=ses > 0), out=smallest)
+    return smallest
+
+
+def _beats(objectives: Sequence[Estimates], rivals: Ints, places: Ints, normal: float) -> npt.NDArray[np.bool_]:
+    """Whether recipes beat others, of the same number or a single one, in every objective beyond doubt."""
+    lows = [(each[rivals] - each[places]).interval(normal)[0] for each in objectives]
+    return np.asarray(np.min(lows, axis=0) > 0)
+
+
+def _beaten(objectives: Sequence[Estimates], place: int, rivals: Ints, normal: float) -> bool:
+    """Whether a recipe is beaten by any of these, of which those with the largest leads are first."""
+    pieces = (rivals[start : start + PIECE] for start in range(0, len(rivals), PIECE))
+    return any(_beats(objectives, some, np.array([place]), normal).any() for some in pieces)
 
 
 def _multipliers(statements: Sequence[Estimates], draws: int) -> Iterator[Reals]:
@@ -121,14 +164,20 @@ def _multipliers(statements: Sequence[Estimates], draws: int) -> Iterator[Reals]
     return (drawn[np.searchsorted(clusters, np.unique(each.clusters))] for each in statements)
 
 
-def _paired_ses(contributions: Floats) -> Iterator[Reals]:
-    """Compute for each recipe the standard errors of its differences from all, 0 where they do not differ."""
+def _paired_ses(contributions: Floats, places: Ints) -> Reals:
+    """Compute the standard errors of the differences of some recipes from all, 0 where they do not differ.
+
+    Args:
+        contributions: of all recipes; shape (recipes, clusters).
+        places: of the recipes.
+
+    Returns:
+        Shape (places, recipes).
+    """
     squares = (contributions**2).sum(axis=1)
-    for start in range(0, len(squares), PIECE):
-        products = contributions[start : start + PIECE] @ contributions.T
-        sums = squares[start : start + PIECE, None] + squares
-        variances = sums - 2 * products
-        yield from np.sqrt(np.where(variances > ROUNDING * sums, variances, 0)).astype(np.float32)
+    sums = squares[places, None] + squares
+    variances = sums - 2 * (contributions[places] @ contributions.T)
+    return np.asarray(np.sqrt(np.where(variances > ROUNDING * sums, variances, 0)), np.float32)
 
 
 def _largest(errors: Reals, inverse: Reals) -> Reals:

@@ -1,43 +1,66 @@
 """The merge methods that work element by element, so that any shard of the parents gives that shard of the merge.
 
 They are mergekit's own functions where those work so. Where those do not, because they measure whole tensors on the
-way (SLERP's and NuSLERP's angles), they are the same arithmetic after that. Each gives mergekit's bytes on a CPU.
+way (SLERP's and NuSLERP's angles, what a sparse method keeps of a tensor), they are the same arithmetic after that.
+Each gives mergekit's bytes on a CPU.
 
 `FORMS` has one entry for each method of `orchestrator.config.methods` that is marked elementwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 
 from tasks.merging.checkpoint import LINEAR_ABOVE, cosine
 from tasks.merging.lazy import Merge, Tensors
-from tasks.merging.vocabulary import gathering
+from tasks.merging.sparse import Cast, kept_elements, measure, measured_together, merge_differences
+
+Measured = Sequence[torch.Tensor]
+KEPT_SHARE = 1 / 8
+"""Of the models' bytes, for what is measured of them: what two of three models in bfloat16 keep at three densities."""
 
 
 @dataclass(frozen=True)
-class Angle:
-    """What a method has to measure of two whole tensors, whatever the ratio."""
+class Measure:
+    """What a method has to measure of whole tensors, whatever the weights or the ratio."""
 
-    first: Any
-    second: Any
-    """mergekit's references."""
-    measure: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    """The cosine, one element."""
+    key: tuple[Any, ...]
+    """What it depends on, besides the tensors; methods that measure alike share it."""
+    measure: Callable[[Tensors, Cast], torch.Tensor]
+    """Of the models' whole tensors and the function that casts (slices of) them as mergekit does: a CPU tensor."""
 
-    def key(self, task: Any, name: str) -> tuple[str, ...]:
-        """Return what the cosine depends on; methods that measure alike share it.
+
+@dataclass
+class Measurements:
+    """What was measured, for the next recipes; what was not used for longest is dropped where all of it grows large."""
+
+    found: OrderedDict[tuple[Any, ...], torch.Tensor] = field(default_factory=OrderedDict)
+    """Key → CPU tensor, the one that was used last at the end. A key begins with the name of the merged tensor."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Name → bytes of the models' tensors."""
+
+    def get(self, key: tuple[Any, ...]) -> torch.Tensor | None:
+        """Return what was measured under a key; None where it was not, or was dropped."""
+        if key in self.found:
+            self.found.move_to_end(key)
+        return self.found.get(key)
+
+    def keep(self, key: tuple[Any, ...], value: torch.Tensor, size: int) -> None:
+        """Keep what was measured.
 
         Args:
-            task: mergekit's task for the tensor.
-            name: the tensor's name.
+            size: bytes of the tensors that it was measured of.
         """
-        dtype = str(gathering(task).dtype)
-        return self.measure.__qualname__, str(self.first), str(self.second), dtype, name
+        self.found[key], self.sizes[key[0]] = value, size
+        room = KEPT_SHARE * sum(self.sizes.values()) - sum(each.nbytes for each in self.found.values())
+        while room < 0 and len(self.found) > 1:
+            room += self.found.popitem(last=False)[1].nbytes
 
 
 @dataclass(frozen=True)
@@ -47,10 +70,12 @@ class Form:
     Each function takes mergekit's task for the tensor.
     """
 
-    merge: Callable[[Any, torch.Tensor | None], Merge]
-    """Given the cosine too, where the form has an angle."""
-    angle: Callable[[Any], Angle] | None = None
+    merge: Callable[[Any, Measured], Merge]
+    """Given what was measured too."""
+    measures: Callable[[Any], list[Measure]] = lambda task: []
     """What has to be measured of whole tensors first."""
+    beside: Callable[[Any, Measured, torch.Size], Tensors] = lambda task, measured, shape: {}
+    """Given what was measured and the tensor's shape: inputs of that shape besides the models' tensors."""
     applies: Callable[[Any, Tensors], bool] = lambda task, inputs: True
     """Whether the method is elementwise with the parameters of this task, over these inputs."""
 
@@ -73,12 +98,12 @@ def form_of(method: str, task: Any, inputs: Tensors) -> Form | None:
     return form if floating and form.applies(task, inputs) else None
 
 
-def _mergekits(task: Any, _: torch.Tensor | None) -> Merge:
+def _mergekits(task: Any, _: Measured) -> Merge:
     """Merge by mergekit's own function, which is elementwise as it is."""
     return lambda parts: task.execute(tensors=parts)
 
 
-def _linear(task: Any, _: torch.Tensor | None) -> Merge:
+def _linear(task: Any, _: Measured) -> Merge:
     """Merge as mergekit's linear: float32 sums in the order of the models, divided by the sum of the weights."""
     weights = torch.tensor([task.input_parameters[m]["weight"] for m in task.model_order], dtype=torch.float32)
     total = weights.sum().item() if task.parameters["normalize"] else 1.0
@@ -95,14 +120,24 @@ def _linear(task: Any, _: torch.Tensor | None) -> Merge:
     return merge
 
 
-def _slerp_angle(task: Any) -> Angle:
+def _angle(first: Any, second: Any, cosine_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> list[Measure]:
+    """Measure the angle between two models' tensors: a cosine, one element."""
+
+    def measured(tensors: Tensors, cast: Cast) -> torch.Tensor:
+        whole = cast(tensors)
+        return cosine_of(whole[first], whole[second])
+
+    return [Measure((cosine_of.__qualname__, first, second), measured)]
+
+
+def _slerp_angle(task: Any) -> list[Measure]:
     (other,) = (model for model in task.model_order if model != task.base_model)
-    return Angle(task.base_model, other, cosine)
+    return _angle(task.base_model, other, cosine)
 
 
-def _slerp(task: Any, dot: torch.Tensor | None) -> Merge:
+def _slerp(task: Any, measured: Measured) -> Merge:
     """Merge as mergekit's slerp: two coefficients from t and the angle between the tensors."""
-    assert dot is not None, "slerp has an angle"
+    (dot,) = measured
     base = task.base_model
     (other,) = (model for model in task.model_order if model != base)
     t = torch.tensor([[task.parameters["t"]]], dtype=torch.float32)
@@ -114,14 +149,14 @@ def _slerp(task: Any, dot: torch.Tensor | None) -> Merge:
     return lambda parts: ((parts[base].float() * a).add_(parts[other].float() * b)).to(parts[base].dtype)
 
 
-def _nuslerp_angle(task: Any) -> Angle:
+def _nuslerp_angle(task: Any) -> list[Measure]:
     first, second = task.model_order
-    return Angle(first, second, flat_cosine)
+    return _angle(first, second, flat_cosine)
 
 
-def _nuslerp(task: Any, dot: torch.Tensor | None) -> Merge:
+def _nuslerp(task: Any, measured: Measured) -> Merge:
     """Merge as mergekit's nuslerp, flattened and without a base: as `_slerp`, but in the tensors' own dtype."""
-    assert dot is not None, "nuslerp has an angle"
+    (dot,) = measured
     first, second = task.model_order
     weights = [task.input_parameters[model]["weight"] for model in task.model_order]
     t = 0.5 if abs(sum(weights)) < 1e-6 else weights[1] / sum(weights)
@@ -146,6 +181,23 @@ def flat_cosine(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     return torch.sum(a * b, dim=-1, keepdim=True).clamp(-1, 1)
 
 
+def _kept(task: Any) -> list[Measure]:
+    """Measure which elements of the models' differences from the base are kept."""
+    return [Measure(group, partial(measure, group)) for group in measured_together(task)]
+
+
+def _few(_: Any, inputs: Tensors) -> bool:
+    """Whether torch adds up the models' differences from the base in an order that does not depend on the shape."""
+    return len(inputs) <= 5
+
+
+_SPARSE = Form(
+    merge_differences,
+    _kept,
+    kept_elements,
+    # mergekit ranks magnitudes in float32.
+    applies=lambda task, inputs: _few(task, inputs) and all(t.dtype != torch.float64 for t in inputs.values()),
+)
 FORMS = {
     "passthrough": Form(_mergekits),
     "linear": Form(_linear),
@@ -155,7 +207,11 @@ FORMS = {
         _nuslerp_angle,
         applies=lambda task, _: bool(task.parameters["nuslerp_flatten"]) and task.base_model is None,
     ),
-    # torch sums more task vectors than that in an order that depends on the shape.
-    "task_arithmetic": Form(_mergekits, applies=lambda _, inputs: len(inputs) <= 5),
+    "nearswap": Form(_mergekits),
+    "ram": Form(_mergekits, applies=_few),
+    "task_arithmetic": Form(_mergekits, applies=_few),
+    **dict.fromkeys(
+        ("ties", "breadcrumbs", "breadcrumbs_ties", "dare_linear", "dare_ties", "della", "della_linear"), _SPARSE
+    ),
 }
 """Method → its form."""

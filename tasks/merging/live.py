@@ -10,11 +10,14 @@ of an engine share them out. A contract suite compares every method with `mergek
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +27,14 @@ from orchestrator.models.headers import EMBEDDING, read_headers
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.sizing.placement import Place
 from tasks.merging.checkpoint import localise, materialise, refused
-from tasks.merging.elementwise import Angle, Form, form_of
+from tasks.merging.elementwise import Form, Measure, Measurements, form_of
 from tasks.merging.lazy import Merged, Tally, Tensors
 from tasks.merging.plain import appearing
 from tasks.merging.ranks import Ranks
 from tasks.merging.vocabulary import Alignment, aligns, gathering
 
+Models = tuple[Any, ...]
+"""What of a recipe decides which tensors its merge reads, and in which dtype: see `_models`."""
 WINDOW = 4
 """Whole tensors for each rank that are computed before the next are started: enough to share them evenly, few enough
 that the results are small beside a model."""
@@ -57,21 +62,25 @@ class Opened:
     form: Form | None
     """How it is merged shard by shard; None where the method has to see all of it."""
 
-    @property
-    def angle(self) -> Angle | None:
+    @cached_property
+    def measures(self) -> list[Measure]:
         """What has to be measured of the whole tensors first."""
-        return self.form.angle(self.item.task) if self.form and self.form.angle else None
+        return self.form.measures(self.item.task) if self.form else []
 
     def cast(self, parts: Tensors) -> Tensors:
         """Cast the parents' tensors, or the same shard of each, to the dtypes that mergekit merges in."""
-        return {model: part.to(self.dtypes[model]) for model, part in parts.items()}
+        return {model: part.to(self.dtypes.get(model, part.dtype)) for model, part in parts.items()}
 
-    @property
-    def key(self) -> tuple[str, ...]:
-        """The key of its angle in `Merger.cosines`."""
-        angle = self.angle
-        assert angle is not None, "its form has an angle"
-        return angle.key(self.item.task, self.item.name)
+    def key(self, measure: Measure, seed: int | None) -> tuple[Any, ...]:
+        """Return the key of what is measured in `Merger.measured`.
+
+        Args:
+            measure: one of `measures`.
+            seed: the recipe's.
+        """
+        # What mergekit fills a model's embedding with depends on the models beside it.
+        beside = tuple(self.inputs) if aligns(self.item.task) else ()
+        return self.item.name, seed, beside, tuple(self.dtypes.values()), *measure.key
 
     @property
     def size(self) -> int:
@@ -99,14 +108,16 @@ class Merger:
     """The engine's, where elementwise methods merge; the others merge on the CPU."""
     ranks: Ranks = Ranks()
     """The ranks that share the work on whole tensors."""
-    parents: dict[Any, torch.Tensor | None] = field(default_factory=dict)
-    """mergekit's task that loads a tensor → the tensor as it is stored; None for an optional one that is not there."""
+    architectures: dict[Models, tuple[Any, Any]] = field(default_factory=dict)
+    """Models → mergekit's architecture for their merges, and the config of these."""
+    opened: dict[tuple[Models, str], tuple[Tensors, dict[Any, torch.dtype]]] = field(default_factory=dict)
+    """Models and the name of a merged tensor → what `Opened` has of their tensors, where those are views of files."""
     kept: dict[tuple[Any, ...], torch.Tensor] = field(default_factory=dict)
     """(parent, tensor, dtype, shard) → that shard in the memory that `place` names."""
     alignment: Alignment = field(default_factory=Alignment)
     """The embeddings of recipes that name a tokenizer."""
-    cosines: dict[tuple[str, ...], torch.Tensor] = field(default_factory=dict)
-    """`Angle.key` → cosine, one element."""
+    measured: Measurements = field(default_factory=Measurements)
+    """What was measured of whole tensors, by `Opened.key`."""
 
     def plan(self, recipe: Recipe) -> list[Planned]:
         """Resolve the recipe into one task for each tensor, by mergekit's planner.
@@ -129,8 +140,11 @@ class Merger:
         local = localise(recipe, self.scratch)
         try:
             config = MergeConfiguration.model_validate(local.to_mergekit())
-            architecture = get_architecture_info(config, options)
-            planner = MergePlanner(config, architecture, options, _model_out_config(config, architecture))
+            models = _models(recipe)
+            if models not in self.architectures:  # they are read from the models' configs
+                architecture = get_architecture_info(config, options)
+                self.architectures[models] = architecture, _model_out_config(config, architecture)
+            planner = MergePlanner(config, self.architectures[models][0], options, self.architectures[models][1])
             saves = planner.plan_to_disk(out_path="")
         except Exception as error:
             raise refused(error) from error
@@ -151,8 +165,8 @@ class Merger:
         for start in range(0, len(planned), window):
             some = [self._open(recipe, item) for item in planned[start : start + window]]
             seen = self._look(recipe, some, tally)
-            for each in some:
-                tensor = self._lazy(recipe, each, each.form, tally) if each.form else seen[each.item.name]
+            for each, found in zip(some, seen, strict=True):
+                tensor = self._lazy(recipe, each, each.form, found, tally) if each.form else found[0]
                 if tensor is not None:
                     yield each.item.name, tensor
 
@@ -170,76 +184,90 @@ class Merger:
             yield name, plain
 
     def _open(self, recipe: Recipe, item: Planned) -> Opened:
-        # A checkpoint that is evaluated unchanged is read once, and not kept.
-        keep = not recipe.is_copy
-        loads = {load.model: load for load in gathering(item.task).arguments().values()}
+        key = _models(recipe), item.name
         try:
-            stored = {model: self._stored(load, keep) for model, load in loads.items()}
-            inputs = {model: tensor for model, tensor in stored.items() if tensor is not None}
-            dtypes = {model: dtype_of(loads[model], tensor) for model, tensor in inputs.items()}
-            if aligns(item.task):
-                inputs = self.alignment.align(item.task, inputs, dtypes, keep=keep)
-                dtypes = {model: tensor.dtype for model, tensor in inputs.items()}
+            if key in self.opened:
+                inputs, dtypes = self.opened[key]
+            else:
+                inputs, dtypes = self._read(key, recipe, item)
             return Opened(item, inputs, dtypes, form_of(recipe.method, item.task, inputs))
         except Exception as error:
             raise refused(error, f"{item.name}: ") from error
 
-    def _stored(self, load: Any, keep: bool) -> torch.Tensor | None:
-        # Without the cast, which belongs to the recipe: the tensor stays a view of its file.
-        key = load.model_copy(update={"dtype": None})
-        if key in self.parents:
-            return self.parents[key]
-        tensor: torch.Tensor | None = key.execute()
-        if keep and (tensor is None or _is_view(key)):
-            self.parents[key] = tensor
-        return tensor
+    def _read(self, key: tuple[Models, str], recipe: Recipe, item: Planned) -> tuple[Tensors, dict[Any, torch.dtype]]:
+        """Return the models' tensors as they are stored, and what mergekit casts them to; optional ones may be missing.
 
-    def _look(self, recipe: Recipe, some: Sequence[Opened], tally: Tally) -> dict[str, torch.Tensor | None]:
-        """Compute what takes whole tensors: merges that are not elementwise, and angles that are not known yet.
+        Views of files take no memory, and are kept for other recipes of the same models.
+        """
+        # A checkpoint that is evaluated unchanged is read once, and not kept.
+        keep = not recipe.is_copy
+        loads = {load.model: load for load in gathering(item.task).arguments().values()}
+        # Without the cast, the tensors stay views of their files.
+        stored = {model: load.model_copy(update={"dtype": None}).execute() for model, load in loads.items()}
+        inputs = {model: tensor for model, tensor in stored.items() if tensor is not None}
+        dtypes = {model: dtype_of(loads[model], tensor) for model, tensor in inputs.items()}
+        if aligns(item.task):
+            inputs = self.alignment.align(item.task, inputs, dtypes, keep=keep)
+            dtypes = {model: tensor.dtype for model, tensor in inputs.items()}
+        if keep and all(_is_view(loads[model]) for model in inputs):
+            self.opened[key] = inputs, dtypes
+        return inputs, dtypes
+
+    def _look(self, recipe: Recipe, some: Sequence[Opened], tally: Tally) -> list[list[Any]]:
+        """Compute what takes whole tensors: merges that are not elementwise, and what is measured for those that are.
 
         Each is computed by one of the ranks.
 
         Returns:
-            The merged tensors by name; None for an optional one that no parent has.
+            For each the merged tensor, None for an optional one that no parent has; or what was measured.
         """
+        keys = [[each.key(one, recipe.seed) for one in each.measures] for each in some]
+        known = {key: value for key in chain.from_iterable(keys) if (value := self.measured.get(key)) is not None}
+        jobs: list[tuple[Opened, tuple[Any, ...], Measure | None]] = [
+            (each, key, measure)
+            for each, own in zip(some, keys, strict=True)
+            for key, measure in (zip(own, each.measures, strict=True) if each.form else [((each.item.name,), None)])
+            if key not in known
+        ]
 
-        def is_open(each: Opened) -> bool:
-            return each.form is None or (each.angle is not None and each.key not in self.cosines)
-
-        def look(each: Opened) -> torch.Tensor | None:
+        def look(job: tuple[Opened, tuple[Any, ...], Measure | None]) -> torch.Tensor | None:
+            each, _, measure = job
             tally.read += each.size
             try:
-                if (angle := each.angle) is not None:
-                    whole = each.whole
-                    return angle.measure(whole[angle.first], whole[angle.second])
-                merged = _by_mergekit(recipe, each)
+                with _drawing(recipe, each.item.name):
+                    if measure is not None:
+                        return measure.measure(each.inputs, each.cast)
+                    merged = _by_mergekit(each)
             except Exception as error:
                 raise refused(error, f"{each.item.name}: ") from error
             tally.elements += 0 if merged is None else merged.numel()
             return merged
 
-        wanted = [each for each in some if is_open(each)]
-        found = self.ranks.share(wanted, [each.size for each in wanted], look) if wanted else []
-        seen = {}
-        for each, value in zip(wanted, found, strict=True):
-            if each.form is None:
-                seen[each.item.name] = value
-            else:
-                self.cosines[each.key] = value
-        return seen
+        found = self.ranks.share(jobs, [each.size for each, _, _ in jobs], look) if jobs else []
+        for (each, key, measure), value in zip(jobs, found, strict=True):
+            known[key] = value
+            if measure is not None:
+                self.measured.keep(key, value, each.size)
+        return [
+            [known[key] for key in own] if each.form else [known[each.item.name,]]
+            for each, own in zip(some, keys, strict=True)
+        ]
 
-    def _lazy(self, recipe: Recipe, each: Opened, form: Form, tally: Tally) -> Merged:
-        dtypes = each.dtypes
-        merge = form.merge(each.item.task, self.cosines[each.key] if form.angle else None)
+    def _lazy(self, recipe: Recipe, each: Opened, form: Form, measured: Sequence[torch.Tensor], tally: Tally) -> Merged:
+        task, dtypes = each.item.task, each.dtypes
+        merge = form.merge(task, measured)
         dtype = each.item.dtype or next(iter(dtypes.values()))
         near = (lambda _, tensor: tensor) if recipe.is_copy else self._near(each)
-        return Merged(each.item.name, each.inputs, lambda parts: merge(each.cast(parts)), near, dtype, tally)
+        beside = form.beside(task, measured, next(iter(each.inputs.values())).shape)
+        return Merged(
+            each.item.name, {**each.inputs, **beside}, lambda parts: merge(each.cast(parts)), near, dtype, tally
+        )
 
     def _near(self, each: Opened) -> Callable[[Any, torch.Tensor], torch.Tensor]:
         """Return the function that keeps this rank's shards of the parents in the memory that `place` names."""
 
         def near(model: Any, tensor: torch.Tensor) -> torch.Tensor:
-            if self.place == "mapped":
+            if self.place == "mapped" or model not in each.inputs:
                 return tensor
             # What mergekit fills a model's embedding with depends on the models beside it.
             beside = tuple(map(str, each.inputs)) if aligns(each.item.task) else ()
@@ -292,19 +320,29 @@ def materialise_random(recipe: Recipe, folder: Path, scratch: Path) -> Path:
     return folder
 
 
-def _by_mergekit(recipe: Recipe, each: Opened) -> torch.Tensor | None:
-    """Merge by any method, through mergekit's own function.
+@contextlib.contextmanager
+def _drawing(recipe: Recipe, name: str) -> Iterator[None]:
+    """Seed the random numbers of a tensor, where the recipe has a seed, and leave everybody else's as they are.
 
-    A method that draws random numbers draws each tensor's from a seed of its own, so that the result depends neither on
-    the order of the tensors nor on the rank that computes it.
+    The numbers of each tensor follow from a seed of its own, so that the merge depends neither on the order of the
+    tensors nor on the rank that computes it.
     """
-    item = each.item
     with torch.random.fork_rng(enabled=recipe.seed is not None):
         if recipe.seed is not None:
-            digest = hashlib.sha256(f"{recipe.seed}/{item.name}".encode()).digest()
+            digest = hashlib.sha256(f"{recipe.seed}/{name}".encode()).digest()
             torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-        result: torch.Tensor | None = item.task.execute(tensors=each.whole)
+        yield
+
+
+def _by_mergekit(each: Opened) -> torch.Tensor | None:
+    """Merge by any method, through mergekit's own function."""
+    item = each.item
+    result: torch.Tensor | None = item.task.execute(tensors=each.whole)
     return result if result is None or item.dtype is None else result.to(item.dtype)
+
+
+def _models(recipe: Recipe) -> Models:
+    return recipe.dtype, recipe.base_model, tuple(source for source, _ in recipe.models)
 
 
 def _is_view(load: Any) -> bool:

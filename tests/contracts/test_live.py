@@ -43,7 +43,9 @@ def test_the_bytes_are_mergekits(way: str, dtype: str, models: Models, tmp_path:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-@pytest.mark.parametrize("way", ["linear", "slerp", "nuslerp", "task_arithmetic", "task_arithmetic, five of them"])
+@pytest.mark.parametrize(
+    "way", ["linear", "slerp", "nuslerp", "task_arithmetic, five of them", "ties", "breadcrumbs_ties", "ram"]
+)
 def test_tensors_of_several_pieces(way: str, dtype: str, models: Models, tmp_path: Path) -> None:
     folders = models("llama-wide", dtype)
     wanted = recipe(way, folders, dtype)
@@ -119,17 +121,17 @@ def test_a_second_ratio_needs_no_second_look_at_the_angles(way: str, models: Mod
     merger = Merger(tmp_path)
     wanted = recipe(way, models("llama", "bfloat16"), "bfloat16")
     dict(merger.whole(wanted))
-    measured = dict(merger.cosines)
+    measured = dict(merger.measured.found)
     assert measured
     other = OTHER_RATIO[way](wanted)
     merged = dict(merger.whole(other))
-    assert merger.cosines.keys() == measured.keys()
-    assert all(merger.cosines[key] is value for key, value in measured.items()), "not measured again"
+    assert merger.measured.found.keys() == measured.keys()
+    assert all(merger.measured.found[key] is value for key, value in measured.items()), "not measured again"
     expected = stored(materialise(other, tmp_path / "checkpoint", tmp_path))
     assert all(torch.equal(tensor, expected[name]) for name, tensor in merged.items())
 
 
-@pytest.mark.parametrize("way", ["linear", "slerp", "nuslerp", "task_arithmetic"])
+@pytest.mark.parametrize("way", ["linear", "slerp", "nuslerp", "task_arithmetic", "ties", "della", "nearswap"])
 def test_a_shard_is_what_is_cut_from_the_whole(way: str, models: Models, tmp_path: Path) -> None:
     """What a rank of several, or a fused parameter, takes of a tensor."""
     merger, tally = Merger(tmp_path), Tally()
