@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.common import recipe, seconds
 from benchmarks.gpu.models import finish, make_model, open_engine, parse, step_parser
-from benchmarks.gpu.swap import drop_parents
+from benchmarks.gpu.swap import move_parents
 from orchestrator.core.records import Decoding, Question
 
 QUESTIONS = [Question(tuple(range(20, 60)), decoding=Decoding(16, ())), Question(tuple(range(5, 50)), (30, 31, 32))]
@@ -31,7 +31,7 @@ def main() -> None:
     result: dict[str, Any] = {"shape": args.shape}
     for level in (1, 2):
         free = torch.cuda.mem_get_info()[0]
-        engine.llm.collective_rpc(drop_parents)
+        engine.llm.collective_rpc(move_parents, args=("gpu",))
         slept = seconds(partial(engine.llm.sleep, level=level))
         freed = torch.cuda.mem_get_info()[0] - free
         woke = seconds(engine.llm.wake_up)
