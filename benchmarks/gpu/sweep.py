@@ -25,7 +25,11 @@ def main() -> None:
             "run_s": round(spent, 1),
             "answering_s": round(sum(row["answer_s"] for row in rows), 1),
             "swapping_s": round(sum(row["swap_s"] for row in rows), 2),
-            "scores": {row["label"]: [round(row[name], 4) for name in ("clinical", "instruction")] for row in rows},
+            "on_front": sum(row["on_front"] for row in rows),
+            "scores": {
+                f"{row['method']} {row['parameters']}": [round(row[name], 3) for name in ("clinical", "instruction")]
+                for row in rows
+            },
         }
     )
 
