@@ -25,7 +25,6 @@ from orchestrator.stages.open import Round, Sweep
 from orchestrator.stages.record import record
 from orchestrator.stages.score import is_complete, score
 from orchestrator.stages.search_finetune import open_space, tidy, training_group
-from tune.run import run_search
 from tune.rungs import cut
 from tune.scheduler import RaceScheduler
 from tune.space import SearchSpace
@@ -182,8 +181,10 @@ def search(sweep: Sweep, race: Race, compute: Compute) -> None:
             standing.status = RecipeStatus.PENDING  # tried again by each command that searches
     if not race.is_over:
         make_private(sweep.layout.candidates)
-        pool = compute.pool(race.scheduler.candidates)
+        pool = compute.pool(sweep, race.scheduler.candidates)
         files, group = sweep.layout, training_group(sweep)
+        from tune.run import run_search  # a guard: Ray Tune takes a second, and every sweep imports this module
+
         with naming_refused(race.round):
             run_search(
                 race.scheduler, race.space, pool, files.study, files.ray_tune, group=group, stop=compute.is_exhausted

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import optuna
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState
 
 from orchestrator.config.objectives import Objective
@@ -214,6 +213,9 @@ def importance(space: SearchSpace, scheduler: RaceScheduler) -> dict[str, dict[s
     It is computed method by method, as methods have different parameters. Estimates of candidates that answered only a
     part of the questions count as they are.
     """
+    # Here, because it imports scikit-learn, and every sweep imports this module.
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     found: dict[str, dict[str, float]] = {name: {} for name in scheduler.rungs.objectives}
     for label in space.entries:
