@@ -3,7 +3,7 @@ broken. The layers themselves are import-linter's contracts (pyproject.toml).
 
 Two rules: no two files import each other, however far round; and what is ours is imported at the top of a file, so that
 a reader sees what it stands on. Two kinds of function-level import are meant: the command line's (`--help` is instant),
-and those of the files in `HEAVY`, which need torch, trl or vLLM as soon as they are imported.
+and those of the files in `HEAVY`, which need torch, trl, vLLM or Ray Tune as soon as they are imported.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ HEAVY = {
     "tasks.finetuning.train",
     "tasks.merging.live",
     "tasks.serving.vllm_engine",
+    "tune.run",
 }
-"""Files that import torch, trl or vLLM at their top."""
+"""Files that import torch, trl, vLLM or Ray Tune at their top."""
 
 
 def modules(root: Path) -> dict[str, Path]:
