@@ -66,9 +66,12 @@ def smollm2(scratch: Path) -> list[Path]:
 WORKERS = Workers(engine=EngineSettings(enforce_eager=True))  # on a GPU where the GPU build of vLLM is installed
 
 
-def start(folder: Path, tokenizer: Path, scratch: Path, dtype: str = "bfloat16") -> VllmEngine:
-    serving = Serving("t", None, (), WORKERS.engine.max_model_len, "x", (), "a", str(folder))
-    return VllmEngine(Boot(folder, tokenizer, dtype, WORKERS, 2), serving, scratch)
+def start(folder: Path, tokenizer: Path, scratch: Path, dtype: str = "bfloat16", **settings: Any) -> VllmEngine:
+    """An engine without drafts, unless the settings have `drafts: True` or `"auto"`."""
+    settings = {"enforce_eager": True, "drafts": False, **settings}
+    workers = Workers(gpus=0.0, engine=EngineSettings(**settings))
+    serving = Serving("t", None, (), workers.engine.max_model_len, "x", (), "a", str(folder))
+    return VllmEngine(Boot(folder, tokenizer, dtype, workers, 2, bool(settings["drafts"])), serving, scratch)
 
 
 def suites(
@@ -78,7 +81,10 @@ def suites(
     keys of the objective by keyword."""
     objective = {"tasks": tasks, "limit": limit, "metric": "acc", "num_fewshot": shots, **objective}
     sweep = {
-        "parents": {name: {"model": str(MODELS / "instruct")} for name in ("clinical", "instruct")},
+        "parents": {
+            "clinical": {"model": str(MODELS / "instruct"), "lora": str(MODELS / "adapter")},
+            "instruct": {"model": str(MODELS / "instruct")},
+        },
         "recipes": [{"method": "linear", "alpha": [0.5]}],
         "objectives": {"all": objective},
         "data_root": str(DATA),

@@ -93,7 +93,7 @@ def boot_of(spec: WorkerSpec, scratch: Path, span: Span | None = None) -> Boot:
         model = plain_folder(replace(spec.boot, model=str(merged), revision=None, lora=None), scratch)
     # vLLM looks for the model's type beside the tokenizer too, and waits and tries again where there is none.
     shutil.copyfile(model / "config.json", tokenizer / "config.json")
-    return Boot(model, tokenizer, spec.dtype, spec.workers, spec.models, span)
+    return Boot(model, tokenizer, spec.dtype, spec.workers, spec.models, spec.drafts, span)
 
 
 class PipelineStage:

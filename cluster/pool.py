@@ -23,6 +23,7 @@ from ray.exceptions import OutOfMemoryError, RayError
 
 from cluster.errors import FULL, RemoteError, TooLarge, cause_of, described
 from cluster.nodes import kill_on, oom_kills_on
+from cluster.parent_texts import ParentTexts
 from cluster.queue import Break, Queue
 from cluster.slots import Busy, Idle, Placed, Slot, Starting, Waiting
 from cluster.spec import Place, WorkerSpec
@@ -44,14 +45,18 @@ class Pool:
         spec: what each worker is given.
         limit: at most this many workers, if there is less work than room.
         log: gets a line for each event of workers and nodes.
+        texts: what the parents wrote so far; their own blocks are evaluated before those that draft from them.
 
     Raises:
         EngineStartError: no node has room for one worker.
     """
 
-    def __init__(self, spec: WorkerSpec, limit: int, log: Callable[[str], None] = say) -> None:
+    def __init__(
+        self, spec: WorkerSpec, limit: int, log: Callable[[str], None] = say, texts: ParentTexts | None = None
+    ) -> None:
         self.workers = WorkerSlots(spec, limit, log)
-        self.queue = Queue()
+        self.texts = texts or ParentTexts({})
+        self.queue = Queue(self.texts.texts)
         self.timeouts = Timeouts(spec.workers.patience)
         self.log = log
         self._checked = time.monotonic()
@@ -116,7 +121,8 @@ class Pool:
                 return
             if isinstance(slot.state, Idle) and (block := self.queue.take(slot.node, slot.state.recipe_id, nodes)):
                 slot.state = slot.state.busy(block)
-                self.workers.calls[slot.actor.evaluate.remote(recipes[block.recipe_id], block)] = slot
+                call = slot.actor.evaluate.remote(recipes[block.recipe_id], block, self.texts.expected(block))
+                self.workers.calls[call] = slot
 
     def _wait(self, tick: float) -> list[Any]:
         """All calls that have returned, after `tick` seconds at most."""
@@ -156,10 +162,12 @@ class Pool:
             # An engine that raised may be broken for good (CUDA errors are), and would fail every recipe from now on.
             return self._broke(slot, RemoteError(result.message, result.detail))
         slot.state, block = state.done(), state.block
-        self.queue.done(block)
         if isinstance(result, Answered):
+            self.queue.answered(block, result.answer_s)
             self.timeouts.observe_block(result)
+            self.texts.add(result)
             return result
+        self.queue.done(block)
         was_lost = self.queue.is_lost(block.recipe_id)
         self.queue.lose(block.recipe_id)
         return None if was_lost else result

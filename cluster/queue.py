@@ -2,12 +2,18 @@
 
 No Ray is in it, so that `benchmarks.scale` drives the very same code by a simulated clock. A free worker continues with
 the recipe whose weights it has loaded, else takes one that no worker is at, else helps with the recipe that has most
-blocks left. A block that broke a worker comes first, and on a node where it broke none, if there is one.
+blocks left. Of a recipe's blocks, those with texts come first, the longest by what the same questions took before, so
+that short ones are left for the end, when workers wait for one another. A block that broke a worker comes before all,
+and on a node where it broke none, if there is one.
+
+Texts are drafted from those of some recipes, the parents: a block that writes texts waits until these are answered.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict, deque
+import itertools
+import math
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
@@ -15,6 +21,8 @@ from orchestrator.core.records import Block
 
 ATTEMPTS = 3
 """Workers that may break at a block before its recipe fails; engines that may fail to start in one place."""
+LOOK = 64
+"""Most recipes without a worker that are looked at for a block that need not wait; all have much the same blocks."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +40,19 @@ class Break:
 class Queue:
     """Blocks that wait; falsy when there are none.
 
-    Every operation is O(1) a block, except helping at the end, which is O(recipes under way).
+    Every operation is O(blocks of a recipe), except helping at the end, which is O(recipes under way).
+
+    Args:
+        parents: ids of the recipes whose texts the others' are drafted from.
     """
 
-    def __init__(self) -> None:
-        self._waiting: dict[str, deque[Block]] = {}
+    def __init__(self, parents: Collection[str] = ()) -> None:
+        self._waiting: dict[str, list[Block]] = {}
         """Recipe → its blocks; never empty ones."""
+        self._awaited: dict[str, set[str]] = {parent: set() for parent in parents}
+        """Parent → questions whose texts are still to come."""
+        self._seconds: dict[str, float] = {}
+        """Block id → what its questions took, for the last recipe that answered them."""
         self._idle: dict[str, None] = {}
         """Those of the waiting recipes that no worker is at, in their order."""
         self._workers: Counter[str] = Counter()
@@ -53,7 +68,9 @@ class Queue:
     def add(self, blocks: Iterable[Block]) -> None:
         """Put blocks at the end."""
         for block in blocks:
-            self._waiting.setdefault(block.recipe_id, deque()).append(block)
+            self._waiting.setdefault(block.recipe_id, []).append(block)
+            if block.recipe_id in self._awaited:
+                self._awaited[block.recipe_id].update(q.id for q in block.questions if q.decoding)
             self._see(block.recipe_id)
 
     def take(self, node: str, loaded: str | None, nodes: Collection[str]) -> Block | None:
@@ -66,15 +83,22 @@ class Queue:
         """
         block = self._suspect(node, nodes)
         if block is None:
-            chosen = self._choose(loaded)
-            if chosen is None:
+            block = self._choose(loaded)
+            if block is None:
                 return None
-            block = self._waiting[chosen].popleft()
-            if not self._waiting[chosen]:
-                del self._waiting[chosen]
+            self._waiting[block.recipe_id].remove(block)
+            if not self._waiting[block.recipe_id]:
+                del self._waiting[block.recipe_id]
         self._workers[block.recipe_id] += 1
         self._idle.pop(block.recipe_id, None)
         return block
+
+    def answered(self, block: Block, seconds: float) -> None:
+        """Note that a block is answered, and what its questions took."""
+        self._seconds[block.id] = seconds
+        if block.recipe_id in self._awaited:
+            self._awaited[block.recipe_id].difference_update(question.id for question in block.questions)
+        self.done(block)
 
     def done(self, block: Block) -> None:
         """Note that the worker at the block is free again."""
@@ -117,6 +141,7 @@ class Queue:
     def lose(self, recipe_id: str) -> None:
         """Note that a recipe has failed: no block of it is assigned any more."""
         self._lost.add(recipe_id)
+        self._awaited.pop(recipe_id, None)
         self._waiting.pop(recipe_id, None)
         self._idle.pop(recipe_id, None)
         self._suspects = [block for block in self._suspects if block.recipe_id != recipe_id]
@@ -128,7 +153,7 @@ class Queue:
     def _again(self, blocks: list[Block]) -> None:
         recipe_id = blocks[0].recipe_id
         if recipe_id not in self._lost:
-            self._waiting.setdefault(recipe_id, deque()).extendleft(reversed(blocks))
+            self._waiting[recipe_id] = [*blocks, *self._waiting.get(recipe_id, ())]
         self.done(blocks[0])
 
     def _see(self, recipe_id: str) -> None:
@@ -142,9 +167,21 @@ class Queue:
                 return self._suspects.pop(index)
         return None
 
-    def _choose(self, loaded: str | None) -> str | None:
-        if loaded is not None and loaded in self._waiting:
-            return loaded
-        if self._idle:
-            return next(iter(self._idle))
-        return max(self._waiting, key=lambda recipe_id: len(self._waiting[recipe_id]), default=None)
+    def _choose(self, loaded: str | None) -> Block | None:
+        first = [loaded] if loaded in self._waiting else []
+        for recipe_id in itertools.chain(first, itertools.islice(self._idle, LOOK)):
+            if block := self._longest(recipe_id):
+                return block
+        most_left = sorted(self._waiting, key=lambda recipe_id: -len(self._waiting[recipe_id]))
+        return next(filter(None, map(self._longest, most_left)), None)
+
+    def _longest(self, recipe_id: str) -> Block | None:
+        """Return the block of a recipe that is likely to take longest, texts before others; None where all wait."""
+        ready = filter(self._is_ready, self._waiting[recipe_id])
+        return max(ready, key=lambda b: (b.writes > 0, self._seconds.get(b.id, math.inf), b.writes), default=None)
+
+    def _is_ready(self, block: Block) -> bool:
+        if not block.writes or block.recipe_id in self._awaited:
+            return True
+        awaited = [ids for ids in self._awaited.values() if ids]
+        return not any(question.id in ids for ids in awaited for question in block.questions)

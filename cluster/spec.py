@@ -29,6 +29,8 @@ class WorkerSpec:
     """Folder for temporary files; each worker has one of its own below it."""
     keep: str | None
     """Folder to keep merged checkpoints in; None to write none."""
+    drafts: bool = False
+    """Whether texts are written with drafts."""
 
 
 @dataclass(frozen=True)

@@ -46,23 +46,19 @@ class Timeouts:
 
     def observe_block(self, answered: Answered) -> None:
         """Note how long a block took."""
-        kind, rate = _generates(answered.block), answered.answer_s / _tokens(answered.block)
+        kind, rate = bool(answered.block.writes), answered.answer_s / _tokens(answered.block)
         self._swap = max(self._swap, answered.swap_s)
         self._rates[kind] = max(self._rates.get(kind, 0.0), rate)
 
     def block_limit(self, block: Block) -> float:
         """Compute the seconds that a worker may take for a block, a swap of the weights included."""
-        rate = self._rates.get(_generates(block))
+        rate = self._rates.get(bool(block.writes))
         return limit(self._floor, None if rate is None else self._swap + rate * _tokens(block))
 
 
 def limit(floor: float, slowest: float | None) -> float:
     """Compute the limit in seconds from the floor and the slowest so far, which is None where there was none."""
     return UNKNOWN * floor if slowest is None else max(floor, TIMES * slowest)
-
-
-def _generates(block: Block) -> bool:
-    return any(question.decoding for question in block.questions)
 
 
 def _tokens(block: Block) -> int:

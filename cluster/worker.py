@@ -23,7 +23,7 @@ from tasks.device import device_name
 from tasks.merging.checkpoint import MergeRefused
 from tasks.serving.backends import Opening, open_engine
 from tasks.serving.boot import Boot
-from tasks.serving.engine import Engine, InvalidWeights, QuestionRefused
+from tasks.serving.engine import Engine, Expected, InvalidWeights, QuestionRefused
 
 
 class Worker:
@@ -73,8 +73,11 @@ class Worker:
         return boot_of(self.spec, scratch, span)
 
     @portable
-    def evaluate(self, recipe: Recipe, block: Block) -> Answered | Failure:
+    def evaluate(self, recipe: Recipe, block: Block, expected: Expected) -> Answered | Failure:
         """Load the recipe, if it is not loaded yet, and answer a block of questions.
+
+        Args:
+            expected: see `Engine.answer`.
 
         Raises:
             TooLarge: there was too little memory to answer.
@@ -92,11 +95,12 @@ class Worker:
                 self.loaded, swapped = recipe.id, time.perf_counter() - start
             stage = "answer"
             start = time.perf_counter()
-            answers = self.engine.answer(block.questions)
+            answers = self.engine.answer(block.questions, expected)
             spent = time.perf_counter() - start
             if any(answer.logprob is not None and math.isnan(answer.logprob) for answer in answers):
                 raise InvalidWeights("the model's log-probabilities are NaN: it overflows in this dtype")
-            return Answered(block, tuple(answers), swapped, spent, self.place.name, self.device)
+            drafted = self.engine.drafted()
+            return Answered(block, tuple(answers), swapped, spent, self.place.name, self.device, drafted)
         except (MergeRefused, InvalidWeights) as error:
             return Failure(recipe.id, "invalid", stage, one_line(error, LONGEST), trace(error))
         except QuestionRefused:

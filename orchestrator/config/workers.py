@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from orchestrator.config.backends import BackendName, has_gpu_engine
@@ -9,7 +11,7 @@ from orchestrator.config.types import Strict
 
 
 class EngineSettings(Strict):
-    """Arguments of each engine: `kv_cache_gib`, and vLLM's arguments of the same names."""
+    """Arguments of each engine: `kv_cache_gib`, `drafts`, and vLLM's arguments of the same names."""
 
     max_model_len: int = Field(default=2048, ge=16)
     """Maximum tokens of prompt and answer together."""
@@ -26,6 +28,10 @@ class EngineSettings(Strict):
     """Share of each GPU's memory for the engine and the parents that are merged there, together."""
     enforce_eager: bool = False
     """Disable compilation and CUDA graphs: a faster start, slower answers."""
+    drafts: bool | Literal["auto"] = "auto"
+    """Speculative decoding of greedy texts, with drafts from the parents' answers to the same prompt. `auto` switches
+    it off for the batch sizes that each engine measures to be slower with it. Texts stay the same up to near ties (in
+    float32 there are none). An engine of several pipeline stages has no drafts."""
     kv_cache_gib: float = Field(default=1.0, gt=0)
     """GiB of KV cache per rank without a GPU; on GPUs, the minimum that must remain beside the parents."""
 

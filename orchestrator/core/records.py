@@ -186,6 +186,11 @@ class Block:
         """20 hex digits of SHA-256 over the questions' ids, in order; the recipe is not part of it."""
         return hashlib.sha256("".join(q.id for q in self.questions).encode()).hexdigest()[:20]
 
+    @cached_property
+    def writes(self) -> int:
+        """Most tokens that are written; 0 where no text is generated."""
+        return sum(question.decoding.max_tokens for question in self.questions if question.decoding)
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -208,6 +213,18 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Drafted:
+    """What speculative decoding did for a block's texts."""
+
+    tokens: int
+    """Number of tokens that were written …"""
+    steps: int
+    """… in this many steps of single requests, where drafts were on."""
+    off_above: int | None = None
+    """The largest batch for which the engine writes with drafts; None where they were nowhere found to be slower."""
+
+
+@dataclass(frozen=True)
 class Answered:
     """A block with its answers, and the seconds of the worker's time that they took."""
 
@@ -221,3 +238,5 @@ class Answered:
     """host:pid"""
     device: str = ""
     """Name of the worker's device."""
+    drafted: Drafted | None = None
+    """What drafts did; None where the engine writes without them."""

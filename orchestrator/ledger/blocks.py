@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
-from orchestrator.core.records import Answer
+from orchestrator.core.records import Answer, Drafted
 from orchestrator.core.store import Store
 from orchestrator.core.text import one_line
 
@@ -73,6 +73,8 @@ class Marker(BaseModel):
     """Seconds from then until the block was answered."""
     device: str = ""
     """Name of the worker's device; empty in blocks that were stored without it."""
+    drafted: Drafted | None = None
+    """What speculative decoding did; None where there was none."""
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,7 @@ class Ledger:
             profile_id=self.profile.id,
             worker=answered.worker,
             device=answered.device,
+            drafted=answered.drafted,
             written=time.time(),
             **{key: getattr(answered, key) for key in COSTS},
         )
@@ -228,7 +229,7 @@ class Ledger:
 
 
 def _spent(block: Answered | Marker, written: float) -> Spent:
-    return Spent(block.worker, block.device, written, block.swap_s, block.answer_s)
+    return Spent(block.worker, block.device, written, block.swap_s, block.answer_s, block.drafted)
 
 
 def _cut(suites: Iterable[Iterable[Question]], workers: Workers) -> Iterator[tuple[Question, ...]]:

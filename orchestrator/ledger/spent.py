@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from orchestrator.core.records import Drafted
+
 
 @dataclass(frozen=True)
 class Spent:
@@ -20,6 +22,8 @@ class Spent:
     """Seconds until the recipe's weights were loaded …"""
     answer_s: float
     """… and from then until the block was answered."""
+    drafted: Drafted | None = None
+    """What speculative decoding did; None where there was none."""
 
     def span(self, cost: str) -> tuple[float, float]:
         """Return the begin and the end of the time that one of the costs (`COSTS`) took, in seconds since the epoch."""

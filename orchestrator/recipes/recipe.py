@@ -95,6 +95,11 @@ class Recipe(Identified):
         return self.method == COPY
 
     @property
+    def is_parent(self) -> bool:
+        """Whether it is one of the sweep's parents as it is."""
+        return any(point.method == "parent" for point in self.points)
+
+    @property
     def sources(self) -> list[Source]:
         """The models and the base model."""
         return [*(source for source, _ in self.models), *([self.base_model] if self.base_model else [])]

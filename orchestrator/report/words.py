@@ -12,7 +12,7 @@ from pathlib import PurePath
 
 from orchestrator.config.backends import BACKENDS
 from orchestrator.config.generation import COMPOSITE, OPTED_OUT, Encoder
-from orchestrator.core.records import RecipeStatus
+from orchestrator.core.records import Drafted, RecipeStatus
 from orchestrator.core.text import count, duration, listed
 from orchestrator.ledger.ledger import COSTS
 from orchestrator.recipes.recipe import Point, Source
@@ -257,6 +257,20 @@ def time_words(board: Board) -> str:
     return (
         f"All workers together spent {duration(total)}: {swap} loading recipes into the engines, {answer} answering "
         f"questions. {100 * sums['answer_s'] / total:.0f} % of the time went to answering questions."
+        f"{_draft_words([spent.drafted for row in board.rows for spent in row.spent if spent.drafted])}"
+    )
+
+
+def _draft_words(drafted: Sequence[Drafted]) -> str:
+    """Say what speculative decoding did, after a space; nothing where there was none."""
+    steps = sum(each.steps for each in drafted)
+    if not steps:
+        return ""
+    above = [each.off_above for each in drafted if each.off_above is not None]
+    off = f", except in batches of more than {min(above)}, which are faster without" if above else ""
+    return (
+        " Texts were written with speculative decoding, with drafts from the parents' answers: "
+        f"{sum(each.tokens for each in drafted) / steps:.1f} tokens a step{off}."
     )
 
 

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from cluster.errors import EngineStartError
+from cluster.parent_texts import ParentTexts
 from cluster.pipeline import stage_need
 from cluster.pool import Pool
 from cluster.session import session
@@ -27,6 +28,7 @@ from orchestrator.recipes.recipe import Source
 from orchestrator.results.layout import Layout
 from orchestrator.stages.open import Sweep
 from orchestrator.stages.open_recipes import OpenedRecipes
+from tasks.serving.drafts import has_drafts
 
 MOST_WORKERS = 1000
 """Most workers of a search, where the cluster has room for them: its amount of work is not known beforehand."""
@@ -100,6 +102,7 @@ class Compute:
         assert self._pool is not None
         pool = self._pool.result()
         pool.workers.allow(self.most_workers or blocks)
+        pool.draft_from(_parent_texts(sweep))
         return pool
 
     def release(self) -> None:
@@ -240,4 +243,11 @@ def worker_spec(config: SweepConfig, layout: Layout, serving: Serving, sources: 
         models=len(config.parents),
         scratch=str(layout.scratch),
         keep=str(layout.checkpoints) if config.checkpoints.keep else None,
+        drafts=has_drafts(config.workers),
     )
+
+
+def _parent_texts(sweep: Sweep) -> ParentTexts:
+    """Collect what the parents have written so far, where texts are drafted from it."""
+    parents = [recipe.id for recipe in sweep.recipes if recipe.is_parent] if has_drafts(sweep.config.workers) else []
+    return ParentTexts({parent: sweep.ledger.answers(parent) for parent in parents})

@@ -22,6 +22,15 @@ from orchestrator.models.headers import read_headers
 from orchestrator.sizing.layouts import check_host
 from orchestrator.sizing.nodes import Node
 from orchestrator.sizing.placement import HOST_BLOCK, Fit, Place, layout_of, shape_of
+from tasks.serving.drafts import MOST
+
+DRAFTS: dict[str, Any] = {
+    "speculative_config": {
+        "method": "custom_class",
+        "model": "tasks.serving.drafts.Drafter",
+        "num_speculative_tokens": MOST,
+    }
+}
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,7 @@ class Boot:
         tokenizer: folder of the serving's tokenizer.
         dtype: of weights and activations, by vLLM's name.
         models: how many checkpoints the sweep merges.
+        drafts: whether texts are written with drafts (`tasks.serving.drafts`).
         span: its part in an engine over several nodes; None for an engine on one.
     """
 
@@ -54,6 +64,7 @@ class Boot:
     dtype: str
     workers: Workers
     models: int
+    drafts: bool = False
     span: Span | None = None
 
     @property
@@ -105,13 +116,13 @@ class Boot:
             "pipeline_parallel_size": settings.pipeline_parallel_size,
             "enforce_eager": settings.enforce_eager,
             "enable_prefix_caching": True,
-            "worker_extension_cls": "tasks.serving.weights.Weights",
-            "logits_processors": ["tasks.serving.forced:Forced"],
+            "worker_extension_cls": "tasks.serving.extension.Extension",
             "load_format": "safetensors",
             "disable_log_stats": True,
             "seed": 0,
             # A worker's GPUs are on one node, so its ranks are processes of this one; Ray has done its part.
             "distributed_executor_backend": "mp" if settings.ranks > 1 else "uni",
+            **(DRAFTS if self.drafts else {}),
             **self.memory(self.fit),
             **self._meeting(settings),
         }
@@ -148,7 +159,7 @@ class Boot:
 def prepare(workers: Workers) -> None:
     """Set the environment of this process for vLLM, then import vLLM."""
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    # `tasks.serving.forced` is a logits processor for vLLM's first model runner; with the second, vLLM does not start.
+    # `tasks.serving.scoring` and `drafts` read the batch of vLLM's first model runner; the second has no such proposer.
     os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
     # vLLM would pin the threads of every CPU worker to the same cores.
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")

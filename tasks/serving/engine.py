@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
-from orchestrator.core.records import Answer, Question
+from orchestrator.core.records import Answer, Drafted, Question
 from orchestrator.recipes.recipe import Recipe
+
+Expected = Mapping[str, Sequence[str]]
+"""Question id → texts that its answer is expected to be like: what the parents wrote."""
 
 
 class InvalidWeights(Exception):
@@ -34,8 +38,11 @@ class Engine(Protocol):
             MergeRefused | InvalidWeights: the recipe is at fault; the engine can load the next one.
         """
 
-    def answer(self, questions: Sequence[Question]) -> list[Answer]:
+    def answer(self, questions: Sequence[Question], expected: Expected = MappingProxyType({})) -> list[Answer]:
         """Generate or score with the loaded recipe.
+
+        Args:
+            expected: question id → texts that its answer is expected to be like; it changes no answer.
 
         Returns:
             The answers in the order of the questions.
@@ -44,3 +51,6 @@ class Engine(Protocol):
             QuestionRefused: one of them is not what the engine can answer.
         """
         ...
+
+    def drafted(self) -> Drafted | None:
+        """Return what speculative decoding did for the last `answer`; None for an engine without it."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from types import MappingProxyType
 
 from orchestrator.core.records import Answer, Question
 from orchestrator.recipes.recipe import Recipe
+from tasks.serving.engine import Expected
 
 
 class FakeEngine:
@@ -30,12 +32,15 @@ class FakeEngine:
         """Remember the recipe, whose id goes into the hashes."""
         self.recipe_id = recipe.id
 
-    def answer(self, questions: Sequence[Question]) -> list[Answer]:
+    def answer(self, questions: Sequence[Question], expected: Expected = MappingProxyType({})) -> list[Answer]:
         """Return an answer for each question, in their order, after the time that they take."""
         memory = bytearray(int(self.gib * 2**30 * len(questions)))
         time.sleep(self.seconds * len(questions))
         del memory
         return [self._one(question) for question in questions]
+
+    def drafted(self) -> None:
+        """Return None: nothing is written token by token."""
 
     def _one(self, question: Question) -> Answer:
         digest = hashlib.sha256(f"{self.recipe_id}{question.id}".encode()).digest()

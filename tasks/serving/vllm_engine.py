@@ -10,14 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
-from orchestrator.core.records import Answer, Question, Serving
+from orchestrator.core.records import Answer, Drafted, Question, Serving
 from orchestrator.recipes.recipe import Recipe
 from tasks.merging.checkpoint import adapted, with_tokenizer
 from tasks.merging.live import write_checkpoint
 from tasks.serving.boot import Boot, prepare
-from tasks.serving.engine import InvalidWeights, QuestionRefused
-from tasks.serving.vllm_requests import Request, refusal, to_requests
+from tasks.serving.engine import Expected, InvalidWeights, QuestionRefused
+from tasks.serving.scoring import Scores
+from tasks.serving.suffixes import TOKEN_BYTES, packed
+from tasks.serving.vllm_requests import Kind, Request, refusal, to_requests
 
 
 class VllmEngine:
@@ -34,8 +38,11 @@ class VllmEngine:
         from vllm import LLM
 
         self.serving, self.scratch, self.keep, self.tokenizer = serving, scratch, keep, boot.tokenizer
+        self.drafts, self.measure = boot.drafts, boot.workers.engine.drafts == "auto"
+        self._drafted: Drafted | None = None
         self.llm = LLM(**boot.arguments)
         self.llm.collective_rpc("open_parents", args=(str(scratch), boot.place))
+        self.llm.collective_rpc("open_scoring")
 
     def load(self, recipe: Recipe) -> None:
         """Merge a recipe, and load its weights.
@@ -75,7 +82,7 @@ class VllmEngine:
                 raise InvalidWeights("; ".join(problems[:5]) + more)
         self._forget()
 
-    def answer(self, questions: Sequence[Question]) -> list[Answer]:
+    def answer(self, questions: Sequence[Question], expected: Expected = MappingProxyType({})) -> list[Answer]:
         """Generate or score with the loaded recipe; the answers are in the order of the questions.
 
         They depend on the questions of this call, and on no earlier one: the prefix cache starts empty.
@@ -84,9 +91,60 @@ class VllmEngine:
             QuestionRefused: vLLM refuses one of them.
         """
         self._forget()
-        requests = to_requests(questions, self.serving)
+        self._drafted = Drafted(0, 0) if self.drafts else None
+        requests, found = to_requests(questions, self.serving), dict[str, Answer]()
+        for kind in dict.fromkeys(request.kind for request in requests):
+            some = [request for request in requests if request.kind == kind]
+            if kind == Kind.SCORED:
+                outputs, scores = self._score(some)
+            elif kind == Kind.GREEDY and self.drafts:
+                outputs, scores = self._draft(some, self._texts(questions, expected)), {}
+            else:
+                outputs, scores = self._generate(some), {}
+            for request, output in zip(some, outputs, strict=True):
+                found |= {answer.question_id: answer for answer in request.read(output, scores)}
+        return [found[question.id] for question in questions]
+
+    def drafted(self) -> Drafted | None:
+        """Return what drafts did for the last `answer`; None for an engine without them."""
+        return self._drafted
+
+    def _score(self, requests: list[Request]) -> tuple[list[Any], Scores]:
+        scores: Scores = {}
+        self.llm.collective_rpc("begin_scoring")
         try:
-            outputs = self.llm.generate(
+            outputs = self._generate(requests)
+        finally:
+            for each in self.llm.collective_rpc("end_scoring"):
+                scores |= each
+        return outputs, scores
+
+    def _draft(self, requests: list[Request], texts: dict[bytes, list[bytes]]) -> list[Any]:
+        """Generate with drafts; the requests are sorted first, so that no long text is left for the end."""
+
+        def length(request: Request) -> int:
+            known = [len(text) // TOKEN_BYTES for text in texts[packed(request.prompt)]]
+            return max(known, default=int(request.sampling.max_tokens))
+
+        requests.sort(key=length, reverse=True)
+        self.llm.collective_rpc("begin_drafting", args=(texts, self.measure))
+        try:
+            return self._generate(requests)
+        finally:
+            self._drafted = self.llm.collective_rpc("end_drafting")[0]
+
+    def _texts(self, questions: Sequence[Question], expected: Expected) -> dict[bytes, list[bytes]]:
+        """Return prompt → texts that its answer is expected to be like, as tokens."""
+        tokenizer, texts = self.llm.get_tokenizer(), dict[bytes, list[bytes]]()
+        for question in questions:
+            tokens = [tokenizer.encode(text, add_special_tokens=False) for text in expected.get(question.id, ())]
+            texts.setdefault(packed(question.context), []).extend(map(packed, tokens))
+        return texts
+
+    def _generate(self, requests: list[Request]) -> list[Any]:
+        """Run requests of one kind; returns vLLM's RequestOutputs."""
+        try:
+            outputs: list[Any] = self.llm.generate(
                 [{"prompt_token_ids": request.prompt} for request in requests],
                 [request.sampling for request in requests],
                 use_tqdm=False,
@@ -95,10 +153,7 @@ class VllmEngine:
             for request in requests:
                 self._try(request)
             raise
-        found: dict[str, Answer] = {}
-        for request, output in zip(requests, outputs, strict=True):
-            found.update({answer.question_id: answer for answer in request.read(output)})
-        return [found[question.id] for question in questions]
+        return outputs
 
     def _try(self, request: Request) -> None:
         """Have vLLM accept a request, and take it back.

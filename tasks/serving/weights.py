@@ -33,7 +33,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 class Weights:
-    """The extension (`worker_extension_cls`); vLLM mixes it into its worker class."""
+    """The part of the worker extension that concerns weights."""
 
     def open_parents(self, scratch: str, place: Place) -> None:
         """Open the parents, once and before any other call.

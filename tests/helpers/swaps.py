@@ -26,7 +26,7 @@ def open_engine(folder: Path, dtype: str, scratch: Path, **settings: object) -> 
     workers = Workers(gpus=0.1 if torch.cuda.is_available() else 0.0, engine=EngineSettings.model_validate(values))
     serving = Serving("t", None, (0,), 256, "x", (), "a", str(folder))
     boot = plain_folder(Source("boot", "a", str(folder)), scratch)
-    return VllmEngine(Boot(boot, boot, dtype, workers, 3), serving, scratch)
+    return VllmEngine(Boot(boot, boot, dtype, workers, 3, workers.engine.drafts is True), serving, scratch)
 
 
 def scores(folder: Path, tokenizer: Path) -> list[tuple[float, bool]]:

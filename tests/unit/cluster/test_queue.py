@@ -16,6 +16,10 @@ def block(recipe: str, number: int, size: int = 4) -> Block:
     return Block(recipe, tuple(Question((10 * number + q,), (1,)) for q in range(size)))
 
 
+def text(recipe: str, number: int, size: int = 4, tokens: int = 16) -> Block:
+    return Block(recipe, tuple(Question((10 * number + q,), decoding=Decoding(tokens, ())) for q in range(size)))
+
+
 def keys(asked: Block) -> list[tuple[str, str]]:
     return [(asked.recipe_id, question.id) for question in asked.questions]
 
@@ -25,8 +29,9 @@ def keys(asked: Block) -> list[tuple[str, str]]:
 def test_whatever_breaks_each_question_is_answered_once_or_its_recipe_is_lost(
     data: st.DataObject, recipes: int, each: int, nodes: int
 ) -> None:
-    queue, names = Queue(), [f"n{i}" for i in range(nodes)]
-    work = [block(f"r{r}", b) for r in range(recipes) for b in range(each)]
+    queue, names = Queue(parents=data.draw(st.sets(st.sampled_from(["r0", "r1"])))), [f"n{i}" for i in range(nodes)]
+    kind = {b: data.draw(st.sampled_from([block, text])) for b in range(each)}
+    work = [kind[b](f"r{r}", b) for r in range(recipes) for b in range(each)]
     queue.add(work)
     workers: dict[tuple[str, int], Block | None] = {(name, i): None for name in names for i in range(2)}
     loaded: dict[tuple[str, int], str | None] = dict.fromkeys(workers)
@@ -49,7 +54,7 @@ def test_whatever_breaks_each_question_is_answered_once_or_its_recipe_is_lost(
                     assert at.recipe_id not in lost
                     lost[at.recipe_id] = breaks
             case _:
-                queue.done(at)
+                queue.answered(at, 1.0)
                 loaded[worker] = at.recipe_id
                 answered.update(keys(at))
     assert max(answered.values(), default=1) == 1
@@ -70,6 +75,35 @@ def test_a_worker_keeps_its_recipe_then_takes_a_new_one_then_helps() -> None:
     queue.done(third)
     going_on = queue.take("n", "c", ["n"])
     assert going_on and going_on.recipe_id == "c"
+
+
+def test_texts_come_before_the_rest_and_the_longest_first() -> None:
+    queue = Queue()
+    for recipe in ("a", "b"):
+        queue.add([block(recipe, 0), text(recipe, 1), text(recipe, 2, tokens=64), text(recipe, 3)])
+    order = [queue.take("n", "a", ["n"]) for _ in range(4)]
+    assert order == [text("a", 2, tokens=64), text("a", 1), text("a", 3), block("a", 0)], "by what they may write"
+    for number, each in enumerate(order):
+        assert each
+        queue.answered(each, float(number))
+    again = [queue.take("n", "b", ["n"]) for _ in range(4)]
+    assert again == [text("b", 3), text("b", 1), text("b", 2, tokens=64), block("b", 0)], "by what they took"
+
+
+def test_texts_wait_for_the_parents_texts_to_the_same_prompts() -> None:
+    queue = Queue(parents=["p", "q"])
+    queue.add([text("p", 1), text("q", 1), text("m", 1), text("m", 2), block("m", 3), text("n", 1)])
+    first, second = (queue.take("n", None, ["n"]) for _ in range(2))
+    assert first == text("p", 1) and second == text("q", 1)
+    assert queue.take("n", None, ["n"]) == text("m", 2), "which no parent is asked"
+    assert queue.take("n", "m", ["n"]) == block("m", 3)
+    assert queue.take("n", "m", ["n"]) is None and queue, "the rest waits"
+    queue.answered(first, 1.0)
+    assert queue.take("n", "m", ["n"]) is None
+    queue.lose("q")
+    queue.done(second)
+    assert queue.take("n", "m", ["n"]) == text("m", 1), "a parent that failed is not waited for"
+    assert queue.take("n", None, ["n"]) == text("n", 1)
 
 
 def test_a_block_that_broke_a_worker_waits_for_another_node() -> None:
