@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from orchestrator.config.backends import has_gpu_engine
 from orchestrator.config.load import load_config
 from orchestrator.config.methods import DELTAS, METHODS
 from orchestrator.config.workers import EngineSettings, Workers
@@ -66,10 +67,16 @@ def smollm2(scratch: Path) -> list[Path]:
 WORKERS = Workers(engine=EngineSettings(enforce_eager=True))  # on a GPU where the GPU build of vLLM is installed
 
 
-def start(folder: Path, tokenizer: Path, scratch: Path, dtype: str = "bfloat16", **settings: Any) -> VllmEngine:
-    """An engine without drafts, unless the settings have `drafts: True` or `"auto"`."""
+def start(
+    folder: Path, tokenizer: Path, scratch: Path, dtype: str = "bfloat16", share: float = 1.0, **settings: Any
+) -> VllmEngine:
+    """An engine without drafts, unless the settings have `drafts: True` or `"auto"`.
+
+    Args:
+        share: of a GPU, where there is one; several engines of a process share it.
+    """
     settings = {"enforce_eager": True, "drafts": False, **settings}
-    workers = Workers(gpus=0.0, engine=EngineSettings(**settings))
+    workers = Workers(gpus=share * has_gpu_engine(), engine=EngineSettings(**settings))
     serving = Serving("t", None, (), workers.engine.max_model_len, "x", (), "a", str(folder))
     return VllmEngine(Boot(folder, tokenizer, dtype, workers, 2, bool(settings["drafts"])), serving, scratch)
 

@@ -29,6 +29,8 @@ from orchestrator.recipes.recipe import Recipe
 from tasks.serving.engine import Expected
 from tasks.serving.vllm_engine import VllmEngine
 
+SHARE = 0.1
+"""Of a GPU for each engine; there are seven."""
 JUDGED = 100
 """Prompts before this one are asked here; the later ones are for choosing constants."""
 
@@ -66,7 +68,7 @@ def compare(
     pair: list[Path], merged: Recipe, asked: list[Question], batch: int, dtype: str, scratch: Path, repeat: int
 ) -> dict[str, Any]:
     """Both ways in turn, at one batch size and in one dtype."""
-    settings: dict[str, Any] = {"max_num_seqs": batch}
+    settings: dict[str, Any] = {"max_num_seqs": batch, "share": SHARE}
     without = start(pair[0], pair[1], scratch / f"without-{dtype}-{batch}", dtype, **settings)
     drafting = start(pair[0], pair[1], scratch / f"drafts-{dtype}-{batch}", dtype, drafts=True, **settings)
     expected = by_parents(without, [recipe("linear", pair, 0.0), recipe("linear", pair, 1.0)], asked)
@@ -94,7 +96,7 @@ def compare(
 
 def choosing(pair: list[Path], merged: Recipe, asked: list[Question], scratch: Path) -> int | None:
     """The largest batch for which an engine keeps its drafts that answers so many prompts at once."""
-    engine = start(pair[0], pair[1], scratch / "auto", drafts="auto", max_num_seqs=len(asked))
+    engine = start(pair[0], pair[1], scratch / "auto", drafts="auto", max_num_seqs=len(asked), share=SHARE)
     expected = by_parents(engine, [recipe("linear", pair, 0.0), recipe("linear", pair, 1.0)], asked)
     engine.load(merged)
     engine.answer(asked, expected)
