@@ -21,9 +21,9 @@ import numpy as np
 from orchestrator.config.backends import BACKENDS
 from orchestrator.config.workers import Workers
 from orchestrator.core.records import Drafted, Question
-from tasks.serving.suffixes import Alike, longest, taken
+from tasks.serving.suffixes import LONGEST, Alike, draft, longest
 
-MOST = 8
+MOST = LONGEST - 1
 """Most tokens of a draft."""
 TURN, TURNS = 8, 4
 """Steps in a row with drafts and then without them, and how often each has its turn before the faster is chosen."""
@@ -137,18 +137,15 @@ class Writing:
         Args:
             tokens: of the prompt and the text so far, int32.
         """
-        written = tokens[self.prompt :].tobytes()
-        for text in self.alike:
-            text.follow(written)
-        best = max(self.alike, key=lambda text: text.shared, default=None)
-        return (best.draft(MOST) if best else []) or _own(tokens)
-
-
-def _own(tokens: np.ndarray) -> list[int]:
-    """Guess what comes next from the prompt and the text themselves: they are quoted, and small models repeat them."""
-    text = tokens.tobytes()
-    place, shared = longest(text, text, end=len(tokens) - 1)
-    return taken(text, place, min(MOST, shared))
+        written, text = tokens[self.prompt :].tobytes(), tokens.tobytes()
+        for each in self.alike:
+            each.follow(written)
+        best = max(self.alike, key=lambda each: each.shared, default=None)
+        # The prompt and the text themselves: they are quoted, and small models repeat them.
+        place, shared = longest(text, text, end=len(tokens) - 1)
+        if best is None or shared >= best.shared:
+            return draft(text, place, shared)
+        return draft(best.text, best.next, best.shared)
 
 
 class Pace:

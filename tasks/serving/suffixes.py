@@ -13,8 +13,10 @@ import numpy as np
 
 SHORTEST = 2
 """Fewest tokens at the end of what is written that have to stand in the other text."""
-LONGEST = 16
-"""Most tokens that are compared; more say nothing more."""
+LONGEST = 17
+"""Most tokens that are compared. A draft has one token less than is shared."""
+LOOK = 64
+"""Most places of a text that are compared, the last ones first: long prompts repeat common pairs of tokens often."""
 TOKEN_BYTES = 4
 """Texts are searched as bytes, int32 as in vLLM: nothing in Python is as fast."""
 
@@ -52,14 +54,10 @@ class Alike:
         else:
             self.next, self.shared = longest(written, self.text)
 
-    def draft(self, most: int) -> list[int]:
-        """Return the tokens that are expected next; the fewer, the less the texts share."""
-        return taken(self.text, self.next, min(most, self.shared))
 
-
-def taken(text: bytes, start: int, count: int) -> list[int]:
-    """Return `count` tokens of a text from a place on; fewer at its end."""
-    tokens: list[int] = np.frombuffer(text, dtype=np.int32)[start : start + count].tolist()
+def draft(text: bytes, place: int, shared: int) -> list[int]:
+    """Return the tokens that are expected next: of a text from a place on, the fewer the less is shared before it."""
+    tokens: list[int] = np.frombuffer(text, dtype=np.int32)[place : place + max(0, shared - 1)].tolist()
     return tokens
 
 
@@ -74,22 +72,25 @@ def longest(written: bytes, text: bytes, end: int | None = None) -> tuple[int, i
     """
     part = written[-SHORTEST * TOKEN_BYTES :]
     place, shared, limit = 0, 0, len(text) if end is None else end * TOKEN_BYTES
-    while len(part) == SHORTEST * TOKEN_BYTES and (start := text.rfind(part, 0, limit)) >= 0:
+    left = LOOK * (len(part) == SHORTEST * TOKEN_BYTES)
+    while left and (start := text.rfind(part, 0, limit)) >= 0:
         if start % TOKEN_BYTES == 0:
+            left -= 1
             stop = start + len(part)
-            same = _common_end(written, text[:stop])
+            same = _common_end(written, text, stop)
             if same > shared:
                 place, shared = stop // TOKEN_BYTES, same
         limit = start + len(part) - 1
     return place, shared
 
 
-def _common_end(one: bytes, other: bytes) -> int:
-    """Count the tokens in which two texts end alike, at most `LONGEST`."""
-    most = min(len(one), len(other), LONGEST * TOKEN_BYTES)
-    count = SHORTEST
-    while (count + 1) * TOKEN_BYTES <= most and one[-(count + 1) * TOKEN_BYTES : -count * TOKEN_BYTES] == other[
-        -(count + 1) * TOKEN_BYTES : -count * TOKEN_BYTES
-    ]:
+def _common_end(one: bytes, other: bytes, end: int) -> int:
+    """Count the tokens in which a text, and the first `end` bytes of another, end alike; at most `LONGEST`."""
+    count, most = SHORTEST, min(len(one), end, LONGEST * TOKEN_BYTES) // TOKEN_BYTES
+
+    def before(text: bytes, stop: int) -> bytes:
+        return text[stop - (count + 1) * TOKEN_BYTES : stop - count * TOKEN_BYTES]
+
+    while count < most and before(one, len(one)) == before(other, end):
         count += 1
     return count

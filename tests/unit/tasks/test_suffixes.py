@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.serving.suffixes import LONGEST, SHORTEST, Alike, longest, packed
+from tasks.serving.suffixes import LONGEST, SHORTEST, Alike, draft, longest, packed
 
 TOKENS = st.lists(st.integers(0, 3) | st.sampled_from([256, 65536, 2**24]), max_size=30)
 """Few tokens, so that there is something in common; some whose bytes are those of others, shifted."""
@@ -37,15 +37,19 @@ def test_what_is_followed_step_by_step_is_found_again(text: list[int], written: 
         agrees = shared(written[:done], text, alike.next)
         begins = written[:done] == text[:done] and alike.next == done
         assert alike.shared <= agrees + SHORTEST * begins
-        assert alike.draft(8) == text[alike.next : alike.next + min(8, alike.shared)]
+        drafted = draft(alike.text, alike.next, alike.shared)
+        assert drafted == text[alike.next : alike.next + max(0, alike.shared - 1)]
 
 
 def test_a_text_that_begins_alike_is_drafted_from_at_once() -> None:
     alike = Alike(packed([7, 8, 9, 10, 11, 12]))
-    assert alike.draft(8) == [7, 8]
-    alike.follow(packed([7]))
-    assert alike.draft(8) == [8, 9, 10]
-    alike.follow(packed([7, 1]))
-    assert alike.draft(8) == []
-    alike.follow(packed([7, 1, 10, 11]))
-    assert alike.draft(8) == [12], "the end of what is written stands in it again"
+
+    def drafted(*written: int) -> list[int]:
+        alike.follow(packed(written))
+        return draft(alike.text, alike.next, alike.shared)
+
+    assert drafted() == [7]
+    assert drafted(7) == [8, 9]
+    assert drafted(7, 8) == [9, 10, 11]
+    assert drafted(7, 8, 1) == []
+    assert drafted(7, 8, 1, 10, 11) == [12], "the end of what is written stands in it again"
