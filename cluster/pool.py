@@ -45,18 +45,15 @@ class Pool:
         spec: what each worker is given.
         limit: at most this many workers, if there is less work than room.
         log: gets a line for each event of workers and nodes.
-        texts: what the parents wrote so far; their own blocks are evaluated before those that draft from them.
 
     Raises:
         EngineStartError: no node has room for one worker.
     """
 
-    def __init__(
-        self, spec: WorkerSpec, limit: int, log: Callable[[str], None] = say, texts: ParentTexts | None = None
-    ) -> None:
+    def __init__(self, spec: WorkerSpec, limit: int, log: Callable[[str], None] = say) -> None:
         self.workers = WorkerSlots(spec, limit, log)
-        self.texts = texts or ParentTexts({})
-        self.queue = Queue(self.texts.texts)
+        self.texts = ParentTexts({})
+        self.queue = Queue()
         self.timeouts = Timeouts(spec.workers.patience)
         self.log = log
         self._checked = time.monotonic()
@@ -68,6 +65,11 @@ class Pool:
     def __exit__(self, *_: object) -> None:
         for slot in list(self.workers.slots):
             self.workers.remove(slot)
+
+    def draft_from(self, texts: ParentTexts) -> None:
+        """Have texts drafted from what the parents wrote; their own blocks are then evaluated before the others'."""
+        self.texts = texts
+        self.queue.await_texts(texts.texts)
 
     def add(self, blocks: Sequence[Block]) -> None:
         """Put blocks at the end of the queue, also while it runs."""

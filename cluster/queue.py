@@ -41,15 +41,12 @@ class Queue:
     """Blocks that wait; falsy when there are none.
 
     Every operation is O(blocks of a recipe), except helping at the end, which is O(recipes under way).
-
-    Args:
-        parents: ids of the recipes whose texts the others' are drafted from.
     """
 
-    def __init__(self, parents: Collection[str] = ()) -> None:
+    def __init__(self) -> None:
         self._waiting: dict[str, list[Block]] = {}
         """Recipe → its blocks; never empty ones."""
-        self._awaited: dict[str, set[str]] = {parent: set() for parent in parents}
+        self._awaited: dict[str, set[str]] = {}
         """Parent → questions whose texts are still to come."""
         self._seconds: dict[str, float] = {}
         """Block id → what its questions took, for the last recipe that answered them."""
@@ -64,6 +61,10 @@ class Queue:
 
     def __bool__(self) -> bool:
         return bool(self._waiting or self._suspects)
+
+    def await_texts(self, parents: Iterable[str]) -> None:
+        """Hold back blocks that write texts until some recipes, which are added later, have written theirs."""
+        self._awaited = {parent: self._awaited.get(parent, set()) for parent in parents}
 
     def add(self, blocks: Iterable[Block]) -> None:
         """Put blocks at the end."""

@@ -12,7 +12,7 @@ for each size of its batch, and keeps the faster (`Pace`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from orchestrator.config.backends import BACKENDS
 from orchestrator.config.workers import Workers
-from orchestrator.core.records import Drafted, Question
+from orchestrator.core.records import Drafted
 from tasks.serving.suffixes import LONGEST, Alike, draft, longest
 
 MOST = LONGEST - 1
@@ -29,12 +29,10 @@ TURN, TURNS = 8, 4
 """Steps in a row with drafts and then without them, and how often each has its turn before the faster is chosen."""
 
 
-def has_drafts(workers: Workers, questions: Iterable[Question]) -> bool:
-    """Whether the engines of a sweep with these questions write texts with drafts."""
+def has_drafts(workers: Workers) -> bool:
+    """Whether the engines write greedy texts with drafts."""
     engine = workers.engine
-    if not (engine.drafts and BACKENDS[workers.backend].loads_weights) or engine.pipeline_parallel_size > 1:
-        return False
-    return any(question.decoding is not None and question.decoding.temperature == 0 for question in questions)
+    return bool(engine.drafts) and BACKENDS[workers.backend].loads_weights and engine.pipeline_parallel_size == 1
 
 
 class Drafts:

@@ -29,7 +29,8 @@ def keys(asked: Block) -> list[tuple[str, str]]:
 def test_whatever_breaks_each_question_is_answered_once_or_its_recipe_is_lost(
     data: st.DataObject, recipes: int, each: int, nodes: int
 ) -> None:
-    queue, names = Queue(parents=data.draw(st.sets(st.sampled_from(["r0", "r1"])))), [f"n{i}" for i in range(nodes)]
+    queue, names = Queue(), [f"n{i}" for i in range(nodes)]
+    queue.await_texts(data.draw(st.sets(st.sampled_from(["r0", "r1"]))))
     kind = {b: data.draw(st.sampled_from([block, text])) for b in range(each)}
     work = [kind[b](f"r{r}", b) for r in range(recipes) for b in range(each)]
     queue.add(work)
@@ -91,7 +92,8 @@ def test_texts_come_before_the_rest_and_the_longest_first() -> None:
 
 
 def test_texts_wait_for_the_parents_texts_to_the_same_prompts() -> None:
-    queue = Queue(parents=["p", "q"])
+    queue = Queue()
+    queue.await_texts(["p", "q"])
     queue.add([text("p", 1), text("q", 1), text("m", 1), text("m", 2), block("m", 3), text("n", 1)])
     first, second = (queue.take("n", None, ["n"]) for _ in range(2))
     assert first == text("p", 1) and second == text("q", 1)
