@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from cluster.session import QUIET
 from orchestrator.config.backends import BACKENDS
 from orchestrator.core.packages import HOME
@@ -34,6 +36,8 @@ from tasks.device import device_name
 BUDGET_S = 530.0
 SLOWER = 5
 """How much longer everything may take without a GPU, where nobody waits for a card."""
+MODEL_BYTES = 33e9
+"""Bytes of the largest models that a step makes: two of 8B in bfloat16."""
 RESULTS = HOME / "benchmarks" / "data" / "gpu.jsonl"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "RAY_ADDRESS": "local", "PYTHONUNBUFFERED": "1"}
 
@@ -74,11 +78,11 @@ STEPS = [
 
 def run(step: Step, gpu: bool, scratch: Path, limit_s: float) -> dict[str, Any]:
     """Run a step, and return its line: its own result, or what went wrong."""
-    command, log = step.command(gpu, scratch), scratch / f"{step.name}.log"
     if step.module and importlib.util.find_spec(step.module) is None:
         return {"step": step.name, "skipped": f"there is no {step.module}"}
     if step.needs and not step.needs.is_dir():
         return {"step": step.name, "skipped": f"there is no {step.needs.relative_to(HOME)}"}
+    command, log = step.command(gpu, scratch), scratch / f"{step.name}.log"
     path = os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))
     environment = {**QUIET, **OFFLINE, **os.environ, "PYTHONPATH": path}
     began = time.monotonic()
@@ -121,7 +125,7 @@ def machine(gpu: bool) -> dict[str, Any]:
     """Describe this machine and the versions, for every line."""
     installed = {each.name: each.version for each in importlib.metadata.distributions()}
     return {
-        "card": device_name(gpu) if not gpu else _card(),
+        "card": _card() if gpu else device_name(gpu=False),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "vllm": BACKENDS["vllm"].version,
@@ -141,6 +145,13 @@ def has_gpu() -> bool:
     return bool(listed)
 
 
+def in_memory() -> Path | None:
+    """Return a folder in memory where it has room for the models, for pinned copies and as much beside; else None."""
+    memory = Path("/dev/shm")
+    room = memory.is_dir() and shutil.disk_usage(memory).free > 1.3 * MODEL_BYTES
+    return memory if room and psutil.virtual_memory().available > 3 * MODEL_BYTES else None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [step.name for step in STEPS]
@@ -154,13 +165,15 @@ def main() -> int:
     slower = 1 if gpu else SLOWER
     budget_s = args.budget or BUDGET_S * slower
     about, ends, failed = machine(gpu), time.monotonic() + budget_s, 0
+    home = in_memory()
     args.logs.mkdir(parents=True, exist_ok=True)
     for step in (step for step in STEPS if step.name in args.steps):
         limit_s = min(step.limit_s * slower, ends - time.monotonic())
-        with tempfile.TemporaryDirectory(prefix=f"mergefront-{step.name}-") as folder:
+        with tempfile.TemporaryDirectory(prefix=f"mergefront-{step.name}-", dir=home) as folder:
             if limit_s > 15:
                 line = run(step, gpu, Path(folder), limit_s)
-                shutil.copy(Path(folder) / f"{step.name}.log", args.logs) if "skipped" not in line else None
+                for log in Path(folder).glob(f"{step.name}.log"):
+                    shutil.copy(log, args.logs)
             else:
                 line = {"step": step.name, "skipped": f"the budget of {budget_s:g} s is spent"}
         failed += not line.get("ok", True)

@@ -58,20 +58,6 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return args
 
 
-def roomy(scratch: Path, wanted_bytes: float) -> Path:
-    """Choose a folder for models: in memory where there is room for them and as much beside them, else in `scratch`."""
-    memory = Path("/dev/shm")
-    if memory.is_dir() and shutil.disk_usage(memory).free > 1.3 * wanted_bytes and _available() > 3 * wanted_bytes:
-        return memory / scratch.name
-    return scratch / "models"
-
-
-def _available() -> int:
-    import psutil
-
-    return int(psutil.virtual_memory().available)
-
-
 def count(shape: str) -> int:
     """Count the weights of a shape."""
     return sum(tensor.numel() for tensor in _empty(shape).values())
@@ -113,8 +99,7 @@ def make_model(folder: Path, shape: str, seed: int, device: str) -> Path:
 
     for name, like in tensors.items():
         drawn = torch.empty(like.shape, dtype=torch.bfloat16, device=device)
-        drawn.fill_(1) if "norm" in name else drawn.normal_(0, 0.02, generator=generator)
-        shards[-1][name] = drawn.cpu()
+        shards[-1][name] = (drawn.fill_(1) if "norm" in name else drawn.normal_(0, 0.02, generator=generator)).cpu()
         if sum(tensor.nbytes for tensor in shards[-1].values()) > SHARD_BYTES:
             write()
     if shards[-1]:

@@ -7,7 +7,6 @@ times the copy's time it takes (`floors`). Then answers a second: lettered quest
 
 from __future__ import annotations
 
-import shutil
 import statistics
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.common import recipe, seconds, timed
-from benchmarks.gpu.models import count, finish, make_model, open_engine, parse, roomy, step_parser
+from benchmarks.gpu.models import count, finish, make_model, open_engine, parse, step_parser
 from benchmarks.gpu.speed import copy_bytes_per_s, host_bytes_per_s
 from orchestrator.core.records import Decoding, Question
 from tasks.merging import lazy
@@ -93,27 +92,23 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=7)
     args = parse(parser)
     device, size = "cuda" if args.gpu else "cpu", 2 * count(args.shape)
-    home = roomy(args.scratch, 2 * size)
     result: dict[str, Any] = {"shape": args.shape, "weights_gb": round(size / 1e9, 2)}
-    try:
-        making, parents = timed(lambda: [make_model(home / name, args.shape, seed, device) for seed, name in _NAMES])
-        starting, engine = timed(lambda: open_engine(parents[0], args.scratch / "engine", gpu=args.gpu))
-        result |= {"made_s": round(making, 1), "engine_s": round(starting, 1)}
-        copy = copy_bytes_per_s(device, 2**28)
-        floors = {"mapped": 3 * size / copy}
-        if args.gpu:
-            pinned = {"pinned": 2 * size / host_bytes_per_s(device, 2**28)}
-            # On a small card the engine has left no room for the parents.
-            floors = {**({"gpu": 3 * size / copy} if torch.cuda.mem_get_info()[0] > 2.1 * size else {}), **pinned}
-        for place, floor_s in floors.items():
-            result[place] = swaps(engine, place, parents, args.repeat, floor_s)
-            result[place]["gb_s"] = round(3 * size / result[place]["linear"]["median_s"] / 1e9, 1)
-            if place == "gpu":
-                result["pieces"] = pieces(engine, parents, device)
-            finish(result)  # what comes next may run out of time
-        result |= scoring(engine, 700, few=not args.gpu)
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+    making, parents = timed(lambda: [make_model(args.scratch / n, args.shape, seed, device) for seed, n in _NAMES])
+    starting, engine = timed(lambda: open_engine(parents[0], args.scratch / "engine", gpu=args.gpu))
+    result |= {"made_s": round(making, 1), "engine_s": round(starting, 1)}
+    copy = copy_bytes_per_s(device, 2**28)
+    floors = {"mapped": 3 * size / copy}
+    if args.gpu:
+        pinned = {"pinned": 2 * size / host_bytes_per_s(device, 2**28)}
+        # On a small card the engine has left no room for the parents.
+        floors = {**({"gpu": 3 * size / copy} if torch.cuda.mem_get_info()[0] > 2.1 * size else {}), **pinned}
+    for place, floor_s in floors.items():
+        result[place] = swaps(engine, place, parents, args.repeat, floor_s)
+        result[place]["gb_s"] = round(3 * size / result[place]["linear"]["median_s"] / 1e9, 1)
+        if place == "gpu":
+            result["pieces"] = pieces(engine, parents, device)
+        finish(result)  # what comes next may run out of time
+    result |= scoring(engine, 700, few=not args.gpu)
     finish(result)
 
 

@@ -244,7 +244,9 @@ def _as_stored(model: torch.nn.Module) -> bool:
 def _probe(module: torch.nn.Module) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     dtype = getattr(module, "params_dtype", torch.float32)
-    size = getattr(module, "input_size_per_partition", None) or module.input_size
+    # A head's width is its embedding's, and has that name in vLLM 0.26.
+    names = ("input_size_per_partition", "input_size", "embedding_dim")
+    size = next(getattr(module, name) for name in names if hasattr(module, name))
     probe = torch.randn(4, size, generator=generator).to(dtype)
     with torch.no_grad():
         made: torch.Tensor = module.cpu_linear(probe, module.weight, None)
