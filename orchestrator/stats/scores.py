@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ class Score:
     weights: tuple[float, ...]
     """Weight of each task; they sum to 1."""
 
-    @property
+    @cached_property
     def se(self) -> float | None:
         """The standard error of `value`; None where nothing varies among the documents, or a task has only one."""
         se = float(estimates([self]).ses[0])

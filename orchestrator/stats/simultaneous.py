@@ -28,7 +28,9 @@ WORK = 2e9
 ENOUGH = 400
 """With fewer draws than this, for the pairs of some 2200 recipes, the union bound takes the bootstrap's place."""
 PIECE = 512
-"""Number of recipes whose contributions, or leads over all others, are computed at once, to limit memory."""
+"""Number of recipes whose contributions are computed at once, to limit memory."""
+FEW_PLACES = 32
+"""Number of recipes that are compared with all others at once: what that takes stays in the processor's cache."""
 Reals = npt.NDArray[np.float32]
 """Half the memory and time of `Floats`; draws need no more digits."""
 
@@ -71,19 +73,16 @@ def may_be_on_front(objectives: Sequence[Estimates], level: float = 0.95) -> npt
     normal = _pairs_critical(objectives, level)
     # No pair has more degrees of freedom than this, so that a lesser lead is never beyond doubt.
     least = min(float(stdtrit(sum(each.sizes) - len(each.sizes), ndtr(normal))) for each in objectives)
-    contributions = [each.contributions() for each in objectives]
     found = np.empty(count, bool)
-    for start in range(0, count, PIECE):
-        places = np.arange(start, min(start + PIECE, count))
-        leads = _leads(objectives, contributions, places)
-        best, doubted = leads.argmax(axis=1), leads.max(axis=1) > least
+    for places, rivals, leads in _rivals(objectives, least):
+        best, doubted = np.where(rivals, leads, -np.inf).argmax(axis=1), rivals.any(axis=1)
         beaten = np.zeros(len(places), bool)
         # Nearly always the largest lead decides: these are looked at together.
         beaten[doubted] = _beats(objectives, best[doubted], places[doubted], normal)
         for row in np.flatnonzero(doubted & ~beaten):
-            rivals = np.flatnonzero(leads[row] > least)
-            rivals = rivals[np.argsort(-leads[row, rivals], kind="stable")]
-            beaten[row] = _beaten(objectives, places[row], rivals, normal)
+            own = np.flatnonzero(rivals[row])
+            own = own[np.argsort(-leads[row, own], kind="stable")]
+            beaten[row] = _beaten(objectives, places[row], own, normal)
         found[places] = ~beaten
     return found
 
@@ -126,23 +125,28 @@ def _pairs_critical(objectives: Sequence[Estimates], level: float) -> float:
     return max(NORMAL, float(np.quantile(largest, level)))
 
 
-def _leads(objectives: Sequence[Estimates], contributions: Sequence[Floats], places: Ints) -> Reals:
-    """Compute the leads of all recipes over some, in standard errors, in the objective where it is the smallest.
+def _rivals(objectives: Sequence[Estimates], least: float) -> Iterator[tuple[Ints, npt.NDArray[np.bool_], Floats]]:
+    """Find for each recipe those that lead by more than `least` standard errors in every objective.
 
-    Args:
-        contributions: of the recipes, for each objective.
-        places: of the recipes that the leads are over.
-
-    Returns:
-        Shape (places, recipes); infinite where a difference has no error.
+    Yields:
+        Some recipes' places, whether the others are rivals of each, and the leads of these in the objective where they
+        are the smallest; shapes (places,), (places, recipes) twice.
     """
-    smallest = np.full((len(places), len(objectives[0].values)), np.inf, np.float32)
-    for each, own in zip(objectives, contributions, strict=True):
-        ses = _paired_ses(own, places)
-        leads = (each.values - each.values[places, None]).astype(np.float32)
-        sure = np.where(leads > 0, np.float32(np.inf), np.float32(0))
-        np.minimum(smallest, np.divide(leads, ses, out=sure, where=ses > 0), out=smallest)
-    return smallest
+    count = len(objectives[0].values)
+    products = []
+    for each in objectives:
+        scaled = least * each.contributions()
+        squares, ones = (scaled**2).sum(axis=1), np.ones(count)
+        # The product of a row and a column is the variance of their difference times least²: a² + b² - 2ab.
+        products.append((np.column_stack([-2 * scaled, squares, ones]), np.column_stack([scaled, ones, squares]).T))
+    for start in range(0, count, FEW_PLACES):
+        places = np.arange(start, min(start + FEW_PLACES, count))
+        rivals, smallest = np.ones((len(places), count), bool), np.full((len(places), count), np.inf)
+        for each, (rows, columns) in zip(objectives, products, strict=True):
+            leads = each.values - each.values[places, None]
+            rivals &= leads * np.abs(leads) > rows[places] @ columns
+            np.minimum(smallest, leads, out=smallest)
+        yield places, rivals, smallest
 
 
 def _beats(objectives: Sequence[Estimates], rivals: Ints, places: Ints, normal: float) -> npt.NDArray[np.bool_]:
