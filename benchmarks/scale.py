@@ -94,7 +94,8 @@ class Simulated:
     now: float = 0.0
     """The driver's."""
     busy: float = 0.0
-    _done: list[tuple[float, int, Block]] = field(default_factory=list)
+    _done: list[tuple[float, int, Block, float]] = field(default_factory=list)
+    """When, by which worker, which block, and its seconds without those of the recipe's weights."""
     _loaded: dict[int, str] = field(default_factory=dict)
 
     def hand_out(self, worker: int) -> None:
@@ -102,18 +103,18 @@ class Simulated:
         if block is None:
             return
         swap = SWAP_S * (self._loaded.get(worker) != block.recipe_id)
-        took = swap + self.seconds(block)
+        took = self.seconds(block)
         self._loaded[worker] = block.recipe_id
-        self.busy += took
-        heapq.heappush(self._done, (self.now + took, worker, block))
+        self.busy += swap + took
+        heapq.heappush(self._done, (self.now + swap + took, worker, block, took))
 
     def next(self) -> tuple[int, Block] | None:
         """Who is done next; time goes on to it."""
         if not self._done:
             return None
-        at, worker, block = heapq.heappop(self._done)
+        at, worker, block, took = heapq.heappop(self._done)
         self.now = max(self.now, at)
-        self.queue.done(block)
+        self.queue.answered(block, took)
         return worker, block
 
 
