@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 
 from orchestrator.stats.estimates import Floats
 from orchestrator.stats.seeds import BySeed, paired
@@ -47,6 +46,8 @@ def equivalents(one: Curve, other: Curve, sign: float = 1.0) -> list[Equivalent]
     Args:
         sign: +1 where higher is better, else -1.
     """
+    from scipy.optimize import isotonic_regression  # slow to import, which every sweep's start would wait for
+
     sizes = sorted(other)
     means = sign * np.array([_mean(other[size]) for size in sizes])
     fit = isotonic_regression(means, weights=[len(other[size]) for size in sizes]).x

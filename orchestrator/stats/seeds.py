@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri, stdtrit
 
 from orchestrator.stats.estimates import Estimates
@@ -142,6 +141,8 @@ def ratio(number: SeedMean, base: SeedMean, family: int = 1) -> Ratio | None:
     """
     if number.value <= 0 or base.value <= 0 or math.isnan(number.interval()[0]):
         return None
+
+    from scipy.optimize import brentq  # slow to import, which every sweep's start would wait for
 
     value = far = number.value / base.value
     least = (number - base * value).interval(family)
