@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shutil
 from collections.abc import Callable
@@ -58,6 +59,8 @@ def recipe(method: str, folders: Folders) -> Recipe:
             return Recipe("linear", ((a, {"weight": 0.7}), (b, {"weight": 0.3})), None, {}, "float32")
         case "slerp":
             return Recipe("slerp", ((a, {}), (b, {})), a, {"t": 0.3}, "float32")
+        case "sce":
+            return Recipe("sce", ((a, {}), (b, {})), base, {"select_topk": 0.5}, "float32")
     seed = 7 if method.startswith("dare") else None
     return Recipe(method, ((a, BOTH[0]), (b, BOTH[1])), base, {}, "float32", seed)
 
@@ -67,7 +70,7 @@ def work(engine: VllmEngine) -> list[tuple[int, int]]:
     return list(engine.llm.collective_rpc("work"))
 
 
-@pytest.mark.parametrize("method", ["linear", "slerp", "ties", "dare_ties"])
+@pytest.mark.parametrize("method", ["linear", "slerp", "ties", "dare_ties", "sce"])
 def test_two_ranks_hold_and_answer_what_one_does(
     method: str, folders: Folders, ranks: VllmEngine, vllm: VllmEngine, tmp_path: Path
 ) -> None:
@@ -108,10 +111,25 @@ def test_a_rank_works_out_its_own_shards_alone(folders: Folders, ranks: VllmEngi
 
 def test_whole_tensors_are_shared_out(folders: Folders, ranks: VllmEngine) -> None:
     everything = sum(math.prod(header.shape) for header in read_headers("a", folders["a"]).values())
-    ranks.load(recipe("ties", folders))
+    ranks.load(recipe("sce", folders))
     elements, read = zip(*work(ranks), strict=True)
     assert sum(elements) == everything and max(elements) <= UNEVEN * everything
     assert sum(read) == 3 * ITEM * everything and max(read) <= UNEVEN * 3 * ITEM * everything
+
+
+def test_what_a_density_keeps_is_measured_by_one_rank_for_both_and_only_once(
+    folders: Folders, ranks: VllmEngine
+) -> None:
+    everything = sum(math.prod(header.shape) for header in read_headers("a", folders["a"]).values())
+    wanted = recipe("ties", folders)
+    denser = tuple((model, {**own, "density": own["density"] + 0.1}) for model, own in wanted.models)
+    heavier = tuple((model, {**own, "weight": 0.9}) for model, own in denser)
+    ranks.load(dataclasses.replace(wanted, models=denser))
+    first = [read for _, read in work(ranks)]
+    ranks.load(dataclasses.replace(wanted, models=heavier))
+    measured = [before - again for before, (_, again) in zip(first, work(ranks), strict=True)]
+    assert sum(measured) == 2 * 3 * ITEM * everything, "each of two densities, of three models' tensors"
+    assert max(measured) <= UNEVEN * sum(measured)
 
 
 def test_an_adapter_is_merged_in_once_for_both(
