@@ -146,7 +146,12 @@ def _slerp(task: Any, measured: Measured) -> Merge:
     sine = torch.sin(theta)
     a = torch.where(linear, 1 - t, torch.sin((1 - t) * theta) / sine).item()
     b = torch.where(linear, t, torch.sin(t * theta) / sine).item()
-    return lambda parts: ((parts[base].float() * a).add_(parts[other].float() * b)).to(parts[base].dtype)
+
+    def merge(parts: Tensors) -> torch.Tensor:
+        first, second = (parts[model].to(torch.float32, copy=True) for model in (base, other))
+        return first.mul_(a).add_(second.mul_(b)).to(parts[base].dtype)
+
+    return merge
 
 
 def _nuslerp_angle(task: Any) -> list[Measure]:
