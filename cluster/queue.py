@@ -2,9 +2,10 @@
 
 No Ray is in it, so that `benchmarks.scale` drives the very same code by a simulated clock. A free worker continues with
 the recipe whose weights it has loaded, else takes one that no worker is at, else helps with the recipe that has most
-blocks left. Of a recipe's blocks, those with texts come first, the longest by what the same questions took before, so
-that short ones are left for the end, when workers wait for one another. A block that broke a worker comes before all,
-and on a node where it broke none, if there is one.
+blocks left. Of a recipe's blocks, those with texts come first, the longest by what the same questions took before; and
+when few recipes are left, texts of any of them come before the rest of a worker's own. So short blocks are left for the
+end, when workers wait for one another. A block that broke a worker comes before all, and on a node where it broke
+none, if there is one.
 
 Texts are drafted from those of some recipes, the parents: a block that writes texts waits until these are answered.
 """
@@ -14,13 +15,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from orchestrator.core.records import Block
 
 ATTEMPTS = 3
 """Workers that may break at a block before its recipe fails; engines that may fail to start in one place."""
+LAST = 5
+"""Recipes a worker that are left when texts begin to come before the rest of every recipe."""
 LOOK = 64
 """Most recipes without a worker that are looked at for a block that need not wait; all have much the same blocks."""
 
@@ -50,6 +53,8 @@ class Queue:
         """Parent → questions whose texts are still to come."""
         self._seconds: dict[str, float] = {}
         """Block id → what its questions took, for the last recipe that answered them."""
+        self._texts: Counter[str] = Counter()
+        """Recipe → how many of its blocks write texts."""
         self._idle: dict[str, None] = {}
         """Those of the waiting recipes that no worker is at, in their order."""
         self._workers: Counter[str] = Counter()
@@ -70,6 +75,7 @@ class Queue:
         """Put blocks at the end."""
         for block in blocks:
             self._waiting.setdefault(block.recipe_id, []).append(block)
+            self._texts[block.recipe_id] += block.writes > 0
             if block.recipe_id in self._awaited:
                 self._awaited[block.recipe_id].update(q.id for q in block.questions if q.decoding)
             self._see(block.recipe_id)
@@ -88,6 +94,9 @@ class Queue:
             if block is None:
                 return None
             self._waiting[block.recipe_id].remove(block)
+            self._texts[block.recipe_id] -= block.writes > 0
+            if not self._texts[block.recipe_id]:
+                del self._texts[block.recipe_id]
             if not self._waiting[block.recipe_id]:
                 del self._waiting[block.recipe_id]
         self._workers[block.recipe_id] += 1
@@ -144,6 +153,7 @@ class Queue:
         self._lost.add(recipe_id)
         self._awaited.pop(recipe_id, None)
         self._waiting.pop(recipe_id, None)
+        self._texts.pop(recipe_id, None)
         self._idle.pop(recipe_id, None)
         self._suspects = [block for block in self._suspects if block.recipe_id != recipe_id]
 
@@ -155,6 +165,7 @@ class Queue:
         recipe_id = blocks[0].recipe_id
         if recipe_id not in self._lost:
             self._waiting[recipe_id] = [*blocks, *self._waiting.get(recipe_id, ())]
+            self._texts[recipe_id] += sum(block.writes > 0 for block in blocks)
         self.done(blocks[0])
 
     def _see(self, recipe_id: str) -> None:
@@ -169,12 +180,17 @@ class Queue:
         return None
 
     def _choose(self, loaded: str | None) -> Block | None:
-        first = [loaded] if loaded in self._waiting else []
-        for recipe_id in itertools.chain(first, itertools.islice(self._idle, LOOK)):
-            if block := self._longest(recipe_id):
-                return block
+        own = self._longest(loaded) if loaded in self._waiting else None
+        if own and (own.writes or len(self._workers) < 2 or len(self._idle) > LAST * len(self._workers)):
+            return own
+        texts = (block for block in self._of_some(self._texts) if block.writes)
+        if block := next(texts if own else self._of_some(self._idle), own):
+            return block
         most_left = sorted(self._waiting, key=lambda recipe_id: -len(self._waiting[recipe_id]))
         return next(filter(None, map(self._longest, most_left)), None)
+
+    def _of_some(self, recipe_ids: Iterable[str]) -> Iterator[Block]:
+        return filter(None, map(self._longest, itertools.islice(recipe_ids, LOOK)))
 
     def _longest(self, recipe_id: str) -> Block | None:
         """Return the block of a recipe that is likely to take longest, texts before others; None where all wait."""

@@ -91,6 +91,17 @@ def test_texts_come_before_the_rest_and_the_longest_first() -> None:
     assert again == [text("b", 3), text("b", 1), text("b", 2, tokens=64), block("b", 0)], "by what they took"
 
 
+def test_near_the_end_texts_of_any_recipe_come_before_the_rest_of_a_workers_own() -> None:
+    queue = Queue()
+    for recipe in ("a", "b", "c"):
+        queue.add([block(recipe, 0), text(recipe, 1)])
+    alone = [queue.take("n", "a", ["n"]), queue.take("n", "a", ["n"])]
+    assert alone == [text("a", 1), block("a", 0)], "one worker waits for nobody"
+    assert queue.take("n", None, ["n"]) == text("b", 1)
+    assert queue.take("n", "b", ["n"]) == text("c", 1), "before the rest of b"
+    assert queue.take("n", "b", ["n"]) == block("b", 0)
+
+
 def test_texts_wait_for_the_parents_texts_to_the_same_prompts() -> None:
     queue = Queue()
     queue.await_texts(["p", "q"])
