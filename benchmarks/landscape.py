@@ -122,7 +122,7 @@ def main() -> None:
     out = parser.parse_args().out
     with locked(Layout(out)):
         sweep, params = open_landscape(Layout(out))
-        with computing(sweep.config, sweep.layout, None, searches=False) as compute:
+        with computing(sweep, None, searches=False) as compute:
             evaluate(sweep, sweep.grid, compute)
         FILE.parent.mkdir(exist_ok=True)
         pq.write_table(table(sweep, params), FILE, compression="zstd")

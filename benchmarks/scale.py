@@ -219,7 +219,7 @@ def real(path: Path, raylets: int, cpus: int) -> None:
     sweep = open_sweep(load_config(path), Layout(path.parent / "real"))
     blocks, recipes = missing_blocks(sweep, sweep.grid), {recipe.id: recipe for recipe in sweep.recipes}
     busy, first, cpu, results = 0.0, 0.0, 0.0, 0
-    with Pool(worker_spec(sweep.config, sweep.layout, sweep.serving, sweep.sources), limit=len(blocks)) as pool:
+    with Pool(worker_spec(sweep), limit=len(blocks)) as pool:
         for result in pool.run(recipes, blocks):
             record(sweep, sweep.layout, result)
             if isinstance(result, Answered):

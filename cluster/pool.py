@@ -155,8 +155,8 @@ class Pool:
             case Waiting():  # the engine started so fast that Ray has not delivered yet where
                 self.workers.calls[ref] = slot
             case Starting():
-                self.timeouts.start.observe(result)
-                slot.state, slot.failed_starts = slot.state.ready(result), 0
+                self.timeouts.start.observe(time.monotonic() - slot.state.since)
+                slot.state, slot.failed_starts = slot.state.ready(), 0
         return None
 
     def _finished(self, slot: Slot, state: Busy, result: Answered | Failure) -> Answered | Failure | None:

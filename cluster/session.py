@@ -70,7 +70,6 @@ def session(spill: Path | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    logging.getLogger("ray").setLevel(logging.ERROR)  # it would warn that it leaves SIGTERM to us, off the main thread
     joined = find()
     with code(joined) as environment:
         if joined:

@@ -41,13 +41,9 @@ class Placed:
 class Starting(Placed):
     """Its engine starts."""
 
-    def ready(self, start_s: float) -> Idle:
-        """Return the next state: the engine has started, and has no recipe's weights yet.
-
-        Args:
-            start_s: seconds that its start took; the driver may have been busy with something else for most of them.
-        """
-        return Idle(self.place, None, placed_at=min(self.placed_at, time.monotonic() - start_s))
+    def ready(self) -> Idle:
+        """Return the next state: the engine has started, and has no recipe's weights yet."""
+        return Idle(self.place, None, placed_at=self.placed_at)
 
 
 @dataclass(frozen=True)

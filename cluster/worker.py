@@ -47,17 +47,13 @@ class Worker:
         return self.place
 
     @portable
-    def start(self) -> float:
+    def start(self) -> None:
         """Start the engine.
-
-        Returns:
-            The seconds that it took.
 
         Raises:
             RemoteError: a parent is not available on this node, or is not what the driver resolved; or whatever vLLM
                 raises when the model does not fit or the settings do not go together.
         """
-        start = time.perf_counter()
         check_packages()
         own, keep = self.scratch / "stage-0", Path(self.spec.keep) if self.spec.keep else None
         try:
@@ -65,7 +61,6 @@ class Worker:
             self.device = device_name(self.spec.workers.gpus > 0)
         except Exception as error:
             raise RemoteError.of(error, is_final(error)) from None
-        return time.perf_counter() - start
 
     @portable  # here too, because bringing the files may go well at another time or on another node
     def _boot(self, scratch: Path) -> Boot:

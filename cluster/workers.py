@@ -61,15 +61,6 @@ class WorkerSlots:
         return self._ended_s + sum(now - slot.state.placed_at for slot in self.slots if isinstance(slot.state, Placed))
 
     # ---------------------------------------------------------------- workers
-    def allow(self, limit: int) -> None:
-        """Set the most workers that there is work for, and open slots for them.
-
-        Args:
-            limit: at most this many workers.
-        """
-        self.limit = min(limit, self.spec.workers.count or limit)
-        self.fill()
-
     def fill(self) -> None:
         """Open as many slots as there is work, and room on nodes that stay."""
         places = self._places(node for node in self.nodes.values() if not node.draining)

@@ -7,9 +7,9 @@ A recipe is a merge, or a model as it is. A question is one lm-eval request, and
 recipe: the unit of work. Each worker of the pool has one vLLM engine; it loads a recipe's merged weights into the
 running engine and answers the recipe's blocks. Each stage below is a module of `orchestrator.stages`:
 
-    computing    Ray and the pool of engines: of a new sweep they start beside what follows, else when first needed
-    open_sweep   resolve parents, recipes, questions, training examples and the ledger, and check them all
+    open_sweep   resolve parents, recipes, questions, training examples and the ledger; check them all, start nothing
     open_race    what the ledger and the stored proposals say of the search so far
+    computing    Ray and the pool of engines, each started when a stage first needs it
     evaluate     answer the questions that have no answer yet
     search       propose further recipes (candidates), race them against the grid, confirm the front on other questions
     finetune     train chosen recipes on labelled examples, and evaluate the checkpoints like any recipe
@@ -68,22 +68,18 @@ def run_sweep(path: Path, out: Path, *, until: Stage = Stage.FINETUNE, max_gpu_h
     config, layout = load_config(path), Layout(out)
     searches = config.search is not None and until != Stage.EVALUATE
     finetunes = config.finetune is not None and until == Stage.FINETUNE
-    with (
-        locked(layout),
-        driving(layout),
-        computing(config, layout, max_gpu_hours, searches=searches, finetunes=finetunes) as compute,
-    ):
-        sweep = open_sweep(config, layout, compute.begin)
+    with locked(layout), driving(layout):
+        sweep = open_sweep(config, layout)
         race = open_race(sweep, starts=searches)
-        evaluate(sweep, sweep.grid, compute)
-        try:
-            if race and searches:
-                search(sweep, race, compute)
-            # Starting points are chosen among all scored recipes, so every one must have been evaluated.
-            if finetunes and is_ready(sweep, race) and not compute.is_exhausted():
-                finetune(sweep, race_board(sweep, race), compute)
-        except UserError:
-            publish(sweep, race)  # no recipe meets a starting point, say: the scores help to choose another
-            raise
-        compute.end()
+        with computing(sweep, max_gpu_hours, searches=searches, finetunes=finetunes) as compute:
+            evaluate(sweep, sweep.grid, compute)
+            try:
+                if race and searches:
+                    search(sweep, race, compute)
+                # Starting points are chosen among all scored recipes, so every one must have been evaluated.
+                if finetunes and is_ready(sweep, race) and not compute.is_exhausted():
+                    finetune(sweep, race_board(sweep, race), compute)
+            except UserError:
+                publish(sweep, race)  # no recipe meets a starting point, say: the scores help to choose another
+                raise
         return publish(sweep, race)

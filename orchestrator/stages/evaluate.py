@@ -45,7 +45,7 @@ def evaluate(sweep: Sweep, evaluated: Round, compute: Compute) -> None:
     ):
         if blocks and not compute.is_exhausted():
             with naming_refused(evaluated):
-                for result in compute.pool(sweep, len(blocks)).run(recipes, blocks, stop=compute.is_exhausted):
+                for result in compute.pool(len(blocks)).run(recipes, blocks, stop=compute.is_exhausted):
                     record(result)
 
 

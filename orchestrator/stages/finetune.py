@@ -101,7 +101,7 @@ def train(sweep: Sweep, planned: FinetuneRuns, runs: list[Run], compute: Compute
         write_starts(list(starts.values()), sweep.layout.starts)
     except RemoteError as error:
         raise UserError(f"finetune.starts: a starting checkpoint cannot be written: {error}") from None
-    group = finetune_group(sweep.config, sweep.layout)
+    group = finetune_group(sweep)
     # The baseline first: other runs may start from it.
     for part in (
         [run for run in runs if run is planned.baseline],

@@ -35,7 +35,7 @@ from orchestrator.results.manifest import (
     write_manifest,
     write_questions,
 )
-from orchestrator.stages.open_recipes import OpenedRecipes, open_recipes
+from orchestrator.stages.open_recipes import open_recipes
 from orchestrator.stages.training_examples import TrainingExamples, open_training_examples
 from orchestrator.stats.scores import TaskScore
 from tasks.evaluation.ledger_lm import LedgerLM
@@ -133,19 +133,14 @@ class Sweep:
             del self.scores[key]
 
 
-def open_sweep(config: SweepConfig, layout: Layout, checked: Callable[[OpenedRecipes], None] = lambda _: None) -> Sweep:
+def open_sweep(config: SweepConfig, layout: Layout) -> Sweep:
     """Resolve parents and tasks, and write what was found to DIR/sweep.json, so that `report` needs no parents.
-
-    Args:
-        checked: called with the recipes and what they are served with, before the tasks are read: an engine can start
-            meanwhile.
 
     Raises:
         UserError: a parent, a task, a training example or the ledger is missing or wrong, or the disk is too small.
     """
     files = resolve(config)
     found = open_recipes(config, files, layout)
-    checked(found)
     sweep = _open(config, layout, found.sources, found.recipes, found.serving, make_profile(config))
     if generation_tasks(sweep.tasks.all):
         check_lexical()

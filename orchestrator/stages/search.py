@@ -181,7 +181,7 @@ def search(sweep: Sweep, race: Race, compute: Compute) -> None:
             standing.status = RecipeStatus.PENDING  # tried again by each command that searches
     if not race.is_over:
         make_private(sweep.layout.candidates)
-        pool = compute.pool(sweep, race.scheduler.candidates)
+        pool = compute.pool(race.scheduler.candidates)
         files, group = sweep.layout, training_group(sweep)
         from tune.run import run_search  # a guard: Ray Tune takes a second, and every sweep imports this module
 

@@ -66,7 +66,7 @@ def training_group(sweep: Sweep) -> Group | None:
     if sweep.config.joint is None:
         return None
     make_private(sweep.layout.ray_train)
-    return finetune_group(sweep.config, sweep.layout)
+    return finetune_group(sweep)
 
 
 def tidy(sweep: Sweep, space: SearchSpace, scheduler: RaceScheduler, finalists: Collection[str]) -> None:

@@ -88,7 +88,7 @@ def test_the_longest_runs_are_dealt_out_first(tmp_path: Path) -> None:
 def test_a_slot_goes_through_its_states_and_keeps_what_belongs_to_each() -> None:
     place, block = Place("node", "host:1", 1, 0), Block("recipe", ())
     starting = Waiting().placed(place)
-    idle = starting.ready(0.0)
+    idle = starting.ready()
     busy = idle.busy(block)
     assert (type(starting), type(idle), type(busy)) == (Starting, Idle, Busy)
     assert idle.recipe_id is None and busy.block == block and busy.done().recipe_id == "recipe"
