@@ -153,7 +153,7 @@ def durations() -> Callable[[Block], float]:
         return mean * generator.lognormvariate(-(sigma**2) / 2, sigma)
 
     def seconds(block: Block) -> float:
-        if not any(question.decoding for question in block.questions):
+        if not block.writes:
             return lognormal(BLOCK_S, SIGMA)
         if block.id not in means:
             means[block.id] = BLOCK_S * generator.uniform(*TEXT_TIMES)

@@ -69,7 +69,7 @@ def plan_power(
         answers: a sweep with answers to the same objectives, which say how unlike recipes answer.
     """
     known = _unlike(answers) if answers else {}
-    parents = sum(recipe.points[0].method == "parent" for recipe in recipes)
+    parents = sum(recipe.is_parent for recipe in recipes)
     comparisons = (len(recipes) - 1) * parents * len(config.objectives)
     rounds = [(config.objectives, tasks.suites, False), (config.held_out, tasks.held_out, True)]
     return [

@@ -64,13 +64,13 @@ class Race:
         return [
             standing.recipe
             for standing in self.scheduler.standings.values()
-            if standing.recipe.points[0].method == "parent" and standing.status != RecipeStatus.SCORED
+            if standing.recipe.is_parent and standing.status != RecipeStatus.SCORED
         ]
 
     @property
     def parents(self) -> list[Standing]:
         """The parents with all answers."""
-        return [each for each in self._scored if each.recipe.points[0].method == "parent"]
+        return [each for each in self._scored if each.recipe.is_parent]
 
     @property
     def feasible(self) -> list[Standing]:
