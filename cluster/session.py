@@ -10,6 +10,7 @@ A cluster that was there before is never shut down. It is sent our code, without
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -92,16 +93,12 @@ def start(environment: dict[str, Any], spill: Path | None) -> None:
     may be able to read the file that Ray would keep it in).
     """
     import ray
-    from ray._private import ray_constants
 
     # Unset, Ray requires a token. It reads this when it is imported, so that setting it here would come too late.
     os.environ.pop("RAY_AUTH_MODE", None)
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     spilling = {"object_spilling_directory": str(make_private(spill))} if spill else {}
-    # Ray's switch for Macs, where it listens on loopback alone because of the firewall's questions. It would replace an
-    # address of 127.0.0.1 by that of the network.
-    usual, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
-    try:
+    with _small():
         ray.init(
             address="local",
             include_dashboard=False,
@@ -110,8 +107,23 @@ def start(environment: dict[str, Any], spill: Path | None) -> None:
             runtime_env=environment,
             **spilling,
         )
+
+
+@contextlib.contextmanager
+def _small() -> Iterator[None]:
+    """Have Ray start a cluster for this process alone, for which `ray.init` has no arguments."""
+    from ray._private import parameter, ray_constants
+
+    usual, usual_parameters = ray_constants.ENABLE_RAY_CLUSTER, parameter.RayParams
+    # Ray's switch for Macs, where it listens on loopback alone because of the firewall's questions. It would replace an
+    # address of 127.0.0.1 by that of the network.
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    # Each is a Python process: one would look for nodes to add, the other read logs for drivers that print them.
+    parameter.RayParams = functools.partial(usual_parameters, no_monitor=True, include_log_monitor=False)
+    try:
+        yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = usual
+        ray_constants.ENABLE_RAY_CLUSTER, parameter.RayParams = usual, usual_parameters
 
 
 def join(address: str, environment: dict[str, Any]) -> None:

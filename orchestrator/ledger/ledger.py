@@ -7,6 +7,7 @@ the block is reported.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -49,7 +50,8 @@ class Ledger:
         self.serving = serving
         self.profile = profile
         self.room = room
-        self._damaged: dict[str, str] = {}
+        self.damage: dict[str, str] = {}
+        """Folder of a damaged block → what is wrong with it."""
         self._answers: dict[str, dict[str, Answer]] = {}
         """Recipe → question id → answer, for some recipes; the most recently used one is last."""
         self._spent: dict[str, list[Spent]] = {}
@@ -59,7 +61,7 @@ class Ledger:
     @property
     def damaged(self) -> list[str]:
         """A sentence for each block that was found damaged."""
-        return [f"{why}; this block's questions are evaluated again" for why in self._damaged.values()]
+        return [f"{why}; this block's questions are evaluated again" for why in self.damage.values()]
 
     @cached_property
     def _folders(self) -> dict[str, list[str]]:
@@ -189,6 +191,13 @@ class Ledger:
         self._drop(recipe_id)
 
     # ---------------------------------------------------------------- memory
+    @contextlib.contextmanager
+    def shared_room(self, processes: int) -> Iterator[None]:
+        """Keep so many times fewer answers in memory meanwhile: each of so many copies of this process keeps some."""
+        room, self.room = self.room, self.room // processes
+        yield
+        self.room = room
+
     def _load(self, recipe_ids: Sequence[str]) -> None:
         folders = [folder for recipe_id in recipe_ids for folder in self._folders.get(recipe_id, ())]
         blocks = list(self.store.together(self._read, folders))
@@ -197,7 +206,7 @@ class Ledger:
             self._add(recipe_id, (), [])
         for folder, block in zip(folders, blocks, strict=True):
             if isinstance(block, Damaged):
-                self._damaged[folder] = str(block)
+                self.damage[folder] = str(block)
             elif block is not None:
                 self._add(folder.split("/")[0], *block)
         self._make_room(len(recipe_ids))

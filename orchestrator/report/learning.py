@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,10 +128,12 @@ def _at_budgets(one: Curve, other: Curve) -> Iterator[tuple[int, SeedMean]]:
             yield size, difference
 
 
-def gaps_table(board: Board, results: FinetuneResults, task: str) -> Table:
-    """Compare starting points after fine-tuning; the means over budgets are one family, the budgets another."""
-    assert board.config.finetune is not None
-    sign, found = board.config.finetune.tasks[task].sign, gaps(results, task)
+def gaps_table(found: Sequence[Gap], sign: float) -> Table:
+    """Compare starting points after fine-tuning; the means over budgets are one family, the budgets another.
+
+    Args:
+        sign: the task's, as `Objective.sign`.
+    """
     means = sum(gap.budget == ALL_BUDGETS for gap in found)
     cells = []
     for gap in found:
@@ -192,9 +194,8 @@ def learned_words(board: Board, task: str) -> str:
     return f"{metric} before fine-tuning (0-shot, ± one standard error over documents) and after it: {error}."
 
 
-def gaps_words(results: FinetuneResults, task: str) -> str:
+def gaps_words(found: Sequence[Gap]) -> str:
     """Describe the statements of `gaps_table`, and which of them hold together."""
-    found = gaps(results, task)
     means = sum(gap.budget == ALL_BUDGETS for gap in found)
     pairing = (
         "Starting points after the same fine-tuning, paired by seed (with the same examples) and by document. The "

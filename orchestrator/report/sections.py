@@ -193,16 +193,17 @@ def _trajectories(drawn: bool) -> Section:
 
 def _finetuning(board: Board, drawn: bool) -> list[Section]:
     """Show fine-tuning, where the sweep has it."""
-    results, name = board.finetuning, "Fine-tuning"
-    if results is None:
+    results, settings, name = board.finetuning, board.config.finetune, "Fine-tuning"
+    if results is None or settings is None:
         waiting = Section(name, ("It begins when every recipe of the sweep is scored.",))
         return [waiting] if board.awaits_finetuning else []
     parts = [Section("Starting points", table=finetune.starts_table(results))]
     for task in learning.tasks(board):
         parts.append(Section(task, (learning.learned_words(board, task),), learning.learned_table(results, task)))
-        if (table := learning.gaps_table(board, results, task)).rows:
-            about = learning.gaps_words(results, task)
-            parts.append(Section(f"{task}: starting points against one another", (about,), table))
+        if found := learning.gaps(results, task):
+            table = learning.gaps_table(found, settings.tasks[task].sign)
+            title = f"{task}: starting points against one another"
+            parts.append(Section(title, (learning.gaps_words(found),), table))
         if (table := learning.equivalents_table(board, results, task)).rows:
             parts.append(Section(f"{task}: examples that are worth as much", (EQUAL,), table))
     parts.append(Section("What was forgotten", (FORGOTTEN,), finetune.forgotten_table(board, results)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from cluster.slerp_pairs import slerp_shares, unknown_shares
 from cluster.text_metrics import unmeasured
 from orchestrator.core.errors import UserError
 from orchestrator.core.progress import Progress, say
@@ -13,6 +12,7 @@ from orchestrator.core.records import Answer, Block
 from orchestrator.stages.compute import Compute
 from orchestrator.stages.open import Round, Sweep
 from orchestrator.stages.record import known_invalid, recording
+from orchestrator.stages.slerp_pairs import slerp_shares, unknown_shares
 from tasks.evaluation.suites import generation_tasks
 from tasks.serving.engine import QuestionRefused
 

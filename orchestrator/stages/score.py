@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from orchestrator.core.files import read_json_if_exists
+from orchestrator.core.processes import shared_out, usable_cores
 from orchestrator.core.records import Failure, RecipeStatus
 from orchestrator.core.text import listed
 from orchestrator.recipes.recipe import Recipe
 from orchestrator.results.board import Board, Row, TaskSummary, mark_front
 from orchestrator.results.failures import read_failures
 from orchestrator.stages.open import Round, Sweep
-from orchestrator.stats.scores import Reasoning, TaskScore, combine
+from orchestrator.stats.scores import Reasoning, TaskScore, as_row, combine
 from tasks.benchmarks.overlaps import describe_overlaps
 from tasks.evaluation.judge import NoScore, score_task
 from tasks.evaluation.ledger_lm import LedgerLM, Unanswered
 from tasks.evaluation.suites import SuiteTask, generation_tasks, overlaps_of
 from tasks.generation.task import GenerationTask
+
+DOCUMENT_S = 60e-6
+"""About what reading and scoring the answers to a document take, on one core."""
 
 
 def score(sweep: Sweep, evaluated: Round) -> Board:
@@ -45,11 +50,35 @@ def is_complete(sweep: Sweep, evaluated: Round) -> bool:
 
 def _rows(sweep: Sweep, evaluated: Round) -> list[Row]:
     """Score the recipes of a round, without the front."""
-    failures = read_failures(evaluated.layout)
-    ahead = sweep.ledger.ahead(recipe.id for recipe in evaluated.recipes)
-    return [
-        _row(sweep, evaluated, recipe, failures.get(key)) for recipe, key in zip(evaluated.recipes, ahead, strict=True)
-    ]
+    failures, ledger = read_failures(evaluated.layout), sweep.ledger
+
+    def score_one(recipe: Recipe) -> tuple[Row, dict[tuple[str, int], TaskScore], dict[str, str]]:
+        row = _row(sweep, evaluated, recipe, failures.get(recipe.id))
+        as_row(row.scores)  # the scores keep their standard errors from now on
+        keys = [(recipe.id, id(suite)) for suite in evaluated.suites]
+        return row, {key: sweep.scores[key] for key in keys if key in sweep.scores}, ledger.damage
+
+    if ledger.store.remote:  # its connections do not survive that a process is copied, but answer many at once
+        ahead = ledger.ahead(recipe.id for recipe in evaluated.recipes)
+        return [score_one(recipe)[0] for recipe, _ in zip(evaluated.recipes, ahead, strict=True)]
+    rows = []
+    with ledger.shared_room(usable_cores()):
+        scored = shared_out(score_one, evaluated.recipes, DOCUMENT_S * _unscored_documents(sweep, evaluated))
+        for recipe, (row, scores, damage) in zip(evaluated.recipes, scored, strict=True):
+            rows.append(replace(row, recipe=recipe))  # a copy of this process gives a copy of it
+            sweep.scores.update(scores)
+            ledger.damage.update(damage)
+    return rows
+
+
+def _unscored_documents(sweep: Sweep, evaluated: Round) -> int:
+    """Count the documents of a round whose answers are still to be scored, of all recipes together."""
+    return sum(
+        suite.documents
+        for recipe in evaluated.recipes
+        for suite in evaluated.suites
+        if (recipe.id, id(suite)) not in sweep.scores
+    )
 
 
 def _summary(suite: SuiteTask) -> TaskSummary:

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from tasks.merging.checkpoint import LINEAR_ABOVE, cosine
-from tasks.merging.lazy import Merge, Tensors
-from tasks.merging.sparse import Cast, kept_elements, measure, measured_together, merge_differences
+from tasks.merging.lazy import Tensors
+from tasks.merging.sparse import Cast, Merge, kept_elements, measure, measured_together, merge_differences
 
 Measured = Sequence[torch.Tensor]
 KEPT_SHARE = 1 / 8
@@ -65,7 +65,7 @@ class Measurements:
 
 @dataclass(frozen=True)
 class Form:
-    """How a method merges a slice of every input into that slice of the merge.
+    """How a method merges a slice of every input into that slice of the merge, which is as in `Merged`.
 
     Each function takes mergekit's task for the tensor.
     """
@@ -107,15 +107,17 @@ def _linear(task: Any, _: Measured) -> Merge:
     """Merge as mergekit's linear: float32 sums in the order of the models, divided by the sum of the weights."""
     weights = torch.tensor([task.input_parameters[m]["weight"] for m in task.model_order], dtype=torch.float32)
     total = weights.sum().item() if task.parameters["normalize"] else 1.0
-    terms = list(zip(task.model_order, weights.tolist(), strict=True))
+    (first, share), *others = zip(task.model_order, weights.tolist(), strict=True)
+    zero = torch.zeros(())
 
     def merge(parts: Tensors) -> torch.Tensor:
-        first = parts[terms[0][0]]
-        result = torch.zeros_like(first, dtype=torch.float32)
-        for model, weight in terms:
-            result.add_(parts[model], alpha=weight)
+        result = parts[first].to(torch.float32, copy=True)
+        torch.add(zero, result, alpha=share, out=result)  # not a product alone, which would keep the sign of a zero
+        for model, weight in others:
+            # A CPU adds tensors of one dtype in half the time; a GPU converts while it adds.
+            result.add_(parts[model] if result.is_cuda else parts[model].float(), alpha=weight)
         # Dividing by one changes no bit, so it is left out.
-        return (result if total == 1 else result.div_(total)).to(first.dtype)
+        return result if total == 1 else result.div_(total)
 
     return merge
 
@@ -149,7 +151,7 @@ def _slerp(task: Any, measured: Measured) -> Merge:
 
     def merge(parts: Tensors) -> torch.Tensor:
         first, second = (parts[model].to(torch.float32, copy=True) for model in (base, other))
-        return first.mul_(a).add_(second.mul_(b)).to(parts[base].dtype)
+        return first.mul_(a).add_(second.mul_(b))
 
     return merge
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,13 +12,16 @@ from torch.utils._pytree import tree_map_only
 
 from tasks.merging.checkpoint import MergeRefused, refused
 
-PIECE = {"cpu": 1 << 20, "cuda": 1 << 26}
-"""Elements per piece, by the device that merges it: large enough for all cores, small enough that its float32 buffers
-stay in the last-level cache (CPU) or are small beside the weights (GPU)."""
+PIECE = {"cpu": 1 << 17, "cuda": 1 << 26}
+"""Elements per piece, by the device that merges it, and per thread on a CPU: so few that its float32 buffers stay in a
+core's own cache (CPU) or are small beside the weights (GPU)."""
+SURE = 65504.0**2
+"""Elements whose squares add up to less than this are finite in every dtype of a sweep; float16 ends first."""
 
 Tensors = dict[Any, torch.Tensor]
 """mergekit's model reference → that parent's tensor."""
-Merge = Callable[[Tensors], torch.Tensor]
+Parts = Sequence[torch.Tensor]
+"""The inputs of a merge, or the same slice of each."""
 
 aten = torch.ops.aten
 
@@ -44,18 +47,18 @@ class Merged(torch.Tensor):  # type: ignore[misc]
     """
 
     title: str
-    inputs: Tensors
-    merge: Merge
-    near: Callable[[Any, torch.Tensor], torch.Tensor]
+    inputs: Parts
+    merge: Callable[[Parts], torch.Tensor]
+    near: Callable[[int, torch.Tensor], torch.Tensor]
     tally: Tally
 
     @staticmethod
     def __new__(
         cls,
         title: str,
-        inputs: Tensors,
-        merge: Merge,
-        near: Callable[[Any, torch.Tensor], torch.Tensor],
+        inputs: Parts,
+        merge: Callable[[Parts], torch.Tensor],
+        near: Callable[[int, torch.Tensor], torch.Tensor],
         dtype: torch.dtype,
         tally: Tally,
     ) -> Merged:
@@ -64,13 +67,13 @@ class Merged(torch.Tensor):  # type: ignore[misc]
         Args:
             title: the tensor's name in the checkpoint (torch has its own use for `name`).
             inputs: the parents' tensors, all of one shape with at least one dimension.
-            merge: for a slice of every input, that slice of the result.
-            near: for a model and (a shard of) its tensor, the same in the memory where it is kept.
+            merge: for a slice of every input, that slice of the result: of the result's dtype, or still in float32 if
+                rounding to that is the last that mergekit does.
+            near: for the place of an input and (a shard of) it, the same in the memory where it is kept.
             dtype: the result's.
             tally: where to note what was done, and what failed.
         """
-        shape = next(iter(inputs.values())).shape
-        self: Merged = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype)
+        self: Merged = torch.Tensor._make_wrapper_subclass(cls, inputs[0].shape, dtype=dtype)
         self.title, self.inputs, self.merge, self.near, self.tally = title, inputs, merge, near, tally
         return self
 
@@ -81,21 +84,22 @@ class Merged(torch.Tensor):  # type: ignore[misc]
         """Merge into `target`, of the same shape; the tally notes what fails."""
         if target.is_meta:
             return  # vLLM counts what a copy would fill before it makes room for it
-        finite: list[torch.Tensor] = []
+        sure: list[torch.Tensor] = []
         try:
-            inputs = {model: self.near(model, tensor) for model, tensor in self.inputs.items()}
-            rows = max(1, PIECE[target.device.type] // max(1, math.prod(self.shape[1:])))
+            inputs = [self.near(place, tensor) for place, tensor in enumerate(self.inputs)]
+            rows = max(1, _piece(target.device) // max(1, math.prod(self.shape[1:])))
             for start in range(0, self.shape[0], rows):
                 part = slice(start, start + rows)
-                piece = self.merge({model: tensor[part].to(target.device) for model, tensor in inputs.items()})
-                finite.append(finiteness(piece))
-                target[part].copy_(piece)
+                piece = self.merge([tensor[part].to(target.device) for tensor in inputs])
+                sure.append(_surely_finite(piece))
+                # A copy rounds; what is loaded in another dtype than the recipe's is rounded to that first.
+                target[part].copy_(piece if target.dtype == self.dtype else piece.to(self.dtype))
             self.tally.elements += target.numel()
-            self.tally.read += sum(tensor.nbytes for tensor in self.inputs.values())
+            self.tally.read += sum(tensor.nbytes for tensor in self.inputs)
         except Exception as error:
             self.tally.failures.append(refused(error, f"{self.title}: "))
         # Looked at once, for the first look at a result on a GPU waits for all that was started there.
-        if finite and not torch.stack(finite).all():
+        if sure and not torch.stack(sure).all() and not is_finite(target):
             self.tally.failures.append(MergeRefused(f"{self.title} has NaN or Inf"))
 
     def whole(self) -> torch.Tensor:
@@ -111,7 +115,7 @@ class Merged(torch.Tensor):  # type: ignore[misc]
             return args[0]
         if function in (aten.slice.Tensor, aten.detach.default):
             me, *where = args
-            inputs = {model: function(tensor, *where) for model, tensor in me.inputs.items()}
+            inputs = [function(tensor, *where) for tensor in me.inputs]
             return cls(me.title, inputs, me.merge, me.near, me.dtype, me.tally)
         args, kwargs = tree_map_only(cls, cls.whole, (args, kwargs or {}))
         return function(*args, **kwargs)
@@ -119,10 +123,23 @@ class Merged(torch.Tensor):  # type: ignore[misc]
 
 def is_finite(tensor: torch.Tensor) -> bool:
     """Whether no element is NaN or infinite."""
-    return bool(finiteness(tensor))
+    return bool(_finiteness(tensor))
 
 
-def finiteness(tensor: torch.Tensor) -> torch.Tensor:
+def _finiteness(tensor: torch.Tensor) -> torch.Tensor:
     """Compute whether no element is NaN or infinite: one element, where the tensor is."""
     low, high = tensor.aminmax()  # one pass and no copy; NaN comes through
     return low.isfinite() & high.isfinite()
+
+
+def _surely_finite(piece: torch.Tensor) -> torch.Tensor:
+    """Compute whether a piece proves to be finite, rounded to any dtype of a sweep: one element, where the piece is."""
+    if piece.dtype != torch.float32:
+        return _finiteness(piece)
+    flat = piece.reshape(-1)
+    return torch.dot(flat, flat) < SURE  # three times as fast; NaN and infinity come through
+
+
+def _piece(device: torch.device) -> int:
+    """Count the elements of a piece that this device merges."""
+    return PIECE[device.type] * (torch.get_num_threads() if device.type == "cpu" else 1)

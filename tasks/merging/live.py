@@ -28,7 +28,7 @@ from orchestrator.recipes.recipe import Recipe
 from orchestrator.sizing.placement import Place
 from tasks.merging.checkpoint import localise, materialise, refused
 from tasks.merging.elementwise import Form, Measure, Measurements, form_of
-from tasks.merging.lazy import Merged, Tally, Tensors
+from tasks.merging.lazy import Merged, Parts, Tally, Tensors
 from tasks.merging.plain import appearing
 from tasks.merging.ranks import Ranks
 from tasks.merging.vocabulary import Alignment, aligns, gathering
@@ -254,21 +254,27 @@ class Merger:
         ]
 
     def _lazy(self, recipe: Recipe, each: Opened, form: Form, measured: Sequence[torch.Tensor], tally: Tally) -> Merged:
-        task, dtypes = each.item.task, each.dtypes
-        merge = form.merge(task, measured)
-        dtype = each.item.dtype or next(iter(dtypes.values()))
+        task, own = each.item.task, next(iter(each.dtypes.values()))  # the recipe's, which all are cast to
+        dtype = each.item.dtype or own
+        merge, shape = form.merge(task, measured), next(iter(each.inputs.values())).shape
+        inputs = {**each.inputs, **form.beside(task, measured, shape)}
+        casts = [each.dtypes.get(model, tensor.dtype) for model, tensor in inputs.items()]
+
+        def merged(parts: Parts) -> torch.Tensor:
+            found = merge({model: part.to(cast) for model, part, cast in zip(inputs, parts, casts, strict=True)})
+            return found if dtype == own else found.to(own)
+
         near = (lambda _, tensor: tensor) if recipe.is_copy else self._near(each)
-        beside = form.beside(task, measured, next(iter(each.inputs.values())).shape)
-        return Merged(
-            each.item.name, {**each.inputs, **beside}, lambda parts: merge(each.cast(parts)), near, dtype, tally
-        )
+        return Merged(each.item.name, [*inputs.values()], merged, near, dtype, tally)
 
-    def _near(self, each: Opened) -> Callable[[Any, torch.Tensor], torch.Tensor]:
+    def _near(self, each: Opened) -> Callable[[int, torch.Tensor], torch.Tensor]:
         """Return the function that keeps this rank's shards of the parents in the memory that `place` names."""
+        models = [*each.inputs]
 
-        def near(model: Any, tensor: torch.Tensor) -> torch.Tensor:
-            if self.place == "mapped" or model not in each.inputs:
+        def near(place: int, tensor: torch.Tensor) -> torch.Tensor:
+            if self.place == "mapped" or place >= len(models):
                 return tensor
+            model = models[place]
             # What mergekit fills a model's embedding with depends on the models beside it.
             beside = tuple(map(str, each.inputs)) if aligns(each.item.task) else ()
             key = (str(model), each.item.name, beside, each.dtypes[model], tensor.storage_offset(), tuple(tensor.shape))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tasks.merging.lazy import Merge, Tensors
+from tasks.merging.lazy import Tensors
 
 PIECE = 1 << 20
 """Elements whose differences are computed at a time."""
@@ -27,6 +27,7 @@ SCALE_BYTES = 8
 LEAST_NORM = 1e-7
 """mergekit does not scale a tensor whose norm, with all or with the kept elements, is below this."""
 Cast = Callable[[Tensors], Tensors]
+Merge = Callable[[Tensors], torch.Tensor]
 
 
 @dataclass(frozen=True)

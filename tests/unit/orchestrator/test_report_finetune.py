@@ -57,14 +57,13 @@ def test_tables_say_what_was_learned_what_it_is_worth_and_what_was_forgotten() -
 def test_starting_points_are_compared_over_seeds_and_documents() -> None:
     found = tuned_board()
     assert found.finetuning is not None
-    table = gaps_table(found, found.finetuning, "notes")
+    differences = gaps(found.finetuning, "notes")
+    table = gaps_table(differences, 1.0)
     assert [row[:4] for row in table.rows if row[0] == "full"] == [
         ("full", "slerp x=s2", "pb", budget) for budget in ("mean of all", "8", "64", "512")
     ]
     assert all(row[4] == "better" for row in table.rows if row[3] == "mean of all"), "by 0.2 of errors of 0.01"
-    assert "2 means over the budgets and 6 differences at a budget hold together at 95 %" in gaps_words(
-        found.finetuning, "notes"
-    )
+    assert "2 means over the budgets and 6 differences at a budget hold together at 95 %" in gaps_words(differences)
     tuned = tuned_table(found, found.finetuning)
     assert len(tuned.rows) == 24 and {row[4:6] for row in tuned.rows} == {("medical", "pa"), ("loss", "pb")}
     merges = merges_table(found)
@@ -75,13 +74,13 @@ def test_from_one_seed_nothing_is_said_of_another() -> None:
     found = tuned_board(seeds=1)
     assert found.finetuning is not None
     for table in (
-        gaps_table(found, found.finetuning, "notes"),
+        gaps_table(gaps(found.finetuning, "notes"), 1.0),
         equivalents_table(found, found.finetuning, "notes"),
         tuned_table(found, found.finetuning),
     ):
         assert table.rows and all(row[-1] == ONE_SEED for row in table.rows)
     assert all(ONE_SEED in row[5] for row in forgotten_table(found, found.finetuning).rows)
-    assert "there is none from one seed" in gaps_words(found.finetuning, "notes")
+    assert "there is none from one seed" in gaps_words(gaps(found.finetuning, "notes"))
 
 
 def test_merging_answering_and_training_have_their_own_costs() -> None:

@@ -44,8 +44,16 @@ def ours(task: ExecuteMergeMethodTask, tensors: dict[Any, torch.Tensor]) -> tupl
     shape = tensors[REFERENCES[0]].shape
     tally = Tally()
     inputs = {**tensors, **form.beside(task, measured, shape)}
-    merged = Merged("w", inputs, form.merge(task, measured), lambda _, tensor: tensor, torch.float32, tally)
-    result = torch.empty(shape, dtype=tensors[REFERENCES[0]].dtype)
+    merge, dtype = form.merge(task, measured), tensors[REFERENCES[0]].dtype
+    merged = Merged(
+        "w",
+        [*inputs.values()],
+        lambda parts: merge(dict(zip(inputs, parts, strict=True))),
+        lambda _, tensor: tensor,
+        dtype,
+        tally,
+    )
+    result = torch.empty(shape, dtype=dtype)
     middle = shape[-1] // 2  # two shards, as two ranks take them
     for start, length in ((0, middle), (middle, shape[-1] - middle)):
         result.narrow(-1, start, length).copy_(merged.narrow(-1, start, length))

@@ -6,16 +6,14 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
-import ray
-from ray.exceptions import RayError
-
-from cluster.errors import described, portable
 from orchestrator.config.backends import BACKENDS
 from orchestrator.config.methods import METHODS
 from orchestrator.config.sweep import SweepConfig
 from orchestrator.core.files import write_json
+from orchestrator.core.text import one_line
 from orchestrator.recipes.recipe import Source
 from tasks.merging.checkpoint import slerp_share
 
@@ -47,16 +45,25 @@ def slerp_shares(
         wanted: as `unknown_shares` lists them.
         scratch: a folder for parents with an adapter merged in.
     """
-    measure = ray.remote(num_cpus=0)(portable(slerp_share))
-    started = {pair: measure.remote(*both, str(scratch / pair.replace("/", "-"))) for pair, both in wanted.items()}
+    known, failed = _known(file), dict[str, Exception]()
+
+    def measure() -> None:
+        for pair, both in wanted.items():
+            try:
+                found = slerp_share(*both, str(scratch / pair.replace("/", "-")))
+            except Exception as error:  # of a full disk, a damaged file, mergekit
+                failed[pair] = error
+            else:
+                known[pair] = {**found, "digests": _digests(both)}
+
+    # This process waits for the workers most of the time; another one would first have to load torch and mergekit.
+    passes = Thread(target=measure, daemon=True)
+    passes.start()
     yield
-    known = _known(file)
-    for pair, reference in started.items():
-        try:
-            known[pair] = {**ray.get(reference), "digests": _digests(wanted[pair])}
-        except RayError as error:
-            log(f"how {pair} differ could not be measured: {described(error)}")
-    if started:
+    passes.join()
+    for pair, error in failed.items():
+        log(f"how {pair} differ could not be measured: {one_line(error, 300)}")
+    if wanted:
         write_json(file, known)
 
 
