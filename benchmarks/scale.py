@@ -11,8 +11,8 @@ Then the same on real raylets with real actors, as many as are asked for.
 stored, the fake answers themselves left out. `utilisation`: the share of the workers' simulated time that goes to
 blocks, for recipes of `--blocks` blocks; what is missing is waiting for the driver and for the last block.
 `utilisation_texts`: the same where every fourth block is of texts, which take 3 to 10 times as long and vary more.
-`report_s`: `mergefront report`, from the stored answers to the page, without opening the sweep; `report_ratio`: how many
-times as long it takes on one core. The last line is JSON.
+`report_s`: `mergefront report`, from the stored answers to the page, without opening the sweep; `report_ratio`: how
+many times as long it takes on one core. The last line is JSON.
 """
 
 from __future__ import annotations

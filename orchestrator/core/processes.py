@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import pickle
 import signal
 import sys
+import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
@@ -19,6 +22,8 @@ R = TypeVar("R")
 
 WORTH_S = 1.0
 """Seconds of work from which on it is shared out: a copy of a large process takes a tenth of a second to start."""
+BETWEEN_S = 0.1
+"""Seconds for which a copy collects results before it sends them."""
 PATIENCE_S = 120.0
 """Seconds after which a copy that gives no further result is killed."""
 
@@ -47,58 +52,75 @@ def shared_out(work: Callable[[T], R], items: Sequence[T], takes_s: float) -> It
     if processes <= 1:
         yield from map(work, items)
         return
-    copies: list[tuple[Any, Connection]] = []
+    copies: list[_Copy] = []
+    gc.freeze()  # a collection would write to every page of memory that the processes share, and so copy it
     try:
         for index in range(processes):
-            copies.append(_copy(work, items[index::processes], [reading for _, reading in copies]))
+            copies.append(_Copy(work, items[index::processes], [copy.reading for copy in copies]))
         for number, item in enumerate(items):
-            found = _take(*copies[number % processes])
+            found = copies[number % processes].next()
             yield work(item) if found is None else found[0]
     finally:
-        for copy, reading in copies:
-            copy.kill()
-            copy.join()
-            reading.close()
+        for copy in copies:
+            copy.end()
+        gc.unfreeze()
 
 
-def _copy(work: Callable[[T], R], items: Sequence[T], others: Sequence[Connection]) -> tuple[Any, Connection]:
-    """Start a copy that computes some items; return it, and where its results can be read.
+class _Copy:
+    """A copy of this process that computes some items.
 
     Args:
         others: what is open of the copies before. Only this process may hold them: who writes to it has to notice when
             it ends.
     """
-    context = multiprocessing.get_context("fork")
-    reading, writing = context.Pipe(duplex=False)
-    copy = context.Process(target=_compute, args=(work, items, writing, [*others, reading]), daemon=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python's, of copying a process that has threads
-        copy.start()
-    writing.close()
-    return copy, reading
+
+    def __init__(self, work: Callable[[T], R], items: Sequence[T], others: Sequence[Connection]) -> None:
+        context = multiprocessing.get_context("fork")
+        self.reading, writing = context.Pipe(duplex=False)
+        inherited = [*others, self.reading]
+        self.process = context.Process(target=_compute, args=(work, items, writing, inherited), daemon=True)
+        self._results = deque[bytes | None]()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python's, of copying a process that has threads
+            self.process.start()
+        writing.close()
+
+    def next(self) -> tuple[Any] | None:
+        """Return the next result in a tuple; None where there is none."""
+        with contextlib.suppress(EOFError, OSError):
+            if not self._results and not self.reading.poll(PATIENCE_S):
+                self.process.kill()
+            if not self._results:
+                self._results.extend(pickle.loads(self.reading.recv_bytes()))
+        result = self._results.popleft() if self._results else None
+        return None if result is None else pickle.loads(result)
+
+    def end(self) -> None:
+        """End the copy, whatever it does."""
+        self.process.kill()
+        self.process.join()
+        self.reading.close()
 
 
 def _compute(work: Callable[[T], R], items: Sequence[T], writing: Connection, others: Sequence[Connection]) -> None:
-    """In a copy: compute some items, and write each result, or None where there is none."""
+    """In a copy: compute some items, and write a list of results from time to time."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal interrupts all; the first process then ends the others
     for other in others:
         other.close()
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)  # its other threads were not copied
+    results, sent = list[bytes | None](), time.monotonic()
     with contextlib.suppress(BrokenPipeError):  # the first process has ended
-        for item in items:
-            try:
-                data = pickle.dumps((work(item),), pickle.HIGHEST_PROTOCOL)
-            except Exception:  # computed again where it can be told
-                data = pickle.dumps(None)
-            writing.send_bytes(data)
+        for number, item in enumerate(items, 1):
+            results.append(_tried(work, item))
+            if number == len(items) or time.monotonic() > sent + BETWEEN_S:
+                writing.send_bytes(pickle.dumps(results))
+                results, sent = [], time.monotonic()
 
 
-def _take(copy: Any, reading: Connection) -> tuple[Any] | None:
-    """Return a copy's next result in a tuple; None where it has none."""
-    with contextlib.suppress(EOFError, OSError):
-        if reading.poll(PATIENCE_S):
-            found: tuple[Any] | None = pickle.loads(reading.recv_bytes())
-            return found
-        copy.kill()
-    return None
+def _tried(work: Callable[[T], R], item: T) -> bytes | None:
+    """Compute an item, and pickle it in a tuple; None where one of both raises: it is done where that can be told."""
+    try:
+        return pickle.dumps((work(item),), pickle.HIGHEST_PROTOCOL)
+    except Exception:
+        return None

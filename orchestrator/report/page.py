@@ -16,6 +16,7 @@ from markdown_it import MarkdownIt
 
 from orchestrator.config.published import Published
 from orchestrator.core.files import make_private, write_atomic
+from orchestrator.core.processes import shared_out
 from orchestrator.core.text import listed
 from orchestrator.report import figures, search
 from orchestrator.report.beside import Beside
@@ -26,6 +27,9 @@ from orchestrator.report.trajectories import trajectories
 from orchestrator.report.words import summary, unmeasured, warnings
 from orchestrator.results.board import Board
 from orchestrator.results.layout import Layout
+
+FIGURE_S, ROW_S = 0.5, 350e-6
+"""About what it takes to render a figure, and a recipe's rows in both pages."""
 
 
 def write_report(board: Board, layout: Layout, published: Published | None = None) -> Path:
@@ -45,7 +49,8 @@ def write_report(board: Board, layout: Layout, published: Published | None = Non
         "parallel": search.parallel(board),
         "learning": learning_curves(board, beside),
     }
-    pictures = {name: render(figure) for name, figure in drawn.items() if figure is not None}
+    present = {name: figure for name, figure in drawn.items() if figure is not None}
+    pictures = dict(zip(present, shared_out(render, [*present.values()], FIGURE_S * len(present)), strict=True))
     make_private(layout.figures)
     for name in drawn:
         for kind in ("png", "svg"):
@@ -59,8 +64,12 @@ def write_report(board: Board, layout: Layout, published: Published | None = Non
         "sections": sections(board, set(pictures), beside),
         "pictures": {name: base64.b64encode(files["svg"]).decode() for name, files in pictures.items()},
     }
-    for file in (layout.report_md, layout.report_html):
+
+    def write_page(file: Path) -> None:
         write_atomic(file, environment.get_template(f"{file.name}.jinja").render(content))
+
+    for _ in shared_out(write_page, (layout.report_md, layout.report_html), ROW_S * len(board.all_rows)):
+        pass
     return layout.report_html
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from typing import Any
 
 from orchestrator.core.files import read_json_if_exists
 from orchestrator.core.processes import shared_out, usable_cores
@@ -52,20 +53,22 @@ def _rows(sweep: Sweep, evaluated: Round) -> list[Row]:
     """Score the recipes of a round, without the front."""
     failures, ledger = read_failures(evaluated.layout), sweep.ledger
 
-    def score_one(recipe: Recipe) -> tuple[Row, dict[tuple[str, int], TaskScore], dict[str, str]]:
+    def score_one(recipe: Recipe) -> tuple[dict[str, Any], dict[tuple[str, int], TaskScore], dict[str, str]]:
         row = _row(sweep, evaluated, recipe, failures.get(recipe.id))
         as_row(row.scores)  # the scores keep their standard errors from now on
         keys = [(recipe.id, id(suite)) for suite in evaluated.suites]
-        return row, {key: sweep.scores[key] for key in keys if key in sweep.scores}, ledger.damage
+        found = {each.name: getattr(row, each.name) for each in fields(row) if each.name != "recipe"}
+        return found, {key: sweep.scores[key] for key in keys if key in sweep.scores}, ledger.damage
 
     if ledger.store.remote:  # its connections do not survive that a process is copied, but answer many at once
-        ahead = ledger.ahead(recipe.id for recipe in evaluated.recipes)
-        return [score_one(recipe)[0] for recipe, _ in zip(evaluated.recipes, ahead, strict=True)]
+        ahead = zip(evaluated.recipes, ledger.ahead(recipe.id for recipe in evaluated.recipes), strict=True)
+        scored: Iterator[Any] = (score_one(recipe) for recipe, _ in ahead)
+    else:
+        scored = shared_out(score_one, evaluated.recipes, DOCUMENT_S * _unscored_documents(sweep, evaluated))
     rows = []
     with ledger.shared_room(usable_cores()):
-        scored = shared_out(score_one, evaluated.recipes, DOCUMENT_S * _unscored_documents(sweep, evaluated))
-        for recipe, (row, scores, damage) in zip(evaluated.recipes, scored, strict=True):
-            rows.append(replace(row, recipe=recipe))  # a copy of this process gives a copy of it
+        for recipe, (found, scores, damage) in zip(evaluated.recipes, scored, strict=True):
+            rows.append(Row(recipe, **found))
             sweep.scores.update(scores)
             ledger.damage.update(damage)
     return rows
