@@ -1,14 +1,16 @@
 """Tokens per second with drafts from the parents' texts, against the same engine without drafts, in turn.
 
-    .venv/bin/python -m benchmarks.drafts [--limit 48] [--tokens 256] [--ratio 0.5] [--batches 16 4] [--large 96]
+    .venv/bin/python -m benchmarks.drafts [--limit 48] [--tokens 256] [--ratio 0.5] [--batches 16 4] [--large 400]
 
 The prompts are IFEval's for the SmolLM2 pair (`examples/smollm2/prepare.py`), the recipe a linear merge, decoding is
-greedy. The constants of the drafts were chosen on the prompts from the hundredth on, which are never asked here.
+greedy. The constants of the drafts were chosen on the prompts from the hundredth on, which only the engine that chooses
+is asked: whether drafts make it faster is a question of its batch.
 
 The last line is JSON. `ratio`: tokens per second with drafts over those without, at the first batch size, in bfloat16;
 `ratio_small`: at the second. `tokens_a_step`: what a request writes in one step with drafts. `float32_equal`: whether
 all texts are the same with and without in float32; `bfloat16_flips`: how many are not in bfloat16. `off_above`: the
-largest batch for which an engine keeps its drafts that may choose (`drafts: auto`), after `--large` prompts at once.
+largest batch for which an engine keeps its drafts that may choose (`drafts: auto`), after `--large` prompts at once;
+null where it keeps them for all.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ JUDGED = 100
 def prompts(count: int, tokens: int, scratch: Path) -> list[Question]:
     """IFEval's prompts with greedy answers of at most so many tokens."""
     metric = ["prompt_level_strict_acc"]
-    _, found = suites(["ifeval"], JUDGED, None, scratch, metric=metric, apply_chat_template=True)
+    _, found = suites(["ifeval"], max(count, JUDGED), None, scratch, metric=metric, apply_chat_template=True)
     asked = {question.id: question for suite in found for question in suite.questions}
     return [_short(question, tokens) for question in list(asked.values())[:count]]
 
@@ -113,7 +115,7 @@ def main() -> None:
     parser.add_argument("--ratio", type=float, default=0.5, help="of the merge")
     parser.add_argument("--batches", type=int, nargs=2, default=[16, 4])
     parser.add_argument(
-        "--large", type=int, default=96, help="prompts at once, for the engine that chooses; 0 for none"
+        "--large", type=int, default=400, help="prompts at once, for the engine that chooses; 0 for none"
     )
     parser.add_argument("--repeat", type=int, default=1)
     args = parser.parse_args()
@@ -126,7 +128,7 @@ def main() -> None:
             compare(pair, merged, asked, batch, dtype, scratch, args.repeat)
             for batch, dtype in ((large, "bfloat16"), (small, "bfloat16"), (large, "float32"))
         )
-        off_above = choosing(pair, merged, prompts(args.large, 64, scratch), scratch) if args.large else None
+        off_above = choosing(pair, merged, prompts(args.large, 128, scratch), scratch) if args.large else None
     result = {
         "benchmark": "drafts",
         "ratio": round(bfloat16["ratio"], 2),
