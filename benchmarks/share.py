@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.common import DATA, smollm2
+from benchmarks.common import DATA, MODELS
 
 
 def main() -> None:
@@ -25,12 +25,13 @@ def main() -> None:
     parser.add_argument("--recipes", type=int, default=20)
     parser.add_argument("--questions", type=int, default=500)
     args = parser.parse_args()
+    model = str(MODELS / "instruct")
+    parents = {"clinical": {"model": model, "lora": str(MODELS / "adapter")}, "instruct": {"model": model}}
     with tempfile.TemporaryDirectory() as folder:
-        clinical, instruct = smollm2(Path(folder))
         inner = args.recipes - 2  # the parents are two of them
         grid = {"start": 1 / (inner + 1), "stop": inner / (inner + 1), "step": 1 / (inner + 1)}
         sweep = {
-            "parents": {"clinical": {"model": str(clinical)}, "instruct": {"model": str(instruct)}},
+            "parents": parents,
             "recipes": [{"method": "slerp", "t": grid}],
             "objectives": {"letters": {"tasks": ["medmcqa"], "metric": "acc", "limit": args.questions}},
             "data_root": str(DATA),
