@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.core.files import make_private, write_atomic, write_json
-from orchestrator.core.processes import shared_out
 from orchestrator.ledger.ledger import COSTS
-from orchestrator.recipes.recipe import Recipe
 from orchestrator.results.board import Board, FinetuneResults, Row
 from orchestrator.results.layout import Layout
 from orchestrator.stats.scores import as_row
-
-RECIPE_S = 300e-6
-"""About what writing a recipe's file takes."""
-PART = 64
-"""Number of recipes that are written together."""
 
 
 def write_board(board: Board, layout: Layout) -> None:
@@ -31,7 +24,9 @@ def write_board(board: Board, layout: Layout) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=_schema(board)), sink)
     write_atomic(layout.leaderboard, sink.getvalue().to_pybytes())
-    _write_recipes([row.recipe for row in board.rows], layout)
+    make_private(layout.recipes)
+    for row in board.rows:
+        write_atomic(layout.recipe(row.recipe.id), row.recipe.to_yaml(), flush=False)
     front = [
         {
             "recipe_id": row.recipe.id,
@@ -74,18 +69,6 @@ def write_finetuning(results: FinetuneResults, objectives: Iterable[str], layout
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(columns)), sink)
     write_atomic(layout.tuning_table, sink.getvalue().to_pybytes())
-
-
-def _write_recipes(recipes: Sequence[Recipe], layout: Layout) -> None:
-    make_private(layout.recipes)
-
-    def write_some(part: slice) -> None:
-        for recipe in recipes[part]:
-            write_atomic(layout.recipe(recipe.id), recipe.to_yaml(), flush=False)
-
-    parts = [slice(start, start + PART) for start in range(0, len(recipes), PART)]
-    for _ in shared_out(write_some, parts, RECIPE_S * len(recipes)):
-        pass
 
 
 def _schema(board: Board) -> pa.Schema:

@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri, stdtrit
 
-from orchestrator.core.processes import shared_out
 from orchestrator.stats.estimates import NORMAL, ROUNDING, Estimates, Floats, Ints
 
 DRAWS = 2000
@@ -28,8 +27,6 @@ WORK = 2e9
 """Most differences that are drawn for the pairs of recipes."""
 ENOUGH = 400
 """With fewer draws than this, for the pairs of some 2200 recipes, the union bound takes the bootstrap's place."""
-PAIR_S, DRAWN_S = 12e-9, 0.6e-9
-"""About what it takes to look at a pair of recipes in an objective, and to draw one of the errors of its difference."""
 PIECE = 512
 """Number of recipes whose contributions are computed at once, to limit memory."""
 FEW_PLACES = 32
@@ -76,11 +73,8 @@ def may_be_on_front(objectives: Sequence[Estimates], level: float = 0.95) -> npt
     normal = _pairs_critical(objectives, level)
     # No pair has more degrees of freedom than this, so that a lesser lead is never beyond doubt.
     least = min(float(stdtrit(sum(each.sizes) - len(each.sizes), ndtr(normal))) for each in objectives)
-    products = _products(objectives, least)
-
-    def look(start: int) -> npt.NDArray[np.bool_]:
-        places = np.arange(start, min(start + FEW_PLACES, count))
-        rivals, leads = _rivals(objectives, products, places)
+    found = np.empty(count, bool)
+    for places, rivals, leads in _rivals(objectives, least):
         best, doubted = np.where(rivals, leads, -np.inf).argmax(axis=1), rivals.any(axis=1)
         beaten = np.zeros(len(places), bool)
         # Nearly always the largest lead decides: these are looked at together.
@@ -89,9 +83,8 @@ def may_be_on_front(objectives: Sequence[Estimates], level: float = 0.95) -> npt
             own = np.flatnonzero(rivals[row])
             own = own[np.argsort(-leads[row, own], kind="stable")]
             beaten[row] = _beaten(objectives, places[row], own, normal)
-        return ~beaten
-
-    return np.concatenate([*shared_out(look, range(0, count, FEW_PLACES), PAIR_S * len(objectives) * count**2)])
+        found[places] = ~beaten
+    return found
 
 
 def may_be_by_part(leads: Sequence[Sequence[Estimates]], level: float = 0.95) -> npt.NDArray[np.bool_]:
@@ -119,64 +112,41 @@ def _pairs_critical(objectives: Sequence[Estimates], level: float) -> float:
     draws = min(int(WORK / max(statements, 1)), DRAWS)
     if draws < ENOUGH:
         return float(-ndtri((1 - level) / 2 / statements))
-    drawn = zip(objectives, _multipliers(objectives, draws), strict=True)
-    largest = np.max([_largest_of_pairs(each.contributions(), multipliers) for each, multipliers in drawn], axis=0)
+    largest = np.zeros(draws, np.float32)
+    for each, multipliers in zip(objectives, _multipliers(objectives, draws), strict=True):
+        contributions = each.contributions()
+        errors = contributions.astype(np.float32) @ multipliers
+        for start in range(0, count, PIECE):
+            ses = _paired_ses(contributions, np.arange(start, min(start + PIECE, count)))
+            inverses = np.divide(1, ses, out=np.zeros_like(ses), where=ses > 0)
+            for row, inverse in enumerate(inverses, start):
+                later = slice(row + 1, count)
+                largest = np.maximum(largest, _largest(errors[later] - errors[row], inverse[later]))
     return max(NORMAL, float(np.quantile(largest, level)))
 
 
-def _largest_of_pairs(contributions: Floats, multipliers: Reals) -> Reals:
-    """Compute the largest standardised error of all differences between two recipes, for each draw.
+def _rivals(objectives: Sequence[Estimates], least: float) -> Iterator[tuple[Ints, npt.NDArray[np.bool_], Floats]]:
+    """Find for each recipe those that lead by more than `least` standard errors in every objective.
 
-    Args:
-        contributions: shape (recipes, clusters).
-        multipliers: shape (clusters, draws).
+    Yields:
+        Some recipes' places, whether the others are rivals of each, and the leads of these in the objective where they
+        are the smallest; shapes (places,), (places, recipes) twice.
     """
-    (count, _), draws = contributions.shape, multipliers.shape[1]
-    errors = contributions.astype(np.float32) @ multipliers
-
-    def largest_of(start: int) -> Reals:
-        found = np.zeros(draws, np.float32)
-        ses = _paired_ses(contributions, np.arange(start, min(start + FEW_PLACES, count)))
-        inverses = np.divide(1, ses, out=np.zeros_like(ses), where=ses > 0)
-        for row, inverse in enumerate(inverses, start):
-            later = slice(row + 1, count)
-            found = np.maximum(found, _largest(errors[later] - errors[row], inverse[later]))
-        return found
-
-    takes_s = DRAWN_S * draws * count**2 / 2
-    return np.asarray(np.max([*shared_out(largest_of, range(0, count, FEW_PLACES), takes_s)], axis=0))
-
-
-def _products(objectives: Sequence[Estimates], least: float) -> list[tuple[Floats, Floats]]:
-    """For each objective two matrices whose product is the variance of each difference of two recipes times least²."""
+    count = len(objectives[0].values)
     products = []
     for each in objectives:
         scaled = least * each.contributions()
-        squares, ones = (scaled**2).sum(axis=1), np.ones(len(scaled))
-        # a² + b² - 2ab
+        squares, ones = (scaled**2).sum(axis=1), np.ones(count)
+        # The product of a row and a column is the variance of their difference times least²: a² + b² - 2ab.
         products.append((np.column_stack([-2 * scaled, squares, ones]), np.column_stack([scaled, ones, squares]).T))
-    return products
-
-
-def _rivals(
-    objectives: Sequence[Estimates], products: Sequence[tuple[Floats, Floats]], places: Ints
-) -> tuple[npt.NDArray[np.bool_], Floats]:
-    """Find for some recipes those that lead by more than `least` standard errors in every objective.
-
-    Args:
-        products: as `_products` gives them for `least`.
-
-    Returns:
-        Whether the others are rivals of each, and the leads of these in the objective where they are the smallest;
-        shapes (places, recipes).
-    """
-    count = len(objectives[0].values)
-    rivals, smallest = np.ones((len(places), count), bool), np.full((len(places), count), np.inf)
-    for each, (rows, columns) in zip(objectives, products, strict=True):
-        leads = each.values - each.values[places, None]
-        rivals &= leads * np.abs(leads) > rows[places] @ columns
-        np.minimum(smallest, leads, out=smallest)
-    return rivals, smallest
+    for start in range(0, count, FEW_PLACES):
+        places = np.arange(start, min(start + FEW_PLACES, count))
+        rivals, smallest = np.ones((len(places), count), bool), np.full((len(places), count), np.inf)
+        for each, (rows, columns) in zip(objectives, products, strict=True):
+            leads = each.values - each.values[places, None]
+            rivals &= leads * np.abs(leads) > rows[places] @ columns
+            np.minimum(smallest, leads, out=smallest)
+        yield places, rivals, smallest
 
 
 def _beats(objectives: Sequence[Estimates], rivals: Ints, places: Ints, normal: float) -> npt.NDArray[np.bool_]:
