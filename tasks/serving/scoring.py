@@ -54,11 +54,17 @@ class Scoring:
         return scores
 
     def _score(self, _: torch.nn.Module, __: object, logits: torch.Tensor | None) -> torch.Tensor | None:
-        """Score what is wanted of a step's logits, shape (requests, tokens), and force what is to be written."""
+        """Score what is wanted of a step's logits, shape (requests, tokens), and force what is to be written.
+
+        Raises:
+            RuntimeError: vLLM has computed others too.
+        """
         if logits is None or self._scores is None:
             return logits
         runner = self.model_runner  # type: ignore[attr-defined]
         batch, ends = runner.input_batch, runner.query_start_loc.np
+        if len(logits) != len(batch.req_ids):
+            raise RuntimeError(f"vLLM computed {len(logits)} rows of logits for {len(batch.req_ids)} requests")
         rows, places, wanted = [], [], []
         for row, name in enumerate(batch.req_ids):
             read = int(batch.num_computed_tokens_cpu[row] + ends[row + 1] - ends[row])

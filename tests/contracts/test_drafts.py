@@ -111,3 +111,31 @@ def test_steps_that_read_a_prompt_do_not_count() -> None:
         now += 1.0
         pace.step(8, 8 * MOST, begins=True)
     assert pace.step(8, 8, begins=True), "still the first turn"
+
+
+@pytest.mark.parametrize("length", [32, 33, 34, 65])
+def test_prompts_that_the_prefix_cache_has_but_for_a_token(
+    drafting: VllmEngine, vllm: VllmEngine, half: Recipe, length: int
+) -> None:
+    """vLLM gives such a request a draft that is none (its cache has blocks of 32 tokens on a CPU, of 16 on a GPU)."""
+    drawn = replace(GREEDY, temperature=0.8)
+    prompts = [tuple(range(start, start + length)) for start in (20, 21, 200)]
+    asked = [
+        question
+        for prompt in prompts
+        for question in (
+            *(
+                Question(prompt, tuple(range(300 + 30 * i, 300 + 30 * i + size)))
+                for i, size in enumerate((1, 2, 3, 20))
+            ),
+            *(Question(prompt, (token,)) for token in (30, 31)),
+            *(Question(prompt, decoding=replace(GREEDY, max_tokens=size)) for size in (1, 2, 24)),
+            *(Question(prompt, decoding=replace(drawn, seed=seed)) for seed in range(6)),
+        )
+    ]
+    vllm.load(half)
+    drafting.load(half)
+    for one, other in zip(drafting.answer(asked), vllm.answer(asked), strict=True):
+        assert (one.question_id, one.text, one.is_greedy) == (other.question_id, other.text, other.is_greedy)
+        if other.logprob is not None:
+            assert one.logprob == pytest.approx(other.logprob, abs=1e-4)
