@@ -36,6 +36,11 @@ def usable_cores() -> int:
     return 1 if sys.platform != "linux" or multiprocessing.current_process().daemon else len(os.sched_getaffinity(0))
 
 
+def copies_for(items: int, takes_s: float) -> int:
+    """Return how many copies `shared_out` makes for so many items that take so long together; 1 for none."""
+    return max(1, min(usable_cores(), items)) if takes_s >= WORTH_S else 1
+
+
 def shared_out(work: Callable[[T], R], items: Sequence[T], takes_s: float) -> Iterator[R]:
     """Yield `work(item)` for each item, in order, computed by copies of this process where it is much.
 
@@ -48,8 +53,8 @@ def shared_out(work: Callable[[T], R], items: Sequence[T], takes_s: float) -> It
         items: each copy computes every so many-th.
         takes_s: about how many seconds all of it takes on one core.
     """
-    processes = min(usable_cores(), len(items)) if takes_s >= WORTH_S else 1
-    if processes <= 1:
+    processes = copies_for(len(items), takes_s)
+    if processes == 1:
         yield from map(work, items)
         return
     copies: list[_Copy] = []

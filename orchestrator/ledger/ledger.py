@@ -195,8 +195,10 @@ class Ledger:
     def shared_room(self, processes: int) -> Iterator[None]:
         """Keep so many times fewer answers in memory meanwhile: each of so many copies of this process keeps some."""
         room, self.room = self.room, self.room // processes
-        yield
-        self.room = room
+        try:
+            yield
+        finally:
+            self.room = room
 
     def _load(self, recipe_ids: Sequence[str]) -> None:
         folders = [folder for recipe_id in recipe_ids for folder in self._folders.get(recipe_id, ())]

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from orchestrator.core.files import read_json_if_exists
-from orchestrator.core.processes import shared_out, usable_cores
+from orchestrator.core.processes import copies_for, shared_out
 from orchestrator.core.records import Failure, RecipeStatus
 from orchestrator.core.text import listed
 from orchestrator.recipes.recipe import Recipe
@@ -63,10 +63,13 @@ def _rows(sweep: Sweep, evaluated: Round) -> list[Row]:
     if ledger.store.remote:  # its connections do not survive that a process is copied, but answer many at once
         ahead = zip(evaluated.recipes, ledger.ahead(recipe.id for recipe in evaluated.recipes), strict=True)
         scored: Iterator[Any] = (score_one(recipe) for recipe, _ in ahead)
+        copies = 1
     else:
-        scored = shared_out(score_one, evaluated.recipes, DOCUMENT_S * _unscored_documents(sweep, evaluated))
+        takes_s = DOCUMENT_S * _unscored_documents(sweep, evaluated)
+        scored = shared_out(score_one, evaluated.recipes, takes_s)
+        copies = copies_for(len(evaluated.recipes), takes_s)
     rows = []
-    with ledger.shared_room(usable_cores()):
+    with ledger.shared_room(copies):
         for recipe, (found, scores, damage) in zip(evaluated.recipes, scored, strict=True):
             rows.append(Row(recipe, **found))
             sweep.scores.update(scores)
